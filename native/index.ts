@@ -36,6 +36,7 @@ export const STAT = {
   CTIME_SEC: 14,
   CTIME_NSEC: 15,
   BTIME_SEC: 16,
+  /** 0xffff_ffff: the file system keeps no birth time. */
   BTIME_NSEC: 17,
   DEV_MAJOR: 18,
   DEV_MINOR: 19,
@@ -44,6 +45,9 @@ export const STAT = {
 
 /** statfs(2) result, in the Float64Array that receives it. */
 export const STATFS = { TYPE: 0, BSIZE: 1, BLOCKS: 2, BFREE: 3, BAVAIL: 4, FILES: 5, FFREE: 6, NAMELEN: 7, FRSIZE: 8, FIELDS: 9 } as const;
+
+/** struct fsxattr (include/uapi/linux/fs.h). */
+export const FSXATTR_BYTES = 28;
 
 /** umount2(2): out of the tree now, unmounted when its last user is gone. */
 export const MNT_DETACH = 2;
@@ -68,8 +72,8 @@ export interface Calls<R> {
   /** name_to_handle_at(fd, "", AT_EMPTY_PATH) into `handle`. */
   handleOf(fd: number, handle: Buffer): R;
   /**
-   * One crossing for a lookup: openat2(dirfd, name, O_PATH|O_NOFOLLOW, cachedOnly ? RESOLVE_CACHED :
-   * 0), statx, name_to_handle_at, close. Returns 0. -EAGAIN with cachedOnly: it would wait.
+   * One crossing for a lookup: openat2(dirfd, name, O_PATH|O_NOFOLLOW, RESOLVE_NO_XDEV and, with cachedOnly, RESOLVE_CACHED), statx,
+   * name_to_handle_at, close. Returns 0. -EAGAIN with cachedOnly: it would wait. -EXDEV: something is mounted there.
    */
   lookup(dirfd: number, name: Buffer, cachedOnly: boolean, stat: Float64Array, handle: Buffer): R;
   /**
@@ -100,6 +104,11 @@ export interface Calls<R> {
     stat: Float64Array,
     handle: Buffer,
   ): R;
+  /**
+   * openat of `dirfd` with O_TMPFILE as the caller: `flags`, which say that it is written to, get O_CLOEXEC; then as `create`. It has no name, and `link`
+   * may give it one.
+   */
+  tmpfile(dirfd: number, flags: number, mode: number, umask: number, uid: number, gid: number, stat: Float64Array, handle: Buffer): R;
   mkdir(dirfd: number, name: Buffer, mode: number, umask: number, uid: number, gid: number): R;
   mknod(dirfd: number, name: Buffer, mode: number, umask: number, rdevMajor: number, rdevMinor: number, uid: number, gid: number): R;
   symlink(target: Buffer, dirfd: number, name: Buffer, uid: number, gid: number): R;
@@ -135,6 +144,9 @@ export interface Calls<R> {
   /** FS_IOC_GETFLAGS: FS_*_FL, as chattr(1) sets them. */
   fileFlags(fd: number): R;
   setFileFlags(fd: number, flags: number): R;
+  /** FS_IOC_FSGETXATTR: struct fsxattr, of FSXATTR_BYTES. */
+  fsxattr(fd: number, value: Buffer): R;
+  setFsxattr(fd: number, value: Buffer): R;
   /** FS_IOC_FIEMAP of the whole file, after a sync of it: struct fiemap and its extents, as the kernel writes them. Returns how many extents. */
   extents(fd: number, map: Buffer): R;
   /** Fills the buffer, of at most 1 MiB, from a descriptor of O_DIRECT, through aligned memory. */
@@ -154,6 +166,8 @@ export interface Calls<R> {
   growXfs(fd: number, bytes: number): R;
   /** XFS_IOC_FSGEOMETRY: the size of its data section. */
   bytesXfs(fd: number): R;
+  /** XFS_IOC_BULKSTAT of that inode: its generation. -ENOENT: no such inode is in use. */
+  generationXfs(fd: number, ino: number): R;
   /** Has XFS write its superblock in its place, where it else comes within a minute: by setting the label that it has. */
   placeSuperblockXfs(fd: number): R;
   /**
@@ -161,13 +175,21 @@ export interface Calls<R> {
    * (overlay/coherence/size/own-inodes.ts), which is looked for at `mountpoint`; -EXDEV: another device than 0:`minor` is there.
    * This one gives the size as the kernel has it, once it is from `atLeast` to `atMost`, or after so many milliseconds; the server is not asked.
    */
-  lookOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): R;
+  lookOwnSize(
+    mountpoint: Buffer,
+    minor: number,
+    fuseNodeid: number,
+    generation: number,
+    atLeast: number,
+    atMost: number,
+    timeoutMs: number,
+  ): R;
   /**
    * Has the kernel ask the server for the attributes: a GETATTR comes from that thread. Gives the size that the kernel has then.
    */
-  refreshOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number): R;
+  refreshOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, generation: number): R;
   /** Waits for the lock that the kernel has for an inode (i_rwsem): then a REMOVEXATTR comes from that thread. */
-  lockOwn(mountpoint: Buffer, minor: number, fuseNodeid: number): R;
+  lockOwn(mountpoint: Buffer, minor: number, fuseNodeid: number, generation: number): R;
 }
 
 /** Serving of one /dev/fuse descriptor through uv_poll; opaque. */

@@ -1,4 +1,4 @@
-// Calls that make a file as the caller of a request: open(2) O_CREAT, mkdir(2), mknod(2), symlink(2).
+// Calls that make a file as the caller of a request: open(2) O_CREAT and O_TMPFILE, mkdir(2), mknod(2), symlink(2).
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/stat.h>
@@ -21,14 +21,24 @@ int64_t createFile(const Call& call) {
   return resultOf(::openat(static_cast<int>(call.number[0]), call.name[0], flags, word(call.number[2])));
 }
 
-int64_t create(const Call& call) {
-  int64_t fd = createFile(call);
-  if (fd < 0) return fd;
-  int64_t described = describe(static_cast<int>(fd), call);
-  if (described == 0) return fd;
-  ::close(static_cast<int>(fd));
-  return described;
+int64_t createNameless(const Call& call) {
+  ActAs caller(word(call.number[3]), word(call.number[4]), word(call.number[5]));
+  if (caller.error() != 0) return caller.error();
+  int flags = static_cast<int>(call.number[1]) | O_TMPFILE | O_CLOEXEC;
+  return resultOf(::openat(static_cast<int>(call.number[0]), ".", flags, word(call.number[2])));
 }
+
+// Takes over `fd`.
+int64_t described(int64_t fd, const Call& call) {
+  if (fd < 0) return fd;
+  int64_t result = describe(static_cast<int>(fd), call);
+  if (result == 0) return fd;
+  ::close(static_cast<int>(fd));
+  return result;
+}
+
+int64_t create(const Call& call) { return described(createFile(call), call); }
+int64_t tmpfile(const Call& call) { return described(createNameless(call), call); }
 
 int64_t mkdir(const Call& call) {
   ActAs caller(word(call.number[2]), word(call.number[3]), word(call.number[4]));
@@ -52,6 +62,7 @@ int64_t symlink(const Call& call) {
 
 const CallRow kRows[] = {
     {"create", "dniiiiisH", create},
+    {"tmpfile", "diiiiisH", tmpfile},
     {"mkdir", "dniiii", mkdir},
     {"mknod", "dniiiiii", mknod},
     {"symlink", "ndnii", symlink},

@@ -58,6 +58,28 @@ struct XfsGrowth {
   uint32_t inodePercentMax;
 };
 static_assert(sizeof(XfsGrowth) == 16, "as struct xfs_growfs_data");
+struct XfsBulkstat {
+  uint64_t ino;
+  uint64_t size;
+  uint64_t blocks;
+  uint64_t flags;
+  int64_t times[4];
+  uint32_t generation;
+  uint8_t rest[124];
+};
+static_assert(sizeof(XfsBulkstat) == 192, "as struct xfs_bulkstat");
+struct XfsBulkstatRequest {
+  uint64_t ino;
+  uint32_t flags;
+  uint32_t room;
+  uint32_t found;
+  uint32_t group;
+  uint64_t reserved[5];
+  XfsBulkstat one;
+};
+static_assert(sizeof(XfsBulkstatRequest) == 256, "as struct xfs_bulkstat_req with room for one");
+// Its size in the number is that of the head alone (a flexible array follows).
+constexpr unsigned long kXfsBulkstat = _IOC(_IOC_READ, 'X', 127, 64);
 constexpr unsigned long kXfsGeometry = _IOR('X', 100, XfsGeometry);
 constexpr unsigned long kXfsGrow = _IOW('X', 110, XfsGrowth);
 
@@ -72,6 +94,22 @@ int64_t fileFlags(const Call& call) {
 int64_t setFileFlags(const Call& call) {
   int flags = static_cast<int>(call.number[1]);
   return resultOf(::ioctl(fd(call), FS_IOC_SETFLAGS, &flags));
+}
+
+// struct fsxattr, as the kernel reads and writes it.
+int64_t fsxattr(const Call& call) {
+  if (call.dataBytes != sizeof(struct fsxattr)) return -EINVAL;
+  struct fsxattr value;
+  if (::ioctl(fd(call), FS_IOC_FSGETXATTR, &value) != 0) return -errno;
+  std::memcpy(call.data, &value, sizeof value);
+  return 0;
+}
+
+int64_t setFsxattr(const Call& call) {
+  if (call.dataBytes != sizeof(struct fsxattr)) return -EINVAL;
+  struct fsxattr value;
+  std::memcpy(&value, call.data, sizeof value);
+  return resultOf(::ioctl(fd(call), FS_IOC_FSSETXATTR, &value));
 }
 
 // struct fiemap and as many struct fiemap_extent as fit, into the buffer as the kernel writes them.
@@ -139,6 +177,16 @@ int64_t growXfs(const Call& call) {
   return resultOf(::ioctl(fd(call), kXfsGrow, &wanted));
 }
 
+// The first inode that is in use from that number on: of Linux 5.3.
+int64_t generationXfs(const Call& call) {
+  XfsBulkstatRequest request = {};
+  request.ino = static_cast<uint64_t>(call.number[1]);
+  request.room = 1;
+  if (::ioctl(fd(call), kXfsBulkstat, &request) != 0) return -errno;
+  if (request.found != 1 || request.one.ino != static_cast<uint64_t>(call.number[1])) return -ENOENT;
+  return request.one.generation;
+}
+
 // XFS logs a label and then writes its superblock in its place at once (fs/xfs/xfs_ioctl.c, xfs_ioc_setlabel), also one that is the same.
 int64_t placeSuperblockXfs(const Call& call) {
   char label[FSLABEL_MAX];
@@ -149,6 +197,8 @@ int64_t placeSuperblockXfs(const Call& call) {
 const CallRow kRows[] = {
     {"fileFlags", "d", fileFlags},
     {"setFileFlags", "di", setFileFlags},
+    {"fsxattr", "db", fsxattr},
+    {"setFsxattr", "db", setFsxattr},
     {"extents", "db", extents},
     {"readDirect", "dbo", readDirect},
     {"writeDirect", "dbz", writeDirect},
@@ -156,6 +206,7 @@ const CallRow kRows[] = {
     {"growExt4", "do", growExt4},
     {"growXfs", "do", growXfs},
     {"bytesXfs", "d", bytesXfs},
+    {"generationXfs", "di", generationXfs},
     {"placeSuperblockXfs", "d", placeSuperblockXfs},
 };
 

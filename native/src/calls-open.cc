@@ -42,6 +42,9 @@ int64_t open2(int dirfd, const char* name, uint64_t flags, uint64_t mode, uint64
   return resultOf(syscall(SYS_openat2, dirfd, name, &how, sizeof how));
 }
 
+// As NO_BIRTH_TIME of overlay/lower/lower.ts.
+constexpr double kNoBirthTime = 4294967295.0;
+
 int64_t statAt(int dirfd, const char* name, int flags, double* fields) {
   struct statx st;
   if (::statx(dirfd, name, flags, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return -errno;
@@ -62,7 +65,7 @@ int64_t statAt(int dirfd, const char* name, int flags, double* fields) {
   fields[14] = static_cast<double>(st.stx_ctime.tv_sec);
   fields[15] = st.stx_ctime.tv_nsec;
   fields[16] = static_cast<double>(st.stx_btime.tv_sec);
-  fields[17] = st.stx_btime.tv_nsec;
+  fields[17] = (st.stx_mask & STATX_BTIME) != 0 ? st.stx_btime.tv_nsec : kNoBirthTime;
   fields[18] = st.stx_dev_major;
   fields[19] = st.stx_dev_minor;
   return 0;
@@ -119,7 +122,8 @@ int64_t describeFd(int fd, const Call& call) {
 }
 
 int64_t lookup(const Call& call) {
-  int64_t fd = open2(static_cast<int>(call.number[0]), call.name[0], O_PATH | O_NOFOLLOW, 0, call.number[1] != 0 ? RESOLVE_CACHED : 0);
+  uint64_t resolve = RESOLVE_NO_XDEV | (call.number[1] != 0 ? RESOLVE_CACHED : 0);
+  int64_t fd = open2(static_cast<int>(call.number[0]), call.name[0], O_PATH | O_NOFOLLOW, 0, resolve);
   if (fd < 0) return fd;
   Descriptor found(fd);
   return describeFd(found.fd(), call);

@@ -1,6 +1,6 @@
 // Calls on an inode of this process's own mount (overlay/coherence/size/own-inodes.ts). The mount is reached by its path each time, so that
 // nothing pins it; the inode by a file handle as fs/fuse/inode.c (fuse_encode_fh) makes them: the kernel finds it without asking the server
-// as long as it is in use.
+// as long as it has it. Else it asks, by a LOOKUP from that thread, which is ESTALE (hazard F29).
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -21,9 +21,6 @@ namespace {
 // include/linux/exportfs.h: a 64-bit inode number, then a 32-bit generation.
 constexpr int kFileidIno64Gen = 0x81;
 constexpr unsigned kHandleWords = 3;
-// As told to the kernel with every inode.
-constexpr uint32_t kGeneration = 0;
-
 constexpr long kPollFirstNs = 10 * 1000;
 constexpr long kPollMaxNs = 1000 * 1000;
 
@@ -34,7 +31,7 @@ constexpr const char* kBarrierName = "trusted.coverlay.barrier";
 // open_by_handle_at(2) only as the working directory. Going there may ask the server for the root's attributes.
 class OwnInode {
  public:
-  // Arguments of every call here: n mount point, i minor number of its device, i nodeid.
+  // Arguments of every call here: n mount point, i minor number of its device, i nodeid, i generation.
   explicit OwnInode(const Call& call) {
     int mount = ::open(call.name[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (mount < 0) {
@@ -49,7 +46,7 @@ class OwnInode {
     } else if (fchdir(mount) != 0) {
       error_ = -errno;
     } else {
-      open(static_cast<uint64_t>(call.number[1]));
+      open(static_cast<uint64_t>(call.number[1]), static_cast<uint32_t>(call.number[2]));
       if (chdir("/") != 0) error_ = -errno;
     }
     ::close(mount);
@@ -71,10 +68,10 @@ class OwnInode {
   }
 
  private:
-  void open(uint64_t nodeid) {
+  void open(uint64_t nodeid, uint32_t generation) {
     alignas(file_handle) uint8_t bytes[sizeof(file_handle) + kHandleWords * sizeof(uint32_t)];
     auto* handle = reinterpret_cast<file_handle*>(bytes);
-    const uint32_t words[kHandleWords] = {static_cast<uint32_t>(nodeid >> 32), static_cast<uint32_t>(nodeid), kGeneration};
+    const uint32_t words[kHandleWords] = {static_cast<uint32_t>(nodeid >> 32), static_cast<uint32_t>(nodeid), generation};
     handle->handle_bytes = sizeof words;
     handle->handle_type = kFileidIno64Gen;
     memcpy(handle->f_handle, words, sizeof words);
@@ -86,14 +83,14 @@ class OwnInode {
   int error_ = 0;
 };
 
-// The size as the kernel has it, once it is number[2] to number[3], or after number[4] milliseconds.
+// The size as the kernel has it, once it is number[3] to number[4], or after number[5] milliseconds.
 int64_t lookOwnSize(const Call& call) {
   OwnInode inode(call);
   if (inode.error() != 0) return inode.error();
-  int64_t leftNs = call.number[4] * 1000 * 1000;
+  int64_t leftNs = call.number[5] * 1000 * 1000;
   for (long pauseNs = kPollFirstNs;; pauseNs = pauseNs * 2 < kPollMaxNs ? pauseNs * 2 : kPollMaxNs) {
     int64_t size = inode.size(AT_STATX_DONT_SYNC);
-    if (size < 0 || (size >= call.number[2] && size <= call.number[3]) || leftNs <= 0) return size;
+    if (size < 0 || (size >= call.number[3] && size <= call.number[4]) || leftNs <= 0) return size;
     timespec pause = {0, pauseNs};
     nanosleep(&pause, nullptr);
     leftNs -= pauseNs;
@@ -118,9 +115,9 @@ int64_t lockOwn(const Call& call) {
 }
 
 const CallRow kRows[] = {
-    {"lookOwnSize", "niiiii", lookOwnSize},
-    {"refreshOwnSize", "nii", refreshOwnSize},
-    {"lockOwn", "nii", lockOwn},
+    {"lookOwnSize", "niiiiii", lookOwnSize},
+    {"refreshOwnSize", "niii", refreshOwnSize},
+    {"lockOwn", "niii", lockOwn},
 };
 
 }  // namespace

@@ -16,6 +16,8 @@ export interface FileLockAsk {
 export interface ServiceAsk extends FileLockAsk {
   /** flock: the conversion has begun here. What its owner has now it was given after that, and keeps while this waits. */
   readonly begun: boolean;
+  /** For so long its owner has had this lock here; null: it is a new one. */
+  readonly heldMs: number | null;
 }
 
 /** What a request ended with. */

@@ -79,11 +79,12 @@ export class FileLockCore {
   #file(name: string): LockedFile {
     let file = this.#files.get(name);
     if (file === undefined) {
+      const table = (): PlockTable => new PlockTable(name, this.#sink, this.#next, () => this.#port.nowMs());
       file = {
         name,
         state: "none",
-        ranges: new PlockTable(name, this.#sink, this.#next),
-        flock: new PlockTable(name, this.#sink, this.#next),
+        ranges: table(),
+        flock: table(),
         queue: [],
         waiting: new Map(),
         asked: new Map(),
@@ -102,7 +103,7 @@ export class FileLockCore {
   /** Gives its number; the answer may come before. */
   request(ask: FileLockAsk): number {
     const id = this.#nextId++;
-    const request: Request = { ...ask, id, own: null, begun: false, overtaken: false };
+    const request: Request = { ...ask, id, own: null, heldMs: null, begun: false, overtaken: false };
     const known = this.#files.get(ask.file);
     if (ask.op === "unlock" && (known === undefined || !this.#concerns(known, ask.owner))) {
       this.#answer(request, granted);
@@ -209,7 +210,7 @@ export class FileLockCore {
     const { start, end } = request.range;
     if (mayAdd(file, request) && this.#full(table)) return this.#answer(request, { status: "limit", found: null });
     this.#answer(request, granted);
-    table.change(holder, start, end, null, 0);
+    table.take(holder, start, end);
   }
 
   /** As dlmd does it (dlmd/plock/master.ts). */
@@ -219,16 +220,16 @@ export class FileLockCore {
     const blocker = wait ? table.blocker(holder, range, Number.POSITIVE_INFINITY) : (table.conflict(holder, range)?.holder ?? null);
     if (blocker === null) {
       this.#answer(request, granted);
-      return table.change(holder, range.start, range.end, range.type, pid);
+      return table.give(holder, { ...range, pid });
     }
     if (wait) {
-      const name = { nodeid: 0, requestId: request.id, sinceMs: this.#port.nowMs() };
+      const name = { nodeid: 0, requestId: request.id, sinceMs: this.#port.nowMs(), heldSinceMs: null };
       const waiter = table.wait(holder, { ...range, pid }, blocker, name);
       file.waiting.set(request.id, { request, waiter });
     } else this.#answer(request, { status: "again", found: null });
     // flock(2): "the existing lock is first removed, and then a new lock is established". Once: overlay/file-lock/README.md,
     // "Two threads on one open file".
-    if (owner.kind === "flock" && !request.begun && holder.ranges.size > 0) table.change(holder, 0n, maxOffset, null, 0);
+    if (owner.kind === "flock" && !request.begun && holder.ranges.size > 0) table.take(holder, 0n, maxOffset);
     request.begun = true;
   }
 
@@ -267,18 +268,18 @@ export class FileLockCore {
       if (status === "granted" && request.op === "lock") {
         table.claim(holder, { ...range, pid });
         noteOvertaken(file, request);
-      } else if (status === "granted") table.change(holder, range.start, range.end, null, 0);
+      } else if (status === "granted") table.take(holder, range.start, range.end);
       else if (owner.kind === "flock" && status !== "limit" && !request.begun && !request.overtaken && holder.ranges.size > 0) {
         // Its conversion began by giving up what it had; if it had not begun, that is made good.
-        table.change(holder, 0n, maxOffset, null, 0);
+        table.take(holder, 0n, maxOffset);
         if (status !== "again") this.#send(file, { ...request, op: "unlock", wait: false }, "release");
       }
       table.release(holder);
     });
   }
 
-  #send(file: LockedFile, ask: FileLockAsk, own: "push" | "release"): void {
-    const request: Request = { ...ask, id: this.#nextId++, own, begun: false, overtaken: false };
+  #send(file: LockedFile, ask: FileLockAsk, own: "push" | "release", heldMs: number | null = null): void {
+    const request: Request = { ...ask, id: this.#nextId++, own, heldMs, begun: false, overtaken: false };
     this.#note(file, request);
     file.asked.set(request.id, request);
     this.#port.ask(request.id, request);
@@ -323,8 +324,11 @@ export class FileLockCore {
     // From the last: nobody who waits is left to be served by it.
     for (const { waiter } of waiting.toReversed()) this.#count(waiter.table, () => waiter.table.cancel(waiter));
     file.queue = [...waiting.map(({ request }) => request), ...file.queue];
-    for (const { owner, range, pid } of heldOn(file))
-      this.#send(file, { file: file.name, op: "lock", owner, range, pid, wait: true }, "push");
+    const now = this.#port.nowMs();
+    for (const { owner, range, pid, sinceMs } of heldOn(file)) {
+      const heldMs = Math.max(0, Math.round(now - sinceMs));
+      this.#send(file, { file: file.name, op: "lock", owner, range, pid, wait: true }, "push", heldMs);
+    }
     if (file.asked.size === 0) this.#pushed(file);
   }
 

@@ -45,6 +45,7 @@ export interface FileLocksHere {
     readonly start: string;
     /** null: to the end of the file. */
     readonly end: string | null;
+    readonly heldMs: number;
   }[];
   /** Requests of this node that have not ended. */
   readonly waiting: number;
@@ -121,14 +122,16 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   /** For `coverlay locks` and `why`. */
   describe(): FileLocksSeen {
     const files: FileLocksHere[] = [];
+    const now = this.nowMs();
     for (const file of this.#core.files.values()) {
-      const held = heldOn(file).map(({ owner, range, pid }) => ({
+      const held = heldOn(file).map(({ owner, range, pid, sinceMs }) => ({
         kind: owner.kind,
         owner: owner.owner.toString(),
         pid,
         type: range.type,
         start: range.start.toString(),
         end: range.end === maxOffset ? null : range.end.toString(),
+        heldMs: Math.max(0, Math.round(now - sinceMs)),
       }));
       const waiting = file.queue.length + file.waiting.size + file.asked.size;
       if (held.length + waiting === 0) continue;
@@ -291,9 +294,9 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   // --- FileLockPort: the service
 
-  ask(id: number, { file, op, owner, range, pid, wait, begun }: ServiceAsk): void {
+  ask(id: number, { file, op, owner, range, pid, wait, begun, heldMs }: ServiceAsk): void {
     this.#asked += 1;
-    const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun }, (result) => {
+    const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun, heldMs }, (result) => {
       this.#service.delete(id);
       this.#guard(() => {
         // The connection to dlmd has ended, or it refused the request as such: the mount is taken out.

@@ -1,4 +1,5 @@
 /** A file with locks as this node knows it: the state of its locks, and what this node's owners hold and want. */
+import { assert } from "../../dlmd/base/assert.ts";
 import { maxOffset, type PlockOwner } from "../../dlmd/wire/plock-range.ts";
 import type { FileLockHolder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
 import type { LockFound } from "../fuse/reply.ts";
@@ -13,6 +14,8 @@ export interface Request extends FileLockAsk {
   readonly id: number;
   /** Nobody waits for its answer. */
   readonly own: "push" | "release" | null;
+  /** Of a push: for how long it has been held. */
+  readonly heldMs: number | null;
   /** flock: it waited here, so what its owner had before it has given up (flock(2)). */
   begun: boolean;
   /** flock: what its owner has now it was given after this conversion had begun, by a request of another thread. */
@@ -56,17 +59,18 @@ export interface HeldHere {
   readonly owner: LockOwner;
   readonly range: LockRange;
   readonly pid: number;
+  readonly sinceMs: number;
 }
 
 /** What owners of this node hold on the file. */
 export function heldOn({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">): HeldHere[] {
   return [ranges, flock].flatMap((table) =>
     [...table.holders.values()].flatMap(({ owner, ranges: held }) =>
-      held.overlapping(0n, maxOffset).map(({ type, start, end, pid }) => ({
-        owner: { kind: owner.kind === "flock" ? "flock" : "posix", owner: owner.owner } as const,
-        range: { type, start, end },
-        pid,
-      })),
+      held.overlapping(0n, maxOffset).map(({ type, start, end, pid, sinceMs }) => {
+        assert(sinceMs !== null, `${type} of ${owner.kind} ${owner.owner} was granted by this node at no time`);
+        const kind = owner.kind === "flock" ? "flock" : "posix";
+        return { owner: { kind, owner: owner.owner } as const, range: { type, start, end }, pid, sinceMs };
+      }),
     ),
   );
 }

@@ -1,20 +1,23 @@
 /**
- * The inodes that this mount's kernel knows, by the number given to the kernel (`fuseNodeid`) and by identity. The numbers come
- * from a counter and are never used twice: ext4 gives a deleted file's inode number to the next one at once, and a kernel
- * that met the old number again would take the new file for the old. What the kernel counts, and when it forgets:
- * Documentation/filesystems/fuse.rst, fs/fuse/inode.c (fuse_iget, fuse_evict_inode).
+ * The inodes that this mount's kernel knows, by the number given to the kernel (`fuseNodeid`) and by identity. numbers.ts makes the number of the
+ * identity. ext4 gives a deleted file's inode number to the next one at once, and a kernel that met the old number again would take the new
+ * file for the old: so no two records have one number, and one that would is counted instead. A record goes when the kernel has given back
+ * every lookup, so nothing of the old one is on its way when its number comes back (hazard F29). What the kernel counts, and when it
+ * forgets: Documentation/filesystems/fuse.rst, fs/fuse/inode.c (fuse_iget, fuse_evict_inode).
  *
  * A record lives while the kernel counts lookups of it, while it is open, and while an operation uses it. Memory: a record, its
  * key and two table rows, about 400 bytes; how many there are is the kernel's choice (it forgets when memory is short).
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import { type Cover, type Inode, type InodeKind, ROOT_FUSE_NODEID } from "../coherence/cover.ts";
+import { type Cover, type Inode, type InodeKind, type NumberedInode, ROOT_FUSE_NODEID } from "../coherence/cover.ts";
 import type { Attr, FileId } from "../lower/lower.ts";
 import type { PagedInode } from "../coherence/pages/paged-inode.ts";
+import { COUNTED_FROM, fuseNodeidOf } from "./numbers.ts";
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 const S_IFDIR = 0o040000;
+const NO_INODE: FileId = { ino: 0, generation: 0 };
 
 export function inodeKind(mode: number): InodeKind {
   const type = mode & S_IFMT;
@@ -48,11 +51,11 @@ export class InodeTable {
   readonly #byNodeid = new Map<number, InodeRecord>();
   // By inode number, and from there along `sibling`: a key is a string, and building one for each lookup costs more than the lookup.
   readonly #byIno = new Map<number, InodeRecord>();
-  #nextNodeid = ROOT_FUSE_NODEID;
+  #nextCounted = COUNTED_FROM;
 
   constructor(options: InodeTableOptions) {
     this.#options = options;
-    this.root = this.#create(options.root, "directory");
+    this.root = this.#create(options.root, "directory", ROOT_FUSE_NODEID);
     this.root.nlookup = 1;
   }
 
@@ -80,7 +83,7 @@ export class InodeTable {
     const kind = inodeKind(mode);
     const found = this.#find(id);
     if (found !== undefined && found.kind !== kind) this.#unlinkSibling(found);
-    const record = found?.kind === kind ? found : this.#create(id, kind);
+    const record = found?.kind === kind ? found : this.#create(id, kind, this.#numberOf(id));
     record.useCount += 1;
     return record;
   }
@@ -89,10 +92,8 @@ export class InodeTable {
    * A number that stands for no inode: whatever the kernel asks of it is ESTALE. It is counted nowhere, so a FORGET of it is one of an
    * unknown number.
    */
-  standIn(): number {
-    const fuseNodeid = this.#nextNodeid;
-    this.#nextNodeid += 1;
-    return fuseNodeid;
+  standIn(): NumberedInode {
+    return { fuseNodeid: this.#count(), id: NO_INODE };
   }
 
   /** In use by an operation: it stays in the table until `leave`, whatever the kernel forgets meanwhile. */
@@ -167,10 +168,22 @@ export class InodeTable {
     before.sibling = record.sibling;
   }
 
-  #create(id: FileId, kind: InodeKind): InodeRecord {
+  #count(): number {
+    const fuseNodeid = this.#nextCounted;
+    this.#nextCounted += 1;
+    return fuseNodeid;
+  }
+
+  /** An older generation, or one of another kind, may have its number, as long as the kernel has not forgotten it. */
+  #numberOf(id: FileId): number {
+    const fuseNodeid = fuseNodeidOf(id);
+    return fuseNodeid === null || this.#byNodeid.has(fuseNodeid) ? this.#count() : fuseNodeid;
+  }
+
+  #create(id: FileId, kind: InodeKind, fuseNodeid: number): InodeRecord {
     const cover = this.#options.createCover(id, kind);
     const record: InodeRecord = {
-      fuseNodeid: this.#nextNodeid,
+      fuseNodeid,
       // Those of the cover: there are many.
       id: cover.id,
       key: cover.key,
@@ -192,7 +205,6 @@ export class InodeTable {
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,
     };
-    this.#nextNodeid += 1;
     this.#byNodeid.set(record.fuseNodeid, record);
     this.#byIno.set(id.ino, record);
     return record;

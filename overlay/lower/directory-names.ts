@@ -16,6 +16,19 @@ import { type FileId, fileKey } from "./lower.ts";
 export const NAMES_OF_A_DIRECTORY_MAX = 16_384;
 /** Names remembered in all, about 120 bytes each: beyond, the directory whose first name was entered the longest ago is forgotten. */
 export const NAMES_MAX = 32_768;
+/** Directories whose changes are noted: beyond, those of the one that was asked about first are forgotten. */
+export const NOTED_DIRECTORIES_MAX = 256;
+/** Changes noted of one directory: beyond, the older half is forgotten. */
+export const NOTED_CHANGES_MAX = 512;
+
+/** What a caller that knew a directory's names before has to ask anew (hazard F32). */
+export interface NamesTold {
+  /** As of now: what is changed later is told to who asks since then. */
+  readonly version: number;
+  /** True: these are all that there are; false: those that were changed. */
+  readonly all: boolean;
+  readonly names: readonly Buffer[];
+}
 
 interface Directory {
   readonly generation: number;
@@ -23,6 +36,14 @@ interface Directory {
   readonly names: Map<string, FileId | null>;
   /** Every name that there is, is in `names`. */
   complete: boolean;
+  /** Null: they are not noted. */
+  changes: Changes | null;
+}
+
+interface Changes {
+  /** All later ones are in `noted`, in their order. */
+  since: number;
+  noted: { readonly version: number; readonly name: string }[];
 }
 
 export class DirectoryNames {
@@ -30,6 +51,9 @@ export class DirectoryNames {
   /** By inode number. */
   readonly #directories: Map<number, Directory> = new Map();
   #count = 0;
+  /** Counts noted changes, and beginnings of noting: so none of these has the number of an earlier one. */
+  #version = 0;
+  readonly #noted = new Set<Directory>();
   // One operation asks for its name again and again, and a string costs more than looking for it.
   #lastName: Buffer | null = null;
   #lastKey = "";
@@ -75,8 +99,44 @@ export class DirectoryNames {
     const found = this.#find(directory);
     // Where not everything is known, what is not there is not known.
     if (found === undefined) return;
+    if (found.changes !== null) this.#note(found.changes, this.#keyOf(name));
     if (found.complete) this.#set(directory, found, this.#keyOf(name), null);
     else this.#delete(found, this.#keyOf(name));
+  }
+
+  /** The names that were changed since that version, or all, at most `most`; null: that cannot be told. From now on changes are noted. */
+  since(directory: FileId, version: number, most: number): NamesTold | null {
+    const found = this.#find(directory);
+    if (found === undefined) return null;
+    const { changes } = found;
+    const all = changes === null || version < changes.since;
+    if (all && !found.complete) return null;
+    const names = all ? [...found.names.keys()] : changes.noted.filter((one) => one.version > version).map(({ name }) => name);
+    if (names.length > most) return null;
+    if (changes === null) this.#beginToNote(found);
+    return { version: this.#version, all, names: names.map((name) => Buffer.from(name, "latin1")) };
+  }
+
+  #beginToNote(found: Directory): void {
+    this.#version += 1;
+    found.changes = { since: this.#version, noted: [] };
+    this.#noted.add(found);
+    if (this.#noted.size <= NOTED_DIRECTORIES_MAX) return;
+    const [oldest] = this.#noted;
+    if (oldest !== undefined) this.#noteNoMore(oldest);
+  }
+
+  #noteNoMore(found: Directory): void {
+    found.changes = null;
+    this.#noted.delete(found);
+  }
+
+  #note(changes: Changes, name: string): void {
+    this.#version += 1;
+    changes.noted.push({ version: this.#version, name });
+    if (changes.noted.length <= NOTED_CHANGES_MAX) return;
+    const gone = changes.noted.splice(0, NOTED_CHANGES_MAX / 2);
+    changes.since = gone.at(-1)?.version ?? changes.since;
   }
 
   /** The name was found, or made: it is that inode's. */
@@ -94,12 +154,18 @@ export class DirectoryNames {
   forget(directory: FileId): void {
     const found = this.#directories.get(directory.ino);
     if (found === undefined) return;
+    this.#drop(directory.ino, found);
+  }
+
+  #drop(ino: number, found: Directory): void {
     this.#count -= found.names.size;
-    this.#directories.delete(directory.ino);
+    this.#directories.delete(ino);
+    this.#noteNoMore(found);
   }
 
   clear(): void {
     this.#directories.clear();
+    this.#noted.clear();
     this.#count = 0;
   }
 
@@ -107,15 +173,14 @@ export class DirectoryNames {
     this.forget(directory);
     // A directory without names takes memory too.
     if (this.#directories.size >= this.#limits.all / 4) this.#forgetOldest();
-    const entered: Directory = { generation: directory.generation, names: new Map(), complete };
+    const entered: Directory = { generation: directory.generation, names: new Map(), complete, changes: null };
     this.#directories.set(directory.ino, entered);
     return entered;
   }
 
   #forgetOldest(): void {
-    for (const [ino, { names }] of this.#directories) {
-      this.#count -= names.size;
-      this.#directories.delete(ino);
+    for (const [ino, found] of this.#directories) {
+      this.#drop(ino, found);
       return;
     }
   }

@@ -11,6 +11,9 @@ export const MAX_COPY_BYTES: number = 64 * 1024 * 1024;
 /** getattrMany takes at most that many. */
 export const MAX_GETATTR_MANY = 1024;
 
+/** close takes at most that many: at so many the owner is told (remote/closes.ts). */
+export const MAX_CLOSE_MANY = 16;
+
 /** readMany takes at most that many, and brings no file that is longer. */
 export const MAX_READ_MANY = 64;
 export const READ_MANY_FILE_BYTES_MAX = 8192;
@@ -20,6 +23,9 @@ export const BEHIND_BYTES_MAX: number = 1024 * 1024;
 
 /** lookupMany takes at most that many. */
 export const MAX_LOOKUP_MANY = 1024;
+
+/** lookupSince tells at most so many names of a directory; of one with more changes, or more names, it tells none (hazard F32). */
+export const MAX_NAMES_TOLD = 1024;
 
 /** The blocks (of 512 bytes) of a file that has more than this are freed in a pool, not on the serving thread: 8 MiB. */
 export const LARGE_FILE_BLOCKS = 16_384;

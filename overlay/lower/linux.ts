@@ -14,6 +14,7 @@ export const O: Readonly<
     | "RDWR"
     | "ACCMODE"
     | "TRUNC"
+    | "APPEND"
     | "NONBLOCK"
     | "DSYNC"
     | "SYNC"
@@ -31,6 +32,7 @@ export const O: Readonly<
   RDWR: 2,
   ACCMODE: 3,
   TRUNC: 0o1000,
+  APPEND: 0o2000,
   NONBLOCK: 0o4000,
   DSYNC: 0o10000,
   SYNC: 0o4010000,

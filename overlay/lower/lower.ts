@@ -31,6 +31,9 @@ export function compareFileIds(a: FileId, b: FileId): number {
   return a.ino - b.ino || a.generation - b.generation;
 }
 
+/** Attr.btimeNsec: of ext4 with inodes of 128 bytes, and XFS of version 4. */
+export const NO_BIRTH_TIME = 0xffff_ffff;
+
 export interface Attr {
   readonly ino: number;
   readonly mode: number;
@@ -49,6 +52,10 @@ export interface Attr {
   readonly mtimeNsec: number;
   readonly ctimeSec: number;
   readonly ctimeNsec: number;
+  /** When it was made: never changes. */
+  readonly btimeSec: number;
+  /** NO_BIRTH_TIME: the file system does not keep it. */
+  readonly btimeNsec: number;
 }
 
 export interface Entry {
@@ -124,6 +131,9 @@ export interface ChangeBehind {
 /** An open file or directory of the lower; a small number, meaningful to this Lower only. */
 export type LowerHandle = number & { readonly __lowerHandle: unique symbol };
 
+/** "flags": an int of FS_*_FL, as chattr(1) has them. "fsxattr": struct fsxattr, with the project id. */
+export type AttributesKind = "flags" | "fsxattr";
+
 /** An open file or directory, with what it takes to open it at another owner. */
 export interface OpenFile {
   readonly handle: LowerHandle;
@@ -158,6 +168,13 @@ export interface Lower {
   lookup(parent: FileId, name: Buffer): MaybePromise<Entry>;
   /** One trip for many names of one directory; null where there is none, or where its inode cannot be read. At most 1024. ESTALE: `parent` is gone. */
   lookupMany(parent: FileId, names: readonly Buffer[]): MaybePromise<readonly (Entry | null)[]>;
+  /**
+   * Hazard F29. The inode that has that number now, whatever its names are. ESTALE: there is none, or none that a walk from the root could find; or this
+   * file system does not tell.
+   */
+  byNumber(ino: number): MaybePromise<Entry>;
+  /** The directory in which a directory is. ESTALE: `id` is the root, or gone. */
+  parentOf(id: FileId): MaybePromise<Entry>;
   /** ESTALE: gone. */
   getattr(id: FileId): MaybePromise<Attr>;
   /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
@@ -171,6 +188,17 @@ export interface Lower {
 
   /** Always O_EXCL (hazard F12): EEXIST if the name is there. `flags` are the caller's open flags. */
   create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): MaybePromise<{ entry: Entry; handle: LowerHandle }>;
+  /**
+   * open(2) with O_TMPFILE: a file that has no link, and ends with its last close anywhere, unless `link` gives it a name before. Not `linkable`: it never
+   * can. EOPNOTSUPP: this lower has no nameless files, or could not keep this one for the next owner (hazard F30).
+   */
+  tmpfile(
+    parent: FileId,
+    flags: number,
+    mode: number,
+    caller: Caller,
+    linkable: boolean,
+  ): MaybePromise<{ entry: Entry; handle: LowerHandle }>;
   mkdir(parent: FileId, name: Buffer, mode: number, caller: Caller): MaybePromise<Entry>;
   mknod(parent: FileId, name: Buffer, mode: number, rdevMajor: number, rdevMinor: number, caller: Caller): MaybePromise<Entry>;
   symlink(parent: FileId, name: Buffer, target: Buffer, caller: Caller): MaybePromise<Entry>;
@@ -190,9 +218,10 @@ export interface Lower {
     expectedOld: FileId,
     expectedNew: FileId | null,
   ): MaybePromise<void>;
+  /** ENOENT: it has no name, and was not made for this (`tmpfile`). */
   link(id: FileId, newParent: FileId, newName: Buffer): MaybePromise<Attr>;
 
-  /** Regular files only. `flags`: access mode, O_TRUNC, O_DIRECT, O_SYNC/O_DSYNC, O_NOATIME. O_APPEND and O_CREAT are never passed. */
+  /** Regular files only. `flags`: access mode, O_TRUNC, O_DIRECT, O_SYNC/O_DSYNC, O_NOATIME. O_APPEND counts for a file that may only be appended to (chattr +a). O_CREAT is never passed. */
   open(id: FileId, flags: number): MaybePromise<LowerHandle>;
   opendir(id: FileId): MaybePromise<LowerHandle>;
   /** Never fails and never waits: the handle is gone at once, the descriptor soon. */
@@ -237,6 +266,10 @@ export interface Lower {
   setxattr(id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void>;
   listxattr(id: FileId): MaybePromise<Buffer>;
   removexattr(id: FileId, name: Buffer): MaybePromise<void>;
+  /** ENOTTY: the file system has none of that kind. */
+  fileAttributes(handle: LowerHandle, kind: AttributesKind): MaybePromise<Buffer>;
+  /** With all that was written behind on the lower (hazard F27). EOPNOTSUPP: the file system has no such flag. */
+  setFileAttributes(handle: LowerHandle, kind: AttributesKind, value: Buffer): MaybePromise<void>;
   /** Everything that was executed before is on disk. */
   syncfs(): MaybePromise<void>;
 }

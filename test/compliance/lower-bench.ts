@@ -12,6 +12,7 @@ export const RDWR = 2;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 export const XFS = 0x58465342;
+export const TMPFS = 0x0102_1994;
 export const bytes = (text: string): Buffer => Buffer.from(text);
 
 /** The errno that `call` ends with, thrown at once or later; 0 if it succeeds. */
@@ -91,5 +92,6 @@ export function expectSame(attr: Attr, path: string): void {
   });
   expect(BigInt(attr.mtimeSec) * 1_000_000_000n + BigInt(attr.mtimeNsec)).toBe(stat.mtimeNs);
   expect(BigInt(attr.ctimeSec) * 1_000_000_000n + BigInt(attr.ctimeNsec)).toBe(stat.ctimeNs);
+  expect(BigInt(attr.btimeSec) * 1_000_000_000n + BigInt(attr.btimeNsec)).toBe(stat.birthtimeNs);
   expect(BigInt(attr.atimeSec) * 1_000_000_000n + BigInt(attr.atimeNsec)).toBe(stat.atimeNs);
 }

@@ -35,6 +35,47 @@ export function filesCompliance(bench: LowerBench): void {
     expect(fs.lstatSync(`${path}/l`)).toMatchObject({ uid: 65_534, gid: 65_533 });
   });
 
+  it("makes files without a name, as their caller in that directory, which end with their last close", async () => {
+    const { dir, path } = await bench.place();
+    fs.chownSync(path, 0, 4242);
+    fs.chmodSync(path, 0o2777);
+    const { entry, handle } = await bench.lower.tmpfile(dir, RDWR, 0o666, nobody, true);
+    expect(entry.attr).toMatchObject({ ino: entry.id.ino, uid: 65_534, gid: 4242, mode: 0o100640, nlink: 0, size: 0 });
+    await bench.lower.write(handle, bytes("nameless"), 0, false);
+    expect(await bench.text(handle)).toBe("nameless");
+    expect(await bench.lower.getattr(entry.id)).toMatchObject({ nlink: 0, size: 8 });
+    expect(await bench.lower.setattr(entry.id, { mode: 0o600 }, null)).toMatchObject({ nlink: 0, mode: 0o100600 });
+    const second = await bench.lower.open(entry.id, 0);
+    bench.lower.close(handle);
+    expect(await bench.text(second)).toBe("nameless");
+    expect(fs.readdirSync(path)).toEqual([]);
+    bench.lower.close(second);
+    await bench.expectGone(entry.id);
+  });
+
+  it("gives a file without a name one, if it was made for that", async () => {
+    const { dir, path } = await bench.place();
+    await bench.file(dir, "taken");
+    const other = await bench.lower.mkdir(dir, bytes("other"), 0o755, root);
+    const { entry, handle } = await bench.lower.tmpfile(dir, RDWR, 0o644, root, true);
+    await bench.lower.write(handle, bytes("named"), 0, false);
+    expect(await errnoOf(() => bench.lower.link(entry.id, dir, bytes("taken")))).toBe(E.EEXIST);
+    expect((await bench.lower.getattr(entry.id)).nlink).toBe(0);
+    expect((await bench.lower.link(entry.id, other.id, bytes("first"))).nlink).toBe(1);
+    expect((await bench.lower.lookup(other.id, bytes("first"))).id).toEqual(entry.id);
+    expectSame(await bench.lower.getattr(entry.id), `${path}/other/first`);
+    expect((await bench.lower.link(entry.id, dir, bytes("second"))).nlink).toBe(2);
+    bench.lower.close(handle);
+    expect(fs.readFileSync(`${path}/second`, "utf8")).toBe("named");
+
+    const never = await bench.lower.tmpfile(dir, RDWR, 0o644, root, false);
+    expect(await errnoOf(() => bench.lower.link(never.entry.id, dir, bytes("third")))).toBe(E.ENOENT);
+    expect((await bench.lower.getattr(never.entry.id)).nlink).toBe(0);
+    bench.lower.close(never.handle);
+    await bench.expectGone(never.entry.id);
+    expect(fs.readdirSync(path).toSorted()).toEqual(["other", "second", "taken"]);
+  });
+
   it("appends at the true end and tells where", async () => {
     const { dir, path } = await bench.place();
     const { handle } = await bench.file(dir, "f", "abc");
@@ -156,6 +197,47 @@ export function filesCompliance(bench: LowerBench): void {
     expect(await errnoOf(() => bench.lower.removexattr(bench.lower.root, bit))).toBe(E.EPERM);
     expect(await errnoOf(() => bench.lower.getxattr(bench.lower.root, bit))).toBe(E.ENODATA);
     expect(Buffer.from(await bench.lower.listxattr(bench.lower.root)).includes(bit)).toBe(false);
+    bench.lower.close(handle);
+  });
+
+  it("keeps flags and project ids, and takes no flag that would let names fold their case", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f");
+    const NODUMP = 0x40;
+    const flags = async (): Promise<number> => Buffer.from(await bench.lower.fileAttributes(handle, "flags")).readUInt32LE(0);
+    const setFlags = async (value: number): Promise<void> => {
+      const bytesOf = Buffer.alloc(4);
+      bytesOf.writeUInt32LE(value);
+      await bench.lower.setFileAttributes(handle, "flags", bytesOf);
+    };
+    const before = await flags();
+    await setFlags(before | NODUMP);
+    expect(await flags()).toBe(before | NODUMP);
+    const fsxattr = Buffer.from(await bench.lower.fileAttributes(handle, "fsxattr"));
+    expect([fsxattr.length, fsxattr.readUInt32LE(0) & 0x80]).toEqual([28, 0x80]);
+    fsxattr.writeUInt32LE(0, 0);
+    await bench.lower.setFileAttributes(handle, "fsxattr", fsxattr);
+    expect((await flags()) & NODUMP).toBe(0);
+    // Case folding, and what would be written at once, here as nowhere else: FS_SYNC_FL, FS_DIRSYNC_FL.
+    for (const refused of [0x4000_0000, 0x8, 0x1_0000]) expect(await errnoOf(() => setFlags(before | refused))).toBe(E.EOPNOTSUPP);
+    expect(await errnoOf(async () => bench.lower.setFileAttributes(handle, "flags", Buffer.alloc(5)))).toBe(E.EINVAL);
+
+    // The next owner writes to the root before it serves.
+    const root = await bench.lower.opendir(bench.lower.root);
+    for (const unchangeable of [0x10, 0x20]) {
+      const value = Buffer.alloc(4);
+      value.writeUInt32LE(unchangeable);
+      expect(await errnoOf(async () => await bench.lower.setFileAttributes(root, "flags", value))).toBe(E.EPERM);
+    }
+    bench.lower.close(root);
+
+    await setFlags(before | 0x20);
+    const O_APPEND = 0o2000;
+    expect(await errnoOf(async () => bench.lower.open(entry.id, 1))).toBe(E.EPERM);
+    const appending = await bench.lower.open(entry.id, 1 | O_APPEND);
+    await bench.lower.write(appending, bytes("more"), 0, true);
+    bench.lower.close(appending);
+    await setFlags(before);
     bench.lower.close(handle);
   });
 

@@ -117,14 +117,19 @@ export interface Fixture {
 }
 
 /** As a mount has it (overlay/serve/owned-lower.ts). */
-export async function ownedLower(rootFd: number, metadataCalls: "inline" | "pool" = "inline", readOnly = false): Promise<LocalLower> {
-  const lower = createLocalLower({ native: nativeAddon(), rootFd, metadataCalls, log: silentLog });
+export async function ownedLower(
+  rootFd: number,
+  metadataCalls: "inline" | "pool" = "inline",
+  readOnly = false,
+  contained = false,
+): Promise<LocalLower> {
+  const lower = createLocalLower({ native: nativeAddon(), rootFd, contained, metadataCalls, log: silentLog });
   await lower.openOrphans(readOnly);
   return lower;
 }
 
-export async function localFixture(place: Place, metadataCalls: "inline" | "pool" = "inline"): Promise<Fixture> {
-  const lower = await ownedLower(place.rootFd, metadataCalls);
+export async function localFixture(place: Place, metadataCalls: "inline" | "pool" = "inline", contained = false): Promise<Fixture> {
+  const lower = await ownedLower(place.rootFd, metadataCalls, false, contained);
   await lower.recoverOrphans();
   return {
     alone: place.alone,

@@ -42,6 +42,8 @@ async function withFile(type: "ext4" | "xfs"): Promise<Image> {
 
 describe("lower", () => {
   lowerCompliance("local on a directory", async () => localFixture(directoryPlace()));
+  lowerCompliance("local on a directory, kept apart", async () => localFixture(directoryPlace(), "inline", true));
+  lowerCompliance("local on a directory, kept apart, changes in the pool", async () => localFixture(directoryPlace(), "pool", true));
   lowerCompliance("local on a directory, changes in the pool", async () => localFixture(directoryPlace(), "pool"));
   lowerCompliance("local on a directory of tmpfs", async () => localFixture(directoryPlace("/dev/shm")));
   lowerCompliance("local on a detached ext4", async () => await onImage(makeImage("ext4", 256), localFixture));

@@ -4,6 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { E } from "../../dlmd/base/errno.ts";
 import { bytes, errnoOf, LowerBench, RDWR, root } from "./lower-bench.ts";
+import { byNumberCompliance } from "./lower-by-number.ts";
 import { filesCompliance } from "./lower-files.ts";
 import type { Fixture } from "./lower-fixture.ts";
 import { namesCompliance } from "./lower-names.ts";
@@ -16,6 +17,7 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
     afterAll(async () => await bench.end());
     filesCompliance(bench);
     namesCompliance(bench);
+    byNumberCompliance(bench);
   });
 }
 

@@ -3,9 +3,10 @@ import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { STAT } from "../../../native/index.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
 import { O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import { wholeFileSystem } from "./containment.ts";
 import { attrOf, attrOfFd, type LocalContext, ownHandle, sameId, sharedHandle, withInode } from "./context.ts";
 import type { Attr, AttrChange, FileId, LowerHandle, Time } from "../lower.ts";
-import { andThen, checked, checkedMaybe, inOrder, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, checked, checkedMaybe, inOrder, finallyDo, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 function noted(context: LocalContext, id: FileId, stat: Float64Array): Attr {
   const attr = attrOf(context, stat);
@@ -26,9 +27,23 @@ function ofRemoved(context: LocalContext, id: FileId, result: number): Attr {
   return attr;
 }
 
+/** Hazard R19. What was removed has no name to be found by, and is told of as elsewhere. */
+function getattrInside(context: LocalContext, id: FileId): MaybePromise<Attr> {
+  const look = (): MaybePromise<Attr> =>
+    withInode(context, id, (fd) => {
+      checked(context.sync.stat(fd, context.stat));
+      return noted(context, id, context.stat);
+    });
+  return withErrors(look, (error) => {
+    if (!(error instanceof Errno)) throw error;
+    return ofRemoved(context, id, -error.errno);
+  });
+}
+
 export function getattr(context: LocalContext, id: FileId): MaybePromise<Attr> {
   const dirfd = context.directories.peek(id);
   if (dirfd !== undefined) return attrOfFd(context, dirfd);
+  if (context.containment !== wholeFileSystem) return getattrInside(context, id);
   if (!context.recent.has(id)) return getattrCold(context, id);
   const result = context.sync.statHandle(context.rootFd, sharedHandle(context, id), context.stat);
   if (result < 0) {
@@ -106,6 +121,7 @@ function withTruncatable<T>(context: LocalContext, id: FileId, work: (fd: number
     const type = attr.mode & S.IFMT;
     if (type !== S.IFREG) throw errnoError(type === S.IFDIR ? E.EISDIR : E.EINVAL);
     // In the pool: a write open may have to wait for a journal, its close for a write-out.
+    // That it may be opened by its handle was proved by getattr.
     const opened = context.native.pool.data.openByHandle(context.rootFd, ownHandle(context, id), O.WRONLY | O.NOATIME);
     return andThen(opened, (result) => {
       const fd = checked(result);

@@ -4,13 +4,15 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { STAT, type Calls, type Native } from "../../../native/index.ts";
 import type { DirectoryNames } from "../directory-names.ts";
+import { type Containment, wholeFileSystem } from "./containment.ts";
 import type { DirectoryDescriptors } from "./directory-descriptors.ts";
 import type { Exclusive } from "./exclusive.ts";
-import { FILE_HANDLE_BYTES, type FileHandleFormat } from "./file-handle.ts";
-import { O } from "../linux.ts";
+import { FILE_HANDLE_BYTES, type FileHandleFormat, type FindsGeneration } from "./file-handle.ts";
+import { O, S } from "../linux.ts";
 import type { Attr, Entry, FileId } from "../lower.ts";
 import { andThen, checked, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenHandles } from "./open-handles.ts";
+import type { HiddenInodes } from "./hidden-inodes.ts";
 import type { Orphans } from "./orphans.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
 import type { RemovedInodes } from "./removed-inodes.ts";
@@ -33,6 +35,9 @@ export interface LocalContext {
   readonly cachedLookups: boolean;
   readonly recent: RecentInodes;
   readonly directories: DirectoryDescriptors;
+  readonly containment: Containment;
+  readonly findsGeneration: FindsGeneration;
+  readonly hidden: HiddenInodes;
   readonly removed: RemovedInodes;
   readonly orphans: Orphans;
   readonly names: DirectoryNames;
@@ -79,6 +84,8 @@ export function attrOf(context: LocalContext, stat: Float64Array): Attr {
     mtimeNsec: stat[STAT.MTIME_NSEC] as number,
     ctimeSec: stat[STAT.CTIME_SEC] as number,
     ctimeNsec: stat[STAT.CTIME_NSEC] as number,
+    btimeSec: stat[STAT.BTIME_SEC] as number,
+    btimeNsec: stat[STAT.BTIME_NSEC] as number,
   };
 }
 
@@ -89,6 +96,7 @@ export function entryOf(context: LocalContext, stat: Float64Array, handle: Buffe
   const attr = attrOf(context, stat);
   assert(id.ino === attr.ino, `file handle of inode ${id.ino} for inode ${attr.ino}`);
   context.recent.note(id, attr.mode);
+  context.containment.note(id);
   return { id, attr };
 }
 
@@ -104,16 +112,31 @@ export function sameId(a: FileId, b: FileId): boolean {
 /** Runs `work` with an O_PATH descriptor of any kind of inode (hazard F18: never a real one of a device or FIFO). ESTALE: gone. */
 export function withInode<T>(context: LocalContext, id: FileId, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
   if (context.directories.peek(id) !== undefined) return context.directories.use(id, work);
+  return andThen(context.containment.prove(id), () => withProven(context, id, work));
+}
+
+function withProven<T>(context: LocalContext, id: FileId, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
   const opened = context.recent.has(id)
     ? context.sync.openByHandle(context.rootFd, sharedHandle(context, id), O.PATH)
     : context.native.pool.metadata.openByHandle(context.rootFd, ownHandle(context, id), O.PATH);
   return andThen<number, T>(opened, (result) => {
     const fd = checked(result);
     return finallyDo(
-      () => work(fd),
+      () => {
+        requireInside(context, fd);
+        return work(fd);
+      },
       () => {
         context.sync.close(fd);
       },
     );
   });
+}
+
+/** Hazard R19. ESTALE: a directory that another program has moved out of the tree. */
+function requireInside(context: LocalContext, fd: number): void {
+  if (context.containment === wholeFileSystem) return;
+  checked(context.sync.stat(fd, context.stat));
+  const isDirectory = ((context.stat[STAT.MODE] as number) & S.IFMT) === S.IFDIR;
+  if (isDirectory && !context.containment.isInside(fd)) throw errnoError(E.ESTALE);
 }

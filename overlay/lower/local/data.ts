@@ -28,6 +28,10 @@ function lowerFlags(flags: number): number {
 
 export function open(context: LocalContext, id: FileId, flags: number): MaybePromise<LowerHandle> {
   context.handles.checkRoom();
+  return andThen(context.containment.prove(id), () => openProven(context, id, flags));
+}
+
+function openProven(context: LocalContext, id: FileId, flags: number): MaybePromise<LowerHandle> {
   const type = context.recent.typeOf(id);
   if (type !== undefined && (flags & O.TRUNC) === 0) return openOfType(context, id, flags, type);
   return context.handles.opening(id, () =>
@@ -44,8 +48,15 @@ function openOfType(context: LocalContext, id: FileId, flags: number, type: numb
   const opened =
     (wanted & O.TRUNC) !== 0
       ? context.native.pool.data.openByHandle(context.rootFd, ownHandle(context, id), wanted)
-      : context.sync.openByHandle(context.rootFd, sharedHandle(context, id), wanted);
+      : openAtOnce(context, id, wanted, (flags & O.APPEND) !== 0);
   return andThen(opened, (fd) => context.handles.add(checked(fd), id, flags, false));
+}
+
+function openAtOnce(context: LocalContext, id: FileId, wanted: number, appends: boolean): number {
+  const opened = context.sync.openByHandle(context.rootFd, sharedHandle(context, id), wanted);
+  // Such a descriptor writes to the end whatever offset is given. So it is used where there is no other: of chattr +a.
+  if (opened !== -E.EPERM || !appends) return opened;
+  return context.sync.openByHandle(context.rootFd, sharedHandle(context, id), wanted | O.APPEND);
 }
 
 export async function opendir(context: LocalContext, id: FileId): Promise<LowerHandle> {
@@ -53,7 +64,12 @@ export async function opendir(context: LocalContext, id: FileId): Promise<LowerH
   // In the pool: XFS reads ahead at the open of a directory, and a cold one has its parents looked up.
   const flags = O.RDONLY | O.DIRECTORY | O.NOATIME;
   return await context.handles.opening(id, async () => {
+    await context.containment.prove(id);
     const fd = checked(await context.native.pool.metadata.openByHandle(context.rootFd, ownHandle(context, id), flags));
+    if (!context.containment.isInside(fd)) {
+      context.sync.close(fd);
+      throw errnoError(E.ESTALE);
+    }
     return context.handles.add(fd, id, O.RDONLY, true);
   });
 }

@@ -9,6 +9,7 @@ import { FILE_HANDLE_BYTES, type FileHandleFormat } from "./file-handle.ts";
 import { O, S } from "../linux.ts";
 import { type FileId, fileKey } from "../lower.ts";
 import { andThen, checked, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import type { Containment } from "./containment.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
 
 /** That many directories keep a descriptor; more only while calls on them run. */
@@ -30,6 +31,7 @@ export interface DirectoryDescriptorsOptions {
   readonly rootFd: number;
   readonly format: FileHandleFormat;
   readonly recent: RecentInodes;
+  readonly containment: Containment;
   readonly limit?: number;
 }
 
@@ -59,7 +61,11 @@ export class DirectoryDescriptors {
 
   #find(id: FileId): Slot | undefined {
     const slot = this.#slots.get(id.ino);
-    return slot !== undefined && slot.id.generation === id.generation ? slot : undefined;
+    if (slot === undefined || slot.id.generation !== id.generation) return undefined;
+    if (this.#options.containment.isInside(slot.fd)) return slot;
+    // Hazard R19: its open by handle is refused, too.
+    this.#drop(slot);
+    return undefined;
   }
 
   /** The descriptor, if it is here: good until the thread is given up. */
@@ -92,6 +98,10 @@ export class DirectoryDescriptors {
   }
 
   #open(id: FileId): MaybePromise<Slot> {
+    return andThen(this.#options.containment.prove(id), () => this.#openProven(id));
+  }
+
+  #openProven(id: FileId): MaybePromise<Slot> {
     const key = fileKey(id);
     const pending = this.#opening.get(key);
     if (pending !== undefined) return pending;
@@ -112,7 +122,7 @@ export class DirectoryDescriptors {
     const fd = checked(result);
     const status = this.#calls.stat(fd, this.#stat);
     // Removed, but kept alive by somebody's descriptor: ours must not do the same for longer.
-    if (status < 0 || this.#stat[STAT.NLINK] === 0) {
+    if (status < 0 || this.#stat[STAT.NLINK] === 0 || !this.#options.containment.isInside(fd)) {
       this.#calls.close(fd);
       throw errnoError(status < 0 ? -status : E.ESTALE);
     }

@@ -124,6 +124,8 @@ export async function readdir(
   const directory = context.handles.getDirectory(handle);
   if (cookie < 0n || cookie >= COOKIE_LIMIT) throw errnoError(E.EINVAL);
   return await context.handles.use(directory, async (fd) => {
+    // Hazard R19: it may have been moved out of a directory that is a lower since it was opened.
+    if (!context.containment.isInside(fd)) throw errnoError(E.ESTALE);
     const read = (): Promise<DirPage> => readPage(context, directory, fd, cookie, bytes, listing);
     return directory.turn === null ? await read() : await directory.turn.run([0], read);
   });

@@ -40,7 +40,16 @@ export function fileSystemName(type: number): string {
   return FILE_SYSTEM_NAMES.get(type) ?? `file system 0x${type.toString(16)}`;
 }
 
+/** How the generation of an inode is found: no file system but these tells it. */
+export type FindsGeneration = "any" | "bulkstat" | "never";
+
+export function findsGeneration(fileSystem: string): FindsGeneration {
+  return fileSystem === "ext4" ? "any" : fileSystem === "xfs" ? "bulkstat" : "never";
+}
+
 export interface FileHandleFormat {
+  /** The greatest inode number that fits. */
+  readonly inoMax: number;
   /** Throws an assertion if the kernel changed its format under us. */
   decode(handle: Buffer): FileId;
   /** Writes the handle of `id` into `handle` (at least FILE_HANDLE_BYTES). */
@@ -73,6 +82,7 @@ function writeU64(handle: Buffer, value: number, at: number): void {
 }
 
 const ino32Format: FileHandleFormat = {
+  inoMax: 0xffff_ffff,
   decode(handle) {
     checkHead(handle, 8, INO32_GENERATION);
     return { ino: handle.readUInt32LE(HEAD_BYTES), generation: handle.readUInt32LE(HEAD_BYTES + 4) };
@@ -85,6 +95,7 @@ const ino32Format: FileHandleFormat = {
 };
 
 const ino64Format: FileHandleFormat = {
+  inoMax: Number.MAX_SAFE_INTEGER,
   decode(handle) {
     checkHead(handle, 12, INO64_GENERATION);
     return { ino: readU64(handle, HEAD_BYTES), generation: handle.readUInt32LE(HEAD_BYTES + 8) };
@@ -97,6 +108,7 @@ const ino64Format: FileHandleFormat = {
 };
 
 const tmpfsFormat: FileHandleFormat = {
+  inoMax: Number.MAX_SAFE_INTEGER,
   decode(handle) {
     checkHead(handle, 12, INO32_GENERATION);
     return { ino: readU64(handle, HEAD_BYTES + 4), generation: handle.readUInt32LE(HEAD_BYTES) };

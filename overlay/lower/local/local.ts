@@ -10,15 +10,19 @@ import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../../../native/index.ts";
 import { DirectoryDescriptors } from "./directory-descriptors.ts";
-import { DirectoryNames } from "../directory-names.ts";
+import { DirectoryNames, type NamesTold } from "../directory-names.ts";
+import { type Containment, DirectoryTree, wholeFileSystem } from "./containment.ts";
 import { Exclusive } from "./exclusive.ts";
-import { type FileHandleFormat, fileHandleFormat, fileSystemName } from "./file-handle.ts";
-import { MAX_IO_BYTES } from "../limits.ts";
+import { type FileHandleFormat, fileHandleFormat, fileSystemName, findsGeneration } from "./file-handle.ts";
+import { MAX_IO_BYTES, MAX_NAMES_TOLD } from "../limits.ts";
 import { NAME_MAX, O } from "../linux.ts";
 import * as attributes from "./attributes.ts";
+import { byNumber, parentOf } from "./by-number.ts";
 import type { LocalContext } from "./context.ts";
 import * as data from "./data.ts";
+import { fileAttributes, setFileAttributes } from "./file-attributes.ts";
 import * as directory from "./directory.ts";
+import { HiddenInodes } from "./hidden-inodes.ts";
 import * as names from "./names.ts";
 import type { FileId, Lower, LowerHandle, StatFs } from "../lower.ts";
 import { mountTable } from "../../../dlmd/base/mount-table.ts";
@@ -36,6 +40,8 @@ export interface LocalLowerOptions {
   readonly rootFd: number;
   /** Where changes of names and attributes, and small writes, run: on the calling thread ("inline") or in pools. */
   readonly metadataCalls: "inline" | "pool";
+  /** The root is a directory inside of its file system (hazard R19). */
+  readonly contained?: boolean;
   /** Milliseconds of a monotonic clock. */
   readonly nowMs?: () => number;
   readonly log: Log;
@@ -47,6 +53,16 @@ export interface LocalLower extends Lower {
   readonly openHandles: number;
   /** Bytes that anybody may still write, as far as can be known at once; 0 where quotas may say otherwise, or small writes are the pool's. */
   room(): number;
+  /** The inode of an open handle. Errno EBADF. */
+  identityOf(handle: LowerHandle): FileId;
+  /** What a file handle of this file system (name_to_handle_at(2)) stands for. */
+  decodeHandle(handle: Buffer): FileId;
+  /** What that name is known to stand for; null: nothing is known of it. */
+  knownAs(directory: FileId, name: Buffer): FileId | null;
+  /** Another program has changed that directory: the name may stand for anything; null: each name. */
+  forgetNames(directory: FileId, name: Buffer | null): void;
+  /** For a caller that knew the names of that directory at that version, 0: never (hazard F32). Null: that cannot be told. */
+  namesSince(directory: FileId, version: number): NamesTold | null;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
   /**
@@ -121,7 +137,8 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
   const recent = new RecentInodes();
   recent.note(root, mode);
   const [major, minor] = native.kernelVersion();
-  const directories = new DirectoryDescriptors({ native, root, rootFd, format, recent });
+  const containment: Containment = options.contained === true ? new DirectoryTree({ native, root, rootFd, format, log }) : wholeFileSystem;
+  const directories = new DirectoryDescriptors({ native, root, rootFd, format, recent, containment });
   const removed = new RemovedInodes({ native });
   const metadata: Calls<MaybePromise<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
   const handles: OpenHandles = new OpenHandles(native, (id) => {
@@ -152,6 +169,9 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     cachedLookups: major > 5 || (major === 5 && minor >= 12),
     recent,
     directories,
+    containment,
+    findsGeneration: findsGeneration(fileSystem),
+    hidden: new HiddenInodes({ native, root, rootFd, format, log }),
     removed,
     orphans,
     names: new DirectoryNames(),
@@ -258,6 +278,10 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     writeBehind: () => Promise.reject(errnoError(E.EOPNOTSUPP)),
     writtenBehind: () => undefined,
     room: () => (hasQuotas ? 0 : roomOf(context)),
+    identityOf: (handle) => context.handles.get(handle).id,
+    decodeHandle: (handle) => context.format.decode(handle),
+    knownAs: (parent, name) => context.names.get(parent, name) ?? null,
+    forgetNames: (parent, name) => (name === null ? context.names.forget(parent) : context.names.changing(parent, name)),
     descriptorOf: (handle) => context.handles.get(handle).fd,
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),
@@ -270,6 +294,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     shutdown: () => (shutdown ??= closeAll(context)),
 
     isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,
+    namesSince: (parent, version) => context.names.since(parent, version, MAX_NAMES_TOLD),
     // To ask the kernel costs less than to know.
     keeps: false,
     knows: () => false,
@@ -277,7 +302,11 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     madeFile: () => undefined,
     lookup: (parent, name) => names.lookup(context, parent, name),
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
+    byNumber: (ino) => byNumber(context, ino),
+    parentOf: (id) => parentOf(context, id),
     create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),
+    tmpfile: (parent, flags, mode, caller, linkable) =>
+      withRoom(context, () => names.tmpfile(context, parent, flags, mode, caller, linkable)),
     mkdir: (parent, name, mode, caller) => withRoom(context, () => names.mkdir(context, parent, name, mode, caller)),
     mknod: (parent, name, mode, major, minor, caller) =>
       withRoom(context, () => names.mknod(context, parent, name, mode, major, minor, caller)),
@@ -297,6 +326,9 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     setxattr: (id, name, value, flags) => withRoom(context, () => attributes.setxattr(context, id, name, value, flags)),
     listxattr: (id) => attributes.listxattr(context, id),
     removexattr: (id, name) => attributes.removexattr(context, id, name),
+
+    fileAttributes: (handle, kind) => fileAttributes(context, handle, kind),
+    setFileAttributes: (handle, kind, value) => withRoom(context, () => setFileAttributes(context, handle, kind, value)),
 
     open: (id, flags) => data.open(context, id, flags),
     opendir: (id) => data.opendir(context, id),

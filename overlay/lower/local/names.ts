@@ -9,7 +9,7 @@ import { AT_REMOVEDIR, O, RENAME } from "../linux.ts";
 import { checkName, MAX_LOOKUP_MANY } from "../limits.ts";
 import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, withInode } from "./context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle } from "../lower.ts";
-import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, checked, type MaybePromise, withErrors } from "../../../dlmd/base/maybe-promise.ts";
 import { isReservedName } from "../reserved-names.ts";
 import { removing, renameOver, unlinkOrKeep } from "./removal.ts";
 import { warmNames } from "./warm-up.ts";
@@ -55,6 +55,7 @@ function lookupKnown(context: LocalContext, dirfd: number, name: Buffer, id: Fil
   if (stat[STAT.DEV_MAJOR] !== context.devMajor || stat[STAT.DEV_MINOR] !== context.devMinor) return undefined;
   const attr = attrOf(context, stat);
   context.recent.note(id, attr.mode);
+  context.containment.note(id);
   return { id, attr };
 }
 
@@ -186,6 +187,17 @@ function inDirectories<T>(
   return context.turns.run(alone, () => context.directories.use(parent, work));
 }
 
+/** The caller's flags as a new file of the lower is opened. */
+function madeFlags(flags: number): number {
+  return (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
+}
+
+/** A call in the pool needs a place of its own for what it finds. */
+function placeOfMade(context: LocalContext): { readonly stat: Float64Array; readonly handle: Buffer } {
+  if (context.metadata === context.sync) return context;
+  return { stat: new Float64Array(STAT.FIELDS), handle: Buffer.alloc(HANDLE_BUFFER_BYTES) };
+}
+
 export function create(
   context: LocalContext,
   parent: FileId,
@@ -196,27 +208,61 @@ export function create(
 ): MaybePromise<{ entry: Entry; handle: LowerHandle }> {
   checkNewName(context, parent, name);
   context.handles.checkRoom();
-  const openFlags = (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
-  // A call in the pool needs a place of its own for what it finds.
-  const inline = context.metadata === context.sync;
-  const stat = inline ? context.stat : new Float64Array(STAT.FIELDS);
-  const handle = inline ? context.handle : Buffer.alloc(HANDLE_BUFFER_BYTES);
+  const openFlags = madeFlags(flags);
+  const { stat, handle } = placeOfMade(context);
   const { umask, uid, gid } = caller;
   return inDirectory(context, parent, (dirfd) => {
     context.names.changing(parent, name);
     return andThen(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
       const fd = checked(result);
-      try {
-        const entry = entryOf(context, stat, handle);
-        const opened = context.handles.add(fd, entry.id, flags, false, context.smallWrites.madeMs(flags));
-        context.names.is(parent, name, entry.id);
-        return { entry, handle: opened };
-      } catch (error) {
-        context.sync.close(fd);
-        throw error;
-      }
+      const entry = described(context, fd, stat, handle);
+      const opened = context.handles.add(fd, entry.id, flags, false, context.smallWrites.madeMs(flags));
+      context.names.is(parent, name, entry.id);
+      return { entry, handle: opened };
     });
   });
+}
+
+/** Hazard F30. It counts as open before it gets its hidden name: what nobody has open may be dropped at any time. */
+export function tmpfile(
+  context: LocalContext,
+  parent: FileId,
+  flags: number,
+  mode: number,
+  caller: Caller,
+  linkable: boolean,
+): MaybePromise<{ entry: Entry; handle: LowerHandle }> {
+  checkParent(context, parent);
+  context.handles.checkRoom();
+  context.orphans.checkThere();
+  const openFlags = madeFlags(flags);
+  const { stat, handle } = placeOfMade(context);
+  const { umask, uid, gid } = caller;
+  return context.directories.use(parent, (dirfd) =>
+    andThen(context.metadata.tmpfile(dirfd, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
+      const fd = checked(result);
+      const { id } = described(context, fd, stat, handle);
+      const opened = context.handles.add(fd, id, flags, false, context.smallWrites.madeMs(flags));
+      return withErrors(
+        () =>
+          andThen(context.orphans.keepNameless(fd, id, linkable), () => ({ entry: { id, attr: attrOfFd(context, fd) }, handle: opened })),
+        (error) => {
+          context.handles.close(opened);
+          throw error;
+        },
+      );
+    }),
+  );
+}
+
+/** Takes over `fd`. */
+function described(context: LocalContext, fd: number, stat: Float64Array, handle: Buffer): Entry {
+  try {
+    return entryOf(context, stat, handle);
+  } catch (error) {
+    context.sync.close(fd);
+    throw error;
+  }
 }
 
 /** `make` gives the name to a new inode, which is then looked up. */
@@ -344,11 +390,12 @@ export function link(context: LocalContext, id: FileId, newParent: FileId, newNa
   checkNewName(context, newParent, newName);
   return inDirectory(context, newParent, (dirfd) =>
     withInode(context, id, (fd) => {
-      // As for every file without a name (fs/namei.c, vfs_link).
-      if (context.orphans.has(id)) throw errnoError(E.ENOENT);
       context.names.changing(newParent, newName);
-      return andThen(context.metadata.link(fd, dirfd, newName), (result) => {
+      const nameless = context.orphans.has(id);
+      const linked = nameless ? context.orphans.moveOut(id, dirfd, newName) : context.metadata.link(fd, dirfd, newName);
+      return andThen(linked, (result) => {
         checked(result);
+        if (nameless) void context.hidden.named(id);
         context.names.is(newParent, newName, id);
         return attrOfFd(context, fd);
       });

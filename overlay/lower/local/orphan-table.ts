@@ -20,6 +20,8 @@ export interface Orphan {
   readonly id: FileId;
   readonly name: Buffer;
   readonly directory: boolean;
+  /** It was made without a name, and may get one (hazard F30). */
+  readonly linkable: boolean;
 }
 
 export class OrphanTable {
@@ -98,7 +100,13 @@ export class OrphanTable {
   }
 }
 
-/** One name for each (inode, generation). */
-export function orphanName(id: FileId): Buffer {
-  return Buffer.from(`${id.ino}.${id.generation}`);
+const LINKABLE = ".linkable";
+
+/** One name for each (inode, generation). Hazard F30: the next owner knows by it what may be linked; one of an older version drops it as any other. */
+export function orphanName(id: FileId, linkable: boolean): Buffer {
+  return Buffer.from(`${id.ino}.${id.generation}${linkable ? LINKABLE : ""}`);
+}
+
+export function isLinkableName(name: Buffer): boolean {
+  return name.toString("latin1").endsWith(LINKABLE);
 }

@@ -12,7 +12,7 @@ import type { FileId } from "../lower.ts";
 import { ORPHAN_DIRECTORY } from "../reserved-names.ts";
 import { parseEntries } from "./dirents.ts";
 import type { FileHandleFormat } from "./file-handle.ts";
-import { type Orphan, orphanName, OrphanTable } from "./orphan-table.ts";
+import { isLinkableName, type Orphan, orphanName, OrphanTable } from "./orphan-table.ts";
 
 /** What the directory is made with: nobody but root comes into it, on a plain mount neither. */
 const MODE = 0o700;
@@ -108,8 +108,14 @@ export class Orphans {
     const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
     checked(await calls.lookup(this.#fd, name, false, stat, handle));
     const type = (stat[STAT.MODE] as number) & S.IFMT;
-    if (type === S.IFDIR) return { id: this.#options.format.decode(handle), name, directory: true };
-    if (type === S.IFREG && stat[STAT.NLINK] === 1) return { id: this.#options.format.decode(handle), name, directory: false };
+    const orphan = (directory: boolean, linkable: boolean): Orphan => ({
+      id: this.#options.format.decode(handle),
+      name,
+      directory,
+      linkable,
+    });
+    if (type === S.IFDIR) return orphan(true, false);
+    if (type === S.IFREG && stat[STAT.NLINK] === 1) return orphan(false, isLinkableName(name));
     if (type === S.IFREG && !readOnly) checked(await calls.unlink(this.#fd, name, 0));
     else if (type !== S.IFREG)
       this.#warn("foreign", { name: name.toString("latin1") }, `what is neither file nor directory stays in ${ORPHAN_DIRECTORY}`);
@@ -134,7 +140,7 @@ export class Orphans {
 
   /** In place of `remove`, which takes away the last name of `id`: it is moved. The result of a system call. */
   moveIn(dirfd: number, name: Buffer, id: FileId, directory: boolean, remove: () => MaybePromise<number>): MaybePromise<number> {
-    const orphan: Orphan = { id, name: orphanName(id), directory };
+    const orphan: Orphan = { id, name: orphanName(id, false), directory, linkable: false };
     const move = (): MaybePromise<number> => this.#options.metadata.rename(dirfd, name, this.#fd, orphan.name, RENAME_NOREPLACE);
     return andThen(this.#withRoom(move), (result) => {
       // What keeps it from being moved may keep it from being removed as well: then that is told.
@@ -146,7 +152,7 @@ export class Orphans {
 
   /** Around `rename`, which takes away the last name of `id`, open as `fd`: it gets one here before. The result of a system call. */
   linkIn(fd: number, id: FileId, rename: () => MaybePromise<number>): MaybePromise<number> {
-    const orphan: Orphan = { id, name: orphanName(id), directory: false };
+    const orphan: Orphan = { id, name: orphanName(id, false), directory: false, linkable: false };
     const linked = fd < 0 ? fd : this.#withRoom(() => this.#options.metadata.link(fd, this.#fd, orphan.name));
     return andThen(linked, (result) => {
       if (result < 0) return andThen(rename(), (renamed) => this.#notKept(id, result, renamed));
@@ -154,6 +160,37 @@ export class Orphans {
       return andThen(rename(), (renamed) =>
         andThen(renamed < 0 ? this.#dropIn(this.#options.metadata, orphan) : this.lastClosed(id), () => renamed),
       );
+    });
+  }
+
+  /** EOPNOTSUPP: there is no hidden directory, so nothing may be made without a name. */
+  checkThere(): void {
+    if (this.table.phase === "absent") throw errnoError(E.EOPNOTSUPP);
+  }
+
+  /**
+   * Hazard F30. A file that was made without a name, and is open as `fd`, gets one here, so that the next owner has it. EOPNOTSUPP: the hidden directory is
+   * of another project (EXDEV).
+   */
+  keepNameless(fd: number, id: FileId, linkable: boolean): MaybePromise<void> {
+    const orphan: Orphan = { id, name: orphanName(id, linkable), directory: false, linkable };
+    return andThen(this.#options.metadata.link(fd, this.#fd, orphan.name), (result) => {
+      if (result === -E.EXDEV) throw errnoError(E.EOPNOTSUPP);
+      checked(result);
+      this.table.add(orphan);
+    });
+  }
+
+  /**
+   * Hazard F30. An orphan gets a name there, and has none here from then on: one step of the journal. The result of a system call; -ENOENT: it was not made
+   * for this, as with every file that has lost its name (fs/namei.c, vfs_link).
+   */
+  moveOut(id: FileId, dirfd: number, name: Buffer): MaybePromise<number> {
+    const orphan = this.table.get(id);
+    if (orphan?.linkable !== true) return -E.ENOENT;
+    return andThen(this.#options.metadata.rename(this.#fd, orphan.name, dirfd, name, RENAME_NOREPLACE), (result) => {
+      if (result >= 0) this.table.delete(id);
+      return result;
     });
   }
 

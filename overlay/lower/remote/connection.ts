@@ -80,6 +80,13 @@ export const WELCOME_TIMEOUT_MS = 5_000;
 /** Each connection takes one of ACCEPT_BACKLOG_MAX places of an owner that hangs, also after its end. */
 export const WELCOME_TIMEOUT_MAX_MS = 30_000;
 
+/**
+ * What nobody waits for leaves with the next call that is waited for: a program that writes a file mostly makes another. It waits so long for that, or until there
+ * is so much of it, or until its answer is waited for all the same (`hurry`).
+ */
+export const UNAWAITED_MS = 2;
+export const UNAWAITED_BYTES_MAX: number = 64 * 1024;
+
 /** Looked for at a time: a quarter of the largest read. */
 const RECEIVE_BYTES: number = 256 * 1024;
 
@@ -101,6 +108,8 @@ export class RemoteConnection {
   #failing = false;
   /** What is collected leaves at the end of this turn. */
   #turnEnds = false;
+  /** What is collected, and nobody waits for, leaves then. */
+  #unawaited: NodeJS.Timeout | null = null;
   /** The first of this turn that is waited for has left, or is about to. */
   #firstLeft = false;
   #timer: NodeJS.Timeout;
@@ -218,6 +227,8 @@ export class RemoteConnection {
 
   #stopTimers(): void {
     clearTimeout(this.#timer);
+    if (this.#unawaited !== null) clearTimeout(this.#unawaited);
+    this.#unawaited = null;
     this.#heartbeat?.stop();
   }
 
@@ -240,11 +251,15 @@ export class RemoteConnection {
 
   /**
    * `data` must stay as it is until the call is answered. The first of a turn of the loop that somebody waits for leaves as soon as the code that made it is
-   * done: the turn may go on for long, since the device is looked at for more. All else leaves with it, or at the turn's end, all in one write.
+   * done: the turn may go on for long, since the device is looked at for more. All else that is waited for leaves with it, or at the turn's end, all in one write.
    */
   send(type: number, id: number, body: Uint8Array, data: Uint8Array | null, awaited: boolean): void {
     this.#counters.messagesSent += 1;
     this.#batch.add(type, id, body, data);
+    if (!awaited && this.#batch.bytes < UNAWAITED_BYTES_MAX) {
+      this.#unawaited ??= setTimeout(() => this.flush(), UNAWAITED_MS);
+      return;
+    }
     if (awaited && !this.#firstLeft) {
       this.#firstLeft = true;
       process.nextTick(() => this.flush());
@@ -258,9 +273,16 @@ export class RemoteConnection {
     });
   }
 
+  /** What nobody waited for is waited for now. */
+  hurry(): void {
+    if (this.#unawaited !== null) this.flush();
+  }
+
   flush(): void {
     if (this.#state === "tls" || this.#state === "closed") return;
     if (this.#state === "ready") this.#handlers.beforeFlush();
+    if (this.#unawaited !== null) clearTimeout(this.#unawaited);
+    this.#unawaited = null;
     if (this.#batch.empty) return;
     this.#heartbeat?.sent();
     this.#counters.flushes += 1;

@@ -2,6 +2,7 @@
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Welcome } from "../wire/handshake.ts";
+import { Closes } from "./closes.ts";
 import { type Change, type Holds, KnownInodes, NO_HOLDS, type Reading } from "./known.ts";
 import { largeBuffers } from "../large-buffers.ts";
 import { namesAfterRename } from "../directory-names.ts";
@@ -10,6 +11,7 @@ import { O, S } from "../linux.ts";
 import {
   type Attr,
   type AttrChange,
+  type AttributesKind,
   type Caller,
   type ChangeBehind,
   type DirPage,
@@ -22,7 +24,7 @@ import {
 } from "../lower.ts";
 import type { OpenFile } from "../lower.ts";
 import { andThen, inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
-import { type RemoteHandle, RemoteHandles } from "./handles.ts";
+import { MAX_REMOTE_HANDLES, type RemoteHandle, RemoteHandles } from "./handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
 import { attrAfter, attrWritten, WritesBehind } from "./write-behind.ts";
@@ -65,6 +67,7 @@ export class RemoteCore {
   #tellTimer: NodeJS.Timeout | null = null;
   #shut = false;
   readonly behind: WritesBehind = new WritesBehind(() => performance.now());
+  readonly closes: Closes = new Closes((handles) => void this.#tellClosed(handles));
   /** Small files whose data is on its way. */
   readonly #bringing = new Map<string, Promise<void>>();
 
@@ -144,13 +147,23 @@ export class RemoteCore {
     try {
       const { id, flags, handle } = one;
       if (one.directory) await this.session.callFirst("opendir", { id, handle });
-      else await this.session.callFirst("open", { id, flags, handle, promised: true });
+      else await this.#reopenFile(id, flags, handle);
     } catch (error) {
       // ECANCELED: the connection broke; with the next one all are opened again.
       if (!isErrno(error) || error.errno === E.ECANCELED) throw error;
       // Removed: as every listing of a directory that is (fs/readdir.c, iterate_dir).
       one.error = one.directory && error.errno === E.ESTALE ? errnoError(E.ENOENT) : error;
       this.#options.log.warn({ ino: one.id.ino, errno: error.code }, "an open file could not be opened at the new owner");
+    }
+  }
+
+  /** One that became immutable, or append-only, is read on; what is written through it is refused. */
+  async #reopenFile(id: FileId, flags: number, handle: LowerHandle): Promise<void> {
+    try {
+      await this.session.callFirst("open", { id, flags, handle, promised: true });
+    } catch (error) {
+      if (!isErrno(error) || error.errno !== E.EPERM || (flags & O.ACCMODE) !== O.RDWR) throw error;
+      await this.session.callFirst("open", { id, flags: (flags & ~O.ACCMODE) | O.RDONLY, handle, promised: true });
     }
   }
 
@@ -206,7 +219,9 @@ export class RemoteCore {
   }
 
   async #lookUp(parent: FileId, name: Buffer): Promise<Entry> {
+    const since = this.known.namesSince(parent);
     const reading = this.known.reading();
+    if (since !== null) return this.#lookUpSince(reading, parent, name, since);
     try {
       const entry = await this.call("lookup", { parent, name });
       this.#noteEntry(reading, parent, name, entry);
@@ -215,6 +230,18 @@ export class RemoteCore {
       if (isErrno(error) && error.errno === E.ENOENT) this.known.readName(reading, parent, name, null);
       throw error;
     }
+  }
+
+  /** Hazard F32: with what was changed of the directory since the lock was here before. */
+  async #lookUpSince(reading: Reading, parent: FileId, name: Buffer, since: number): Promise<Entry> {
+    const { entry, names } = await this.call("lookupSince", { parent, name, since });
+    this.known.readNames(reading, parent, since, names);
+    if (entry !== null) {
+      this.#noteEntry(reading, parent, name, entry);
+      return entry;
+    }
+    this.known.readName(reading, parent, name, null);
+    throw errnoError(E.ENOENT);
   }
 
   getattr(id: FileId): MaybePromise<Attr> {
@@ -299,9 +326,15 @@ export class RemoteCore {
    */
   open(id: FileId, flags: number): MaybePromise<LowerHandle> {
     if (!this.#isSafeHere(id, flags)) return this.#open(id, flags);
-    const handle = this.handles.addUnsent(this.handles.allocate(), id, flags, this.unsynced.opened(id));
+    const handle = this.handles.addUnsent(this.#allocate(), id, flags, this.unsynced.opened(id));
     this.#tellLater();
     return handle;
+  }
+
+  /** The owner has no more than MAX_REMOTE_HANDLES open for this mount (hazard F31). */
+  #allocate(): LowerHandle {
+    if (this.handles.count + this.closes.count >= MAX_REMOTE_HANDLES) this.closes.send();
+    return this.handles.allocate();
   }
 
   #isSafeHere(id: FileId, flags: number): boolean {
@@ -317,8 +350,15 @@ export class RemoteCore {
 
   /** The lock of that inode is about to leave, or its name to be taken away here: resolves when the owner has open what is open here. */
   tellOpens(id: FileId): MaybePromise<void> {
+    this.#waitForWrites(id);
+    this.closes.sendOf(id);
     const files = this.handles.unsentOf(id);
     if (files.length > 0) return Promise.all(files.map((file) => this.#tellOpen(file))).then(() => undefined);
+  }
+
+  /** Hazard F27: its lock leaves, and elsewhere it may become immutable. So each write is waited for. */
+  #waitForWrites(id: FileId): void {
+    this.handles.endRoom(id);
   }
 
   /** Why the owner could not open it, for now; null: it is open there, or never will be. */
@@ -367,30 +407,44 @@ export class RemoteCore {
   shutdown(): void {
     this.#shut = true;
     if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
+    this.closes.stop();
     this.session.close();
   }
 
   async #open(id: FileId, flags: number): Promise<LowerHandle> {
-    const handle = this.handles.allocate();
+    const handle = this.#allocate();
     const open = (): Promise<void> => this.call("open", { id, flags, handle, promised: false });
     await ((flags & O.TRUNC) === 0 ? open() : this.changing([this.known.begin(id)], open));
     return this.handles.add(handle, id, flags, false, this.unsynced.opened(id));
   }
 
   async opendir(id: FileId): Promise<LowerHandle> {
-    const handle = this.handles.allocate();
+    const handle = this.#allocate();
     await this.call("opendir", { id, handle });
     return this.handles.add(handle, id, 0, true, this.unsynced.opened(id));
   }
 
   async create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Promise<{ entry: Entry; handle: LowerHandle }> {
-    const handle = this.handles.allocate();
+    const handle = this.#allocate();
     const askedMs = this.behind.nowMs;
     const { entry, room } = await this.changeNames<AnswerOf<"create">>(parent, name, made, (tellParent) =>
       this.call("create", { parent, name, tellParent, mode, caller, flags, handle }),
     );
     const roomUntilMs = this.behind.roomUntilMs(room, flags, askedMs);
     return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id), roomUntilMs) };
+  }
+
+  /** Nothing of its directory changes, and its writes are waited for. */
+  async tmpfile(
+    parent: FileId,
+    flags: number,
+    mode: number,
+    caller: Caller,
+    linkable: boolean,
+  ): Promise<{ entry: Entry; handle: LowerHandle }> {
+    const handle = this.#allocate();
+    const entry = await this.call("tmpfile", { parent, mode, caller, flags, linkable, handle });
+    return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id)) };
   }
 
   madeFile(handle: LowerHandle, attr: Attr): void {
@@ -445,7 +499,7 @@ export class RemoteCore {
    * keeps one of the two, as with auto_da_alloc of ext4 (fs/ext4/namei.c, ext4_rename).
    */
   #beforeReplaced(by: FileId, replaced: FileId): MaybePromise<void> {
-    return andThen(this.behind.over(), () => {
+    return andThen(this.writtenBehind(), () => {
       if (this.unsynced.takeLostBehind(by)) throw errnoError(E.EIO);
       return this.tellOpens(replaced);
     });
@@ -499,28 +553,33 @@ export class RemoteCore {
   }
 
   close(handle: LowerHandle): void {
-    // What is written behind is made again at a new owner, where the handle has to be open for that.
-    if ((this.handles.find(handle)?.behind ?? 0) > 0) return void this.#closeBehind(handle);
-    const file = this.handles.remove(handle);
+    const file = this.handles.find(handle);
     if (file === null) return;
+    const attr = this.known.attr(file.id) ?? this.known.expected(file.id, this.behind.nowMs);
+    const waits = (attr?.nlink ?? 0) > 0;
+    // What is written behind is made again at a new owner, where the handle has to be open for that: it stays until its close is answered.
+    if (file.behind > 0) return this.closes.add(file, waits);
+    this.handles.remove(handle);
     const told = !file.unsent || file.asked;
     // A READ that opens it is not sent again: nobody waits for it, and nothing would close what it opens.
     if (file.asked) file.error = errnoError(E.EBADF);
     this.handles.noteSent(file);
-    if (!told) return;
-    // Its answer matters to nobody: an owner that is gone has closed it already.
-    this.call("close", { handle }).catch((error: unknown) => {
-      if (!isErrno(error)) throw error;
-    });
+    if (told) this.closes.add(file, waits);
   }
 
-  async #closeBehind(handle: LowerHandle): Promise<void> {
+  async #tellClosed(handles: readonly LowerHandle[]): Promise<void> {
     try {
-      await this.call("close", { handle });
+      await this.call("close", { handles });
     } catch (error) {
+      // That matters to nobody: an owner that is gone has closed them already.
       if (!isErrno(error)) throw error;
     }
-    this.handles.remove(handle);
+    for (const handle of handles) this.handles.remove(handle);
+  }
+
+  writtenBehind(): MaybePromise<void> {
+    this.session.hurry();
+    return this.behind.over();
   }
 
   mayWriteBehind(handle: LowerHandle, offset: number, bytes: number): boolean {
@@ -688,6 +747,14 @@ export class RemoteCore {
       // What it made before there was no more room stays.
       this.noteChanged(file.id, "data");
     }
+  }
+
+  async setFileAttributes(handle: LowerHandle, kind: AttributesKind, value: Buffer): Promise<void> {
+    const file = this.handles.get(handle);
+    // What is written from now on may be refused.
+    this.#waitForWrites(file.id);
+    await this.changing([this.known.begin(file.id)], () => this.with("setFileAttributes", file, { handle, kind, value }));
+    this.noteChanged(file.id, "all");
   }
 
   lseek(handle: LowerHandle, offset: number, whence: number): Promise<number> {

@@ -38,6 +38,8 @@ const MAX_HANDLE = 0xffff_ffff;
 export class RemoteHandles {
   readonly #handles: Map<number, RemoteHandle> = new Map();
   readonly #unsent = new Map<string, Set<RemoteHandle>>();
+  /** Made here with room on the disk, and open since; one for each inode, because another open has none. */
+  readonly #withRoom = new Map<string, RemoteHandle>();
   #next: number;
 
   /** `first`: the number of the first one. */
@@ -69,6 +71,7 @@ export class RemoteHandles {
   ): LowerHandle {
     const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, roomUntilMs, behind: 0, error: null };
     this.#handles.set(handle, file);
+    if (roomUntilMs > Number.NEGATIVE_INFINITY) this.#withRoom.set(fileKey(id), file);
     return handle;
   }
 
@@ -87,6 +90,15 @@ export class RemoteHandles {
   /** Those of that inode of which the owner does not know. */
   unsentOf(id: FileId): RemoteHandle[] {
     return [...(this.#unsent.get(fileKey(id)) ?? [])];
+  }
+
+  /** Nothing is written behind to that file from now on. */
+  endRoom(id: FileId): void {
+    const key = fileKey(id);
+    const file = this.#withRoom.get(key);
+    if (file === undefined) return;
+    file.roomUntilMs = Number.NEGATIVE_INFINITY;
+    this.#withRoom.delete(key);
   }
 
   get hasUnsent(): boolean {
@@ -133,7 +145,10 @@ export class RemoteHandles {
   remove(handle: LowerHandle): RemoteHandle | null {
     const file = this.#handles.get(handle);
     this.#handles.delete(handle);
-    return file ?? null;
+    if (file === undefined) return null;
+    const key = fileKey(file.id);
+    if (this.#withRoom.get(key) === file) this.#withRoom.delete(key);
+    return file;
   }
 
   all(): RemoteHandle[] {

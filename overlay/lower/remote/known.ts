@@ -2,6 +2,7 @@
  * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, and data of small files. Hazard F21 has the one rule for all of
  * it: it counts while the lock has not left since before it was read, and nothing was changed here since. overlay/lower/README.md, "What is known under locks".
  */
+import type { NamesTold } from "../directory-names.ts";
 import { type Attr, type Entry, type FileId, fileKey } from "../lower.ts";
 
 /** The locks of this node, as coherence has them. */
@@ -47,6 +48,12 @@ interface Known {
   names: Map<string, Named> | null;
   /** Every name that there is, is in `names`. */
   complete: boolean;
+  /** The grant under which `names` are true. If it is an earlier one, they are what was so at `version` (hazard F32). */
+  namesHold: number;
+  /** The owner's, of a time at which `names` were all that there were; 0: not known. */
+  version: number;
+  /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
+  changedHold: number;
   /** Changes under way. */
   changing: number;
   /** When the last one began, and when the last one began or ended. */
@@ -150,7 +157,7 @@ export class KnownInodes {
 
   #named(directory: FileId, name: Buffer): FileId | null | undefined {
     const known = this.#inForce(directory);
-    if (known === undefined) return undefined;
+    if (known === undefined || known.namesHold !== known.hold) return undefined;
     const named = known.names?.get(nameKey(name));
     if (named === "unsure") return undefined;
     return named === undefined && known.complete ? null : named;
@@ -183,6 +190,30 @@ export class KnownInodes {
     const key = nameKey(name);
     const known = this.#stillNamed(reading, directory, key);
     if (known !== null) this.#setName(known, key, id);
+  }
+
+  /** The version since which the next LOOKUP in it is to ask for its changed names, 0: for all; null: that is of no use. */
+  namesSince(directory: FileId): number | null {
+    const known = this.#inodes.get(fileKey(directory));
+    const hold = this.#holds.of(directory);
+    if (known === undefined || hold === 0) return null;
+    this.#under(known, hold);
+    const all = known.complete && known.namesHold === hold;
+    const fought = known.changedHold !== 0 && known.changedHold !== hold;
+    return fought && !all ? known.version : null;
+  }
+
+  /** The owner's answer to `namesSince`: these names are to be asked for, and of all others is known what was known then. */
+  readNames(reading: Reading, directory: FileId, since: number, told: NamesTold | null): void {
+    const known = this.#stillTrue(reading, directory);
+    if (known === null || (known.complete && known.namesHold === known.hold)) return;
+    const before = known.complete && known.version === since;
+    if (told === null || told.all || !before) this.#dropNames(known);
+    if (told === null || !(told.all || before)) return;
+    known.complete = true;
+    known.version = told.version;
+    known.namesHold = known.hold;
+    for (const name of told.names) this.#setName(known, nameKey(name), "unsure");
   }
 
   /** As #stillTrue, of one name: those of others may change meanwhile. */
@@ -220,6 +251,7 @@ export class KnownInodes {
     this.#now += 1;
     known.begunAt = this.#now;
     known.changedAt = this.#now;
+    if (names.length > 0 && known.changedHold === 0) known.changedHold = this.#holds.of(id);
     for (const name of names) {
       this.#changeName(known, name, 1);
       if (known.complete) this.#setName(known, name, "unsure");
@@ -271,6 +303,7 @@ export class KnownInodes {
     const known = this.#under(this.#enter(id), this.#holds.of(id));
     this.#dropNames(known);
     known.complete = known.hold !== 0 && known.changing === 0;
+    known.namesHold = known.hold;
   }
 
   /** A file with these attributes was made here, and its lock is here. Until `untilMs` its next changes need not be waited for. */
@@ -307,7 +340,8 @@ export class KnownInodes {
     known.attr = null;
     known.expected = null;
     this.#setData(known, null);
-    this.#dropNames(known);
+    // All that there were may be of use again.
+    if (hold === 0 || !known.complete || known.version === 0) this.#dropNames(known);
     return known;
   }
 
@@ -325,6 +359,9 @@ export class KnownInodes {
         data: null,
         names: null,
         complete: false,
+        namesHold: 0,
+        version: 0,
+        changedHold: 0,
         changing: 0,
         begunAt: 0,
         changedAt,
@@ -389,7 +426,10 @@ export class KnownInodes {
   }
 
   #setName(known: Known, key: string, named: Named): void {
-    known.names ??= new Map();
+    if (known.names === null) {
+      known.names = new Map();
+      if (!known.complete) known.namesHold = known.hold;
+    }
     this.#directories.add(known);
     const before = known.names.size;
     known.names.set(key, named);
@@ -419,6 +459,8 @@ export class KnownInodes {
     this.#names -= known.names?.size ?? 0;
     known.names = null;
     known.complete = false;
+    known.version = 0;
+    known.namesHold = 0;
     this.#directories.delete(known);
   }
 }

@@ -25,6 +25,8 @@ export interface RemoteLower extends Lower {
   handOver(epoch: number, heir: number): Promise<AnswerOf<"handOver">>;
   /** The lock of that inode is about to leave this node: resolves when the owner has open what is open here (hazard F22). */
   tellOpens(id: FileId): MaybePromise<void>;
+  /** A lock waits for what was written behind under it. */
+  hurry(): void;
   /** The owner died or gave the volume up: calls wait from now on. */
   ownerLost(): void;
   /** `keyring` is another: an owner that proved a key which is not in it any more has to prove another. */
@@ -58,6 +60,8 @@ function namesOf(
   | "madeFile"
   | "lookup"
   | "lookupMany"
+  | "byNumber"
+  | "parentOf"
   | "mkdir"
   | "mknod"
   | "symlink"
@@ -66,6 +70,7 @@ function namesOf(
   | "rename"
   | "link"
   | "create"
+  | "tmpfile"
 > {
   return {
     isAbsent: (parent, name) => name.length <= NAME_MAX && core.known.isAbsent(parent, name),
@@ -82,10 +87,13 @@ function namesOf(
       for (const name of names) checkName(name);
       return core.lookupMany(parent, names);
     },
+    byNumber: (ino) => core.call("byNumber", { ino }),
+    parentOf: (id) => core.call("parentOf", { id }),
     create(parent, name, flags, mode, caller) {
       checkName(name);
       return core.create(parent, name, flags, mode, caller);
     },
+    tmpfile: (parent, flags, mode, caller, linkable) => core.tmpfile(parent, flags, mode, caller, linkable),
     mkdir: (parent, name, mode, caller) =>
       core.make(parent, name, (tellParent) => core.call("mkdir", { parent, name, tellParent, mode, caller })),
     mknod: (parent, name, mode, rdevMajor, rdevMinor, caller) =>
@@ -111,7 +119,10 @@ function namesOf(
           () => id,
           (tellParent) => core.call("link", { id, newParent, newName, tellParent }),
         );
-      return (await core.changingOne(id, linked, ({ attr }) => attr)).attr;
+      const { attr } = await core.changingOne(id, linked, (answer) => answer.attr);
+      // Hazard F30: fsync of a file brings its names to the disk, too.
+      core.noteChanged(id, "all");
+      return attr;
     },
   };
 }
@@ -171,7 +182,13 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     adopt: (before) => core.adopt(before),
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
     handOver: (epoch, heir) => core.call("handOver", { epoch, heir }),
-    tellOpens: (id) => core.tellOpens(id),
+    tellOpens(id) {
+      const told = core.tellOpens(id);
+      // Closes, too: another node's unlink is not to overtake them.
+      session.hurry();
+      return told;
+    },
+    hurry: () => session.hurry(),
     ownerLost: () => core.ownerLost(),
     keysChanged: () => session.keysChanged(),
     get disconnected(): boolean {
@@ -213,7 +230,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     write: (handle, data, offset, append) => core.write(handle, data, offset, append),
     mayWriteBehind: (handle, offset, bytes) => core.mayWriteBehind(handle, offset, bytes),
     writeBehind: (handle, data, offset) => core.writeBehind(handle, data, offset),
-    writtenBehind: () => core.behind.over(),
+    writtenBehind: () => core.writtenBehind(),
     fsync: (handle, dataOnly) => core.fsync("fsync", handle, dataOnly),
     fsyncdir: (handle, dataOnly) => core.fsync("fsyncdir", handle, dataOnly),
     fallocate: (handle, mode, offset, bytes) => core.fallocate(handle, mode, offset, bytes),
@@ -223,6 +240,8 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
       if (cookie < 0n || cookie >= 1n << 63n) throw errnoError(E.EINVAL);
       return core.readdir(handle, cookie, bytes, listing);
     },
+    fileAttributes: (handle, kind) => core.with("fileAttributes", core.handles.get(handle), { handle, kind }),
+    setFileAttributes: (handle, kind, value) => core.setFileAttributes(handle, kind, value),
     syncfs: () => core.syncfs(),
   };
 }

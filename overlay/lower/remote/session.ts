@@ -459,6 +459,11 @@ export class RemoteSession {
     });
   }
 
+  /** The answers of calls that nobody waited for are waited for from now on. */
+  hurry(): void {
+    this.#connection?.hurry();
+  }
+
   /** A call of the reopening: goes before the others wait for. Rejects with ECANCELED if the connection goes first. */
   callFirst<K extends CallName>(call: K, request: RequestOf<K>): Promise<AnswerOf<K>> {
     return this.#create(call, request, [], true, (pending) => {

@@ -37,6 +37,8 @@ export interface DiskGuardOptions extends FaultyVolume {
 const READS = [
   "lookup",
   "lookupMany",
+  "byNumber",
+  "parentOf",
   "getattr",
   "getattrMany",
   "readlink",
@@ -47,11 +49,13 @@ const READS = [
   "readdir",
   "statfs",
   "getxattr",
+  "fileAttributes",
   "listxattr",
 ] as const;
 const CHANGES = [
   "setattr",
   "create",
+  "tmpfile",
   "mkdir",
   "mknod",
   "symlink",
@@ -65,6 +69,7 @@ const CHANGES = [
   "fallocate",
   "copyFileRange",
   "setxattr",
+  "setFileAttributes",
   "removexattr",
   "syncfs",
 ] as const;
@@ -306,6 +311,10 @@ export class DiskGuard {
       get openHandles(): number {
         return local.openHandles;
       },
+      identityOf: (handle) => local.identityOf(handle),
+      decodeHandle: (handle) => local.decodeHandle(handle),
+      knownAs: (parent, name) => local.knownAs(parent, name),
+      forgetNames: (parent, name) => local.forgetNames(parent, name),
       descriptorOf: (handle) => local.descriptorOf(handle),
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),
@@ -317,6 +326,7 @@ export class DiskGuard {
       },
       shutdown: () => local.shutdown(),
       isAbsent: (parent, name) => local.isAbsent(parent, name),
+      namesSince: (parent, version) => local.namesSince(parent, version),
       keeps: false,
       knows: () => false,
       made: (id) => local.made(id),
@@ -372,6 +382,13 @@ export class DiskGuard {
           handle,
           id: entry.id,
           flags: flags & ~O.TRUNC,
+          directory: false,
+        })),
+      tmpfile: (parent, flags, mode, caller, linkable) =>
+        noted(methods.tmpfile(parent, flags, mode, caller, linkable), ({ entry, handle }) => ({
+          handle,
+          id: entry.id,
+          flags,
           directory: false,
         })),
       close: (handle) => {

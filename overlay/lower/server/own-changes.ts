@@ -66,13 +66,19 @@ export class OwnChanges {
       case "setxattr":
       case "removexattr":
         return this.#changed(args[0] as FileId, "all");
-      case "link":
-        return this.#changed((args as Of<"link">)[1], "all");
+      case "link": {
+        const [linked, directory] = args as Of<"link">;
+        // Hazard F30: fsync of a file brings its names to the disk, too.
+        this.#changed(linked, "all");
+        return this.#changed(directory, "all");
+      }
       case "rename": {
         const [from, , to] = args as Of<"rename">;
         this.#changed(from, "all");
         return this.#changed(to, "all");
       }
+      case "setFileAttributes":
+        return this.#changed(this.#idOf(args[0] as LowerHandle), "all");
       case "write":
       case "fallocate":
         return this.#changed(this.#idOf(args[0] as LowerHandle), "data");

@@ -307,6 +307,28 @@ export class ServerSession {
     });
   }
 
+  /** Hazard F32. The names as they are when it begins: what is changed later is told the next time. */
+  #lookupSince({ parent, name, since }: RequestOf<"lookupSince">): MaybePromise<AnswerOf<"lookupSince">> {
+    const names = this.#lower.namesSince(parent, since);
+    const found = withErrors<Entry | null>(
+      () => this.#lower.lookup(parent, name),
+      (error) => {
+        if (error instanceof Errno && error.errno === E.ENOENT) return null;
+        throw error;
+      },
+    );
+    return andThen(found, (entry) => ({ entry, names }));
+  }
+
+  #tmpfile({ parent, flags, mode, caller, linkable, handle }: RequestOf<"tmpfile">): MaybePromise<Entry> {
+    if (this.#handles.has(handle)) throw errnoError(E.EBADF);
+    this.#checkRoom(handle);
+    return andThen(this.#lower.tmpfile(parent, flags, mode, caller, linkable), (made) => {
+      this.#handles.set(handle, { id: made.entry.id, handle: made.handle });
+      return made.entry;
+    });
+  }
+
   #hasRoom(): boolean {
     try {
       return this.#lower.room() >= ROOM_FACTOR * BEHIND_BYTES_MAX;
@@ -406,6 +428,11 @@ export class ServerSession {
     }
   }
 
+  #closeMany(handles: readonly number[]): MaybePromise<void> {
+    const closing = handles.map((handle) => this.#close(handle)).filter((one) => one instanceof Promise);
+    if (closing.length > 0) return Promise.all(closing).then(() => undefined);
+  }
+
   #close(handle: number): MaybePromise<void> {
     const opening = this.#opening.get(handle);
     if (opening === undefined) this.#closeNow(handle);
@@ -432,8 +459,14 @@ export class ServerSession {
     switch (one.call) {
       case "lookup":
         return lower.lookup(one.request.parent, one.request.name);
+      case "lookupSince":
+        return this.#lookupSince(one.request);
       case "lookupMany":
         return lower.lookupMany(one.request.parent, one.request.names);
+      case "byNumber":
+        return lower.byNumber(one.request.ino);
+      case "parentOf":
+        return lower.parentOf(one.request.id);
       case "getattr":
         return lower.getattr(one.request.id);
       case "getattrMany":
@@ -448,6 +481,8 @@ export class ServerSession {
         return lower.readlink(one.request.id);
       case "create":
         return this.#create(one.request);
+      case "tmpfile":
+        return this.#tmpfile(one.request);
       case "mkdir": {
         const { parent, name, mode, caller } = one.request;
         return this.#made(one.request, lower.mkdir(parent, name, mode, caller));
@@ -483,7 +518,7 @@ export class ServerSession {
         return this.#opened(handle, id, () => this.#withinRoom(handle, () => lower.opendir(id)));
       }
       case "close":
-        return this.#close(one.request.handle);
+        return this.#closeMany(one.request.handles);
       case "read":
         return this.#read(one.request);
       case "fetch":
@@ -524,6 +559,12 @@ export class ServerSession {
         return lower.listxattr(one.request.id);
       case "removexattr":
         return lower.removexattr(one.request.id, one.request.name);
+      case "fileAttributes":
+        return lower.fileAttributes(this.#handle(one.request.handle), one.request.kind);
+      case "setFileAttributes": {
+        const { handle, kind, value } = one.request;
+        return lower.setFileAttributes(this.#handle(handle), kind, value);
+      }
       case "syncfs":
         return lower.syncfs();
       case "claimed":

@@ -1,21 +1,10 @@
 /** The parts of calls and answers that several rows of calls.ts share. */
 import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
-import { MAX_IO_BYTES, MAX_LOOKUP_MANY, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
-import type { Attr, Entry, FileId, Listing } from "../lower.ts";
-import type {
-  Attribute,
-  EntryMade,
-  Handled,
-  Identified,
-  Made,
-  Name,
-  NameChange,
-  Opened,
-  ParentTold,
-  Removed,
-  Synced,
-} from "./call-types.ts";
+import type { NamesTold } from "../directory-names.ts";
+import { MAX_CLOSE_MANY, MAX_IO_BYTES, MAX_NAMES_TOLD, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
+import type { Attr, AttributesKind, Entry, FileId, Listing } from "../lower.ts";
+import type { Attribute, EntryMade, Identified, Made, Name, NameChange, Opened, ParentTold, Removed, Synced } from "./call-types.ts";
 import * as v from "./values.ts";
 
 export interface Codec<T> {
@@ -91,7 +80,17 @@ export const removed: Codec<Removed> = {
   },
   read: (r) => ({ ...readChange(r), expected: v.readFileId(r) }),
 };
-export const handled: Codec<Handled> = { write: (w, q) => void w.u32(q.handle), read: (r) => ({ handle: r.u32() }) };
+export const manyHandles: Codec<{ readonly handles: readonly number[] }> = {
+  write: (w, { handles }) => {
+    w.u16(handles.length);
+    for (const handle of handles) w.u32(handle);
+  },
+  read: (r) => {
+    const count = r.u16();
+    if (count > MAX_CLOSE_MANY) throw new WireError(`${count} open files, at most ${MAX_CLOSE_MANY} allowed`);
+    return { handles: Array.from({ length: count }, () => r.u32()) };
+  },
+};
 export function writeOpened(w: ByteWriter, q: Opened): void {
   v.writeFileId(w, q.id);
   w.u32(q.flags);
@@ -110,6 +109,10 @@ export const attribute: Codec<Attribute> = {
   },
   read: (r) => ({ id: v.readFileId(r), name: v.readName(r) }),
 };
+
+export function readKind(r: ByteReader): AttributesKind {
+  return r.bool() ? "flags" : "fsxattr";
+}
 
 export const smallFile: Codec<Uint8Array> = {
   write: (w, data) => void w.block(data),
@@ -136,10 +139,18 @@ export function manyIds(most: number): Codec<{ readonly ids: readonly FileId[] }
   };
 }
 
-export function manyNames(r: ByteReader): Buffer[] {
+export function manyNames(r: ByteReader, most: number): Buffer[] {
   const count = r.u16();
-  if (count > MAX_LOOKUP_MANY) throw new WireError(`${count} names, at most ${MAX_LOOKUP_MANY} allowed`);
+  if (count > most) throw new WireError(`${count} names, at most ${most} allowed`);
   return Array.from({ length: count }, () => v.readName(r));
+}
+
+export function writeNamesTold(w: ByteWriter, { version, all, names }: NamesTold): void {
+  w.u64(version).bool(all).u16(names.length);
+  for (const one of names) v.writeName(w, one);
+}
+export function readNamesTold(r: ByteReader): NamesTold {
+  return { version: r.u64(), all: r.bool(), names: manyNames(r, MAX_NAMES_TOLD) };
 }
 
 export function manyOrNull<T>(one: Codec<T>): Codec<readonly (T | null)[]> {

@@ -1,5 +1,6 @@
 /** What each call of one overlay to the lower of another carries, and what its answer brings. */
-import type { Attr, AttrChange, Caller, DirPage, Entry, Fetched, FileId, Listing, StatFs } from "../lower.ts";
+import type { NamesTold } from "../directory-names.ts";
+import type { Attr, AttrChange, AttributesKind, Caller, DirPage, Entry, Fetched, FileId, Listing, StatFs } from "../lower.ts";
 
 export interface Name {
   readonly parent: FileId;
@@ -67,7 +68,11 @@ export interface CopyRequest {
 /** Each call's request and answer. */
 export interface WireCalls {
   lookup: { request: Name; answer: Entry };
+  /** As "lookup", and what the caller has to ask anew of the names that it knew at `since`, 0: of none (hazard F32). Null: no such name; not to be told. */
+  lookupSince: { request: Name & { readonly since: number }; answer: { readonly entry: Entry | null; readonly names: NamesTold | null } };
   lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
+  byNumber: { request: { readonly ino: number }; answer: Entry };
+  parentOf: { request: Identified; answer: Entry };
   getattr: { request: Identified; answer: Attr };
   getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
   /** `promised`: as of "write". */
@@ -78,6 +83,18 @@ export interface WireCalls {
   readlink: { request: Identified; answer: Buffer };
   /** `room`: what is written to it in the next moment will find room on the disk, and need not be waited for (hazard F23). */
   create: { request: Made & { readonly flags: number; readonly handle: number }; answer: EntryMade & { readonly room: boolean } };
+  /** The answer's attributes: of a file that has no link. */
+  tmpfile: {
+    request: {
+      readonly parent: FileId;
+      readonly mode: number;
+      readonly caller: Caller;
+      readonly flags: number;
+      readonly linkable: boolean;
+      readonly handle: number;
+    };
+    answer: Entry;
+  };
   mkdir: { request: Made; answer: EntryMade };
   mknod: { request: Made & { readonly rdevMajor: number; readonly rdevMinor: number }; answer: EntryMade };
   symlink: { request: NameChange & { readonly target: Buffer; readonly caller: Caller }; answer: EntryMade };
@@ -91,7 +108,8 @@ export interface WireCalls {
   /** `promised`: the caller's program has it open already. If it cannot be opened now, the owner keeps it, but for ESTALE (hazard F22). */
   open: { request: Opened & Handled & { readonly promised: boolean }; answer: void };
   opendir: { request: Identified & Handled; answer: void };
-  close: { request: Handled; answer: void };
+  /** Several files; one that is not open is none. */
+  close: { request: { readonly handles: readonly number[] }; answer: void };
   /** `open`: as in "open", promised, before it is read, if that handle is not open yet. */
   read: { request: Handled & { readonly offset: number; readonly bytes: number; readonly open: Opened | null }; answer: Uint8Array };
   /** Whole files of at most 8 KiB that have a name; null: longer, gone, or not to be read now. */
@@ -126,6 +144,8 @@ export interface WireCalls {
   setxattr: { request: Attribute & { readonly value: Buffer; readonly flags: number }; answer: void };
   listxattr: { request: Identified; answer: Buffer };
   removexattr: { request: Attribute; answer: void };
+  fileAttributes: { request: Handled & { readonly kind: AttributesKind }; answer: Buffer };
+  setFileAttributes: { request: Handled & { readonly kind: AttributesKind; readonly value: Buffer }; answer: void };
   syncfs: { request: void; answer: void };
 }
 

@@ -11,9 +11,9 @@ import {
   type Codec,
   entry,
   entryMade,
-  handled,
   identified,
   LISTINGS,
+  manyHandles,
   manyIds,
   manyNames,
   manyOrNull,
@@ -22,9 +22,11 @@ import {
   optional,
   parentTold,
   readChange,
+  readKind,
   readListing,
   readMade,
   readName,
+  readNamesTold,
   readOptionalAttr,
   readOpened,
   readParent,
@@ -36,10 +38,11 @@ import {
   writeChange,
   writeMade,
   writeName,
+  writeNamesTold,
   writeOpened,
   writeParent,
 } from "./call-codecs.ts";
-import { MAX_GETATTR_MANY, MAX_READ_MANY } from "../limits.ts";
+import { MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
 import type { AnswerOf, CallName, RequestOf } from "./call-types.ts";
 import * as v from "./values.ts";
 
@@ -213,7 +216,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     },
     nothing,
   ),
-  close: row<"close">(16, false, handled, nothing),
+  close: row<"close">(16, false, manyHandles, nothing),
   read: row<"read">(
     17,
     false,
@@ -316,7 +319,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         w.u16(q.names.length);
         for (const one of q.names) v.writeName(w, one);
       },
-      read: (r) => ({ parent: v.readFileId(r), names: manyNames(r) }),
+      read: (r) => ({ parent: v.readFileId(r), names: manyNames(r, MAX_LOOKUP_MANY) }),
     },
     manyOrNull(entry),
   ),
@@ -344,6 +347,66 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     {
       write: (w, told) => void w.u16(told.heir).string(told.refused.slice(0, v.MAX_NAME_BYTES / 4)),
       read: (r) => ({ heir: r.u16(), refused: r.string(v.MAX_NAME_BYTES) }),
+    },
+  ),
+  fileAttributes: row<"fileAttributes">(
+    36,
+    false,
+    { write: (w, q) => void w.u32(q.handle).bool(q.kind === "flags"), read: (r) => ({ handle: r.u32(), kind: readKind(r) }) },
+    block,
+  ),
+  setFileAttributes: row<"setFileAttributes">(
+    37,
+    true,
+    {
+      write: (w, q) =>
+        void w
+          .u32(q.handle)
+          .bool(q.kind === "flags")
+          .block(q.value),
+      read: (r) => ({ handle: r.u32(), kind: readKind(r), value: block.read(r) }),
+    },
+    nothing,
+  ),
+  tmpfile: row<"tmpfile">(
+    38,
+    true,
+    {
+      write: (w, q) => {
+        v.writeFileId(w, q.parent);
+        w.u32(q.mode);
+        v.writeCaller(w, q.caller);
+        w.u32(q.flags).bool(q.linkable).u32(q.handle);
+      },
+      read: (r) => ({
+        parent: v.readFileId(r),
+        mode: r.u32(),
+        caller: v.readCaller(r),
+        flags: r.u32(),
+        linkable: r.bool(),
+        handle: r.u32(),
+      }),
+    },
+    entry,
+  ),
+  byNumber: row<"byNumber">(39, false, { write: (w, q) => void w.u64(q.ino), read: (r) => ({ ino: r.u64() }) }, entry),
+  parentOf: row<"parentOf">(40, false, identified, entry),
+  lookupSince: row<"lookupSince">(
+    41,
+    false,
+    {
+      write: (w, q) => {
+        writeName(w, q);
+        w.u64(q.since);
+      },
+      read: (r) => ({ ...readName(r), since: r.u64() }),
+    },
+    {
+      write: (w, found) => {
+        optional(w, found.entry, v.writeEntry);
+        optional(w, found.names, writeNamesTold);
+      },
+      read: (r) => ({ entry: r.bool() ? v.readEntry(r) : null, names: r.bool() ? readNamesTold(r) : null }),
     },
   ),
   readMany: row<"readMany">(35, false, manyIds(MAX_READ_MANY), manyOrNull(smallFile)),

@@ -1,7 +1,7 @@
 /** What is known of names: never that one is absent which may be there, nor a file under a name that may be another's. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { DirectoryNames } from "../../../overlay/lower/directory-names.ts";
+import { DirectoryNames, NOTED_CHANGES_MAX, NOTED_DIRECTORIES_MAX } from "../../../overlay/lower/directory-names.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
 
 const id = (ino: number, generation = 1): FileId => ({ ino, generation });
@@ -57,6 +57,73 @@ describe("names of a directory", () => {
     names.is(dir, Buffer.from([0xc3, 0xa9]), id(12));
     expect(names.get(dir, Buffer.from([0xe9]))).toBeNull();
     expect(names.get(dir, Buffer.from([0xc3, 0xa9]))).toEqual(id(12));
+  });
+});
+
+describe("changed names", () => {
+  const told = (names: DirectoryNames, since: number, most = 10): [number, boolean, string[]] | null => {
+    const found = names.since(dir, since, most);
+    return found && [found.version, found.all, found.names.map(String)];
+  };
+  const make = (names: DirectoryNames, text: string): void => {
+    names.changing(dir, name(text));
+    names.is(dir, name(text), id(12));
+  };
+
+  it("are told since any earlier answer, and all names where there was none", () => {
+    const names = new DirectoryNames();
+    expect(told(names, 0)).toBeNull();
+    names.is(dir, name("f"), id(12));
+    // Not all names are known.
+    expect(told(names, 0)).toBeNull();
+    names.made(dir);
+    make(names, "a");
+    const [first = 0] = told(names, 0) ?? [];
+    expect(told(names, first)).toEqual([first, false, []]);
+    make(names, "b");
+    names.changing(dir, name("a"));
+    names.gone(dir, name("a"));
+    expect(told(names, first)).toEqual([first + 2, false, ["b", "a"]]);
+    expect(told(names, first + 1)).toEqual([first + 2, false, ["a"]]);
+    expect(told(names, 0)).toEqual([first + 2, true, ["b"]]);
+    make(names, "c");
+    expect([told(names, 0, 1), told(names, first, 2)]).toEqual([null, null]);
+  });
+
+  it("are not told of what was not noted: the directory was forgotten meanwhile", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    const [first = 0] = told(names, 0) ?? [];
+    names.forget(dir);
+    make(names, "a");
+    expect(told(names, first)).toBeNull();
+    names.made(dir);
+    expect(told(names, 0)).toEqual([first + 1, true, []]);
+    expect(told(names, first)).toEqual([first + 1, true, []]);
+  });
+
+  it("are noted up to a limit, of each directory and of all", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    const [first = 0] = told(names, 0) ?? [];
+    for (let no = 0; no < NOTED_CHANGES_MAX; no += 1) {
+      names.changing(dir, name(`f${no}`));
+      names.gone(dir, name(`f${no}`));
+    }
+    expect(told(names, first, NOTED_CHANGES_MAX)?.[2]).toHaveLength(NOTED_CHANGES_MAX);
+    names.changing(dir, name("last"));
+    names.gone(dir, name("last"));
+    const half = first + NOTED_CHANGES_MAX / 2;
+    expect(told(names, half - 1, NOTED_CHANGES_MAX)?.[1]).toBe(true);
+    expect(told(names, half, NOTED_CHANGES_MAX)?.slice(1, 2)).toEqual([false]);
+    expect(told(names, half, NOTED_CHANGES_MAX)?.[2]).toHaveLength(NOTED_CHANGES_MAX / 2 + 1);
+    for (let no = 0; no < NOTED_DIRECTORIES_MAX; no += 1) {
+      names.made(id(100 + no));
+      names.since(id(100 + no), 0, 10);
+    }
+    const now = names.since(id(100), 0, 10)?.version ?? 0;
+    expect(names.since(id(100), now, 10)?.all).toBe(false);
+    expect(names.since(dir, now, 10)?.all).toBe(true);
   });
 });
 

@@ -1,6 +1,7 @@
 /** What is known without asking: never a name that is missing and may be there, never attributes that may be others (hazard F21). */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { DirectoryNames, type NamesTold } from "../../../overlay/lower/directory-names.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import {
   type Change,
@@ -240,6 +241,75 @@ it("another owner begins with nothing known, and what was under way at the last 
   expect(known.attr(dir)).toBeNull();
 });
 
+describe("names of a directory that several nodes change (hazard F32)", () => {
+  const absent = (known: KnownInodes, ...names: string[]): boolean[] => names.map((name) => known.isAbsent(dir, bytes(name)));
+  const told = (version: number, all: boolean, ...names: string[]): NamesTold => ({ version, all, names: names.map(bytes) });
+  /** This node has changed a name, and the lock was elsewhere. */
+  const fought = (): { locks: Locks; known: KnownInodes } => {
+    const { locks, known } = create();
+    expect(known.namesSince(dir)).toBeNull();
+    known.end(known.begin(dir, bytes("mine")), attr, child);
+    expect(known.namesSince(dir)).toBeNull();
+    locks.comeAgain();
+    return { locks, known };
+  };
+  const read = (known: KnownInodes, answer: NamesTold | null): void => {
+    const since = known.namesSince(dir);
+    if (since === null) throw new Error("its names are not asked for");
+    known.readNames(known.reading(), dir, since, answer);
+  };
+
+  it("are those that the owner tells; and when the lock comes again, those of then but for what was changed since", () => {
+    const { locks, known } = fought();
+    expect(known.namesSince(dir)).toBe(0);
+    read(known, told(7, true, "mine", "a"));
+    expect([known.namesSince(dir), ...absent(known, "mine", "a", "b")]).toEqual([null, false, false, true]);
+    known.readName(known.reading(), dir, bytes("a"), child);
+    known.read(known.reading(), child, childAttr);
+    expect(known.entry(dir, bytes("a"))).toEqual({ id: child, attr: childAttr });
+    locks.comeAgain();
+    expect([known.entry(dir, bytes("a")), ...absent(known, "b")]).toEqual([undefined, false]);
+    expect(known.namesSince(dir)).toBe(7);
+    known.end(known.begin(dir, bytes("b")), attr, child);
+    expect(absent(known, "b", "c")).toEqual([false, false]);
+    read(known, told(9, false, "c", "b"));
+    known.read(known.reading(), child, childAttr);
+    expect([known.entry(dir, bytes("a")), ...absent(known, "b", "c", "d")]).toEqual([{ id: child, attr: childAttr }, false, false, true]);
+    locks.comeAgain();
+    expect(known.namesSince(dir)).toBe(9);
+    // What a dead owner has told does not count; a change under way keeps the rest.
+    known.begin(dir);
+    known.clear();
+    expect(known.namesSince(dir)).toBe(0);
+  });
+
+  it("are not known where the owner cannot tell, and where something was changed here since it was asked", () => {
+    const { locks, known } = fought();
+    read(known, null);
+    expect([known.namesSince(dir), ...absent(known, "b")]).toEqual([0, false]);
+    const before = known.reading();
+    known.end(known.begin(dir, bytes("b")), attr, child);
+    known.readNames(before, dir, 0, told(7, true));
+    expect(absent(known, "b", "c")).toEqual([false, false]);
+    const change = known.begin(dir, bytes("b"));
+    read(known, told(7, true));
+    expect(absent(known, "b", "c")).toEqual([false, false]);
+    known.end(change, attr, child);
+    const held = known.reading();
+    locks.comeAgain();
+    known.readNames(held, dir, 0, told(7, true));
+    expect(absent(known, "b", "c")).toEqual([false, false]);
+    read(known, told(8, true, "b"));
+    expect(absent(known, "b", "c")).toEqual([false, true]);
+    locks.comeAgain();
+    // An answer to an older question.
+    known.readNames(known.reading(), dir, 5, told(9, false));
+    expect(absent(known, "b", "c")).toEqual([false, false]);
+    read(known, null);
+    expect([known.namesSince(dir), ...absent(known, "c")]).toEqual([0, false]);
+  });
+});
+
 describe("limits", () => {
   const at = (ino: number): FileId => ({ ino, generation: 1 });
 
@@ -361,6 +431,7 @@ it("says nothing false, whatever the order in which the owner does things and an
   const step = fc.oneof(
     fc.record({ do: fc.constant("change" as const), name: fc.integer({ min: 0, max: 2 }), adds: fc.boolean() }),
     fc.record({ do: fc.constant("read" as const), name: fc.integer({ min: 0, max: 2 }) }),
+    fc.record({ do: fc.constant("ask" as const), name: fc.integer({ min: 0, max: 2 }) }),
     fc.record({ do: fc.constant("execute" as const), which: fc.nat() }),
     fc.record({ do: fc.constant("answer" as const), which: fc.nat() }),
     fc.record({ do: fc.constant("lose" as const), which: fc.nat() }),
@@ -371,34 +442,46 @@ it("says nothing false, whatever the order in which the owner does things and an
     readonly reading: Reading;
     readonly name: number;
     readonly adds: boolean;
+    /** Null: its changed names are not asked for. */
+    readonly since: number | null;
   }
   fc.assert(
     fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
       const { locks, known } = create();
       const names = new Set<number>();
+      const owner = new DirectoryNames();
+      owner.made(dir);
+      const change = (name: number, adds: boolean): void => {
+        owner.changing(dir, bytes(`${name}`));
+        if (adds) owner.is(dir, bytes(`${name}`), child);
+        else owner.gone(dir, bytes(`${name}`));
+        if (adds) names.add(name);
+        else names.delete(name);
+      };
       let mtime = 0;
       const now = (): Attr => ({ ...attr, mtimeSec: mtime });
       const sent: Sent[] = [];
-      const executed: (Sent & { attr: Attr; there: boolean })[] = [];
+      const executed: (Sent & { attr: Attr; there: boolean; told: NamesTold | null })[] = [];
       known.read(known.reading(), child, childAttr);
       for (const one of steps) {
-        if (one.do === "change" || one.do === "read") {
-          const change = one.do === "change" ? known.begin(dir, bytes(`${one.name}`)) : null;
-          sent.push({ change, reading: known.reading(), name: one.name, adds: one.do === "change" && one.adds });
+        if (one.do === "change" || one.do === "read" || one.do === "ask") {
+          const begun = one.do === "change" ? known.begin(dir, bytes(`${one.name}`)) : null;
+          const since = one.do === "ask" ? known.namesSince(dir) : null;
+          sent.push({ change: begun, reading: known.reading(), name: one.name, adds: one.do === "change" && one.adds, since });
         } else if (one.do === "execute") {
           const [call] = sent.splice(one.which % Math.max(1, sent.length), 1);
           if (call === undefined) continue;
           if (call.change !== null) {
             mtime += 1;
-            if (call.adds) names.add(call.name);
-            else names.delete(call.name);
+            change(call.name, call.adds);
           }
-          executed.push({ ...call, attr: now(), there: names.has(call.name) });
+          const told = call.since === null ? null : owner.since(dir, call.since, 10);
+          executed.push({ ...call, attr: now(), there: names.has(call.name), told });
         } else if (one.do === "elsewhere") {
           // A change keeps its lock here until it is answered; what reads without one may be on its way.
           if ([...sent, ...executed].some(({ change }) => change !== null)) continue;
           mtime += 1;
-          if (!names.delete(one.name)) names.add(one.name);
+          change(one.name, !names.has(one.name));
           locks.comeAgain();
           known.read(known.reading(), child, childAttr);
         } else {
@@ -408,6 +491,7 @@ it("says nothing false, whatever the order in which the owner does things and an
           if (call.change !== null) known.end(call.change, lost ? null : call.attr, ...(lost ? [] : [call.there ? child : null]));
           else if (!lost) {
             known.read(call.reading, dir, call.attr);
+            if (call.since !== null) known.readNames(call.reading, dir, call.since, call.told);
             known.readName(call.reading, dir, bytes(`${call.name}`), call.there ? child : null);
           }
         }

@@ -8,7 +8,7 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { DirectoryNames, NAMES_MAX, NAMES_OF_A_DIRECTORY_MAX } from "../../../overlay/lower/directory-names.ts";
 import { DiskGuard, MAX_PARKED_CALLS } from "../../../overlay/lower/server/disk-guard.ts";
 import { decodeHello, encodeHello } from "../../../overlay/lower/wire/handshake.ts";
-import { checkName, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../../../overlay/lower/limits.ts";
+import { checkName, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY, MAX_NAMES_TOLD } from "../../../overlay/lower/limits.ts";
 import { NAME_MAX, PATH_MAX, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../../../overlay/lower/linux.ts";
 import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
 import type { Attr, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
@@ -254,6 +254,24 @@ describe("what a call may ask for", () => {
     expect(await errnoOf(() => lower.lookupMany(lower.root, names(MAX_LOOKUP_MANY + 1)))).toBe(E.E2BIG);
     expect(await errnoOf(() => lower.getattrMany(ids(MAX_GETATTR_MANY)))).toBe(0);
     expect(await errnoOf(() => lower.getattrMany(ids(MAX_GETATTR_MANY + 1)))).toBe(E.E2BIG);
+  });
+
+  it("of names of a directory, MAX_NAMES_TOLD are told, and of more none; an answer with more is refused", async () => {
+    const { lower } = await lab.owner();
+    const { id: dir } = await lower.mkdir(lower.root, name("d"), 0o755, caller);
+    const make = (no: number): unknown => lower.mknod(dir, name(`f${no}`), 0o010644, 0, 0, caller);
+    for (let no = 0; no < MAX_NAMES_TOLD; no += 1) await make(no);
+    expect(lower.namesSince(dir, 0)?.names).toHaveLength(MAX_NAMES_TOLD);
+    await make(MAX_NAMES_TOLD);
+    expect(lower.namesSince(dir, 0)).toBeNull();
+    const decoded = (count: number): number | undefined => {
+      const names = { version: 1, all: true, names: Array.from({ length: count }, () => name("f")) };
+      const writer = new ByteWriter();
+      CALLS.lookupSince.answer.write(writer, { entry: null, names });
+      return decodeWith(CALLS.lookupSince.answer, writer.copy()).names?.names.length;
+    };
+    expect(decoded(MAX_NAMES_TOLD)).toBe(MAX_NAMES_TOLD);
+    expect(() => decoded(MAX_NAMES_TOLD + 1)).toThrow(WireError);
   });
 
   it.each(kinds)("of %s: MAX_IO_BYTES of data, EINVAL", async (kind) => {

@@ -23,7 +23,12 @@ it("an owner that ends in the middle of a removal leaves the rest to the next on
     makeRoom: () => undefined,
   });
   orphans.table.begin(
-    ["a", "b", "c"].map((name, at) => ({ id: { ino: 11 + at, generation: 1 }, name: Buffer.from(name), directory: false })),
+    ["a", "b", "c"].map((name, at) => ({
+      id: { ino: 11 + at, generation: 1 },
+      name: Buffer.from(name),
+      directory: false,
+      linkable: false,
+    })),
   );
   const settled = orphans.settle();
   expect(removed).toEqual(["a"]);

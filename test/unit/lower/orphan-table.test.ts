@@ -1,6 +1,6 @@
 /** H10: which names are kept, and when they go. */
 import { describe, expect, it } from "vitest";
-import { type Orphan, orphanName, OrphanTable } from "../../../overlay/lower/local/orphan-table.ts";
+import { isLinkableName, type Orphan, orphanName, OrphanTable } from "../../../overlay/lower/local/orphan-table.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
 
 const FILE = 0o100644;
@@ -8,8 +8,9 @@ const DIRECTORY = 0o040755;
 const id = (ino: number, generation = 1): FileId => ({ ino, generation });
 const orphan = (ino: number, generation = 1): Orphan => ({
   id: id(ino, generation),
-  name: orphanName(id(ino, generation)),
+  name: orphanName(id(ino, generation), false),
   directory: false,
+  linkable: false,
 });
 const nobody = (): boolean => false;
 
@@ -60,7 +61,13 @@ describe("links, as callers are told", () => {
 
 describe("the name of an orphan", () => {
   it("says which inode, and of which generation", () => {
-    expect(orphanName(id(12, 34)).toString()).toBe("12.34");
+    expect(orphanName(id(12, 34), false).toString()).toBe("12.34");
+  });
+
+  it("says whether it was made without one, and may get one", () => {
+    const [lost, never] = [orphanName(id(12, 34), false), orphanName(id(12, 34), true)];
+    expect([lost, never].map(isLinkableName)).toEqual([false, true]);
+    expect(never.toString()).toBe("12.34.linkable");
   });
 
   it("goes with the last close", () => {

@@ -2,6 +2,7 @@ import fs from "node:fs";
 import { describe, expect, it } from "vitest";
 import { E, Errno } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
+import { wholeFileSystem } from "../../../overlay/lower/local/containment.ts";
 import { DirectoryDescriptors } from "../../../overlay/lower/local/directory-descriptors.ts";
 import { Exclusive } from "../../../overlay/lower/local/exclusive.ts";
 import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/local/file-handle.ts";
@@ -205,7 +206,7 @@ describe("directory descriptors", () => {
       const format = fileHandleFormat(handle, "ext4");
       const root = format.decode(handle);
       const recent = new RecentInodes();
-      const descriptors = new DirectoryDescriptors({ native, root, rootFd, format, recent, limit: 8 });
+      const descriptors = new DirectoryDescriptors({ native, root, rootFd, format, recent, containment: wholeFileSystem, limit: 8 });
       const ids = Array.from({ length: 20 }, (_, n): FileId => {
         fs.mkdirSync(`${place.path}/d${n}`);
         native.sync.lookup(rootFd, Buffer.from(`d${n}`), false, stat, handle);

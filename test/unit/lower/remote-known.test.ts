@@ -5,7 +5,7 @@ import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
-import { caller, name, RDWR, remoteLab } from "./remote-lab.ts";
+import { caller, name, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const { owner, remote } = remoteLab();
 
@@ -79,6 +79,32 @@ it("a listing with attributes brings names and attributes; so do the lookups of 
   await lower.readdir(again, 0n, 65_536, "entries");
   expect(lower.lookup(dir, name("i"))).toEqual({ id: four.id, attr: await other.getattr(four.id) });
   for (const one of [handle, again]) lower.close(one);
+});
+
+it("in a directory that several nodes change, a lookup brings the names that were changed since the lock was here", async () => {
+  let grant = 1;
+  const lower = remote({}, undefined, { holds: { grants: () => grant, of: () => grant } });
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+  const make = (by: RemoteLower, called: string): unknown => by.mknod(dir, name(called), 0o100644, 0, 0, caller);
+  const isAbsent = (...names: readonly string[]): boolean[] => names.map((called) => lower.isAbsent(dir, name(called)));
+  await make(lower, "mine");
+  await make(other, "theirs");
+  grant += 1;
+  await expect(lower.lookup(dir, name("new"))).rejects.toThrow("ENOENT");
+  expect(isAbsent("new", "x", "mine", "theirs")).toEqual([true, true, false, false]);
+  const { id } = await lower.lookup(dir, name("theirs"));
+  await other.unlink(dir, name("theirs"), id);
+  await make(other, "late");
+  grant += 1;
+  expect(isAbsent("x")).toEqual([false]);
+  expect(await lower.lookup(dir, name("late"))).toEqual(await other.lookup(dir, name("late")));
+  expect(isAbsent("new", "x", "mine", "theirs", "late")).toEqual([true, true, false, false, false]);
+  await expect(lower.lookup(dir, name("theirs"))).rejects.toThrow("ENOENT");
+  expect(lower.lookup(dir, name("late"))).not.toBeInstanceOf(Promise);
 });
 
 it("those of a file come with the answer to a write, a change of attributes and a link; a name is looked up once", async () => {
@@ -302,6 +328,8 @@ describe("the data of small files", () => {
     const sizes = { a: 1, b: 8192, c: 8193 };
     const ids = await Promise.all(Object.entries(sizes).map(async ([called, bytes]) => made(other, called, bytes)));
     await lower.getattrMany(ids);
+    other.hurry();
+    await until(() => openHandles() === 0);
     const trips = lower.counters.roundTrips;
     await lower.prefetch(ids, "data");
     expect([lower.counters.roundTrips - trips, openHandles()]).toEqual([1, 0]);

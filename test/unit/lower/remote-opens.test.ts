@@ -174,6 +174,35 @@ it.each([
   for (const answer of held) answer(new Uint8Array(0));
 });
 
+it("a close that comes while a READ is opening the file closes it", async () => {
+  const { file } = await bench();
+  const id = await file("f");
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  let begun = 0;
+  const two = await owner(2, (lower) => ({
+    ...lower,
+    open: async (...given) => {
+      begun += 1;
+      await gate;
+      return lower.open(...given);
+    },
+  }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(two.address, 2);
+  await lower.getattr(id);
+  const handle = opened(lower, id);
+  const read = Promise.resolve(lower.read(handle, 0, 100));
+  await until(() => begun === 1);
+  lower.close(handle);
+  // Its lock is about to leave: the owner is told of the close now.
+  await lower.tellOpens(id);
+  await lower.statfs();
+  go();
+  expect(Buffer.from(await read).toString()).toBe("f");
+  await until(() => two.lower.openHandles === 0);
+});
+
 it("while the owner cannot be reached nothing is opened without it", async () => {
   const { lower, one, file } = await bench();
   const id = await file("f");

@@ -24,6 +24,7 @@ import { encodeFrame, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../
 import type { CallName, RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 import { CALLS } from "../../../overlay/lower/wire/calls.ts";
 import { TEST_OWNER, TEST_VOLUME } from "../../compliance/lower-fixture.ts";
+import { SAMPLES } from "../../vector/lower/samples.ts";
 import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const lab = remoteLab();
@@ -71,7 +72,36 @@ describe("a session at the owner", () => {
     const create = bodyOf("create", { parent: inode, name: name("f"), handle, flags: RDWR, mode: 0o644, caller, tellParent: false });
     answers.length = 0;
     session.receive("create", handle, create);
-    expect(answers).toEqual([FrameType.FAILED]);
+    const tmpfile = (id: number, number: number): void =>
+      session.receive(
+        "tmpfile",
+        id,
+        bodyOf("tmpfile", { parent: inode, handle: number, flags: RDWR, mode: 0o644, caller, linkable: true }),
+      );
+    tmpfile(handle + 1, handle);
+    expect(answers).toEqual([FrameType.FAILED, FrameType.FAILED]);
+  });
+
+  it("a file without a name has a number of its own, and ends with its caller", async () => {
+    const closed: number[] = [];
+    let made = 0;
+    const { session, answers } = sessionOf({
+      tmpfile: () => {
+        made += 1;
+        return { entry: { id: inode, attr: SAMPLES.getattr.answer }, handle: made as never };
+      },
+      close: (handle) => void closed.push(handle),
+    });
+    const tmpfile = (id: number, handle: number): void =>
+      session.receive("tmpfile", id, bodyOf("tmpfile", { parent: inode, handle, flags: RDWR, mode: 0o644, caller, linkable: true }));
+    tmpfile(1, 7);
+    // Sent again over another connection: made once.
+    tmpfile(1, 7);
+    tmpfile(2, 7);
+    const done = CALLS.tmpfile.type | FrameType.ANSWER;
+    expect([made, answers, session.openHandles]).toEqual([1, [done, done, FrameType.FAILED], 1]);
+    await session.close();
+    expect(closed).toEqual([1]);
   });
 
   it("does not take one file for another that has the same number", () => {

@@ -7,6 +7,7 @@ import { BEHIND_BYTES_MAX } from "../../../overlay/lower/limits.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import type { Attr, AttrChange, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
+import { UNAWAITED_BYTES_MAX } from "../../../overlay/lower/remote/connection.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import { BEHIND_CALLS_MAX, BEHIND_END_MAX, ROOM_MS } from "../../../overlay/lower/remote/write-behind.ts";
 import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
@@ -680,5 +681,62 @@ describe("a change of owner, mode or times", () => {
     const two = await owner(2);
     lower.ownerFound(two.address, 2);
     expect(await errnoOf(async () => lower.fsync(file.handle, false))).toBe(E.EIO);
+  });
+});
+
+describe("a file that may have become immutable (hazard F27)", () => {
+  it("has no write behind once its lock has left, nor after a change of its flags here", async () => {
+    const { gate, lower } = await gated();
+    gate.open();
+    const [left, changed, other] = [await create(lower, "left"), await create(lower, "changed"), await create(lower, "other")];
+    const may = ({ handle }: Made): boolean => lower.mayWriteBehind(handle, 0, 1);
+    expect([left, changed, other].map(may)).toEqual([true, true, true]);
+    await lower.tellOpens(left.id);
+    expect([left, changed, other].map(may)).toEqual([false, true, true]);
+    const value = await lower.fileAttributes(changed.handle, "flags");
+    await lower.setFileAttributes(changed.handle, "flags", value);
+    expect([left, changed, other].map(may)).toEqual([false, false, true]);
+  });
+});
+
+describe("a write behind leaves", () => {
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+  it("with the next call; at once where its end is waited for", async () => {
+    const { gate, lower } = await gated();
+    gate.open();
+    const file = await create(lower, "f");
+    const before = lower.counters.flushes;
+    const grown = (): number => lower.counters.flushes - before;
+    const first = behind(lower, file, "a");
+    await turn();
+    expect(grown()).toBe(0);
+    const asked = lower.statfs();
+    await turn();
+    expect(grown()).toBe(1);
+    await Promise.all([first, asked]);
+    const second = behind(lower, file, "b");
+    const over = lower.writtenBehind();
+    expect(grown()).toBe(2);
+    await Promise.all([second, over]);
+    const third = behind(lower, file, "c");
+    const told = lower.tellOpens(file.id);
+    expect(grown()).toBe(3);
+    await Promise.all([third, told]);
+  });
+
+  it("at the end of the turn where there is much of it", async () => {
+    const { gate, lower } = await gated();
+    gate.open();
+    const files = await Promise.all(["f", "g"].map((called) => create(lower, called)));
+    const before = lower.counters.flushes;
+    const half = "x".repeat(UNAWAITED_BYTES_MAX / 2);
+    const written = files.slice(0, 1).map((file) => behind(lower, file, half));
+    await turn();
+    expect(lower.counters.flushes - before).toBe(0);
+    written.push(...files.slice(1).map((file) => behind(lower, file, half)));
+    await turn();
+    expect(lower.counters.flushes - before).toBe(1);
+    await Promise.all(written);
   });
 });

@@ -20,7 +20,7 @@ describe("arguments", () => {
       }
     }
     expect(Object.keys(sync)).toEqual(Object.keys(pool));
-    expect(Object.keys(sync)).toHaveLength(47);
+    expect(Object.keys(sync)).toHaveLength(51);
   });
 
   it("of the wrong type: TypeError", () => {

@@ -170,7 +170,7 @@ describe("a process with pools", () => {
       const { Worker } = require("node:worker_threads");
       const { readdirSync, readlinkSync } = require("node:fs");
       const n = require(${JSON.stringify(addon)});
-      const look = (m) => m.pool.own.lookOwnSize(Buffer.from("/"), 2 ** 20 - 1, 1, 0, 0, 0);
+      const look = (m) => m.pool.own.lookOwnSize(Buffer.from("/"), 2 ** 20 - 1, 1, 0, 0, 0, 0);
       const opened = () => readdirSync("/proc/self/task").map((tid) => {
         const fds = "/proc/self/task/" + tid + "/fd/";
         // What lists them is closed by now.

@@ -23,11 +23,15 @@ const attr: Attr = {
   mtimeNsec: 1,
   ctimeSec: 0,
   ctimeNsec: 0,
+  btimeSec: 1_700_000_000,
+  btimeNsec: 0xffff_ffff,
 };
 const entry: Entry = { id, attr };
 
 export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<K>; readonly answer: AnswerOf<K> } } = {
   lookup: { request: { parent: other, name }, answer: entry },
+  byNumber: { request: { ino: 2 ** 40 - 1 }, answer: entry },
+  parentOf: { request: { id }, answer: entry },
   getattr: { request: { id }, answer: attr },
   getattrMany: { request: { ids: [id, other] }, answer: [attr, null] },
   setattr: {
@@ -43,6 +47,10 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   create: {
     request: { parent: other, name, tellParent: true, mode: 0o600, caller, flags: 2, handle: 7 },
     answer: { entry, parent: attr, room: true },
+  },
+  tmpfile: {
+    request: { parent: other, mode: 0o640, caller, flags: 0o4010002, linkable: true, handle: 7 },
+    answer: { id, attr: { ...attr, nlink: 0 } },
   },
   mkdir: { request: { parent: other, name, tellParent: false, mode: 0o755, caller }, answer: { entry, parent: null } },
   mknod: {
@@ -71,12 +79,14 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   link: { request: { id, newParent: other, newName: name, tellParent: true }, answer: { attr, parent: attr } },
   open: { request: { id, flags: 2, handle: 7, promised: true }, answer: undefined },
   opendir: { request: { id, handle: 8 }, answer: undefined },
-  close: { request: { handle: 7 }, answer: undefined },
+  close: { request: { handles: [7, 8] }, answer: undefined },
   fetch: {
     request: { id, handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 },
     answer: { attr, data: Buffer.from("data") },
   },
   read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096, open: { id, flags: 0x8000 } }, answer: Buffer.from("data") },
+  fileAttributes: { request: { handle: 7, kind: "flags" }, answer: Buffer.from([0x10, 0, 8, 0]) },
+  setFileAttributes: { request: { handle: 7, kind: "fsxattr", value: Buffer.alloc(28, 3) }, answer: undefined },
   readMany: { request: { ids: [id, other] }, answer: [null, Buffer.from("data")] },
   write: {
     request: { handle: 7, offset: 4096, append: false, promised: true, tell: id, data: Buffer.from("data") },
@@ -105,6 +115,10 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   setxattr: { request: { id, name: Buffer.from("user.a"), value: Buffer.from("value"), flags: 1 }, answer: undefined },
   listxattr: { request: { id }, answer: Buffer.from("user.a\0user.b\0") },
   removexattr: { request: { id, name: Buffer.from("user.a") }, answer: undefined },
+  lookupSince: {
+    request: { parent: other, name, since: 2 ** 40 },
+    answer: { entry, names: { version: 2 ** 40 + 3, all: false, names: [name, Buffer.from("b")] } },
+  },
   lookupMany: { request: { parent: other, names: [name, Buffer.from("b")] }, answer: [entry, null] },
   syncfs: { request: undefined, answer: undefined },
   claimed: { request: undefined, answer: undefined },

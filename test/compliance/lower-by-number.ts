@@ -1,0 +1,56 @@
+/** What every lower finds without a name (hazard F29): an inode by its number, and the directory in which a directory is. */
+import fs from "node:fs";
+import { expect, it } from "vitest";
+import { E } from "../../dlmd/base/errno.ts";
+import { bytes, errnoOf, root, TMPFS, type LowerBench } from "./lower-bench.ts";
+
+export function byNumberCompliance(bench: LowerBench): void {
+  const onTmpfs = (): boolean => fs.statfsSync(bench.fixture.path).type === TMPFS;
+  const errnoOfNumber = (ino: number): Promise<number> => errnoOf(() => bench.lower.byNumber(ino));
+
+  it("finds an inode of any kind by its number, whatever its names are; tmpfs does not tell generations, and none is guessed", async () => {
+    const { dir, path } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "text");
+    bench.lower.close(handle);
+    const sub = await bench.lower.mkdir(dir, bytes("d"), 0o755, root);
+    const link = await bench.lower.symlink(dir, bytes("l"), bytes("f"), root);
+    const fifo = await bench.lower.mknod(dir, bytes("p"), 0o010644, 0, 0, root);
+    const all = [entry, sub, link, fifo];
+    const errnos = await Promise.all(all.map((one) => errnoOfNumber(one.id.ino)));
+    expect(errnos).toEqual(all.map(() => (onTmpfs() ? E.ESTALE : 0)));
+    expect((await bench.lower.byNumber(bench.lower.root.ino)).id).toEqual(bench.lower.root);
+    if (onTmpfs()) return;
+    const found = await Promise.all(all.map(async (one) => await bench.lower.byNumber(one.id.ino)));
+    expect(found.map(({ id }) => id)).toEqual(all.map(({ id }) => id));
+    expect(found.map(({ attr }) => attr.mode & 0o170000)).toEqual([0o100000, 0o040000, 0o120000, 0o010000]);
+    fs.renameSync(`${path}/f`, `${path}/g`);
+    expect(await bench.lower.byNumber(entry.id.ino)).toMatchObject({ id: entry.id, attr: { size: 4 } });
+  });
+
+  it("finds nothing by the number of what has no name, nor by one that no inode has", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "still open");
+    await bench.lower.unlink(dir, bytes("f"), entry.id);
+    expect(await errnoOfNumber(entry.id.ino)).toBe(E.ESTALE);
+    bench.lower.close(handle);
+    const gone = await bench.lower.mkdir(dir, bytes("gone"), 0o755, root);
+    await bench.lower.rmdir(dir, bytes("gone"), gone.id);
+    expect(await errnoOfNumber(gone.id.ino)).toBe(E.ESTALE);
+    // ext4 keeps its journal, and others of its own, in inodes up to 10.
+    for (const ino of [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 2 ** 31, 2 ** 32 + 1, 2 ** 40, Number.MAX_SAFE_INTEGER])
+      expect(await errnoOfNumber(ino)).toBe(E.ESTALE);
+  });
+
+  it("finds the directory in which a directory is, and none above the root", async () => {
+    const { dir } = await bench.place();
+    const sub = await bench.lower.mkdir(dir, bytes("d"), 0o755, root);
+    const inner = await bench.lower.mkdir(sub.id, bytes("e"), 0o755, root);
+    expect((await bench.lower.parentOf(inner.id)).id).toEqual(sub.id);
+    expect((await bench.lower.parentOf(dir)).id).toEqual(bench.lower.root);
+    expect(await errnoOf(() => bench.lower.parentOf(bench.lower.root))).toBe(E.ESTALE);
+    await bench.lower.rename(sub.id, bytes("e"), dir, bytes("e"), 0, inner.id, null);
+    expect((await bench.lower.parentOf(inner.id)).id).toEqual(dir);
+    await bench.lower.rmdir(dir, bytes("e"), inner.id);
+    expect(await errnoOf(() => bench.lower.parentOf(inner.id))).toBe(E.ESTALE);
+  });
+}
