@@ -29,6 +29,8 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 export interface Waiter {
   readonly interrupted: boolean;
   onInterrupt: (() => void) | null;
+  /** Key of the inode for whose lock it waits; null: for none. */
+  lockKey?: string | null;
 }
 
 /** Of a child. `trip`: the lock was not here all the time since its attributes were read. */

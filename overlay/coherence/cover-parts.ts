@@ -76,6 +76,21 @@ export class Revoke {
   }
 }
 
+/** The room lock/: the turns of this node at a directory (lock/turn.ts). Times are whole numbers; 0: none. */
+export class DirectoryTurn {
+  /** In this one. */
+  changes = 0;
+  /** In the last one there were some. */
+  changedLast = false;
+  /** When the last one ended. */
+  endedAt = 0;
+  /** Another node waits for the end, which is then at the latest. */
+  endsAt = 0;
+  /** When it is looked whether anything was changed since `changes` was `seen`. */
+  lookAt = 0;
+  seen = 0;
+}
+
 /** An open that waits for the write token. */
 export type TokenWaiter = (result: "cached" | "direct") => void;
 

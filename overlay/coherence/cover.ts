@@ -10,7 +10,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Revoke, SizeState, type WriteToken } from "./cover-parts.ts";
+import { type DirectoryTurn, type Revoke, SizeState, type WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
 import type { FileId } from "../lower/lower.ts";
 
@@ -20,12 +20,24 @@ export const ROOT_FUSE_NODEID = 1;
 export type InodeKind = "file" | "directory" | "other";
 
 /**
- * An inode that this mount's kernel knows, as this room sees it; inode/table.ts has the record. `fuseNodeid` is a number of our own that is
- * never used twice, so a reused inode number can not be taken for the old file.
+ * What the kernel has an inode's number and generation from. `fuseNodeid` is a number of our own (inode/numbers.ts), of one inode at a
+ * time, so a reused inode number can not be taken for the old file.
  */
-export interface Inode {
+export interface NumberedInode {
   readonly fuseNodeid: number;
   readonly id: FileId;
+}
+
+/**
+ * What the kernel is told with the number, each time the same: else it takes the inode that it has for another one, and fails all that is asked of
+ * that (fs/fuse/inode.c, fuse_stale_inode; hazard F29). That of the root is always 0 there.
+ */
+export function fuseGeneration({ fuseNodeid, id }: NumberedInode): number {
+  return fuseNodeid === ROOT_FUSE_NODEID ? 0 : id.generation;
+}
+
+/** An inode that this mount's kernel knows, as this room sees it; inode/table.ts has the record. */
+export interface Inode extends NumberedInode {
   /** fileKey(id). */
   readonly key: string;
   readonly kind: InodeKind;
@@ -144,6 +156,8 @@ export class Cover {
   sweeps = 0;
   /** A timer is set for this cover, so that no second one is. */
   timerSet = false;
+  /** Of a directory. null: its lock was not taken away since it was changed here. */
+  turn: DirectoryTurn | null = null;
   /** Of a directory. null: no name of it was told. */
   names: ToldNames | null = null;
   /** Of a file; null: nothing is known of the size that the kernel has, and nothing makes it wrong. */
@@ -192,9 +206,9 @@ export function tokenHeld({ token }: Cover): boolean {
   return token !== null && token.state === "held";
 }
 
-/** The kernel has, or will get from a reply already written, this inode. */
-export function kernelKnows(cover: Cover): boolean {
-  return cover.inode !== null && cover.inode.nlookup > 0;
+/** The kernel has, or will get from a reply already written, this inode. An open one it has in any case; over libfuse 2 that alone counts. */
+export function kernelKnows({ inode }: Cover): boolean {
+  return inode !== null && (inode.nlookup > 0 || inode.openCount > 0);
 }
 
 /** The kernel may have attributes of it that are valid, or pages: what it had was not dropped since the lock was here. */

@@ -33,6 +33,8 @@ export type Effect =
   | { readonly do: "settle"; readonly waiter: PinWaiter; readonly error: Errno | null }
   /** Being given up by a reader who came back each time before: ask for PR before he does, and fetch what he will want. */
   | { readonly do: "expect"; readonly cover: Cover }
+  /** Being given up, and a change waits here for the lock: EX is asked for in the same message, from the end of the queue. */
+  | { readonly do: "ask-anew"; readonly cover: Cover }
   | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
   | { readonly do: "request-token"; readonly cover: Cover }
   | { readonly do: "unlock-token"; readonly cover: Cover }
@@ -41,6 +43,8 @@ export type Effect =
 /** State shared by all covers of a mount. */
 export class CoherenceState {
   readonly effects: Effect[] = [];
+  /** PR to EX, tried and refused (lock/upgrades.ts): how often in a row, and when last. */
+  readonly refused: { inRow: number; at: number } = { inRow: 0, at: 0 };
   /** Covers whose lock or token dlmd does not know yet (born here). */
   readonly unregistered: Set<Cover> = new Set();
   /** Locks and tokens whose first request is under way. */
@@ -53,6 +57,8 @@ export class CoherenceState {
   readonly toldOf: Map<number, Cover> = new Map();
   /** This node does not know any more what it holds, or the kernel has ended the connection: nothing is pinned, nothing counts as covered. */
   abandoned = false;
+  /** Without the lease: no lock is asked for or given up. */
+  suspended = false;
   /** Locks granted so far. */
   grants = 0;
   /** Inodes born here so far. */

@@ -47,8 +47,8 @@ export class LockRequests {
   readonly #state: CoherenceState;
   #locks = 0;
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
-  /** New locks asked for (PR) while the old one of the inode is still being given up. */
-  readonly #early = new Map<Cover, Lock>();
+  /** New locks asked for while the old one of the inode is still being given up. */
+  readonly #early = new Map<Cover, { readonly lock: Lock; readonly mode: Mode }>();
   constructor(options: LockRequestsOptions, state: CoherenceState) {
     this.#options = options;
     this.#state = state;
@@ -63,12 +63,12 @@ export class LockRequests {
     if (mode === Mode.NL) return this.#giveUp(cover);
     const early = this.#early.get(cover);
     this.#early.delete(cover);
-    if (early !== undefined && mode === Mode.PR && flags === 0) {
-      cover.lock = early;
+    if (early !== undefined && mode === early.mode && flags === 0) {
+      cover.lock = early.lock;
       return;
     }
     // Not what is wanted after all: it is taken back, or given back as soon as it comes (handleAst).
-    early?.cancel();
+    early?.lock.cancel();
     if (cover.lock === null) this.#locks += 1;
     cover.lock ??= this.#create(cover);
     this.counts.lockRequests += 1;
@@ -87,14 +87,14 @@ export class LockRequests {
   }
 
   /**
-   * With NL about to be asked for: asks for PR in the same message, as a lock of its own, because the old one is there until dlmd has said that
-   * it is gone. The next `request` but that takes it over if PR is what it wants.
+   * Beside the request for NL: asks for that mode in the same message, as a lock of its own, because the old one is there until dlmd has said that
+   * it is gone. The next `request` but that takes it over if that is what it wants.
    */
-  requestEarly(cover: Cover): void {
+  requestEarly(cover: Cover, mode: Mode): void {
     const lock = this.#create(cover);
-    this.#early.set(cover, lock);
+    this.#early.set(cover, { lock, mode });
     this.counts.lockRequests += 1;
-    lock.request(Mode.PR, 0);
+    lock.request(mode, 0);
   }
 
   #create(cover: Cover): Lock {
@@ -109,7 +109,7 @@ export class LockRequests {
     if (lock !== cover.lock) {
       // One that was asked for early and is not wanted.
       if (status === "granted") {
-        if (this.#early.get(cover) === lock) this.#early.delete(cover);
+        if (this.#early.get(cover)?.lock === lock) this.#early.delete(cover);
         lock.unlock(0);
       }
       return;

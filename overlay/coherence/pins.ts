@@ -38,6 +38,8 @@ export interface PinsOptions {
   readonly callerThreads: CallerThreads;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
+  /** KernelCaches.cachesNothing (hazard F26). */
+  readonly cachesNothing: boolean;
 }
 
 /** Bringing locks for a listing ends after this time: it is answered without what has not come. */
@@ -85,6 +87,7 @@ export class Pins implements Coherence {
         ...(pages === null ? {} : { pages }),
         settle: (error) => {
           waiter.onInterrupt = null;
+          waiter.lockKey = null;
           if (error === null) resolve();
           else reject(error);
         },
@@ -93,6 +96,7 @@ export class Pins implements Coherence {
         removeWaiter(this.#state, cover, queued, this.#options.now());
         this.#options.host.run();
       };
+      waiter.lockKey = inode.key;
       addWaiter(this.#state, cover, queued, this.#options.now());
       this.#options.host.run();
     });
@@ -235,6 +239,7 @@ export class Pins implements Coherence {
   }
 
   attrValid(inode: Inode, caller: number, since: number): boolean {
+    if (this.#options.cachesNothing) return false;
     if (!isCovered(this.#state, inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
     this.#options.host.noteCached(inode.cover);
     return true;
@@ -273,6 +278,7 @@ export class Pins implements Coherence {
     attach(inode);
     const cover = inode.cover;
     if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
+    if (this.#options.cachesNothing) return "direct";
     let settle: (result: "cached" | "direct") => void = unsettled;
     if (openToken(this.#state, cover, (result) => settle(result))) return "cached";
     if (waiter.interrupted) waiter.onInterrupt = null;

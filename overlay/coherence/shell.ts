@@ -40,6 +40,8 @@ export interface CoherenceShellOptions {
   readonly log: Log;
   /** Before no lock of that inode is here any more: what this node has promised to the kernel and not told the owner (hazard F22). */
   readonly leaving?: (id: FileId) => MaybePromise<void>;
+  /** A lock is wanted elsewhere, and waits for operations that are under it. */
+  readonly draining?: () => void;
   /** The lock manager broke a promise: this node knows no more what it holds. */
   readonly fail: (error: Error) => void;
 }
@@ -71,7 +73,7 @@ const UNREGISTERED_MAX = 256;
 const REGISTER_BATCH = 128;
 
 /** Hazard F23: a mount that keeps its locks does none of these. */
-const lockEffects: ReadonlySet<Effect["do"]> = new Set(["request", "request-token", "unlock-token", "expect"]);
+const lockEffects: ReadonlySet<Effect["do"]> = new Set(["request", "request-token", "unlock-token", "expect", "ask-anew"]);
 
 export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly operations: Coherence;
@@ -100,6 +102,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     const state = this.#state;
     const told = (cover: Cover): void => {
       this.run();
+      if (cover.phase === "draining") options.draining?.();
       this.#limit.changed(cover);
       this.#covers.ended(cover);
     };
@@ -112,6 +115,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
       drop: (inodes) => this.#invalidation.dropAll(inodes),
       goOn: (effects) => {
+        state.suspended = false;
         state.effects.push(...effects);
         this.run();
       },
@@ -128,6 +132,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       invalidation: this.#invalidation,
       callerThreads,
       now,
+      cachesNothing: caches.cachesNothing === true,
     });
   }
 
@@ -185,6 +190,9 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       case "expect":
         if (!this.#suspension.active) this.#expect(effect.cover);
         return;
+      case "ask-anew":
+        if (!this.#suspension.active) this.#locks.requestEarly(effect.cover, Mode.EX);
+        return;
       case "invalidate":
         this.#invalidate(effect.cover, effect.plan).catch(this.#options.fail);
         return;
@@ -236,7 +244,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         this.#covers.ended(cover);
       }
     };
-    this.#locks.requestEarly(cover);
+    this.#locks.requestEarly(cover, Mode.PR);
     addWaiter(this.#state, cover, { mode: Mode.PR, passes: false, expected: true, settle }, this.#options.now());
   }
 
@@ -302,6 +310,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
    * a row drops it once more, when that is done. `answered`: answers of before have just been given, so what is given up next is dropped once more.
    */
   suspend(): void {
+    this.#state.suspended = true;
     this.#suspension.begin();
   }
 

@@ -15,6 +15,8 @@ import { dropUnchanged } from "../names/names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
+  /** Hazard F26: this kernel can not be notified, and so caches nothing. What needs a notification is not granted to it. */
+  readonly cachesNothing?: true;
   /** Attributes of an inode, and pages but these. */
   invalidatePages(fuseNodeid: number, except?: readonly PageRange[]): Promise<number[]>;
   /** The same of many, in this order. */

@@ -74,6 +74,7 @@ export class CoverTable {
     if (cover.inode === inode) cover.inode = null;
     cover.attrTold = false;
     cover.attrTaker = NO_TAKER;
+    cover.turn = null;
     forgetNames(cover);
     if (cover.doomed || cover.mode === Mode.NL || this.#replaced.has(cover)) {
       if (!this.#drop(cover)) this.#lingering.add(cover);

@@ -7,6 +7,7 @@
  * exception is the holder of the write token, the only node whose kernel may hold page locks for a WRITE that waits
  * (hazard F1): it converts in place, in dlmd's convert queue, which comes before all waiters. Two such conversions can not
  * meet, because the token is held by one node; so neither can wait for the other, and no write ever runs under PR.
+ * Where the try was in vain a moment ago it is left out (upgrades.ts).
  */
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
@@ -16,14 +17,18 @@ import { type ChildWaiter, type Cover, NOBODY, type PinMode, type PinWaiter, tok
 import { ask, type CoherenceState, noteGranted } from "../effect.ts";
 import { enterConverted, enterRevoke, handleRegistered, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
 import { doubtSize } from "../size/doubt.ts";
+import { lookMode, turnTimeLeft, turnUsedUp } from "./turn.ts";
+import { isVain, noteTried } from "./upgrades.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
 /** `expected`: no operation, but the expectation of one. */
 function take(cover: Cover, mode: PinMode, expected = false): void {
   cover.pins += 1;
   cover.uses += 1;
-  if (mode === Mode.EX) cover.attrTold = false;
-  else if (!expected) cover.read = true;
+  if (mode === Mode.EX) {
+    cover.attrTold = false;
+    if (cover.turn !== null) cover.turn.changes += 1;
+  } else if (!expected) cover.read = true;
 }
 
 /** Never waits, no effects: the way of nearly every operation. */
@@ -84,7 +89,7 @@ export function unpin(state: CoherenceState, cover: Cover, now: number): void {
   assert(cover.pins > 0, `unpin of ${cover.key} that has no pins`);
   cover.pins -= 1;
   if (cover.pins > 0 || cover.phase === "idle") {
-    if (cover.pins === 0 && cover.wanted !== Mode.NL) pump(state, cover, now);
+    if (cover.wanted !== Mode.NL && (cover.pins === 0 || turnUsedUp(cover))) pump(state, cover, now);
     return;
   }
   resumeRevoke(state, cover, now);
@@ -148,6 +153,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
     pump(state, cover, now);
     return;
   }
+  if (asked === Mode.EX && before === Mode.PR && !tokenHeld(cover)) noteTried(state, cover, status === "granted", now);
   if (status === "granted") {
     noteGranted(state, cover, before, now);
     cover.uses = 0;
@@ -187,7 +193,7 @@ export function pump(state: CoherenceState, cover: Cover, now: number): void {
   const blocks = cover.wanted !== Mode.NL && !modesCompatible(cover.mode, cover.wanted);
   if (!blocks) {
     cover.wanted = Mode.NL;
-    if (cover.waiters.length > 0) ask(state, cover, strongestWaiting(cover), upgradeFlags(cover));
+    if (cover.waiters.length > 0) askForWaiters(state, cover, now);
     return;
   }
   assert(!cover.unregistered, `${cover.key} is wanted elsewhere before anybody could know it`);
@@ -195,7 +201,7 @@ export function pump(state: CoherenceState, cover: Cover, now: number): void {
     ask(state, cover, Mode.EX, 0);
     return;
   }
-  const holdMs = holdTimeLeft(state, cover, now);
+  const holdMs = turnTimeLeft(state, cover, now) ?? holdTimeLeft(state, cover, now);
   if (holdMs > 0) {
     if (!cover.timerSet) {
       cover.timerSet = true;
@@ -218,8 +224,14 @@ function pinWaiters(state: CoherenceState, cover: Cover): void {
   if (taken > 0) cover.waiters = taken === cover.waiters.length ? NOBODY : cover.waiters.slice(taken);
 }
 
-function strongestWaiting(cover: Cover): Mode {
-  return cover.waiters.some((waiter) => waiter.mode === Mode.EX) ? Mode.EX : Mode.PR;
+function askForWaiters(state: CoherenceState, cover: Cover, now: number): void {
+  const mode = strongestWaiting(cover, now);
+  if (mode === Mode.EX && isVain(state, cover, now)) enterRevoke(state, cover, Mode.NL, now);
+  else ask(state, cover, mode, upgradeFlags(cover));
+}
+
+function strongestWaiting(cover: Cover, now: number): Mode {
+  return cover.waiters.some((waiter) => waiter.mode === Mode.EX) ? Mode.EX : lookMode(cover, now);
 }
 
 function upgradeFlags(cover: Cover): number {

@@ -19,6 +19,7 @@ import { Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
 import { noteNameRevoke, planExpiry } from "../names/names.ts";
 import { doubtSize, mustBeTaken } from "../size/doubt.ts";
+import { endTurn } from "./turn.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
 const PASS_DELAY_MS = 1;
@@ -42,6 +43,7 @@ const RETURNS_MIN = 2;
 export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, now: number): void {
   assert(cover.phase === "idle" && cover.asking === null, `revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
+  endTurn(cover, now);
   cover.revoke = new Revoke(target);
   resumeRevoke(state, cover, now);
   // Who came before waits behind somebody who wants more; an operation that still runs may wait for his page.
@@ -213,6 +215,8 @@ function enterConverting(state: CoherenceState, cover: Cover): void {
   const { target } = revokeOf(cover);
   if (target === Mode.NL && returnExpected(cover)) state.effects.push({ do: "expect", cover });
   ask(state, cover, target, 0);
+  // Behind it, and from the end of the queue (hazard F13).
+  if (target === Mode.NL && cover.waiters.some(({ mode }) => mode === Mode.EX)) state.effects.push({ do: "ask-anew", cover });
 }
 
 /**

@@ -111,7 +111,7 @@ export class KernelRwsem {
     this.counts.sizeLocks += 1;
     add(this.#asking, cover, 1);
     add(this.#coming, cover, 1);
-    const result = await this.#own.lock(inode.fuseNodeid);
+    const result = await this.#own.lock(inode);
     add(this.#asking, cover, -1);
     if (result >= 0 || result === -E.ENODATA) return;
     // It did not come.

@@ -65,6 +65,8 @@ export interface KernelSizes {
 
 /** Requests that our own threads have the kernel make (threads.ts). */
 export interface OwnRequests {
+  /** Does a request come from one of our own threads? */
+  isOwnThread(tid: number): boolean;
   /** Is this GETATTR one of our own, that somebody waits for ("now": no lock is needed), or that nobody does ("late": refuse it)? */
   getattr(inode: Inode, tid: number): "no" | "now" | "late";
   /** The answer to one of our own. */

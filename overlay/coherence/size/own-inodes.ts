@@ -5,14 +5,15 @@
  * Where the mount can not be reached by its path (lazily unmounted, moved, something mounted over it) every call gives an error.
  */
 import type { Native } from "../../../native/index.ts";
+import { fuseGeneration, type NumberedInode } from "../cover.ts";
 
 export interface OwnInodes {
   /** The kernel's size of it, once it is from `atLeast` to `atMost`, or after so many milliseconds; negative errno. The kernel asks nothing. */
-  look(fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): Promise<number>;
+  look(inode: NumberedInode, atLeast: number, atMost: number, timeoutMs: number): Promise<number>;
   /** Has the kernel send a GETATTR, and resolves when that was answered and its reply taken: the kernel's size then, or a negative errno. */
-  refresh(fuseNodeid: number): Promise<number>;
+  refresh(inode: NumberedInode): Promise<number>;
   /** Has the kernel take the inode's lock and send a REMOVEXATTR under it. */
-  lock(fuseNodeid: number): Promise<number>;
+  lock(inode: NumberedInode): Promise<number>;
   /** Does that request come from one of our own threads? */
   isOwnThread(tid: number): boolean;
 }
@@ -22,9 +23,10 @@ export function createOwnInodes(native: Native, mountpoint: string, minor: numbe
   const path = Buffer.from(mountpoint);
   const { own } = native.pool;
   return {
-    look: (fuseNodeid, atLeast, atMost, timeoutMs) => own.lookOwnSize(path, minor, fuseNodeid, atLeast, atMost, timeoutMs),
-    refresh: (fuseNodeid) => own.refreshOwnSize(path, minor, fuseNodeid),
-    lock: (fuseNodeid) => own.lockOwn(path, minor, fuseNodeid),
+    look: (inode, atLeast, atMost, timeoutMs) =>
+      own.lookOwnSize(path, minor, inode.fuseNodeid, fuseGeneration(inode), atLeast, atMost, timeoutMs),
+    refresh: (inode) => own.refreshOwnSize(path, minor, inode.fuseNodeid, fuseGeneration(inode)),
+    lock: (inode) => own.lockOwn(path, minor, inode.fuseNodeid, fuseGeneration(inode)),
     isOwnThread: (tid) => native.ownsThread(tid),
   };
 }

@@ -56,7 +56,7 @@ export class SizeThreads implements OwnRequests {
     this.counts.sizeLooks += 1;
     this.#looking += 1;
     try {
-      return await this.#own.look(inode.fuseNodeid, atLeast, atMost, timeoutMs);
+      return await this.#own.look(inode, atLeast, atMost, timeoutMs);
     } finally {
       this.#looking -= 1;
     }
@@ -80,7 +80,7 @@ export class SizeThreads implements OwnRequests {
     const { cover } = inode;
     const gate = this.#gates.take(cover);
     gate.refresh();
-    const result = await this.#own.refresh(inode.fuseNodeid);
+    const result = await this.#own.refresh(inode);
     repair.seen = result;
     repair.failed = result < 0 && result !== -E.EAGAIN;
     this.#end(cover, gate, repair);
@@ -130,6 +130,10 @@ export class SizeThreads implements OwnRequests {
   }
 
   // --- requests of our own threads
+
+  isOwnThread(tid: number): boolean {
+    return this.#own.isOwnThread(tid);
+  }
 
   getattr(inode: Inode, tid: number): "no" | "now" | "late" {
     if (this.#looking === 0 && this.#repairs.none && this.#lock.idle && this.#waiting.size === 0) return "no";

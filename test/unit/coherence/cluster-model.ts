@@ -127,6 +127,9 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       case "expect":
         expect(node);
         return;
+      case "ask-anew":
+        // Asked for when the old one is gone, as without it: only the message is another.
+        return;
       case "settle-child":
         effect.waiter(effect.pinned);
         return;

@@ -124,7 +124,8 @@ describe("pins and requests", () => {
     handleAst(state, file, "again", Mode.PR, 0);
     expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages-and-size" } }]);
     handleInvalidated(state, file, false, 0);
-    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+    // The change that waits: in the same message, behind it.
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }, { do: "ask-anew" }]);
     handleAst(state, file, "granted", Mode.NL, 0);
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX, flags: 0 }]);
   });

@@ -72,6 +72,7 @@ export function shellOver(
     throw error;
   },
   leaving: (id: FileId) => MaybePromise<void> = () => undefined,
+  draining: () => void = () => undefined,
 ): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return new CoherenceShell({
@@ -107,6 +108,7 @@ export function shellOver(
     },
     now: () => 0,
     leaving,
+    draining,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail,
   });

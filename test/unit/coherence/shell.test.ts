@@ -3,6 +3,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
+import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
@@ -227,6 +228,59 @@ describe("the shell", () => {
     await shell.close();
   });
 
+  it("asks for EX in the message that gives PR up for a change that waits, behind it, and gives back what nobody wants any more", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    for (const [ino, killed] of [
+      [12, false],
+      [13, true],
+    ] as const) {
+      const inode = inodeOf(shell, ino, "file");
+      await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+      const waiter: Waiter = { interrupted: false, onInterrupt: null };
+      const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
+      asked.length = 0;
+      end.bast(lock, Mode.EX);
+      const changed = shell.operations.pin(inode, Mode.EX, waiter).then(
+        () => "pinned",
+        () => "refused",
+      );
+      const turns: string[][] = [];
+      shell.operations.unpin(inode, Mode.PR);
+      while (!lock.busy && lock.exists) await new Promise<void>((resolve) => queueMicrotask(resolve));
+      turns.push([...asked]);
+      if (killed) waiter.onInterrupt?.();
+      for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      expect(turns).toEqual([[`unlock i${ino}.7`, `lock i${ino}.7 ${Mode.EX}`]]);
+      expect([await changed, asked.length]).toEqual(killed ? ["refused", 3] : ["pinned", 2]);
+      const here = [...handlers.keys()].filter((one) => one.resource === `i${ino}.7` && one.exists);
+      expect(here).toHaveLength(killed ? 0 : 1);
+      if (!killed) shell.operations.unpin(inode, Mode.EX);
+    }
+    await shell.close();
+  });
+
+  it("asks for nothing anew without the lease", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const inode = inodeOf(shell, 12, "file");
+    await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+    const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
+    end.bast(lock, Mode.EX);
+    const changed = shell.operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.suspend();
+    shell.operations.unpin(inode, Mode.PR);
+    for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`]);
+    shell.resume(false);
+    await changed;
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.EX}`]);
+    shell.operations.unpin(inode, Mode.EX);
+    await shell.close();
+  });
+
   it("takes back what it asked for early when a writer of its own comes first, and gives it back if it came", async () => {
     const asked: string[] = [];
     const { lockspace, handlers } = lockspaceThatGrants(asked);
@@ -313,6 +367,22 @@ describe("the shell", () => {
     tell();
     await soon();
     expect(done.slice(0, 1)).toEqual(["dropped"]);
+    await shell.close();
+  });
+
+  it("says that an operation is waited for, where a lock is wanted elsewhere", async () => {
+    const { lockspace, handlers } = lockspaceThatGrants([]);
+    let waits = 0;
+    const shell = shellOver(lockspace, {}, undefined, undefined, undefined, () => (waits += 1));
+    const file = inodeOf(shell, 13, "file");
+    await shell.operations.pin(file, Mode.EX, { interrupted: false, onInterrupt: null });
+    expect(waits).toBe(0);
+    const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
+    end.bast(lock, Mode.EX);
+    expect(waits).toBe(1);
+    shell.operations.unpin(file, Mode.EX);
+    await soon();
+    expect([waits, lock.mode]).toEqual([1, Mode.NL]);
     await shell.close();
   });
 

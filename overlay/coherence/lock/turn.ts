@@ -1,0 +1,63 @@
+/**
+ * Turns at a directory that several nodes change (hazard F28). Given up at each blocking AST, its lock would go to and fro with every name made: so it stays for
+ * up to TURN_CHANGES_MAX changes, and then goes, whatever waits here. Pure.
+ *
+ * A turn goes on only while another node waits to change the directory: a reader's blocking AST asks for PR, and is obeyed as any other where it is alone. And
+ * a node that changed it in its last turn asks for EX also to look (mostly for the name that it makes next): PR first would be two trips, and a revoke
+ * elsewhere, for nothing.
+ */
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { type Cover, kernelKnows } from "../cover.ts";
+import { DirectoryTurn } from "../cover-parts.ts";
+import type { CoherenceState } from "../effect.ts";
+
+/** Changes of one turn. */
+export const TURN_CHANGES_MAX = 24;
+/** No turn is longer, from the moment at which another node wants the lock. */
+export const TURN_MS = 100;
+/** It is looked at so often: if nothing was changed here since, it is over. */
+const PAUSE_MS = 5;
+/** A lock that comes back within that time is fought over: it covers the turns of some other nodes. */
+const FOUGHT_MS = 500;
+
+/** Its lock is about to be given up. */
+export function endTurn(cover: Cover, now: number): void {
+  if (cover.kind !== "directory" || cover.mode !== Mode.EX) return;
+  const changed = (cover.turn?.changes ?? 0) > 0;
+  cover.turn = new DirectoryTurn();
+  cover.turn.changedLast = changed;
+  cover.turn.endedAt = now;
+}
+
+/** What is asked for where something waits that needs PR only. */
+export function lookMode({ turn, mode }: Cover, now: number): Mode {
+  const again = turn?.changedLast === true && mode === Mode.NL && now - turn.endedAt <= FOUGHT_MS;
+  return again ? Mode.EX : Mode.PR;
+}
+
+/** It has had all its changes. */
+export function turnUsedUp({ turn }: Cover): boolean {
+  return turn !== null && turn.changes >= TURN_CHANGES_MAX;
+}
+
+/** Milliseconds for which the lock stays, though another node wants it; then it is asked again. null: there are no turns at it. */
+export function turnTimeLeft(state: CoherenceState, cover: Cover, now: number): number | null {
+  const { turn, wanted, mode, grantedAt, revokedAt } = cover;
+  if (turn === null || mode !== Mode.EX || wanted !== Mode.EX) return null;
+  if (revokedAt === null || grantedAt - revokedAt > FOUGHT_MS) return null;
+  if (state.abandoned || state.suspended || !kernelKnows(cover) || turnUsedUp(cover)) return 0;
+  if (turn.endsAt === 0) {
+    // It had its time, and nobody wanted it.
+    if (now - grantedAt > TURN_MS) return 0;
+    turn.endsAt = Math.ceil(now) + TURN_MS;
+    turn.lookAt = Math.ceil(now) + PAUSE_MS;
+    turn.seen = turn.changes;
+  }
+  if (now >= turn.lookAt) {
+    const waits = cover.pins > 0 || turn.changes > turn.seen;
+    if (!waits) return 0;
+    turn.lookAt = Math.ceil(now) + PAUSE_MS;
+    turn.seen = turn.changes;
+  }
+  return Math.max(0, Math.min(turn.endsAt, turn.lookAt) - now);
+}
