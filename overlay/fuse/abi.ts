@@ -167,6 +167,21 @@ export const NOTIFY = {
 /** fuse_file_lock.type: F_RDLCK, F_WRLCK, F_UNLCK of fcntl(2), the same on x86-64 and arm64. */
 export const LOCK_TYPE = { F_RDLCK: 0, F_WRLCK: 1, F_UNLCK: 2 } as const;
 
+/** fuse_ioctl_in, fuse_ioctl_out. */
+export const IOCTL_IN_BYTES = 32;
+export const IOCTL_OUT_BYTES = 16;
+/** ioctl_fs(2), as fs/fuse/ioctl.c sends them: with an int of 4 bytes, and struct fsxattr. */
+export const FILE_ATTRIBUTES_IOCTL = {
+  FS_IOC_GETFLAGS: 0x8008_6601,
+  FS_IOC_SETFLAGS: 0x4008_6602,
+  FS_IOC_FSGETXATTR: 0x801c_581f,
+  FS_IOC_FSSETXATTR: 0x401c_5820,
+} as const;
+
+/** Of statx(2). */
+export const STATX_BASIC_STATS = 0x7ff;
+export const STATX_BTIME = 0x800;
+
 /** fuse_notify_inval_entry_out.flags. */
 export const FUSE_EXPIRE_ONLY = 1;
 
@@ -183,6 +198,9 @@ export const INIT_OUT_BYTES = 64;
 export const WRITE_IN_BYTES = 40;
 export const ENTRY_OUT_BYTES = 128;
 export const ATTR_OUT_BYTES = 104;
+/** fuse_statx_in, and fuse_statx_out with the struct fuse_statx at its end. */
+export const STATX_IN_BYTES = 24;
+export const STATX_OUT_BYTES = 288;
 export const OPEN_OUT_BYTES = 16;
 export const WRITE_OUT_BYTES = 8;
 export const STATFS_OUT_BYTES = 80;

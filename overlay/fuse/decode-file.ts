@@ -3,7 +3,10 @@
  * decode.ts: fixed fields are there, the rest is checked.
  */
 import { WireError } from "../../dlmd/base/error.ts";
-import { LOCK_TYPE, REQUEST_FLAG, WRITE_IN_BYTES } from "./abi.ts";
+import { E } from "../../dlmd/base/errno.ts";
+import type { AttributesKind } from "../lower/lower.ts";
+import { FILE_ATTRIBUTES_IOCTL, IOCTL_IN_BYTES, LOCK_TYPE, REQUEST_FLAG, WRITE_IN_BYTES } from "./abi.ts";
+import { refuse } from "./decode.ts";
 import { readI64, readSize, readU64 } from "./bytes.ts";
 import { BODY, GID, NO_GIDS, PID, UID, copy, lastName, supplementaryGids } from "./fields.ts";
 import type * as R from "./request.ts";
@@ -47,6 +50,65 @@ export function create(b: Buffer, end: number, bytes: number, unique: number, fu
     umask: b.readUInt32LE(BODY + 8),
     killSuidgid: (b.readUInt32LE(BODY + 12) & REQUEST_FLAG.FUSE_OPEN_KILL_SUIDGID) !== 0,
     supplementaryGids: bytes === end ? NO_GIDS : supplementaryGids(b, end, bytes, "FUSE_CREATE"),
+  };
+}
+
+/** struct fuse_create_in: no file is there that could have privileges to be taken away. */
+export function tmpfile(b: Buffer, end: number, bytes: number, unique: number, fuseNodeid: number): R.TmpfileRequest {
+  lastName(b, BODY + 16, end, "FUSE_TMPFILE");
+  return {
+    op: "tmpfile",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    flags: b.readUInt32LE(BODY),
+    mode: b.readUInt32LE(BODY + 4),
+    umask: b.readUInt32LE(BODY + 8),
+    supplementaryGids: bytes === end ? NO_GIDS : supplementaryGids(b, end, bytes, "FUSE_TMPFILE"),
+  };
+}
+
+const FLAGS = { kind: "flags", bytes: 4 } as const;
+const FSXATTR = { kind: "fsxattr", bytes: 28 } as const;
+const IOCTLS: ReadonlyMap<number, { readonly kind: AttributesKind; readonly bytes: number; readonly sets: boolean }> = new Map([
+  [FILE_ATTRIBUTES_IOCTL.FS_IOC_GETFLAGS, { ...FLAGS, sets: false }],
+  [FILE_ATTRIBUTES_IOCTL.FS_IOC_SETFLAGS, { ...FLAGS, sets: true }],
+  [FILE_ATTRIBUTES_IOCTL.FS_IOC_FSGETXATTR, { ...FSXATTR, sets: false }],
+  [FILE_ATTRIBUTES_IOCTL.FS_IOC_FSSETXATTR, { ...FSXATTR, sets: true }],
+]);
+const noIoctl = refuse("FUSE_IOCTL", E.ENOTTY);
+
+// struct fuse_ioctl_in: fh 0, flags 8, cmd 12, arg 16, in_size 24, out_size 28.
+export function ioctl(
+  b: Buffer,
+  end: number,
+  bytes: number,
+  unique: number,
+  fuseNodeid: number,
+  opcode: number,
+): R.IoctlRequest | R.UnservedRequest {
+  const found = IOCTLS.get(b.readUInt32LE(BODY + 12));
+  const [inBytes, outBytes] = [b.readUInt32LE(BODY + 24), b.readUInt32LE(BODY + 28)];
+  // Those of other sizes are passed on by an old kernel, which has checked nothing.
+  // A call that the kernel has not checked has a user's pointer there.
+  const own = readU64(b, BODY + 16) === 0;
+  const asked =
+    own && found !== undefined && (found.sets ? inBytes === found.bytes && outBytes === 0 : inBytes === 0 && outBytes === found.bytes);
+  if (!asked) return noIoctl(b, end, bytes, unique, fuseNodeid, opcode) as R.UnservedRequest;
+  const at = BODY + IOCTL_IN_BYTES;
+  if (end - at < inBytes) throw new WireError(`FUSE_IOCTL: ${inBytes} bytes expected, ${end - at} found`);
+  return {
+    op: "ioctl",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    kind: found.kind,
+    value: found.sets ? b.subarray(at, at + inBytes) : null,
   };
 }
 

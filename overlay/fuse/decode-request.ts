@@ -1,7 +1,7 @@
 /** From the bytes of a request to its object: the header, then what the opcode's row says of the rest. */
 import { WireError } from "../../dlmd/base/error.ts";
 import { IN_HEADER_BYTES } from "./abi.ts";
-import { readU64 } from "./bytes.ts";
+import { readSize, readU64 } from "./bytes.ts";
 import { opcodeRow } from "./opcode.ts";
 import type { Request } from "./request.ts";
 
@@ -22,7 +22,8 @@ export function decodeRequest(buffer: Buffer, bytes: number): Request {
   if (end < IN_HEADER_BYTES + row.bodyBytes) {
     throw new WireError(`${row.name}: body of ${end - IN_HEADER_BYTES} bytes, at least ${row.bodyBytes} expected`);
   }
-  return row.decode(buffer, end, bytes, unique, readU64(buffer, 16), opcode);
+  // A file handle may name any number: one beyond 2^53 is of no inode.
+  return row.decode(buffer, end, bytes, unique, readSize(buffer, 16), opcode);
 }
 
 /** The `unique` of a request that decodeRequest refused, or null if not even that can be read. */

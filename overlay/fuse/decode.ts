@@ -114,6 +114,11 @@ export function getattr(b: Buffer, _end: number, _bytes: number, unique: number,
   };
 }
 
+/** sx_mask and sx_flags say nothing: the kernel sends the same each time, and all is answered. */
+export function statx(b: Buffer, end: number, bytes: number, unique: number, fuseNodeid: number): R.GetattrRequest {
+  return { ...getattr(b, end, bytes, unique, fuseNodeid), op: "statx" };
+}
+
 // struct fuse_setattr_in: valid 0, fh 8, size 16, lock_owner 24, atime 32, mtime 40, ctime 48, atimensec 56, mtimensec 60,
 // ctimensec 64, mode 68, uid 76, gid 80.
 export function setattr(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.SetattrRequest {

@@ -11,6 +11,8 @@ import type { InitRequest } from "./request.ts";
 const OLDEST_MINOR = 31;
 /** FUSE_NOTIFY_INC_EPOCH: Linux 6.16. It has no flag of its own. */
 const INC_EPOCH_MINOR = 44;
+/** i_op->fileattr_set of FUSE: Linux 5.13. The protocol was 7.33 then, as in 5.12; so from 5.14 on. */
+const FILEATTR_MINOR = 34;
 const MAX_READAHEAD_BYTES = 1024 * 1024;
 /**
  * Hazard F2: the kernel sends no more than this many background requests (readahead, write-back) at a time, and one READ that waits for a
@@ -25,13 +27,14 @@ const CONGESTION_THRESHOLD = 49151;
  * ASYNC_READ, BIG_WRITES, MAX_PAGES: large and parallel I/O.
  * PARALLEL_DIROPS: LOOKUP and READDIR of one directory come in parallel. Asks nothing of the server but to bear that.
  * DO_READDIRPLUS, READDIRPLUS_AUTO: attributes with the listing, where the kernel has seen that they are wanted.
- * CACHE_SYMLINKS: targets in the page cache. They never change for a nodeid, which is never used twice.
+ * CACHE_SYMLINKS: targets in the page cache. They never change for an inode, and a page goes with it.
  * HANDLE_KILLPRIV_V2: the server clears set-user-id, set-group-id and security.capability: always on chown, and on write, truncate and
  *   O_TRUNC. For the two mode bits these three come with a flag (killSuidgid) that must be obeyed; the rest any local lower does by itself.
  *   Without it the kernel would ask GETXATTR security.capability before each write, and send a SETATTR of its own.
  * AUTO_INVAL_DATA: before each read(2) the kernel asks for attributes that are not valid. That is what is wanted of it: else a read would
  *   trust the sentinel size (hazard F5) and show zeros behind the end of the file. Its price is that the pages of a file go when its
  *   time of change does, after a local write too.
+ * EXPORT_SUPPORT: "." and ".." are looked up, by a file handle of what the kernel has forgotten (hazard F29).
  * CREATE_SUPP_GROUP: hazard F15.
  * HAS_EXPIRE_ONLY: hazard F6; it says only that the notification is there.
  */
@@ -45,6 +48,7 @@ const WANTED: bigint =
   F.FUSE_CACHE_SYMLINKS |
   F.FUSE_HANDLE_KILLPRIV_V2 |
   F.FUSE_AUTO_INVAL_DATA |
+  F.FUSE_EXPORT_SUPPORT |
   F.FUSE_CREATE_SUPP_GROUP |
   F.FUSE_HAS_EXPIRE_ONLY |
   F.FUSE_INIT_EXT;
@@ -64,8 +68,8 @@ const WANTED_WITH_FILE_LOCKS: bigint = F.FUSE_POSIX_LOCKS | F.FUSE_FLOCK_LOCKS;
  * ATOMIC_O_TRUNC: the kernel would make its size 0, and drop its pages, some time after the reply to OPEN, without the inode's lock: over what others
  * have written since (fs/fuse/file.c, fuse_open). Without it OPEN is followed by a SETATTR, which comes and ends under that lock.
  * WRITEBACK_CACHE dirties pages without asking, and its idea of the size wins over ours. EXPLICIT_INVAL_DATA excludes AUTO_INVAL_DATA.
- * DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: opens are counted. EXPORT_SUPPORT: "." and ".." are not looked up. SPLICE_*: the
- * device is read with read(2). PASSTHROUGH: not yet. ALLOW_IDMAP: ids are those of the caller. HAS_RESEND: a session does not outlive its
+ * DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: opens are counted. SPLICE_*: the
+ * device is read with read(2). PASSTHROUGH: an owner could not let go of its disk (hazard F24). ALLOW_IDMAP: ids are those of the caller. HAS_RESEND: a session does not outlive its
  * process.
  */
 const NEVER: bigint =
@@ -75,7 +79,7 @@ const NEVER: bigint =
   F.FUSE_DIRECT_IO_ALLOW_MMAP |
   F.FUSE_NO_OPEN_SUPPORT |
   F.FUSE_NO_OPENDIR_SUPPORT |
-  F.FUSE_EXPORT_SUPPORT;
+  F.FUSE_PASSTHROUGH;
 
 export interface InitOptions {
   /** Lower.hasAcls. */
@@ -116,6 +120,8 @@ export interface Negotiated {
   readonly cacheSymlinks: boolean;
   /** File locks come here. */
   readonly fileLocks: boolean;
+  /** The kernel checks who may change the attributes of chattr(1) before it asks. */
+  readonly fileAttributes: boolean;
 }
 
 /**
@@ -155,6 +161,7 @@ export function negotiateInit(kernel: InitRequest, options: InitOptions): { repl
     parallelDirops: has(F.FUSE_PARALLEL_DIROPS),
     cacheSymlinks: has(F.FUSE_CACHE_SYMLINKS),
     fileLocks: has(F.FUSE_POSIX_LOCKS) && has(F.FUSE_FLOCK_LOCKS),
+    fileAttributes: minor >= FILEATTR_MINOR,
   };
   return { reply: encodeInit(kernel.unique, negotiated), negotiated };
 }

@@ -3,7 +3,7 @@
  * served is answered with the row's errno on purpose; the comment says what the kernel (fs/fuse of Linux 6.18) makes of it.
  */
 import { E } from "../../dlmd/base/errno.ts";
-import { COMPAT_INIT_IN_BYTES, LK_IN_BYTES, OPCODE as O, WRITE_IN_BYTES } from "./abi.ts";
+import { COMPAT_INIT_IN_BYTES, IOCTL_IN_BYTES, LK_IN_BYTES, OPCODE as O, STATX_IN_BYTES, WRITE_IN_BYTES } from "./abi.ts";
 import * as decode from "./decode.ts";
 import * as file from "./decode-file.ts";
 import type { Decode } from "./fields.ts";
@@ -71,8 +71,8 @@ export const opcodeTable: readonly OpcodeRow[] = [
   // ENOSYS: remembered; FIBMAP says EINVAL. Sent for block devices (fuseblk) only.
   refused(O.FUSE_BMAP, "FUSE_BMAP", E.ENOSYS, "no block device"),
   served(O.FUSE_DESTROY, "FUSE_DESTROY", 0, file.destroy),
-  // Not ENOSYS: older kernels hand that to the caller as it is, and isatty(3), lsattr(1) expect ENOTTY.
-  refused(O.FUSE_IOCTL, "FUSE_IOCTL", E.ENOTTY, "no ioctls"),
+  // All but those for file attributes: ENOTTY. Older kernels hand that to the caller as it is, and isatty(3) expects it.
+  served(O.FUSE_IOCTL, "FUSE_IOCTL", IOCTL_IN_BYTES, file.ioctl),
   // ENOSYS: remembered as "always ready", which is what regular files are.
   refused(O.FUSE_POLL, "FUSE_POLL", E.ENOSYS, "always ready"),
   served(O.FUSE_NOTIFY_REPLY, "FUSE_NOTIFY_REPLY", 40, file.notifyReply),
@@ -85,10 +85,10 @@ export const opcodeTable: readonly OpcodeRow[] = [
   refused(O.FUSE_SETUPMAPPING, "FUSE_SETUPMAPPING", E.ENOSYS, "no DAX"),
   refused(O.FUSE_REMOVEMAPPING, "FUSE_REMOVEMAPPING", E.ENOSYS, "no DAX"),
   served(O.FUSE_SYNCFS, "FUSE_SYNCFS", 8, file.syncfs),
-  // ENOSYS: remembered, and the caller of open(O_TMPFILE) gets EOPNOTSUPP, as programs expect.
-  refused(O.FUSE_TMPFILE, "FUSE_TMPFILE", E.ENOSYS, "no nameless files"),
-  // ENOSYS: remembered, and GETATTR is used instead. Asked for the birth time, which Attr does not have.
-  refused(O.FUSE_STATX, "FUSE_STATX", E.ENOSYS, "no birth time"),
+  // From Linux 6.1 on: before, open(O_TMPFILE) is EOPNOTSUPP. As CREATE; the name is "/", and stands for none (vfs_tmpfile).
+  served(O.FUSE_TMPFILE, "FUSE_TMPFILE", 16, file.tmpfile),
+  // Instead of GETATTR, where the birth time is asked for and not known yet. From Linux 6.6 on; without a flag in INIT.
+  served(O.FUSE_STATX, "FUSE_STATX", STATX_IN_BYTES, decode.statx),
   // ENOSYS: remembered, and COPY_FILE_RANGE is used instead, whose count of 32 bits no call exceeds anyway.
   refused(O.FUSE_COPY_FILE_RANGE_64, "FUSE_COPY_FILE_RANGE_64", E.ENOSYS, "COPY_FILE_RANGE does the same"),
 ];

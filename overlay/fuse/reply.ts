@@ -5,25 +5,30 @@
  *
  * `errno` is positive here and negative on the wire. Too small a buffer is an assertion.
  */
-import type { Attr, StatFs } from "../lower/lower.ts";
+import { type Attr, NO_BIRTH_TIME, type StatFs } from "../lower/lower.ts";
 import { assert } from "../../dlmd/base/assert.ts";
 import {
   ATTR_OUT_BYTES,
   DIRENT_BYTES,
   ENTRY_OUT_BYTES,
+  IOCTL_OUT_BYTES,
   LK_OUT_BYTES,
   LOCK_TYPE,
   LSEEK_OUT_BYTES,
   OPEN_OUT_BYTES,
   OUT_HEADER_BYTES,
   STATFS_OUT_BYTES,
+  STATX_BASIC_STATS,
+  STATX_BTIME,
+  STATX_OUT_BYTES,
   WRITE_OUT_BYTES,
   XATTR_OUT_BYTES,
 } from "./abi.ts";
 import { write32, write64 } from "./bytes.ts";
 
-/** Room for every reply of this file with a fixed size (the largest is that to CREATE). */
-export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN_OUT_BYTES;
+const CREATE_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN_OUT_BYTES;
+/** Room for every reply of this file with a fixed size (the largest is that to STATX). */
+export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + STATX_OUT_BYTES;
 
 /**
  * The validity that stands for "until we say otherwise", in seconds: about 31 years. time_to_jiffies (fs/fuse/dir.c) adds
@@ -128,6 +133,41 @@ export function encodeAttr(buffer: Buffer, unique: number, a: Attr, attrValid: b
   return head(buffer, unique, OUT_HEADER_BYTES + ATTR_OUT_BYTES, 0);
 }
 
+/**
+ * STATX. The kernel takes all but the birth time for the inode's attributes, as it does with GETATTR, valid for as long (fs/fuse/dir.c,
+ * fuse_do_statx). The birth time it keeps until it forgets the inode.
+ */
+export function encodeStatx(buffer: Buffer, unique: number, a: Attr, attrValid: boolean, size: number = a.size): number {
+  const bytes = head(buffer, unique, OUT_HEADER_BYTES + STATX_OUT_BYTES, 0);
+  buffer.fill(0, OUT_HEADER_BYTES, bytes);
+  write64(buffer, OUT_HEADER_BYTES, attrValid ? VALID_SECONDS : 0);
+  const at = OUT_HEADER_BYTES + 32;
+  const born = a.btimeNsec !== NO_BIRTH_TIME;
+  write32(buffer, at, born ? STATX_BASIC_STATS | STATX_BTIME : STATX_BASIC_STATS);
+  write32(buffer, at + 4, a.blksize);
+  write32(buffer, at + 16, a.nlink);
+  write32(buffer, at + 20, a.uid);
+  write32(buffer, at + 24, a.gid);
+  // 16 bits, and the ones behind them are spare.
+  write32(buffer, at + 28, a.mode);
+  write64(buffer, at + 32, a.ino);
+  write64(buffer, at + 40, size);
+  write64(buffer, at + 48, a.blocks);
+  writeTime(buffer, at + 64, a.atimeSec, a.atimeNsec);
+  if (born) writeTime(buffer, at + 80, a.btimeSec, a.btimeNsec);
+  writeTime(buffer, at + 96, a.ctimeSec, a.ctimeNsec);
+  writeTime(buffer, at + 112, a.mtimeSec, a.mtimeNsec);
+  write32(buffer, at + 128, a.rdevMajor);
+  write32(buffer, at + 132, a.rdevMinor);
+  return bytes;
+}
+
+/** struct fuse_sx_time. */
+function writeTime(buffer: Buffer, at: number, sec: number, nsec: number): void {
+  write64(buffer, at, sec);
+  write32(buffer, at + 8, nsec);
+}
+
 /** OPEN, OPENDIR. `openFlags`: FOPEN_*. */
 export function encodeOpen(buffer: Buffer, unique: number, fh: number, openFlags: number): number {
   open(buffer, OUT_HEADER_BYTES, fh, openFlags);
@@ -155,7 +195,7 @@ export function encodeCreate(
 ): number {
   entry(buffer, OUT_HEADER_BYTES, fuseNodeid, generation, a, entryValid, attrValid, size);
   open(buffer, OUT_HEADER_BYTES + ENTRY_OUT_BYTES, fh, openFlags);
-  return head(buffer, unique, MAX_REPLY_BYTES, 0);
+  return head(buffer, unique, CREATE_REPLY_BYTES, 0);
 }
 
 /** WRITE and COPY_FILE_RANGE: how many bytes went. */
@@ -170,6 +210,14 @@ export function encodeXattrSize(buffer: Buffer, unique: number, bytes: number): 
   write32(buffer, OUT_HEADER_BYTES, bytes);
   write32(buffer, OUT_HEADER_BYTES + 4, 0);
   return head(buffer, unique, OUT_HEADER_BYTES + XATTR_OUT_BYTES, 0);
+}
+
+/** IOCTL with result 0; `bodyBytes` follow. */
+export function encodeIoctlHead(buffer: Buffer, unique: number, bodyBytes: number): number {
+  const bytes = OUT_HEADER_BYTES + IOCTL_OUT_BYTES;
+  buffer.fill(0, OUT_HEADER_BYTES, bytes);
+  putHead(buffer, unique, bytes + bodyBytes, 0);
+  return bytes;
 }
 
 export function encodeLseek(buffer: Buffer, unique: number, offset: number): number {

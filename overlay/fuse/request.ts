@@ -12,7 +12,7 @@
  *
  * FUSE speaks the host's byte order. Only little-endian hosts are served: see assertLittleEndian in abi.ts.
  */
-import type { AttrChange } from "../lower/lower.ts";
+import type { AttrChange, AttributesKind } from "../lower/lower.ts";
 
 /** What every request carries. */
 export interface RequestHead {
@@ -48,7 +48,8 @@ export interface ForgetRequest extends RequestHead {
 }
 
 export interface GetattrRequest extends RequestHead {
-  readonly op: "getattr";
+  /** STATX: the answer has the birth time as well. */
+  readonly op: "getattr" | "statx";
   /** Before read(2) and in lseek(2), which believe the kernel's size; null for stat(2) and fstat(2), which are given the reply's. */
   readonly fh: number | null;
 }
@@ -282,6 +283,17 @@ export interface CreateRequest extends RequestHead {
   readonly supplementaryGids: readonly number[];
 }
 
+/** open(2) with O_TMPFILE in that directory: answered as CREATE. */
+export interface TmpfileRequest extends RequestHead {
+  readonly op: "tmpfile";
+  /** O_* of open(2); with O_EXCL it can never get a name. */
+  readonly flags: number;
+  readonly mode: number;
+  readonly umask: number;
+  /** See CreateRequest. */
+  readonly supplementaryGids: readonly number[];
+}
+
 /** Never answered. */
 export interface InterruptRequest extends RequestHead {
   readonly op: "interrupt";
@@ -330,6 +342,15 @@ export interface CopyFileRangeRequest extends RequestHead {
   readonly flags: number;
 }
 
+/** FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR and those that set; all others come as "unserved". */
+export interface IoctlRequest extends RequestHead {
+  readonly op: "ioctl";
+  readonly fh: number;
+  readonly kind: AttributesKind;
+  /** To be set, a view of the request buffer; null: to be read. */
+  readonly value: Buffer | null;
+}
+
 export interface SyncfsRequest extends RequestHead {
   readonly op: "syncfs";
 }
@@ -375,12 +396,14 @@ export type Request =
   | RemovexattrRequest
   | ReaddirRequest
   | CreateRequest
+  | TmpfileRequest
   | InterruptRequest
   | NotifyReplyRequest
   | DestroyRequest
   | FallocateRequest
   | LseekRequest
   | CopyFileRangeRequest
+  | IoctlRequest
   | SyncfsRequest
   | UnservedRequest;
 

@@ -7,6 +7,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { E } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Waiter } from "../coherence/api.ts";
+import { fuseGeneration, type NumberedInode } from "../coherence/cover.ts";
 import type { Attr, StatFs } from "../lower/lower.ts";
 import * as encode from "../fuse/reply.ts";
 import type { RequestHead, RequestOp } from "../fuse/request.ts";
@@ -44,6 +45,7 @@ export class Call implements Waiter, KeptAnswer {
   /** The caller is being killed; it has been told EINTR. */
   interrupted = false;
   onInterrupt: (() => void) | null = null;
+  lockKey: string | null = null;
   /** What any signal of the caller does, not only a deadly one: a wait for a file lock. Null: it waits on. */
   onSignal: (() => void) | null = null;
   /** Called when the reply leaves. */
@@ -109,9 +111,10 @@ export class Call implements Waiter, KeptAnswer {
   }
 
   /** `size`: what the kernel is to take for the file's size. */
-  entry(fuseNodeid: number, attr: Attr, entryValid: boolean, attrValid: boolean, size: number): boolean {
+  entry(inode: NumberedInode, attr: Attr, entryValid: boolean, attrValid: boolean, size: number): boolean {
     if (!this.#open()) return false;
-    return this.#send(encode.encodeEntry(this.#port.buffer, this.unique, fuseNodeid, 0, attr, entryValid, attrValid, size));
+    const { buffer } = this.#port;
+    return this.#send(encode.encodeEntry(buffer, this.unique, inode.fuseNodeid, fuseGeneration(inode), attr, entryValid, attrValid, size));
   }
 
   negativeEntry(): boolean {
@@ -119,16 +122,20 @@ export class Call implements Waiter, KeptAnswer {
   }
 
   attr(attr: Attr, attrValid: boolean): boolean {
-    return this.#open() && this.#send(encode.encodeAttr(this.#port.buffer, this.unique, attr, attrValid));
+    const encoder = this.op === "statx" ? encode.encodeStatx : encode.encodeAttr;
+    return this.#open() && this.#send(encoder(this.#port.buffer, this.unique, attr, attrValid));
   }
 
   open(fh: number, openFlags: number): boolean {
     return this.#open() && this.#send(encode.encodeOpen(this.#port.buffer, this.unique, fh, openFlags));
   }
 
-  create(fuseNodeid: number, attr: Attr, entryValid: boolean, attrValid: boolean, fh: number, openFlags: number): boolean {
+  create(inode: NumberedInode, attr: Attr, entryValid: boolean, attrValid: boolean, fh: number, openFlags: number): boolean {
     if (!this.#open()) return false;
-    return this.#send(encode.encodeCreate(this.#port.buffer, this.unique, fuseNodeid, 0, attr, entryValid, attrValid, fh, openFlags));
+    const { buffer } = this.#port;
+    return this.#send(
+      encode.encodeCreate(buffer, this.unique, inode.fuseNodeid, fuseGeneration(inode), attr, entryValid, attrValid, fh, openFlags),
+    );
   }
 
   written(bytes: number): boolean {
@@ -137,6 +144,14 @@ export class Call implements Waiter, KeptAnswer {
 
   xattrSize(bytes: number): boolean {
     return this.#open() && this.#send(encode.encodeXattrSize(this.#port.buffer, this.unique, bytes));
+  }
+
+  /** Null: it was set. */
+  ioctl(value: Buffer | null): boolean {
+    if (!this.#open()) return false;
+    const { buffer } = this.#port;
+    const headBytes = encode.encodeIoctlHead(buffer, this.unique, value?.length ?? 0);
+    return this.#send(headBytes + (value?.copy(buffer, headBytes) ?? 0));
   }
 
   lseek(offset: number): boolean {

@@ -50,7 +50,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
     const entryValid = coherence.names.tellEntry(dir, request.name, child);
     // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
     coherence.sizes.told(child, attr.size);
-    if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
+    if (call.create(child, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
     else forgetFile(mount, file);
   };
   const open = async (): Promise<OpenFile> => {

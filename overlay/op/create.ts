@@ -1,14 +1,14 @@
-/** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. */
+/** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. TMPFILE: what has none. */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
+import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest, TmpfileRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle } from "../lower/lower.ts";
 import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, changedNames, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
-import { O_ACCMODE, O_EXCL, O_RDONLY, S_ISGID } from "./linux.ts";
+import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
 import { uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
@@ -53,8 +53,8 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
 
 function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
   return withBorn(mount, entry, null, (child) =>
-    tellBorn(mount, call, dir, name, child, entry.attr, (entryValid, attrValid, size) => {
-      if (call.entry(child.fuseNodeid, entry.attr, entryValid, attrValid, size)) child.nlookup += 1;
+    tellBorn(mount, call, { dir, name }, child, entry.attr, (entryValid, attrValid, size) => {
+      if (call.entry(child, entry.attr, entryValid, attrValid, size)) child.nlookup += 1;
     }),
   );
 }
@@ -84,12 +84,17 @@ function withBorn(
   );
 }
 
-/** It is not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. */
+/** What a new inode is called. */
+interface Named {
+  readonly dir: InodeRecord;
+  readonly name: Buffer;
+}
+
+/** It is not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. `named`: null: it has no name. */
 function tellBorn(
   mount: Mount,
   call: Call,
-  dir: InodeRecord,
-  name: Buffer,
+  named: Named | null,
   child: InodeRecord,
   attr: Attr,
   answer: (entryValid: boolean, attrValid: boolean, size: number) => void,
@@ -99,7 +104,7 @@ function tellBorn(
   try {
     const attrValid = pinned && coherence.attrValid(child, call.pid, coherence.changes);
     const size = pinned ? attr.size : uncoveredSize(mount, child, attr);
-    answer(coherence.names.tellEntry(dir, name, child), attrValid, size);
+    answer(named !== null && coherence.names.tellEntry(named.dir, named.name, child), attrValid, size);
   } finally {
     if (pinned) coherence.unpin(child, Mode.PR);
   }
@@ -138,7 +143,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
       mount.staleOnce.settled(call, request.name);
       return andThen(restoreSetgid(mount, entry, request), (attr) => {
         opened = null;
-        return answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle);
+        return answerCreated(mount, call, request.flags, { dir, name: request.name }, { id: entry.id, attr }, handle);
       });
     });
   return withErrors(work, (error) => {
@@ -151,7 +156,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
  * Hazard F15: the lower makes the file under the caller's first group alone, and takes the set-group-id bit from one who is not of the
  * directory's. The kernel says when the caller is (CREATE_SUPP_GROUP): then the bit that was asked for is set again.
  */
-function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest): MaybePromise<Attr> {
+function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest | TmpfileRequest): MaybePromise<Attr> {
   const lost = (request.mode & S_ISGID) !== 0 && (attr.mode & S_ISGID) === 0 && request.supplementaryGids.includes(attr.gid);
   return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
@@ -159,33 +164,55 @@ function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest
 function answerCreated(
   mount: Mount,
   call: Call,
-  request: CreateRequest,
-  dir: InodeRecord,
+  flags: number,
+  named: Named | null,
   { id, attr }: Entry,
   handle: LowerHandle,
 ): MaybePromise<void> {
   return withBorn(mount, { id, attr }, handle, (child) => {
-    const token = (request.flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, request.flags);
+    const token = (flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, flags);
     return andThen(token, (access) => {
-      const file = enterFile(mount, child, handle, access, request.flags);
-      tellBorn(mount, call, dir, request.name, child, attr, (entryValid, attrValid, size) => {
+      const file = enterFile(mount, child, handle, access, flags);
+      tellBorn(mount, call, named, child, attr, (entryValid, attrValid, size) => {
         const told = size === attr.size ? attr : { ...attr, size };
-        if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(mount, file))) child.nlookup += 1;
+        if (call.create(child, told, entryValid, attrValid, file.fh, openFlags(mount, file))) child.nlookup += 1;
         else forgetFile(mount, file);
       });
     });
   });
 }
 
+/**
+ * Hazard F30. Nothing of its directory changes: PR of it is enough for its mode, its ACL and its group to be those of now. No other node can know the file
+ * before `link`, so its lock is here without a message. A removed directory: ENOENT, as for every file.
+ */
+export function tmpfile(mount: Mount, call: Call, request: TmpfileRequest): MaybePromise<void> {
+  const dir = inodeOf(mount, request.fuseNodeid);
+  const flags = request.flags & ~(O_TMPFILE | O_EXCL);
+  const linkable = (request.flags & O_EXCL) === 0;
+  const caller = callerOf(mount, call, request.umask);
+  const make = (): MaybePromise<void> =>
+    andThen(mount.lower.tmpfile(dir.id, flags, request.mode, caller, linkable), ({ entry, handle }) => {
+      const described = withErrors(
+        () => restoreSetgid(mount, entry, request),
+        (error) => closeAndThrow(mount, handle, error),
+      );
+      return andThen(described, (attr) => answerCreated(mount, call, flags, null, { id: entry.id, attr }, handle));
+    });
+  return pinned(mount, call, dir, Mode.PR, () => withErrors(make, inGoneDirectory));
+}
+
 /** At once, but where the inode was found before it was born. */
 function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): MaybePromise<"cached" | "direct"> {
   return withErrors(
     () => writeAccess(mount, call, child, flags),
-    (error) => {
-      mount.lower.close(handle);
-      throw error;
-    },
+    (error) => closeAndThrow(mount, handle, error),
   );
+}
+
+function closeAndThrow(mount: Mount, handle: LowerHandle, error: unknown): never {
+  mount.lower.close(handle);
+  throw error;
 }
 
 /** The new name's inode is an old one: its attributes go without validity (hazard F4). */
@@ -223,5 +250,5 @@ async function linkPinned(
   const entryValid = names.tellEntry(dir, request.name, inode);
   sizes.replied(inode, call.pid, "sets", attr.size);
   sizes.told(inode, attr.size);
-  if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
+  if (call.entry(inode, attr, entryValid, false, attr.size)) inode.nlookup += 1;
 }

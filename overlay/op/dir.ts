@@ -1,6 +1,7 @@
 /** READDIR, READDIRPLUS. */
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import { fuseGeneration } from "../coherence/cover.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -187,7 +188,8 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     child.nlinkHint = attr.nlink;
     const entryValid = coherence.names.tellEntry(dir, name, child);
     coherence.sizes.told(child, attr.size);
-    listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child, call.pid, since.changes));
+    const attrValid = coherence.attrValid(child, call.pid, since.changes);
+    listing.addPlus(name, type, cookie, child.fuseNodeid, fuseGeneration(child), attr, entryValid, attrValid);
     counted.push(child);
   }
   if (call.listed(listing)) for (const child of counted) child.nlookup += 1;

@@ -4,8 +4,10 @@ export const O_RDONLY = 0;
 export const O_RDWR = 0o2;
 export const O_EXCL = 0o200;
 export const O_TRUNC = 0o1000;
-/** On x86 and on arm64; the other of the two bits is O_DIRECTORY there, which no file has. */
-export const O_DIRECT: number = 0o040000 | 0o200000;
+/** Hazard F30: the other of the two bits is O_DIRECTORY there, which a file has that was opened with O_TMPFILE (asm/fcntl.h). */
+export const O_DIRECT: number = process.arch === "arm64" ? 0o200000 : 0o040000;
+/** O_DIRECTORY and __O_TMPFILE. */
+export const O_TMPFILE: number = 0o20000000 | (process.arch === "arm64" ? 0o040000 : 0o200000);
 export const O_APPEND = 0o2000;
 
 export const S_IFMT = 0o170000;

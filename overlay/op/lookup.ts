@@ -102,8 +102,8 @@ function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { 
 function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget, told: () => MaybePromise<void>): MaybePromise<void> {
   if (target === "itself") return told();
   if (target === "walk again") throw errnoError(E.ESTALE);
-  const fuseNodeid = mount.inodes.standIn();
-  if (call.entry(fuseNodeid, attr, false, true, attr.size)) mount.standIns.show(fuseNodeid, call.pid);
+  const standIn = mount.inodes.standIn();
+  if (call.entry(standIn, attr, false, true, attr.size)) mount.standIns.show(standIn.fuseNodeid, call.pid);
 }
 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
@@ -166,7 +166,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
     if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);
     coherence.sizes.told(child, size);
   }
-  if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
+  if (call.entry(child, attr, entryValid, attrValid, size)) child.nlookup += 1;
 }
 
 /** No reply. */

@@ -31,6 +31,8 @@ export interface Mount {
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
   dontMask: boolean;
+  /** The kernel checks who may change the attributes of chattr(1). */
+  fileAttributes: boolean;
   /** Who a calling thread is, by /proc; null: not to be seen from here. */
   readonly credentials: (pid: number) => Credentials | null;
   /** Is that thread, which waits for an answer, in rename(2)? null: it can not be told. */

@@ -3,11 +3,13 @@ import { assertNever } from "../../dlmd/base/assert.ts";
 import type { DestroyRequest, ForgetRequest, InitRequest, InterruptRequest, NotifyReplyRequest, Request } from "../fuse/request.ts";
 import { getattr, readlink, setattr, statfs, syncfs } from "./attr.ts";
 import type { Call } from "./call.ts";
-import { create, link, mkdir, mknod, symlink } from "./create.ts";
+import { create, link, mkdir, mknod, symlink, tmpfile } from "./create.ts";
 import { copyFileRange, fallocate, fsync, lseek, read } from "./data.ts";
 import { readdir } from "./dir.ts";
+import { ioctl } from "./ioctl.ts";
 import { getlk, setlk } from "./lock.ts";
 import { lookup } from "./lookup.ts";
+import { isByHandle, lookupByHandle } from "./lookup-handle.ts";
 import type { Mount } from "./mount.ts";
 import { flush, open, opendir, release } from "./open.ts";
 import { remove } from "./remove.ts";
@@ -22,8 +24,9 @@ export type Operation = Exclude<Request, InitRequest | ForgetRequest | Interrupt
 export function perform(mount: Mount, call: Call, request: Operation): Promise<void> | void {
   switch (request.op) {
     case "lookup":
-      return lookup(mount, call, request);
+      return isByHandle(request) ? lookupByHandle(mount, call, request) : lookup(mount, call, request);
     case "getattr":
+    case "statx":
       return getattr(mount, call, request);
     case "setattr":
       return mount.staleOnce.onInode(call, () => setattr(mount, call, request));
@@ -77,12 +80,16 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
       return readdir(mount, call, request);
     case "create":
       return create(mount, call, request);
+    case "tmpfile":
+      return tmpfile(mount, call, request);
     case "fallocate":
       return fallocate(mount, call, request);
     case "lseek":
       return lseek(mount, call, request);
     case "copyFileRange":
       return copyFileRange(mount, call, request);
+    case "ioctl":
+      return ioctl(mount, call, request);
     case "syncfs":
       return syncfs(mount, call);
     case "unserved":

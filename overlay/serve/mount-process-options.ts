@@ -3,6 +3,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { Native } from "../../native/index.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import type { LowerSource } from "../volume/lower-mount.ts";
+import type { Transport } from "../volume/mount-options.ts";
 
 export interface MountProcessOptions {
   readonly native: Native;
@@ -25,6 +26,8 @@ export interface MountProcessOptions {
   readonly bastLimitMs: number;
   /** File locks stay in this node's kernel (-o localflocks). */
   readonly localFlocks: boolean;
+  /** Not given: the kernel's protocol. */
+  readonly transport?: Transport;
   /** Something that is shown changed: role, owner. */
   readonly changed: () => void;
 }

@@ -124,6 +124,7 @@ export class MountProcess {
         fileLocks,
         marginMs: page.marginMs,
         leaving: (id) => this.#ownCalls.tellOpens(id),
+        draining: () => this.#ownCalls.hurry(),
         coherenceThere: (coherence) => {
           this.#coherence = coherence;
         },

@@ -207,6 +207,7 @@ export class MountStatus implements StatusAnswers {
       ownerChanges: ownerChanges.describe(performance.now()),
       readOnly: mount.readOnly,
       isWell: this.isWell,
+      unwatched: service.unwatched,
       diskFault: service.withdrawals.fault ?? (service.disk.silence === null ? null : "silent"),
       ...this.growth(),
       work: this.work,

@@ -5,11 +5,13 @@ import { callerThreads } from "../caller/threads.ts";
 import { cachedInodesMax } from "../coherence/lock/cache-limit.ts";
 import { createKernelCaches } from "../coherence/kernel/notifications.ts";
 import { CoherenceShell } from "../coherence/shell.ts";
-import { createOwnInodes } from "../coherence/size/own-inodes.ts";
+import type { KernelCaches } from "../coherence/kernel/revoke-round.ts";
+import { createOwnInodes, type OwnInodes } from "../coherence/size/own-inodes.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Lease } from "../lease/lease.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import { connectionNumber } from "../session/connection.ts";
+import { mountFuseNative } from "../session/fuse-native/mount-fuse-native.ts";
 import { mountSession, type Session } from "../session/mount-session.ts";
 import { runningSystem } from "../session/system.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
@@ -25,6 +27,8 @@ export interface OpenSessionOptions {
   readonly marginMs: number;
   /** CoherenceShellOptions.leaving. */
   readonly leaving: (id: FileId) => MaybePromise<void>;
+  /** CoherenceShellOptions.draining. */
+  readonly draining: () => void;
   /** Before the first operation is answered. */
   readonly coherenceThere: (coherence: CoherenceShell) => void;
   /** The kernel has ended the connection. */
@@ -34,34 +38,33 @@ export interface OpenSessionOptions {
 
 /** Throws what mount(2) says. */
 export function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { lower, lockspace, lease, fileLocks, marginMs, leaving, coherenceThere, disconnected, fail } = options;
-  const { native, log, mountpoint, mountFlags, lower: source } = options.mount;
+  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail } = options;
+  const { native, log, mountpoint, mountFlags, lower: source, transport } = options.mount;
+  const shared = { native, lower, system: runningSystem, log, lease, source: source.path, mountpoint, mountFlags, disconnected, fail };
+  const createCoherence = (caches: KernelCaches, ownInodes: OwnInodes): CoherenceShell => {
+    const coherence = new CoherenceShell({
+      lockspace,
+      ownInodes,
+      callerThreads,
+      caches,
+      cachedMax: cachedInodesMax(marginMs),
+      now: () => performance.now(),
+      log,
+      leaving,
+      draining,
+      fail,
+    });
+    coherenceThere(coherence);
+    return coherence;
+  };
+  if (transport === "fuse-native") return mountFuseNative({ ...shared, createCoherence });
   return mountSession({
-    native,
-    lower,
-    system: runningSystem,
-    log,
-    lease,
+    ...shared,
     ...(fileLocks === null ? {} : { fileLocks }),
-    source: source.path,
-    mountpoint,
-    mountFlags,
-    createCoherence: (fd, negotiated) => {
-      const coherence = new CoherenceShell({
-        lockspace,
-        ownInodes: createOwnInodes(native, mountpoint, connectionNumber(mountpoint) ?? 0),
-        callerThreads,
-        caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
-        cachedMax: cachedInodesMax(marginMs),
-        now: () => performance.now(),
-        log,
-        leaving,
-        fail,
-      });
-      coherenceThere(coherence);
-      return coherence;
-    },
-    disconnected,
-    fail,
+    createCoherence: (fd, negotiated) =>
+      createCoherence(
+        createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
+        createOwnInodes(native, mountpoint, connectionNumber(mountpoint) ?? 0),
+      ),
   });
 }

@@ -66,6 +66,11 @@ export class OwnCalls {
     return this.#remote?.tellOpens(id);
   }
 
+  /** A lock that is wanted elsewhere waits for what was written behind. */
+  hurry(): void {
+    this.#remote?.hurry();
+  }
+
   /** What waits for the lower, and what comes, ends with EIO. */
   shutdown(): void {
     if (this.#remote?.hasUnansweredChanges === true) this.#options.unanswered();

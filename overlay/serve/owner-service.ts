@@ -6,6 +6,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { DlmClient, GoneClient } from "../../dlmd/client/api.ts";
 import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import { createLocalLower, type LocalLower } from "../lower/local/local.ts";
+import { watchLocalChanges } from "../local-changes/watch.ts";
 import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
 import type { HandOver } from "../lower/server/session.ts";
 import { requireOwnerBlock } from "../volume/bit.ts";
@@ -13,7 +14,7 @@ import { readOwnerBlock } from "../volume/direct-block.ts";
 import { DiskSteps } from "../volume/disk-steps.ts";
 import type { Growth } from "../volume/growth.ts";
 import { type LowerMount, mountLower } from "../volume/lower-mount.ts";
-import type { ServedLower, VolumeOwner } from "../volume/owner.ts";
+import { type ServedLower, volumeLockspace, type VolumeOwner } from "../volume/owner.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import type { Claim } from "../volume/owner-event.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
@@ -57,6 +58,7 @@ export class OwnerService {
   #owned: OwnedLower | null = null;
   #releasing: Promise<void> | null = null;
   #move: PlannedMove | null = null;
+  #unwatched: string | null = null;
   /** The disk is given up because of the quorum, not because it failed. */
   #lettingGo = false;
   /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
@@ -81,6 +83,11 @@ export class OwnerService {
   /** The volume is being handed over; null: it is not. */
   get move(): PlannedMove | null {
     return this.#move;
+  }
+
+  /** What of the lower directory is not watched (hazard R21); null: all is, this mount is not the owner, or the lower is a device. */
+  get unwatched(): string | null {
+    return this.#unwatched;
   }
 
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
@@ -141,12 +148,17 @@ export class OwnerService {
   }
 
   #serve(client: DlmClient, mount: LowerMount, address: string): Promise<OwnedLower> {
-    const { native, log, lower, readOnly, metadataCalls } = this.#host.options;
+    const { native, log, lower, bit, readOnly, metadataCalls } = this.#host.options;
     return serveMounted(mount, {
       createLocal: async () => {
-        const local = createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log });
+        const local = createLocalLower({ native, rootFd: mount.rootFd, contained: mount.contained, metadataCalls, log });
         await local.openOrphans(readOnly);
-        return local;
+        if (lower.kind === "device") return local;
+        const lockspace = await client.lockspace(volumeLockspace(bit.uuid));
+        const tell = (unwatched: string | null): void => {
+          this.#unwatched = unwatched;
+        };
+        return await watchLocalChanges({ native, local, rootFd: mount.rootFd, directory: lower.path, lockspace, tell, log });
       },
       guard: (local) => {
         if (lower.kind !== "device") return null;

@@ -12,6 +12,7 @@ import type { InitRequest, NotifyReplyRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { Call, type ReplyPort } from "../op/call.ts";
 import { forget } from "../op/lookup.ts";
+import { isOwnByHandle } from "../op/lookup-handle.ts";
 import type { Mount } from "../op/mount.ts";
 import { type Operation, perform } from "../op/perform.ts";
 import { WriteBack } from "../coherence/pages/write-order.ts";
@@ -20,7 +21,8 @@ import type { Interrupts } from "./interrupt.ts";
 import { RequestsUnderWay } from "./under-way.ts";
 
 /** What touches neither the lower nor a lock, and whose callers can not be killed: served without a lease. */
-function needsLease(request: Operation): boolean {
+function needsLease(mount: Mount, request: Operation): boolean {
+  if (request.op === "lookup") return !isOwnByHandle(mount, request, request.pid);
   return request.op !== "flush" && request.op !== "release" && request.op !== "releasedir";
 }
 
@@ -47,8 +49,8 @@ export interface DispatchCounters {
 }
 
 /** Who waits behind these can not be killed anyway, or must not lose them (hazard F11). */
-function interruptible(request: Operation): boolean {
-  return request.op === "write" ? !request.fromCache : needsLease(request);
+function interruptible(mount: Mount, request: Operation): boolean {
+  return request.op === "write" ? !request.fromCache : needsLease(mount, request);
 }
 
 export class Dispatch {
@@ -106,17 +108,24 @@ export class Dispatch {
         new Call(request, this.#options.port).empty();
         return;
       default:
-        this.#serve(request);
+        this.#serve(request, false);
     }
   }
 
-  #serve(request: Operation): void {
+  /** A request whose data nobody else uses. */
+  serve(request: Operation): void {
+    this.counters.requests += 1;
+    this.#serve(request, true);
+  }
+
+  /** `kept`: its data outlive the buffer of the device. */
+  #serve(request: Operation, kept: boolean): void {
     const { buffers, mount, interrupts, port } = this.#options;
     const call = new Call(request, port);
     mount.coherence.sizes.heard(request.pid);
     const node = mount.inodes.get(request.fuseNodeid);
     if (node !== undefined) mount.inodes.use(node);
-    const payload = request.op === "write" ? request.data : request.op === "setxattr" ? request.value : null;
+    const payload = kept ? null : request.op === "write" ? request.data : request.op === "setxattr" ? request.value : null;
     let lend = false;
     if (payload !== null) {
       lend = payload.length > COPY_BYTES_MAX && buffers.mayLend();
@@ -126,7 +135,7 @@ export class Dispatch {
     if (request.op === "setlk" && request.wait) call.onSignal = (): void => call.interrupt();
     let work: Promise<void> | void = undefined;
     try {
-      if (port.lease.holds() || !needsLease(request)) work = perform(mount, call, request);
+      if (port.lease.holds() || !needsLease(mount, request)) work = perform(mount, call, request);
       else work = this.#whenLeased(call, request, node);
     } catch (error) {
       this.#failed(call, error);
@@ -137,9 +146,9 @@ export class Dispatch {
       if (node !== undefined) mount.inodes.leave(node);
       return;
     }
-    call.late = needsLease(request);
+    call.late = needsLease(mount, request);
     if (call.answered) this.counters.atOnce += 1;
-    else if (interruptible(request)) {
+    else if (interruptible(mount, request)) {
       call.onAnswered = (): void => interrupts.remove(call);
       interrupts.add(call);
     }

@@ -5,48 +5,30 @@
 import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import { Mode } from "../../dlmd/wire/mode.ts";
 import type { SessionCoherence } from "../coherence/api.ts";
-import { type FileLocking, lockFile } from "../file-lock/api.ts";
+import type { FileLocking } from "../file-lock/api.ts";
 import { requestBufferBytes } from "../fuse/abi.ts";
 import { type Negotiated, negotiateInit } from "../fuse/init.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest } from "../fuse/request.ts";
-import { HandleTable } from "../inode/handles.ts";
 import type { Inode } from "../coherence/cover.ts";
-import { InodeTable } from "../inode/table.ts";
 import type { Lower } from "../lower/lower.ts";
-import { andThen } from "../../dlmd/base/maybe-promise.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
-import { FilesAhead } from "../op/files-ahead.ts";
-import { WalkAhead } from "../op/walk-ahead.ts";
-import { Prefetch } from "../op/prefetch.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
-import type { Mount } from "../op/mount.ts";
-import { isRenaming } from "../caller/threads.ts";
-import { credentialsOf } from "../caller/status.ts";
-import { UnderWay } from "../../dlmd/base/under-way.ts";
-import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
-import { EstaleRetry } from "../op/estale-retry.ts";
 import { RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
 import { Dispatch, type DispatchCounters } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
+import { createMount, endState, type SessionState } from "./session-state.ts";
+import type { SessionSystem } from "./system.ts";
 import type { RequestsUnderWay } from "./under-way.ts";
 
 /** What the kernel takes at most by default (fs.fuse.max_pages_limit). */
 const MAX_WRITE_BYTES = 1024 * 1024;
 /** Requests read for one wake-up: promises are drained between them, timers only after them. */
 const BATCH = 16;
-
-/** The system as far as the session needs it besides the addon: arguments, so that tests can play it. */
-export interface SessionSystem {
-  /** /proc/PID/status of a thread; null: none. */
-  readonly readStatus: (pid: number) => string | null;
-  readonly every: (intervalMs: number, tick: () => void) => () => void;
-}
 
 export interface SessionOptions {
   readonly native: Native;
@@ -128,25 +110,6 @@ function endedEarly(what: string): OperatingError {
   return new OperatingError(what, { code: "mount-failed", hint: "Somebody has unmounted it meanwhile: mount it again." });
 }
 
-interface State {
-  readonly mount: Mount;
-  readonly dispatch: Dispatch;
-  readonly coherence: SessionCoherence;
-}
-
-/** In the reverse order of what uses what. */
-async function endState({ mount, dispatch, coherence }: State, lower: Lower): Promise<void> {
-  await dispatch.drained();
-  await mount.writesBehind.idle();
-  for (const file of mount.handles.takeAll()) {
-    lower.close(file.lowerHandle);
-    if (file.writeToken) mount.coherence.closeForWrite(file.inode);
-  }
-  await Promise.all([mount.walkAhead.stop(), mount.filesAhead.stop()]);
-  mount.inodes.clear();
-  await coherence.close();
-}
-
 class Serving {
   readonly ready: Promise<Negotiated>;
   readonly ended: Promise<void>;
@@ -155,7 +118,7 @@ class Serving {
   readonly #device: Device;
   readonly #port: ReplyPort;
   readonly #interrupts: Interrupts;
-  #state: State | null = null;
+  #state: SessionState | null = null;
   #buffers: RequestBuffers;
   #resolveReady: (negotiated: Negotiated) => void = () => {};
   #rejectReady: (error: unknown) => void = () => {};
@@ -256,8 +219,18 @@ class Serving {
     }
     const { negotiated, reply } = answer;
     const coherence = this.#options.createCoherence(this.#fd, negotiated);
-    const mount = this.#createMount(coherence, negotiated.fileLocks);
-    mount.dontMask = negotiated.posixAcl;
+    const { system, fileLocks = null } = this.#options;
+    const mount = createMount({
+      lower,
+      system,
+      log,
+      coherence,
+      fileLocks,
+      clusterLocks: negotiated.fileLocks,
+      dontMask: negotiated.posixAcl,
+      fileAttributes: negotiated.fileAttributes,
+      askFlush: (fuseNodeid, asked) => native.deviceAskFlush(this.#device, fuseNodeid, asked),
+    });
     const dispatch = new Dispatch({
       mount,
       port: this.#port,
@@ -272,60 +245,6 @@ class Serving {
     const written = native.deviceWrite(this.#fd, reply, reply.length);
     if (written < 0) this.#rejectReady(errnoError(-written));
     else this.#resolveReady(negotiated);
-  }
-
-  #createMount(coherence: SessionCoherence, hasFileLocks: boolean): Mount {
-    const { lower, system, log, fileLocks, native } = this.#options;
-    const { operations } = coherence;
-    const asked = new Set<number>();
-    const ahead = new Prefetch(lower, operations);
-    operations.onExpected = (inode): void => {
-      ahead.startUnderLock(inode);
-      void andThen(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
-    };
-    const inodes = new InodeTable({
-      root: lower.root,
-      createCover: (id, kind) => coherence.createCover(id, kind),
-      dropped: (inode, removed) => {
-        if (removed) coherence.removed(inode);
-        if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
-        if (asked.delete(inode.fuseNodeid)) native.deviceAskFlush(this.#device, inode.fuseNodeid, false);
-        coherence.forgotten(inode);
-      },
-    });
-    const now = (): number => performance.now();
-    const filesAhead = new FilesAhead({ lower, now });
-    return {
-      lower,
-      coherence: operations,
-      inodes,
-      handles: new HandleTable(),
-      staleOnce: new EstaleRetry(),
-      standIns: new PlaceholderInodes(),
-      ahead,
-      walkAhead: new WalkAhead({
-        lower,
-        coherence: operations,
-        inodes,
-        listed: ({ cover }, entries, first) => filesAhead.listed(cover.key, entries, first),
-        now,
-      }),
-      filesAhead,
-      writesBehind: new UnderWay(),
-      log,
-      dontMask: false,
-      credentials: (pid) => {
-        const status = pid === 0 ? null : system.readStatus(pid);
-        return status === null ? null : credentialsOf(status);
-      },
-      isRenaming,
-      fileLocks: hasFileLocks ? (fileLocks ?? null) : null,
-      askFlush: ({ fuseNodeid }) => {
-        if (asked.has(fuseNodeid)) return;
-        asked.add(fuseNodeid);
-        native.deviceAskFlush(this.#device, fuseNodeid, true);
-      },
-    };
   }
 
   async #end(errno: number): Promise<void> {

@@ -7,6 +7,8 @@ export interface UnderWay {
   readonly pid: number;
   /** Inode number and generation (fileKey) of what it was asked of; null: unknown to this mount. */
   readonly key: string | null;
+  /** The same of the inode for whose lock it waits; null: for none, now. */
+  readonly lockKey: string | null;
   readonly sinceMs: number;
   /** A file lock that is asked for. */
   readonly fileLock: { readonly type: string; readonly start: string; readonly end: string } | null;
@@ -16,7 +18,7 @@ export interface UnderWay {
 export const MAX_UNDER_WAY_SHOWN = 1000;
 
 interface Entry {
-  readonly call: { readonly answered: boolean };
+  readonly call: { readonly answered: boolean; readonly lockKey: string | null };
   readonly request: Operation;
   readonly key: string | null;
   readonly sinceMs: number;
@@ -45,9 +47,9 @@ export class RequestsUnderWay {
     const now = this.#nowMs();
     // One that is answered only tidies up.
     const waiting = [...this.#entries].filter(({ call }) => !call.answered);
-    const shown = ({ request, key, sinceMs }: Entry): UnderWay => {
+    const shown = ({ call, request, key, sinceMs }: Entry): UnderWay => {
       const { op, pid } = request;
-      return { op, pid, key, sinceMs: Math.max(0, Math.round(now - sinceMs)), fileLock: fileLockOf(request) };
+      return { op, pid, key, lockKey: call.lockKey, sinceMs: Math.max(0, Math.round(now - sinceMs)), fileLock: fileLockOf(request) };
     };
     const longest = waiting.find(({ request }) => fileLockOf(request) === null);
     const requests = waiting.slice(0, MAX_UNDER_WAY_SHOWN).map(shown);

@@ -34,15 +34,19 @@ describe("INIT", () => {
       directMmap: F.FUSE_DIRECT_IO_ALLOW_MMAP,
       noOpen: F.FUSE_NO_OPEN_SUPPORT,
       noOpendir: F.FUSE_NO_OPENDIR_SUPPORT,
-      export: F.FUSE_EXPORT_SUPPORT,
       splice: F.FUSE_SPLICE_READ | F.FUSE_SPLICE_WRITE | F.FUSE_SPLICE_MOVE,
       killprivV1: F.FUSE_HANDLE_KILLPRIV,
+      // Hazard F24.
       passthrough: F.FUSE_PASSTHROUGH,
       idmap: F.FUSE_ALLOW_IDMAP,
       ring: F.FUSE_OVER_IO_URING,
     };
     const taken = Object.entries(never).filter(([, bits]) => (flags & bits) !== 0n);
     expect(taken).toEqual([]);
+  });
+
+  test("file handles of what the kernel has forgotten are looked up (hazard F29)", () => {
+    expect(negotiateInit(kernel(), options).negotiated.flags & F.FUSE_EXPORT_SUPPORT).toBe(F.FUSE_EXPORT_SUPPORT);
   });
 
   test("nothing is taken that was not offered (Linux 5.4)", () => {
@@ -65,6 +69,7 @@ describe("INIT", () => {
       parallelDirops: false,
       cacheSymlinks: false,
       fileLocks: false,
+      fileAttributes: false,
     });
     expect(reply.readUInt32LE(16 + 4)).toBe(31);
     expect(reply.readUInt32LE(16 + 32)).toBe(0);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
-import type { Attr } from "../../../overlay/lower/lower.ts";
+import { type Attr, NO_BIRTH_TIME } from "../../../overlay/lower/lower.ts";
 import {
   DirEncoder,
   MAX_REPLY_BYTES,
@@ -10,6 +10,7 @@ import {
   encodeEntry,
   encodeError,
   encodeLseek,
+  encodeStatx,
 } from "../../../overlay/fuse/reply.ts";
 import { notifyInvalEntry } from "../../../overlay/fuse/notify.ts";
 import { requestBufferBytes } from "../../../overlay/fuse/abi.ts";
@@ -31,25 +32,38 @@ const attr: Attr = {
   mtimeNsec: 2,
   ctimeSec: 3,
   ctimeNsec: 999_999_999,
+  btimeSec: -4,
+  btimeNsec: 5,
 };
 
 describe("replies", () => {
   test("every fixed reply fits MAX_REPLY_BYTES", () => {
     const buffer = Buffer.alloc(MAX_REPLY_BYTES);
-    expect(encodeCreate(buffer, 2, 3, 4, attr, true, true, 5, 0)).toBe(MAX_REPLY_BYTES);
+    expect(encodeCreate(buffer, 2, 3, 4, attr, true, true, 5, 0)).toBe(16 + 128 + 16);
     expect(buffer.readUInt32LE(0)).toBe(16 + 128 + 16);
+    expect(encodeStatx(buffer, 2, attr, true)).toBe(MAX_REPLY_BYTES);
   });
 
   test("a buffer that is too small is an assertion", () => {
     const short = Buffer.alloc(MAX_REPLY_BYTES - 1);
-    expect(() => encodeCreate(short, 2, 3, 4, attr, true, true, 5, 0)).toThrow(`buffer of ${MAX_REPLY_BYTES - 1}`);
+    expect(() => encodeStatx(short, 2, attr, true)).toThrow(`buffer of ${MAX_REPLY_BYTES - 1}`);
     expect(() => encodeEntry(Buffer.alloc(16 + 127), 2, 3, 4, attr, true, true)).toThrow("buffer of 143");
+  });
+
+  test("a birth time that the file system does not keep is not in the mask", () => {
+    const buffer = Buffer.alloc(MAX_REPLY_BYTES);
+    encodeStatx(buffer, 2, attr, false);
+    expect([buffer.readUInt32LE(16 + 32), buffer.readBigInt64LE(16 + 32 + 80)]).toEqual([0xfff, -4n]);
+    encodeStatx(buffer, 2, { ...attr, btimeNsec: NO_BIRTH_TIME }, false);
+    expect([buffer.readUInt32LE(16 + 32), buffer.readBigInt64LE(16 + 32 + 80)]).toEqual([0x7ff, 0n]);
   });
 
   test("a size other than the attributes' own takes its place, to the bit", () => {
     const buffer = Buffer.alloc(MAX_REPLY_BYTES);
     encodeEntry(buffer, 2, 3, 4, attr, true, false, SENTINEL_SIZE);
     expect(buffer.readBigUInt64LE(16 + 40 + 8)).toBe(BigInt(SENTINEL_SIZE));
+    encodeStatx(buffer, 2, attr, false, SENTINEL_SIZE);
+    expect(buffer.readBigUInt64LE(16 + 32 + 40)).toBe(BigInt(SENTINEL_SIZE));
     encodeAttr(buffer, 2, attr, false, SENTINEL_SIZE);
     expect(buffer.readBigUInt64LE(16 + 16 + 8)).toBe(BigInt(SENTINEL_SIZE));
   });

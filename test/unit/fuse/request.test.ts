@@ -123,8 +123,9 @@ describe("extensions", () => {
 });
 
 describe("numbers", () => {
-  test("a nodeid that is no safe integer cannot be ours", () => {
-    expect(() => decode(packet(OPCODE.FUSE_READLINK, Buffer.alloc(0), { nodeid: 2n ** 53n }))).toThrow(WireError);
+  test("a nodeid that is no safe integer cannot be ours, and is asked for by a file handle all the same", () => {
+    for (const nodeid of [2n ** 53n, 2n ** 64n - 1n])
+      expect(decode(packet(OPCODE.FUSE_READLINK, Buffer.alloc(0), { nodeid })).fuseNodeid).toBeGreaterThan(Number.MAX_SAFE_INTEGER);
     expect(decode(packet(OPCODE.FUSE_READLINK, Buffer.alloc(0), { nodeid: 2n ** 53n - 1n })).fuseNodeid).toBe(Number.MAX_SAFE_INTEGER);
   });
 

@@ -15,6 +15,50 @@ const entryValid = (reply: Reply | undefined): boolean => (reply?.body.readBigUI
 const attrValid = (reply: Reply | undefined): boolean => (reply?.body.readBigUInt64LE(24) ?? 0n) > 0n;
 const size = (reply: Reply | undefined): number => Number(reply?.body.readBigUInt64LE(48));
 
+describe("TMPFILE", () => {
+  const O_EXCL = 0o200;
+  const O_TMPFILE = 0o20000000 | (process.arch === "arm64" ? 0o040000 : 0o200000);
+  const tmpfile = { op: "tmpfile" as const, mode: 0o644, umask: 0o022, flags: 2 | O_TMPFILE, supplementaryGids: [] };
+
+  it("a file of the caller's that no name was told of, with its attributes, a page cache, and a lock that was born here", async () => {
+    const bench = new Workbench();
+    const reply = await bench.serve(tmpfile);
+    expect([reply?.errno, entryValid(reply), attrValid(reply)]).toEqual([0, false, true]);
+    // fuse_attr.nlink
+    expect(reply?.body.readUInt32LE(40 + 64)).toBe(0);
+    const made = bench.inodes.get(Number(reply?.body.readBigUInt64LE(0)));
+    expect([made?.nlookup, made?.openCount, made?.nlinkHint, bench.coherence.tokens]).toEqual([1, 1, 0, 1]);
+    expect(bench.coherence.told.size).toBe(0);
+    expect(bench.coherence.events).toContain("born 21.1");
+    expect(bench.lower.nameless).toEqual({ flags: 2, mode: 0o644, caller: { uid: 1000, gid: 1000, umask: 0o022 }, linkable: true });
+  });
+
+  it("with O_EXCL it can never be linked (hazard F30)", async () => {
+    const bench = new Workbench();
+    await bench.serve({ ...tmpfile, flags: tmpfile.flags | O_EXCL });
+    expect(bench.lower.nameless).toMatchObject({ flags: 2, linkable: false });
+  });
+
+  it("in a removed directory: ENOENT; EOPNOTSUPP is passed on", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("tmpfile", [E.ESTALE, E.EOPNOTSUPP]);
+    expect([(await bench.serve(tmpfile))?.errno, (await bench.serve(tmpfile))?.errno]).toEqual([E.ENOENT, E.EOPNOTSUPP]);
+  });
+
+  it("appends without a page cache; it is closed if its caller was killed meanwhile", async () => {
+    const bench = new Workbench();
+    await bench.serve({ ...tmpfile, flags: tmpfile.flags | 0o2000 });
+    expect(bench.coherence.tokens).toBe(0);
+    bench.lower.later = true;
+    const call = bench.call("tmpfile");
+    const served = bench.serve(tmpfile, call);
+    while (bench.lower.calls.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    call.interrupt();
+    await served;
+    expect([bench.lower.closed, bench.coherence.tokens, bench.coherence.held]).toEqual([[2], 0, 0]);
+  });
+});
+
 describe("LOOKUP", () => {
   it("a child whose lock is elsewhere: no attribute validity, the sentinel size (hazard F5)", async () => {
     const bench = new Workbench();

@@ -36,6 +36,7 @@ const data = Buffer.alloc(10);
 const rows: readonly Row[] = [
   { op: "lookup", request: () => ({ name }), lower: "lookup", pins: [ROOT_PR, FILE_PR] },
   { op: "getattr", request: (b) => ({ ...node(b), fh: null }), lower: "getattr", pins: [FILE_PR] },
+  { op: "statx", request: (b) => ({ ...node(b), fh: null }), lower: "getattr", pins: [FILE_PR] },
   { op: "setattr", request: (b) => ({ ...node(b), fh: null, change: { mode: 0o600 } }), lower: "setattr", pins: [FILE_EX] },
   { op: "readlink", request: node, lower: "readlink", pins: [] },
   {
@@ -65,6 +66,12 @@ const rows: readonly Row[] = [
     lower: "create",
     pins: [ROOT_EX, NEW_PR],
     outdates: [ROOT],
+  },
+  {
+    op: "tmpfile",
+    request: () => ({ mode: 0o644, umask: 0, flags: 0o2, supplementaryGids }),
+    lower: "tmpfile",
+    pins: [ROOT_PR, NEW_PR],
   },
   {
     op: "link",
@@ -120,6 +127,14 @@ const rows: readonly Row[] = [
     outdates: [FILE],
   },
   { op: "removexattr", request: (b) => ({ ...node(b), name }), lower: "removexattr", pins: [FILE_EX], outdates: [FILE] },
+  { op: "ioctl", request: (b) => ({ ...opened(b), kind: "flags", value: null }), lower: "fileAttributes", pins: [] },
+  {
+    op: "ioctl",
+    request: (b) => ({ ...opened(b), kind: "flags", value: Buffer.alloc(4) }),
+    lower: "setFileAttributes",
+    pins: [FILE_EX],
+    outdates: ["outdated 20.1 but of 0"],
+  },
   { op: "statfs", request: () => ({}), lower: "statfs", pins: [] },
   { op: "syncfs", request: () => ({}), lower: "syncfs", pins: [] },
   {

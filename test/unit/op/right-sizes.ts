@@ -21,5 +21,5 @@ export const rightSizes: KernelSizes = {
   anticipate() {},
   mark: () => 0,
   confirmEnd: () => true,
-  own: { getattr: () => "no", tell: (_inode, work) => work(), lock: () => null },
+  own: { isOwnThread: () => false, getattr: () => "no", tell: (_inode, work) => work(), lock: () => null },
 };

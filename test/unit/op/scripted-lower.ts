@@ -1,6 +1,6 @@
 /** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
 import { errnoError } from "../../../dlmd/base/errno.ts";
-import type { Attr, ChangeBehind, Entry, Fetched, FileId, Listing, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Attr, Caller, ChangeBehind, Entry, Fetched, FileId, Listing, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 export const ROOT: FileId = { ino: 2, generation: 0 };
@@ -8,7 +8,7 @@ export const FILE: FileId = { ino: 20, generation: 1 };
 export const OTHER: FileId = { ino: 21, generation: 1 };
 
 export function attrOf(id: FileId, change: Partial<Attr> = {}): Attr {
-  const times = { atimeSec: 1, atimeNsec: 2, mtimeSec: 3, mtimeNsec: 4, ctimeSec: 5, ctimeNsec: 6 };
+  const times = { atimeSec: 1, atimeNsec: 2, mtimeSec: 3, mtimeNsec: 4, ctimeSec: 5, ctimeNsec: 6, btimeSec: 7, btimeNsec: 8 };
   const mode = id.ino === ROOT.ino ? 0o040755 : 0o100644;
   return {
     ino: id.ino,
@@ -126,6 +126,12 @@ export class ScriptedLower implements Lower {
       names.map(() => ({ id: this.found, attr: this.#attr(this.found) })),
     );
   }
+  byNumber(): MaybePromise<Entry> {
+    return this.#answer("byNumber", { id: this.found, attr: this.#attr(this.found) });
+  }
+  parentOf(): MaybePromise<Entry> {
+    return this.#answer("parentOf", { id: ROOT, attr: this.#attr(ROOT) });
+  }
   getattr(id: FileId): MaybePromise<Attr> {
     return this.#answer("getattr", this.#attr(id));
   }
@@ -143,6 +149,18 @@ export class ScriptedLower implements Lower {
   }
   create(): MaybePromise<{ entry: Entry; handle: LowerHandle }> {
     return this.#answer("create", { entry: entryOf(OTHER), handle: this.#handle() });
+  }
+  /** What a file without a name was last made with. */
+  nameless: object | null = null;
+  tmpfile(
+    _parent: FileId,
+    flags: number,
+    mode: number,
+    caller: Caller,
+    linkable: boolean,
+  ): MaybePromise<{ entry: Entry; handle: LowerHandle }> {
+    this.nameless = { flags, mode, caller, linkable };
+    return this.#answer("tmpfile", { entry: entryOf(OTHER, { nlink: 0 }), handle: this.#handle() });
   }
   mkdir(): MaybePromise<Entry> {
     return this.#answer("mkdir", entryOf(OTHER, { mode: 0o040755 }));
@@ -222,6 +240,12 @@ export class ScriptedLower implements Lower {
   }
   removexattr(): MaybePromise<void> {
     return this.#answer("removexattr", undefined);
+  }
+  fileAttributes(): MaybePromise<Buffer> {
+    return this.#answer("fileAttributes", Buffer.alloc(4, 1));
+  }
+  setFileAttributes(): MaybePromise<void> {
+    return this.#answer("setFileAttributes", undefined);
   }
   syncfs(): MaybePromise<void> {
     return this.#answer("syncfs", undefined);

@@ -74,9 +74,9 @@ describe("a page cache for writing", () => {
   });
 });
 
-describe("CREATE of a new file", () => {
+describe.each(["create", "tmpfile"] as const)("%s of a new file", (op) => {
   // What attrOf says of the group.
-  const setgid = { ...created, mode: 0o2755, flags: O_CREAT | O_RDWR, supplementaryGids: [0] };
+  const setgid = { ...created, op, mode: 0o2755, flags: O_CREAT | O_RDWR, supplementaryGids: [0] };
 
   it.each([false, true])("leaves nothing open if its set-group-id bit cannot be set again: the lower answers later %s", async (later) => {
     const bench = new Workbench();

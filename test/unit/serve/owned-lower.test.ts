@@ -30,6 +30,7 @@ function mounted(release: () => Promise<void> = () => Promise.resolve()): LowerM
   const of = { source, rootFd: place.rootFd, type: "ext4", readOnly: false, epoch: 1, cleanAfter: 0, letGoAfter: 0, dirty: null };
   return {
     ...of,
+    contained: false,
     confirm: async () => {},
     growth: null,
     stopWriting: async () => {},

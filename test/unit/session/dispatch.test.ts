@@ -28,6 +28,38 @@ function writePacket(fuseNodeid: number, fh: number, writeFlags: number): Buffer
   return packet;
 }
 
+it("a thread of our own that asks for what the kernel has forgotten is refused without a lease; others wait (hazard F29)", async () => {
+  const OWN_THREAD = 9;
+  const bench = new Workbench();
+  const own = { ...bench.coherence.sizes.own, isOwnThread: (tid: number) => tid === OWN_THREAD };
+  Object.assign(bench.coherence, { sizes: { ...bench.coherence.sizes, own } });
+  const errnos: number[] = [];
+  const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+  const dispatch = new Dispatch({
+    mount: bench.mount,
+    port: {
+      buffer,
+      write: () => errnos.push(-buffer.readInt32LE(4)),
+      writeWithBody: () => 0,
+      log: silentLog,
+      lease: { ...endlessLease, holds: () => false, again: () => new Promise(() => undefined) },
+    },
+    buffers: new RequestBuffers(64 * 1024, () => undefined),
+    interrupts: new Interrupts({ readStatus: () => null } as never),
+    log: silentLog,
+    init: () => undefined,
+    retrieved: () => undefined,
+    fail: (error) => expect.fail(error.message),
+  });
+  const lookup = { op: "lookup", unique: 2, uid: 0, gid: 0, fuseNodeid: bench.file.fuseNodeid } as const;
+  dispatch.serve({ ...lookup, pid: 42, name: Buffer.from(".") });
+  dispatch.serve({ ...lookup, pid: OWN_THREAD, name: Buffer.from("name") });
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(errnos).toEqual([]);
+  for (const name of [".", ".."]) dispatch.serve({ ...lookup, pid: OWN_THREAD, name: Buffer.from(name) });
+  expect(errnos).toEqual([E.ESTALE, E.ESTALE]);
+});
+
 it.each([
   ["holds again", false],
   ["is over", true],

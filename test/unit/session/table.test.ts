@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { Cover, fuseGeneration, type Inode } from "../../../overlay/coherence/cover.ts";
 import { HandleTable } from "../../../overlay/inode/handles.ts";
+import { COUNTED_FROM, fuseNodeidOf, inoOf } from "../../../overlay/inode/numbers.ts";
 import { InodeTable } from "../../../overlay/inode/table.ts";
 import { ROOT_FUSE_NODEID } from "../../../overlay/coherence/cover.ts";
 import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
@@ -11,7 +12,7 @@ const DIRECTORY = 0o040755;
 function table(): { inodes: InodeTable; dropped: { inode: Inode; removed: boolean }[] } {
   const dropped: { inode: Inode; removed: boolean }[] = [];
   const inodes = new InodeTable({
-    root: { ino: 2, generation: 0 },
+    root: { ino: 2, generation: 7 },
     createCover: (id, kind) => new Cover(id, fileKey(id), kind),
     dropped: (inode, removed) => dropped.push({ inode, removed }),
   });
@@ -27,7 +28,7 @@ describe("inode table", () => {
     expect(dropped).toEqual([]);
   });
 
-  it("gives one record per identity and never a number twice, though the inode number comes back", () => {
+  it("gives one record per identity and no two of them one number, though the inode number comes back", () => {
     const { inodes, dropped } = table();
     const first = inodes.remember({ ino: 12, generation: 1 }, FILE);
     first.nlookup = 1;
@@ -41,7 +42,39 @@ describe("inode table", () => {
     expect(dropped.map(({ inode }) => inode)).toEqual([first]);
     expect(inodes.remember({ ino: 12, generation: 2 }, FILE)).toBe(next);
     const again = inodes.remember({ ino: 12, generation: 1 }, FILE);
-    expect([first.fuseNodeid, next.fuseNodeid]).not.toContain(again.fuseNodeid);
+    expect(again).not.toBe(first);
+    expect(again.fuseNodeid).not.toBe(next.fuseNodeid);
+  });
+
+  it("gives an inode the number that it had before the kernel forgot it, on each node (hazard F29)", () => {
+    const id = { ino: 0xffff_ffff, generation: 0xdead_beef };
+    const [one, another] = [table().inodes, table().inodes];
+    const before = one.remember(id, FILE);
+    before.nlookup = 1;
+    one.leave(before);
+    one.forget(before.fuseNodeid, 1);
+    expect(one.get(before.fuseNodeid)).toBeUndefined();
+    for (const { fuseNodeid } of [one.remember(id, FILE), another.remember(id, FILE)]) expect(fuseNodeid).toBe(before.fuseNodeid);
+  });
+
+  it("counts one whose number another has, and those that stand for no inode: never twice, and no handle finds them (hazard F29)", () => {
+    const { inodes } = table();
+    const id = { ino: 12, generation: 5 };
+    const sameNumber = { ino: 12, generation: 5 + 4096 };
+    const old = inodes.remember(id, FILE);
+    const seen = new Set<number>();
+    for (let round = 0; round < 3; round += 1) {
+      const { fuseNodeid } = inodes.standIn();
+      const counted = inodes.remember(sameNumber, FILE);
+      expect(inodes.get(old.fuseNodeid)).toBe(old);
+      inodes.leave(counted);
+      for (const one of [fuseNodeid, counted.fuseNodeid]) {
+        expect([one >= COUNTED_FROM, Number.isSafeInteger(one), inoOf(one), seen.has(one)]).toEqual([true, true, null, false]);
+        seen.add(one);
+      }
+    }
+    inodes.leave(old);
+    expect(inoOf(inodes.remember(sameNumber, FILE).fuseNodeid)).toBe(12);
   });
 
   it("gives a record of its own to an inode of another kind that has the identity of one that was lost with its owner", () => {
@@ -106,6 +139,26 @@ describe("inode table", () => {
     expect((process.memoryUsage().heapUsed - before) / 100_000).toBeLessThan(1024);
     for (let ino = 100; ino < 100_100; ino += 1) inodes.forget(inodes.remember({ ino, generation: 1 }, FILE).fuseNodeid, 1);
     expect(inodes.size).toBe(100_001);
+  });
+});
+
+describe("numbers of inodes", () => {
+  it("say which inode number they are of, and are no two kinds of numbers", () => {
+    for (const ino of [1, 2, 12, 0xffff_ffff, 2 ** 40 - 1]) {
+      for (const generation of [0, 1, 4095, 4096, 0xffff_ffff]) {
+        const number = fuseNodeidOf({ ino, generation }) as number;
+        expect([inoOf(number), number > ROOT_FUSE_NODEID, number < COUNTED_FROM]).toEqual([ino, true, true]);
+      }
+    }
+    expect(fuseNodeidOf({ ino: 12, generation: 1 })).not.toBe(fuseNodeidOf({ ino: 12, generation: 2 }));
+    expect(fuseNodeidOf({ ino: 2 ** 40, generation: 1 })).toBeNull();
+    for (const number of [0, ROOT_FUSE_NODEID, 4095, COUNTED_FROM, Number.MAX_SAFE_INTEGER, 2 ** 63]) expect(inoOf(number)).toBeNull();
+  });
+
+  it("come with the generation, but for the root", () => {
+    const { inodes } = table();
+    expect(fuseGeneration(inodes.root)).toBe(0);
+    expect(fuseGeneration(inodes.remember({ ino: 12, generation: 0xffff_ffff }, FILE))).toBe(0xffff_ffff);
   });
 });
 

@@ -58,6 +58,8 @@ function encode(spec: ReplySpec, vector: RequestVector, buffer: Buffer): number 
       );
     case "attr":
       return reply.encodeAttr(buffer, unique, spec.attr, spec.attrValid);
+    case "statx":
+      return reply.encodeStatx(buffer, unique, spec.attr, spec.attrValid);
     case "open":
       return reply.encodeOpen(buffer, unique, spec.fh, spec.openFlags);
     case "write":
@@ -66,6 +68,10 @@ function encode(spec: ReplySpec, vector: RequestVector, buffer: Buffer): number 
       return reply.encodeXattrSize(buffer, unique, spec.bytes);
     case "lk":
       return reply.encodeLk(buffer, unique, spec.found);
+    case "ioctl": {
+      const bytes = reply.encodeIoctlHead(buffer, unique, spec.body?.length ?? 0);
+      return bytes + (spec.body?.copy(buffer, bytes) ?? 0);
+    }
     case "lseek":
       return reply.encodeLseek(buffer, unique, spec.offset);
     case "statfs":

@@ -30,10 +30,11 @@ export type ReplySpec = { readonly hex: string } & (
   | { readonly kind: "data"; readonly body: Buffer }
   | ({ readonly kind: "entry" } & EntryFields)
   | ({ readonly kind: "create"; readonly fh: number; readonly openFlags: number } & EntryFields)
-  | { readonly kind: "attr"; readonly attr: Attr; readonly attrValid: boolean }
+  | { readonly kind: "attr" | "statx"; readonly attr: Attr; readonly attrValid: boolean }
   | { readonly kind: "open"; readonly fh: number; readonly openFlags: number }
   | { readonly kind: "write" | "xattrSize"; readonly bytes: number }
   | { readonly kind: "lk"; readonly found: LockFound | null }
+  | { readonly kind: "ioctl"; readonly body: Buffer | null }
   | { readonly kind: "lseek"; readonly offset: number }
   | { readonly kind: "statfs"; readonly statfs: StatFs }
   | { readonly kind: "readdir"; readonly plus: boolean; readonly size: number; readonly entries: readonly DirRecord[] }

@@ -15,7 +15,7 @@ from collections import Counter
 
 from memory_fs import SENTINEL, Server, big, raw
 
-BITS = dict(async_read=0, big_writes=5, dont_mask=6, readdirplus=13, readdirplus_auto=14, parallel_dirops=18, posix_acl=20,
+BITS = dict(async_read=0, export=4, big_writes=5, dont_mask=6, readdirplus=13, readdirplus_auto=14, parallel_dirops=18, posix_acl=20,
             max_pages=22, cache_symlinks=23, auto_inval=12, killpriv_v2=28, setxattr_ext=29, init_ext=30, supp_group=34, expire_only=35)
 PLAIN = sum(1 << bit for name, bit in BITS.items() if name not in ("dont_mask", "posix_acl", "setxattr_ext"))
 WITH_ACLS = sum(1 << bit for bit in BITS.values())
@@ -41,6 +41,8 @@ STEPS = [
     ("seek to the end", ["getattr"], "fd = os.open(M + 'sentinel', 0); assert os.lseek(fd, 0, os.SEEK_END) == 0x5a00000000000000"),
     ("no such name", ["lookup"], "fails(errno.ENOENT, os.stat, M + 'nothing')"),
     ("a negative entry", ["lookup"], "fails(errno.ENOENT, os.stat, M + 'remember-none'); fails(errno.ENOENT, os.stat, M + 'remember-none')"),
+    ("a file handle of what it has forgotten", ["lookup"], "import struct; h = ctypes.create_string_buffer(struct.pack('<IiIII', 12, 0x81, 0x12345, 0x6789abcd, 7))\n"
+     "fails(errno.ESTALE, sys_, 'open_by_handle_at', os.open(M, 0), h, 0)"),
     ("a name that is not UTF-8", ["lookup"], "fails(errno.ENOENT, os.stat, os.fsencode(M) + b'\\xff\\xfe')"),
     ("chmod", ["setattr"], "os.chmod(M + 'file', 0o640); assert os.stat(M + 'file').st_mode == 0o100640"),
     ("chown", ["setattr"], "os.chown(M + 'file', 1001, 1002); s = os.stat(M + 'file'); assert (s.st_uid, s.st_gid) == (1001, 1002)"),
@@ -95,10 +97,20 @@ STEPS = [
     ("seek a hole", ["lseek"], "assert os.lseek(os.open(M + 'bytes', 0), 2, os.SEEK_HOLE) == 10"),
     ("seek data", ["lseek"], "assert os.lseek(os.open(M + 'bytes', 0), 2, os.SEEK_DATA) == 2"),
     ("copy_file_range", ["copyFileRange", "unserved"], "assert os.copy_file_range(os.open(M + 'bytes', 0), os.open(M + 'free', os.O_RDWR), 4, 5, 1) == 4"),
-    ("a nameless file", ["unserved"], "fails(errno.EOPNOTSUPP, os.open, M, os.O_TMPFILE | os.O_RDWR)"),
+    ("a nameless file that gets a name", ["tmpfile", "read", "link"], "os.umask(0o027); fd = os.open(M, os.O_TMPFILE | os.O_RDWR, 0o666); assert os.fstat(fd).st_nlink == 0; os.write(fd, b'nameless')\n"
+     "os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED); assert os.pread(fd, 8, 0) == b'nameless'; sys_('linkat', -100, b'/proc/self/fd/%d' % fd, -100, (M + 'named').encode(), 0x400)\n"
+     "assert os.fstat(fd).st_nlink == os.stat(M + 'named').st_nlink == 1; sys_('linkat', fd, b'', -100, (M + 'twice').encode(), 0x1000); assert os.fstat(fd).st_nlink == 2"),
+    ("a nameless file that gets none", ["tmpfile"], "fd = os.open(M + 'dir', os.O_TMPFILE | os.O_WRONLY | os.O_EXCL, 0o600); fails(errno.ENOENT, sys_, 'linkat', fd, b'', -100, (M + 'none').encode(), 0x1000)"),
+    ("a nameless file in a directory of a supplementary group", ["tmpfile"], "os.setgroups([4242]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000); os.open(M + 'group', os.O_TMPFILE | os.O_RDWR, 0o666)"),
+    ("lsattr and chattr", ["ioctl"], "import array; fd = os.open(M + 'file', 0); a = array.array('i', [0x10 | 0x80]); fcntl.ioctl(fd, 0x40086602, a); b = array.array('i', [0, 0])\n"
+     "fcntl.ioctl(fd, 0x80086601, b); assert b[0] == 0x90, b"),
+    ("a project", ["ioctl"], "import struct; fd = os.open(M + 'dir', 0); fcntl.ioctl(fd, 0x401c5820, struct.pack('<IIIII8x', 0x200, 0, 0, 77, 0))\n"
+     "assert struct.unpack('<IIIII8x', fcntl.ioctl(fd, 0x801c581f, bytes(28)))[3] == 77"),
     ("isatty", ["unserved"], "assert not os.isatty(os.open(M + 'bytes', 0))"),
     ("poll", ["unserved"], "import select; p = select.poll(); p.register(os.open(M + 'bytes', 0), select.POLLIN); assert p.poll(0)"),
-    ("birth time", ["unserved"], "b = ctypes.create_string_buffer(256); sys_('statx', -100, (M + 'bytes').encode(), 0, 0x800, b)"),
+    ("birth time", ["statx"], "b = ctypes.create_string_buffer(256); sys_('statx', -100, (M + 'bytes').encode(), 0, 0xfff, b)\n"
+     "import struct; assert struct.unpack_from('<qI', b, 80) == (-5, 444444444); assert struct.unpack_from('<qI', b, 112) == (1700000001, 222222222)\n"
+     "assert struct.unpack_from('<I', b, 0)[0] & 0xfff == 0xfff; assert struct.unpack_from('<H', b, 28)[0] == 0o100444; assert os.stat(M + 'bytes').st_size == 10"),
     ("forget of many", ["forget"], "[os.stat(M + 'many/%d' % i) for i in range(5)]; open('/proc/sys/vm/drop_caches', 'w').write('2'); time.sleep(0.2)"),
 ]
 OLD_STEPS = [
@@ -155,7 +167,7 @@ def run(mountpoint, want, options, steps, vectors):
             step[:] = [f"INIT {options}", ["init"]]
             spec = dict(spec, options=options)
         counts[step[0], expect["op"]] += 1
-        shape = (step[0], expect["op"], expect.get("fh") is None, expect.get("cookie") == big(0))
+        shape = (step[0], expect["op"], expect.get("fh") is None, expect.get("cookie") == big(0), expect.get("kind"), expect.get("value") is None)
         if expect["op"] not in step[1] or shape in seen:
             return
         seen.update([shape, (step[0], expect["op"])])

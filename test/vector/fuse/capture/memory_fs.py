@@ -20,11 +20,11 @@ OPS = {
     12: "rename", 13: "link", 14: "open", 15: "read", 16: "write", 17: "statfs", 18: "release", 20: "fsync", 21: "setxattr", 22: "getxattr",
     23: "listxattr", 24: "removexattr", 25: "flush", 26: "init", 27: "opendir", 28: "readdir", 29: "releasedir", 30: "fsyncdir", 31: "getlk", 32: "setlk", 33: "setlkw", 35: "create",
     36: "interrupt", 38: "destroy", 42: "batch_forget", 43: "fallocate", 44: "readdirplus", 45: "rename2", 46: "lseek",
-    47: "copy_file_range", 50: "syncfs",
+    47: "copy_file_range", 50: "syncfs", 51: "tmpfile", 52: "statx",
 }
 REFUSED = {39: errno.ENOTTY}
-REFUSED_NAMES = {34: "ACCESS", 37: "BMAP", 39: "IOCTL", 40: "POLL", 48: "SETUPMAPPING", 51: "TMPFILE",
-                 52: "STATX", 53: "COPY_FILE_RANGE_64"}
+REFUSED_NAMES = {34: "ACCESS", 37: "BMAP", 39: "IOCTL", 40: "POLL", 48: "SETUPMAPPING",
+                 53: "COPY_FILE_RANGE_64"}
 
 
 def big(value):
@@ -54,6 +54,17 @@ def extension_gids(ext):
     return gids
 
 
+def decode_ioctl(body):
+    """None: not one of those that read and set the attributes of a file."""
+    fh, _, cmd, _, in_size, out_size = struct.unpack_from("<QIIQII", body)
+    kinds = {0x80086601: ("flags", 4, False), 0x40086602: ("flags", 4, True), 0x801C581F: ("fsxattr", 28, False), 0x401C5820: ("fsxattr", 28, True)}
+    if cmd not in kinds:
+        return None
+    kind, size, sets = kinds[cmd]
+    assert (in_size, out_size) == ((size, 0) if sets else (0, size)), (in_size, out_size)
+    return dict(fh=fh, kind=kind, value=raw(body[32:32 + size]) if sets else None)
+
+
 def decode(packet, setxattr_ext):
     """What the codec under test has to find, with its field names."""
     length, opcode, unique, nodeid, uid, gid, pid, extlen, _ = struct.unpack_from("<IIQQIIIHH", packet)
@@ -63,6 +74,9 @@ def decode(packet, setxattr_ext):
     head = dict(unique=unique, fuseNodeid=nodeid, uid=uid, gid=gid, pid=pid)
     op = OPS.get(opcode)
     if op is None:
+        ioctl = decode_ioctl(body) if opcode == 39 else None
+        if ioctl is not None:
+            return dict(op="ioctl", **head, **ioctl)
         return dict(op="unserved", opcode=opcode, name="FUSE_" + REFUSED_NAMES[opcode], errno=REFUSED.get(opcode, errno.ENOSYS), **head)
     names = lambda at: body[at:].split(b"\0")[:-1]
     f = {}
@@ -80,7 +94,7 @@ def decode(packet, setxattr_ext):
         count = struct.unpack_from("<I", body)[0]
         both = struct.unpack_from(f"<{count * 2}Q", body, 8)
         f = dict(fuseNodeids=list(both[0::2]), nlookups=list(both[1::2]))
-    elif op == "getattr":
+    elif op in ("getattr", "statx"):
         flags, _, fh = struct.unpack_from("<IIQ", body)
         f = dict(fh=fh if flags & 1 else None)
     elif op == "setattr":
@@ -120,6 +134,10 @@ def decode(packet, setxattr_ext):
     elif op == "create":
         flags, mode, umask, open_flags = struct.unpack_from("<IIII", body)
         f = dict(name=raw(names(16)[0]), flags=flags, mode=mode, umask=umask, killSuidgid=bool(open_flags & 1), supplementaryGids=extension_gids(ext))
+    elif op == "tmpfile":
+        flags, mode, umask, _ = struct.unpack_from("<IIII", body)
+        assert names(16) == [b"/"], names(16)
+        f = dict(flags=flags, mode=mode, umask=umask, supplementaryGids=extension_gids(ext))
     elif op in ("read", "readdir", "readdirplus", "write"):
         fh, offset, size, bits, owner, flags = struct.unpack_from("<QQIIQI", body)
         if op == "read":
@@ -175,6 +193,7 @@ class Node:
         self.data, self.children, self.target, self.xattrs = bytearray(), {}, b"", {}
         self.times = [(1_700_000_000, 111_111_111), (1_700_000_001, 222_222_222), (1_700_000_002, 333_333_333)]
         self.shown_size = None
+        self.attributes = {}
         self.open_flags = 2
         for key, value in more.items():
             setattr(self, key, value)
@@ -184,7 +203,7 @@ class Node:
         (at, atn), (mt, mtn), (ct, ctn) = self.times
         return dict(ino=self.ino, mode=self.mode, nlink=self.nlink, uid=self.uid, gid=self.gid, size=size, blocks=(len(self.data) + 511) // 512,
                     blksize=4096, rdevMajor=self.rdev_major, rdevMinor=self.rdev_minor, atimeSec=at, atimeNsec=atn, mtimeSec=mt, mtimeNsec=mtn,
-                    ctimeSec=ct, ctimeNsec=ctn)
+                    ctimeSec=ct, ctimeNsec=ctn, btimeSec=-5, btimeNsec=444_444_444)
 
 
 def pack_attr(a):
@@ -268,6 +287,15 @@ class Server:
         valid = node.shown_size is None
         return dict(kind="attr", attr=node.attr(), attrValid=valid), struct.pack("<QII", VALID if valid else 0, 0, 0) + pack_attr(node.attr()), 0
 
+    def statx(self, node):
+        a = node.attr()
+        valid = node.shown_size is None
+        time = lambda kind: struct.pack("<qII", a[kind + "timeSec"], a[kind + "timeNsec"], 0)
+        body = struct.pack("<QIIQQ", VALID if valid else 0, 0, 0, 0, 0)
+        body += struct.pack("<IIQIIIHHQQQQ", 0xFFF, a["blksize"], 0, a["nlink"], a["uid"], a["gid"], a["mode"], 0, a["ino"], a["size"], a["blocks"], 0)
+        body += time("a") + time("b") + time("c") + time("m") + struct.pack("<IIII", a["rdevMajor"], a["rdevMinor"], 0, 0) + b"\0" * 112
+        return dict(kind="statx", attr=a, attrValid=valid), body, 0
+
     def error(self, number):
         return dict(kind="error", errno=number), b"", number
 
@@ -292,6 +320,8 @@ class Server:
             return None, None, None
         if op == "forget":
             return None, None, None
+        if op == "lookup" and node is None:
+            return self.error(errno.ESTALE)
         if op == "lookup":
             child = node.children.get(name)
             if child is not None:
@@ -299,6 +329,14 @@ class Server:
             if name.startswith(b"remember"):
                 return dict(kind="negative"), struct.pack("<QQQQII", 0, 0, VALID, 0, 0, 0) + b"\0" * 88, 0
             return self.error(errno.ENOENT)
+        if op == "ioctl":
+            if r["value"] is not None:
+                node.attributes[r["kind"]] = bytes.fromhex(r["value"]["$hex"])
+                return dict(kind="ioctl", body=None), b"\0" * 16, 0
+            value = node.attributes.get(r["kind"], b"\0" * (4 if r["kind"] == "flags" else 28))
+            return dict(kind="ioctl", body=raw(value)), b"\0" * 16 + value, 0
+        if op == "statx":
+            return self.statx(node)
         if op == "getattr":
             return self.attr(node)
         if op == "setattr":
@@ -347,10 +385,13 @@ class Server:
             flags = node.open_flags if op == "open" else 0
             fh = FH_BASE + node.nodeid % 4096
             return dict(kind="open", fh=fh, openFlags=flags), struct.pack("<QII", fh, flags, 0), 0
-        if op == "create":
+        if op in ("create", "tmpfile"):
             child = self.add(node.nodeid, name, r["mode"], uid=r["uid"], gid=r["gid"])
+            if op == "tmpfile":
+                del self.nodes[node.nodeid].children[name]
+                child.nlink = 0
             fh = FH_BASE + child.nodeid % 4096
-            spec, body, _ = self.entry(child)
+            spec, body, _ = self.entry(child, entry_valid=None if op == "create" else False)
             return dict(spec, kind="create", fh=fh, openFlags=2), body + struct.pack("<QII", fh, 2, 0), 0
         if op == "read":
             if node.open_flags & 1:

@@ -1,0 +1,56 @@
+/**
+ * IOCTL: the attributes of lsattr(1), chattr(1) and project quotas, as fs/fuse/ioctl.c (fuse_fileattr_get, fuse_fileattr_set) sends them. The kernel has
+ * checked who may change them (fs/file_attr.c, vfs_fileattr_set), and holds the inode's lock meanwhile. It keeps none of them: each open and each change is refused
+ * by the lower itself. What it compared with may be outdated by another node, so that check is made again under the lock.
+ */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import type { IoctlRequest } from "../fuse/request.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
+import { type Mount, fileOf } from "./mount.ts";
+import { pinned } from "./pinned.ts";
+
+const CAP_LINUX_IMMUTABLE = 1n << 9n;
+/** FS_IMMUTABLE_FL and FS_APPEND_FL; FS_XFLAG_IMMUTABLE and FS_XFLAG_APPEND (include/uapi/linux/fs.h). */
+const UNCHANGEABLE = { flags: 0x30, fsxattr: 0x18 } as const;
+
+function maySetUnchangeable(mount: Mount, { pid, uid }: IoctlRequest): boolean {
+  const who = mount.credentials(pid);
+  return who === null ? uid === 0 : (who.capabilities & CAP_LINUX_IMMUTABLE) !== 0n;
+}
+
+export function ioctl(mount: Mount, call: Call, request: IoctlRequest): MaybePromise<void> {
+  const file = fileOf(mount, request.fh);
+  // Before Linux 5.13 the kernel passes such a call on unchecked.
+  if (!mount.fileAttributes) throw errnoError(E.ENOTTY);
+  const { kind, value } = request;
+  // Cached nowhere, so without a lock; and a change asks with the inode's lock held.
+  if (value === null) return andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (found) => void call.ioctl(found));
+  // The request's buffer is used again.
+  const copy = Buffer.from(value);
+  mount.coherence.sizes.locked(file.inode, call);
+  return pinned(mount, call, file.inode, Mode.EX, () =>
+    andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (now) => {
+      const toggles = ((now.readUInt32LE(0) ^ copy.readUInt32LE(0)) & UNCHANGEABLE[kind]) !== 0;
+      if (toggles && !maySetUnchangeable(mount, request)) throw errnoError(E.EPERM);
+      return change(mount, call, file, () => mount.lower.setFileAttributes(file.lowerHandle, kind, copy));
+    }),
+  );
+}
+
+/**
+ * Hazard F27: an immutable file takes no more writes. So what programs of this node were told to be written, and what they stored in mappings, is on the lower
+ * before. On other nodes the revoke has seen to that.
+ */
+async function change(mount: Mount, call: Call, { inode }: OpenFile, make: () => MaybePromise<void>): Promise<void> {
+  const { coherence, lower } = mount;
+  await lower.writtenBehind();
+  if (inode.mappableCount > 0) await coherence.dropKernelCaches([inode], true);
+  await changed(mount, call, [inode], make());
+  // The kernel marks nothing: not the caller's own, either.
+  await coherence.attributesChanged(inode, 0, !call.interrupted);
+  call.ioctl(null);
+}

@@ -1,0 +1,110 @@
+/** What the requests of a mount work with, whatever brings them here: made when the transport is there, and given up when it has ended. */
+import { UnderWay } from "../../dlmd/base/under-way.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { andThen } from "../../dlmd/base/maybe-promise.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { credentialsOf } from "../caller/status.ts";
+import { isRenaming } from "../caller/threads.ts";
+import type { SessionCoherence } from "../coherence/api.ts";
+import { type FileLocking, lockFile } from "../file-lock/api.ts";
+import { HandleTable } from "../inode/handles.ts";
+import { InodeTable } from "../inode/table.ts";
+import type { Lower } from "../lower/lower.ts";
+import { EstaleRetry } from "../op/estale-retry.ts";
+import { FilesAhead } from "../op/files-ahead.ts";
+import type { Mount } from "../op/mount.ts";
+import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
+import { Prefetch } from "../op/prefetch.ts";
+import { WalkAhead } from "../op/walk-ahead.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { SessionSystem } from "./system.ts";
+
+export interface SessionState {
+  readonly mount: Mount;
+  readonly dispatch: Dispatch;
+  readonly coherence: SessionCoherence;
+}
+
+export interface MountParts {
+  readonly lower: Lower;
+  readonly system: SessionSystem;
+  readonly log: Log;
+  readonly coherence: SessionCoherence;
+  readonly fileLocks: FileLocking | null;
+  /** File locks come here; else the kernel keeps them to itself. */
+  readonly clusterLocks: boolean;
+  /** Mount.dontMask. */
+  readonly dontMask: boolean;
+  /** Mount.fileAttributes. */
+  readonly fileAttributes: boolean;
+  /** FLUSHes of that inode come here from now on, or no more. */
+  readonly askFlush: (fuseNodeid: number, asked: boolean) => void;
+}
+
+export function createMount(parts: MountParts): Mount {
+  const { lower, system, log, coherence, fileLocks, clusterLocks, dontMask, fileAttributes, askFlush } = parts;
+  const { operations } = coherence;
+  const asked = new Set<number>();
+  const ahead = new Prefetch(lower, operations);
+  operations.onExpected = (inode): void => {
+    ahead.startUnderLock(inode);
+    void andThen(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
+  };
+  const inodes = new InodeTable({
+    root: lower.root,
+    createCover: (id, kind) => coherence.createCover(id, kind),
+    dropped: (inode, removed) => {
+      if (removed) coherence.removed(inode);
+      if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
+      if (asked.delete(inode.fuseNodeid)) askFlush(inode.fuseNodeid, false);
+      coherence.forgotten(inode);
+    },
+  });
+  const now = (): number => performance.now();
+  const filesAhead = new FilesAhead({ lower, now });
+  return {
+    lower,
+    coherence: operations,
+    inodes,
+    handles: new HandleTable(),
+    staleOnce: new EstaleRetry(),
+    standIns: new PlaceholderInodes(),
+    ahead,
+    walkAhead: new WalkAhead({
+      lower,
+      coherence: operations,
+      inodes,
+      listed: ({ cover }, entries, first) => filesAhead.listed(cover.key, entries, first),
+      now,
+    }),
+    filesAhead,
+    writesBehind: new UnderWay(),
+    log,
+    dontMask,
+    fileAttributes,
+    credentials: (pid) => {
+      const status = pid === 0 ? null : system.readStatus(pid);
+      return status === null ? null : credentialsOf(status);
+    },
+    isRenaming,
+    fileLocks: clusterLocks ? fileLocks : null,
+    askFlush: ({ fuseNodeid }) => {
+      if (asked.has(fuseNodeid)) return;
+      asked.add(fuseNodeid);
+      askFlush(fuseNodeid, true);
+    },
+  };
+}
+
+/** In the reverse order of what uses what. */
+export async function endState({ mount, dispatch, coherence }: SessionState, lower: Lower): Promise<void> {
+  await dispatch.drained();
+  await mount.writesBehind.idle();
+  for (const file of mount.handles.takeAll()) {
+    lower.close(file.lowerHandle);
+    if (file.writeToken) mount.coherence.closeForWrite(file.inode);
+  }
+  await Promise.all([mount.walkAhead.stop(), mount.filesAhead.stop()]);
+  mount.inodes.clear();
+  await coherence.close();
+}
