@@ -1,0 +1,71 @@
+/** Calls in which coverlay is known to differ from Linux. They are not made there, and counted; overlay/README.md has the contract. */
+import type { Call } from "./file-system.ts";
+import { RENAME_SAME } from "./names.ts";
+import type { Rule } from "./rule.ts";
+import type { Kind, State } from "./state.ts";
+import { USERS } from "./state.ts";
+
+export interface Exception {
+  readonly id: string;
+  readonly reason: string;
+  /** Looked at in the state before the call; `reached`: what decides it in the model. */
+  readonly applies: (call: Call, user: number, mount: number, state: State, reached: readonly Rule[]) => boolean;
+  /** What may be answered, without an effect, where calls are made at once and it is not known before whether it applies. */
+  readonly answers?: readonly string[];
+}
+
+const COVERLAY: readonly Exception[] = [
+  {
+    id: "chown of nothing by a stranger",
+    reason:
+      "The kernel sends a FUSE server the same empty SETATTR before a write, to take set-user-ID away. " +
+      "So coverlay takes it away here, too, where Linux refuses (EPERM).",
+    applies: ({ op, args }, user) => op === "chown" && args.uid === -1 && args.gid === -1 && USERS[user]?.uid !== 0,
+  },
+  {
+    id: "getdents of a removed directory",
+    reason: "The kernel has read the names of an open directory from the server before, and does not ask again.",
+    applies({ op, args }, _, mount, state) {
+      if (op !== "getdents") return false;
+      const handle = state.handles.get(`${mount}:${args.slot}`);
+      return handle !== undefined && state.inodes.get(handle.ino)?.nlink === 0;
+    },
+  },
+  {
+    id: "copy_file_range within one file, behind its end",
+    reason: "The kernel shortens the copy by the size that it knows, which is not always the true one, and then looks for an overlap.",
+    applies({ op, args }, _, mount, state) {
+      if (op !== "copy_file_range") return false;
+      const from = state.handles.get(`${mount}:${args.from}`);
+      const to = state.handles.get(`${mount}:${args.to}`);
+      return from !== undefined && from.ino === to?.ino;
+    },
+  },
+  {
+    id: "set-group-ID without group execute",
+    reason: "Exception 7 of the contract: it stays when a stranger writes.",
+    applies({ op, args }, user, mount, state) {
+      if (USERS[user]?.uid === 0) return false;
+      const changes =
+        op === "write" || op === "ftruncate" || op === "fallocate" || op === "copy_file_range" || op === "truncate" || op === "open";
+      if (!changes) return false;
+      const special = [...state.inodes.values()].filter(({ type, mode }) => type === "file" && (mode & 0o2010) === 0o2000);
+      if ("path" in args) return special.length > 0 && (op === "truncate" || (op === "open" && args.flags.includes("TRUNC")));
+      const slot = op === "copy_file_range" ? args.to : "slot" in args ? args.slot : -1;
+      const ino = state.handles.get(`${mount}:${slot}`)?.ino;
+      return special.some((inode) => inode.ino === ino);
+    },
+  },
+  {
+    id: "rename between two names of one file, by a stranger",
+    reason:
+      "Exception 6 of the contract: the kernel is shown another inode in place of the second name, so that it asks the server (overlay/op/README.md). " +
+      "So it looks at permissions first, of which Linux needs none to do nothing.",
+    applies: ({ op }, user, _, __, reached) => op === "rename" && USERS[user]?.uid !== 0 && reached.some(({ id }) => id === RENAME_SAME),
+    answers: ["EACCES", "EPERM"],
+  },
+];
+
+export function exceptionsOf(kind: Kind): readonly Exception[] {
+  return kind.exceptions === "coverlay" ? COVERLAY : [];
+}

@@ -1,0 +1,141 @@
+/** Bursts: a small tree, and a few calls of each program at once. Names are few, so that calls meet. A seed gives them again. */
+import * as fc from "fast-check";
+import type { Target } from "../attributes.ts";
+import type { Call, OperationName } from "../file-system.ts";
+import type { Made } from "./executor.ts";
+
+export interface Burst {
+  /** One after the other, before all others. `mount` is a program here and below. */
+  readonly first: readonly Made[];
+  readonly calls: readonly Made[];
+}
+
+const SLOTS = 2;
+const name = fc.constantFrom("a", "b", "c");
+/** Of one or two parts: what not-atomic.ts says of paths needs no more. */
+const path = fc.oneof(
+  { weight: 3, arbitrary: name },
+  { weight: 3, arbitrary: fc.tuple(fc.constantFrom("d", "e"), name).map((parts) => parts.join("/")) },
+  { weight: 1, arbitrary: fc.constantFrom("d", "e", "d/e", "s", "s/a") },
+);
+const slot = fc.nat(SLOTS - 1);
+const mode = fc.constantFrom(0o755, 0o777, 0o644, 0o666, 0o600, 0o700, 0o4755);
+/** Within one page: of a write of several pages a read may see some (not-atomic.ts "looks"), and a size in between. */
+const position = fc.constantFrom(0, 0, 1, 7, 100);
+const length = fc.constantFrom(1, 5, 100);
+const target: fc.Arbitrary<Target> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ path, follow: fc.constant(true) }) },
+  { weight: 1, arbitrary: fc.record({ path, follow: fc.constant(false) }) },
+  { weight: 1, arbitrary: fc.record({ slot }) },
+);
+const followed: fc.Arbitrary<Target> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ path, follow: fc.constant(true) }) },
+  { weight: 1, arbitrary: fc.record({ slot }) },
+);
+const attribute = fc.constantFrom("user.a", "user.b");
+const id = fc.constantFrom(0, 1001, 1002);
+
+type Draw<N extends OperationName> = fc.Arbitrary<Extract<Call, { op: N }>["args"]>;
+/**
+ * Not drawn: what has a position of its own in a handle (lseek, read and write without an offset), which no other program sees; getdents,
+ * seek_data, fallocate, copy_file_range, which the sequences of one program try; what is refused before any path is looked up.
+ */
+const CALLS: { readonly [N in OperationName]?: readonly [weight: number, draw: Draw<N>] } = {
+  open: [
+    8,
+    fc.record({
+      path,
+      access: fc.constantFrom("RDONLY", "RDWR", "RDWR"),
+      flags: fc.constantFrom(
+        [],
+        ["CREAT"],
+        ["CREAT"],
+        ["CREAT", "EXCL"],
+        ["CREAT", "EXCL"],
+        ["TRUNC"],
+        ["CREAT", "TRUNC"],
+        ["CREAT", "APPEND"],
+      ),
+      mode,
+      slot,
+    }),
+  ],
+  close: [1, fc.record({ slot })],
+  read: [4, fc.record({ slot, offset: position, length })],
+  write: [7, fc.record({ slot, offset: position, letter: fc.constantFrom("x", "y", "z"), length })],
+  truncate: [2, fc.record({ path, length: position })],
+  ftruncate: [2, fc.record({ slot, length: position })],
+  fsync: [1, fc.record({ slot, dataOnly: fc.boolean() })],
+  stat: [10, fc.record({ target })],
+  chmod: [4, fc.record({ target: followed, mode })],
+  chown: [2, fc.record({ target, uid: id, gid: id })],
+  utimens: [
+    1,
+    fc.record({ target, times: fc.option(fc.record({ atimeNs: fc.constant("0"), mtimeNs: fc.constant("1500000000000000000") })) }),
+  ],
+  access: [1, fc.record({ path, mask: fc.nat(7) })],
+  readlink: [1, fc.record({ path: fc.oneof(fc.constant("s"), path) })],
+  readdir: [4, fc.record({ path: fc.constantFrom(".", "d", "e") })],
+  mkdir: [6, fc.record({ path, mode })],
+  mknod: [1, fc.record({ path, type: fc.constant("file" as const), mode })],
+  symlink: [2, fc.record({ target: name, path })],
+  link: [5, fc.record({ from: path, to: path })],
+  unlink: [6, fc.record({ path })],
+  rmdir: [4, fc.record({ path })],
+  rename: [10, fc.record({ from: path, to: path, flags: fc.constantFrom([], [], ["NOREPLACE"], ["EXCHANGE"]) })],
+  setxattr: [
+    3,
+    fc.record({ target: followed, name: attribute, value: fc.constantFrom("v", "w"), flag: fc.constantFrom(null, "CREATE", "REPLACE") }),
+  ],
+  getxattr: [2, fc.record({ target: followed, name: attribute })],
+  listxattr: [1, fc.record({ target: followed })],
+  removexattr: [1, fc.record({ target: followed, name: attribute })],
+};
+
+const call: fc.Arbitrary<Call> = fc.oneof(
+  ...Object.entries(CALLS).map(([op, [weight, args]]) => ({
+    weight,
+    arbitrary: (args as fc.Arbitrary<unknown>).map((drawn) => ({ op, args: drawn }) as Call),
+  })),
+);
+
+/** What is there before: two directories, a file in each place that is drawn, a link; and each program has one of the files open. */
+const beginning = (programs: number): fc.Arbitrary<Made[]> => {
+  const root = (one: Call): Made => ({ user: 0, mount: 0, call: one });
+  const directories = ["d", "e"].map((at) => root({ op: "mkdir", args: { path: at, mode: 0o777 } }));
+  const opened = fc.constantFrom("a", "b", "d/a", "d/b", "e/a");
+  const opens = fc.tuple(
+    ...Array.from({ length: programs }, (_, mount) =>
+      opened.map(
+        (at): Made => ({
+          user: 0,
+          mount,
+          call: { op: "open", args: { path: at, access: "RDWR", flags: ["CREAT"], mode: 0o666, slot: 0 } },
+        }),
+      ),
+    ),
+  );
+  const contents = fc.constantFrom<Call>(
+    { op: "write", args: { slot: 0, offset: 0, letter: "w", length: 5 } },
+    { op: "write", args: { slot: 0, offset: 100, letter: "w", length: 100 } },
+    { op: "mkdir", args: { path: "d/e", mode: 0o777 } },
+    { op: "symlink", args: { target: "d", path: "s" } },
+    { op: "symlink", args: { target: "a", path: "s" } },
+    { op: "link", args: { from: "a", to: "d/c" } },
+    { op: "setxattr", args: { target: { slot: 0 }, name: "user.a", value: "v", flag: null } },
+  );
+  return fc
+    .tuple(opens, fc.array(contents, { maxLength: 5 }))
+    .map(([open, more]) => [...directories, ...open, ...more.map((one) => root(one))]);
+};
+
+export function drawBurst(seed: number, programs: number, ops: number): Burst {
+  const made = (mount: number): fc.Arbitrary<Made> => fc.record({ user: fc.constantFrom(0, 0, 1), mount: fc.constant(mount), call });
+  const calls = fc.tuple(
+    ...Array.from({ length: programs }, (_, at) => fc.array(made(at), { minLength: ops, maxLength: ops, size: "max" })),
+  );
+  const drawn = fc.tuple(beginning(programs), calls).map(([first, each]) => ({ first, calls: each.flat() }));
+  const [burst] = fc.sample(drawn, { seed, numRuns: 1 });
+  if (burst === undefined) throw new Error("no burst was drawn");
+  return burst;
+}
