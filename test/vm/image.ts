@@ -1,5 +1,5 @@
 /**
- * The machines' system: a minimal Debian 12, and its kernel. Two steps, each kept in a cache by what it is made of: the packages, which come from the
+ * The machines' system: a minimal Debian, 12 or 13, and its kernel. Two steps, each kept in a cache by what it is made of: the packages, which come from the
  * mirror of this machine by mmdebstrap, and the disk with what guest/ adds. coverlay itself is not in it.
  */
 import { execFileSync } from "node:child_process";
@@ -21,10 +21,29 @@ import path from "node:path";
 import { mmdebstrap, removeOwn } from "../mmdebstrap.ts";
 import { progress } from "./progress.ts";
 
-const SUITE = "bookworm";
+interface Debian {
+  readonly suite: string;
+  readonly version: number;
+  /** How `uname -r` begins there. */
+  readonly kernel: string;
+}
+
+const DEBIANS: readonly Debian[] = [
+  { suite: "bookworm", version: 12, kernel: "6.1." },
+  { suite: "trixie", version: 13, kernel: "6.12." },
+];
+
+/** Throws for a suite that is not known. */
+export function debianOf(suite: string): Debian {
+  const found = DEBIANS.find((debian) => debian.suite === suite);
+  if (found !== undefined) return found;
+  throw new Error(`COVERLAY_VM_SUITE=${suite}: one of ${DEBIANS.map((debian) => debian.suite).join(", ")} is expected`);
+}
+
+export const debian: Debian = debianOf(process.env["COVERLAY_VM_SUITE"] ?? "bookworm");
 /** What a small server has, and what the package coverlay depends on: it is installed without a network. linux-image-cloud: fewer drivers, same sources. */
 const PACKAGES =
-  "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,initramfs-tools,linux-image-cloud-amd64,iproute2,procps,util-linux,mount,fdisk,e2fsprogs,libstdc++6";
+  "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,initramfs-tools,linux-image-cloud-amd64,iproute2,procps,util-linux,mount,fdisk,e2fsprogs,xfsprogs,libstdc++6";
 /** Of the root's file system. It is sparse: some 450 MiB are used. */
 const ROOT_BYTES = 2 * 2 ** 30;
 const GUEST = path.join(import.meta.dirname, "guest");
@@ -127,9 +146,9 @@ function run(command: string, args: readonly string[]): void {
 }
 
 function debianTar(): string {
-  const words = ["--variant=minbase", '--aptopt=Apt::Install-Recommends "false"', `--include=${PACKAGES}`, SUITE];
+  const words = ["--variant=minbase", '--aptopt=Apt::Install-Recommends "false"', `--include=${PACKAGES}`, debian.suite];
   const folder = kept("debian", words.join(" "), (making) => {
-    progress("a Debian 12 is made: some minutes, once");
+    progress(`a Debian ${debian.version} is made: some minutes, once`);
     mmdebstrap([...words, path.join(making, "debian.tar")], making);
   });
   return path.join(folder, "debian.tar");

@@ -12,7 +12,6 @@ import { type Machine, plugIn } from "./machine.ts";
 import { startNetwork } from "./network.ts";
 import { progress } from "./progress.ts";
 
-const SHARED_BYTES = 512 * 2 ** 20;
 const SECTOR_BYTES = 512;
 
 const GUARD = `cat >/dev/null
@@ -36,31 +35,31 @@ function startGuard(dir: string): ChildProcess {
 }
 
 /** With one partition from 1 MiB on: a master boot record of one entry (type 0x83, first sector, sectors). */
-function makeSharedDisk(file: string): void {
+function makeSharedDisk(file: string, bytes: number): void {
   const record = Buffer.alloc(SECTOR_BYTES);
   const firstSector = 2048;
   record[446 + 4] = 0x83;
   record.writeUInt32LE(firstSector, 446 + 8);
-  record.writeUInt32LE(SHARED_BYTES / SECTOR_BYTES - firstSector, 446 + 12);
+  record.writeUInt32LE(bytes / SECTOR_BYTES - firstSector, 446 + 12);
   record.writeUInt16LE(0xaa55, 510);
   writeFileSync(file, record);
-  truncateSync(file, SHARED_BYTES);
+  truncateSync(file, bytes);
 }
 
-function makeStick(dir: string, packageFile: string): string {
+function makeStick(dir: string, packageFiles: readonly string[]): string {
   const tree = path.join(dir, "stick");
   const image = path.join(dir, "stick.img");
   mkdirSync(tree);
-  copyFileSync(packageFile, path.join(tree, path.basename(packageFile)));
+  for (const file of packageFiles) copyFileSync(file, path.join(tree, path.basename(file)));
   writeFileSync(image, "");
-  truncateSync(image, 256 * 2 ** 20);
+  truncateSync(image, packageFiles.length * 256 * 2 ** 20);
   execFileSync("mkfs.ext4", ["-q", "-F", "-d", tree, image], { stdio: ["ignore", "ignore", "inherit"] });
   rmSync(tree, { recursive: true });
   return image;
 }
 
-/** None is on yet. */
-export async function startMachines(packageFile: string): Promise<Machines> {
+/** None is on yet. All have the files on a stick, and one disk of so many bytes. */
+export async function startMachines(packageFiles: readonly string[], sharedBytes: number): Promise<Machines> {
   const image = vmImage();
   const dir = realpathSync(mkdtempSync(path.join(os.tmpdir(), "coverlay-vm-")));
   const guard = startGuard(dir);
@@ -71,8 +70,8 @@ export async function startMachines(packageFile: string): Promise<Machines> {
   if (process.send !== undefined && !process.connected) end();
   const network = startNetwork();
   const shared = path.join(dir, "shared.img");
-  makeSharedDisk(shared);
-  const stick = makeStick(dir, packageFile);
+  makeSharedDisk(shared, sharedBytes);
+  const stick = makeStick(dir, packageFiles);
   const all: Machine[] = [];
   const fenced: string[] = [];
   const onPower = async (request: string): Promise<string> => {
