@@ -3,12 +3,17 @@
  * every node in order, and returns when it is in force.
  */
 import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { type ShownConfig, askAdmin } from "../../dlmd/client/admin.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
 import { fencingMistakes } from "../../dlmd/fence-agent/check.ts";
 import { MetadataShelf } from "../../dlmd/fence-agent/metadata-shelf.ts";
+import { askDlmd, nodeName } from "../query/dlmd-query.ts";
+import { type ApplyState, followApply, interruptedApply } from "./apply-follow.ts";
+import { interruptedError, unlessAborted } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand } from "./output.ts";
 
@@ -53,7 +58,14 @@ const checkCommand: CommandModule<object, FileArguments & { readonly json: boole
   handler: ({ file, json }) =>
     runCommand(json, async () => {
       const config = decodeClusterConfig(readText(file), file);
-      await checkFencing(config, file);
+      await longWork(
+        json,
+        () => interruptedError(`${file} was not checked to its end`, "Nothing is changed by that: check it again."),
+        ({ say, signal }) => {
+          say(`asking the fence agents of ${file} what they take`);
+          return unlessAborted(checkFencing(config, file), signal);
+        },
+      );
       if (json) printJson(config);
       else print(`${file}: version ${config.version} of cluster ${config.cluster}, ${config.nodes.length} nodes, can be used`);
     }),
@@ -77,18 +89,49 @@ const showCommand: CommandModule<object, NodeOptions> = {
     }),
 };
 
+async function lookAtApply(runDir: string): Promise<ApplyState> {
+  const { version, pending } = (await askAdmin(runDir, { what: "config-show" })) as ShownConfig;
+  const { info, view } = await askDlmd(runDir, null);
+  const members = view.members.map(nodeName(info)).join(", ");
+  return { inForce: version, pending: pending?.version ?? null, view: `members: ${members}; ${view.quorumReason}` };
+}
+
+function apply(runDir: string, { text, source, wanted }: { text: string; source: string; wanted: number }, json: boolean): Promise<number> {
+  let seen: ApplyState | null = null;
+  return longWork(
+    json,
+    () => interruptedApply(wanted, seen),
+    ({ say, signal }) =>
+      followApply(wanted, {
+        apply: async () => {
+          const answer = (await askAdmin(runDir, { what: "config-apply", text, source })) as { readonly version: number };
+          return answer.version;
+        },
+        look: async () => (seen = await lookAtApply(runDir)),
+        // The answer is waited for, not this.
+        sleep: (ms) => sleep(ms, undefined, { ref: false }),
+        say,
+        signal,
+      }),
+  );
+}
+
 const applyCommand: CommandModule<object, FileArguments & NodeOptions> = {
   command: "apply <file>",
   describe: "give a new configuration to every node; returns when it is in force",
   builder: (yargs) =>
     nodeOptions(
       yargs.positional("file", { type: "string", demandOption: true, describe: "the changed cluster.yaml, its version raised by one" }),
-    ).example("$0 config apply new.yaml", "as `coverlay config show` printed it, changed, its version raised by one"),
+    )
+      .example("$0 config apply new.yaml", "as `coverlay config show` printed it, changed, its version raised by one")
+      .epilogue(
+        "It says on standard error for what it waits. Ctrl-C ends the command, and not the change, which may still come into force: coverlay config show. Exit status: 0 it is in force; 1 it is refused, or not decided within 30 s; 8 interrupted.",
+      ),
   handler: ({ file, runDir, json }) =>
     runCommand(json, async () => {
       const text = readText(file);
-      decodeClusterConfig(text, file, 1);
-      const { version } = (await askAdmin(runDir, { what: "config-apply", text, source: file })) as { readonly version: number };
+      const config = decodeClusterConfig(text, file, 1);
+      const version = await apply(runDir, { text, source: file, wanted: config.version }, json);
       if (json) printJson({ version });
       else print(`version ${version} is in force`);
     }),

@@ -12,9 +12,10 @@ import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { askDlmd, nodeName } from "../query/dlmd-query.ts";
 import { followOrder, WAIT_MS } from "./fence-follow.ts";
 import { describeFences, fencesOf, type Fences, historyCells, type HistoryRow } from "./fence-words.ts";
-import { interruptedError, interruptibly } from "./interrupt.ts";
+import { interruptedError } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
-import { EXIT, print, printJson, printProgress, runCommand, table, usageError } from "./output.ts";
+import { EXIT, print, printJson, runCommand, table, usageError } from "./output.ts";
 
 async function askFences(runDir: string): Promise<{ info: ClusterInfo; fences: Fences }> {
   const { info, answer } = await askDlmd(runDir, "status");
@@ -134,13 +135,14 @@ const nodeCommand: CommandModule<object, OrderArguments> = {
       if (!yes) throw usageError(`--yes is needed: ${name} loses its power, or its disks`, `coverlay fence ${name} --yes`);
       const by = `${userInfo().username}, order ${randomBytes(4).toString("hex")}`;
       const { nodeid } = await tell(runDir, "fence-node", node, by);
-      const row = await interruptibly(
+      const row = await longWork(
+        json,
         () =>
           interruptedError(
             `the fence of ${name} goes on`,
             "`coverlay fence show` says what is done, `coverlay fence history` how it ended.",
           ),
-        (signal) =>
+        ({ say, signal }) =>
           followOrder({
             nodeid,
             by,
@@ -149,7 +151,7 @@ const nodeCommand: CommandModule<object, OrderArguments> = {
             look: async () => (await askFences(runDir)).fences,
             sleep,
             nowMs: () => performance.now(),
-            say: json ? () => undefined : printProgress,
+            say,
             signal,
           }),
       );

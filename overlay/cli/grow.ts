@@ -17,10 +17,11 @@ import { sizeWords } from "../status/problem.ts";
 import { READ_SIZE_AGAIN, sameDevice } from "../volume/device.ts";
 import type { GrowthReport } from "../volume/growth.ts";
 import { probeDevice } from "../volume/probe.ts";
-import { interruptedError, interruptibly } from "./interrupt.ts";
+import { interruptedError } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
-import { printJson, print, printProgress, runCommand } from "./output.ts";
+import { printJson, print, runCommand } from "./output.ts";
 
 /** How often it is asked how far it is. */
 export const GROW_LOOK_MS = 200;
@@ -139,7 +140,7 @@ export async function followGrowth(
     signal.throwIfAborted();
     if (report.bytes !== saidBytes && nowMs() - saidMs >= GROW_SAY_MS) {
       [saidMs, saidBytes] = [nowMs(), report.bytes];
-      say(`coverlay: ${sizeWords(report.bytes)} of ${sizeWords(report.toBytes)}`);
+      say(`volume ${volume} has ${sizeWords(report.bytes)} of ${sizeWords(report.toBytes)}`);
     }
     await pause(GROW_LOOK_MS);
     const next = await look();
@@ -194,24 +195,25 @@ export const growCommand: CommandModule<object, GrowArguments> = {
       const found = findMount(runDir, volume) ?? (await nameOwner(runDir, volume));
       const { connection, file } = found;
       let seen: GrowthReport | null = null;
-      await interruptibly(
+      const report = await longWork(
+        json,
         () => interrupted(file.volume, seen),
-        async (signal) => {
+        async ({ say, signal }) => {
           const first = await begin(runDir, found);
           const { fromBytes, toBytes } = first;
-          if (!json) printProgress(`coverlay: growing volume ${file.volume} from ${sizeWords(fromBytes)} to ${sizeWords(toBytes)}`);
-          const report = await followGrowth(first, file.volume, {
+          say(`growing volume ${file.volume} from ${sizeWords(fromBytes)} to ${sizeWords(toBytes)}`);
+          return followGrowth(first, file.volume, {
             look: async () => (seen = (await askOverlay(runDir, connection, { query: "growth" }, growthShape)).growth),
             sleep,
             nowMs: () => performance.now(),
-            say: json ? () => undefined : printProgress,
+            say,
             signal,
           });
-          requireGrown(report, file.volume);
-          if (json) return printJson({ volume: file.volume, device: file.device, ...report });
-          print(`volume ${file.volume} on ${file.device} has ${sizeWords(report.bytes)} now, before ${sizeWords(report.fromBytes)}`);
-          print("A node that still sees the old size of the disk cannot take it over: coverlay doctor on each other node.");
         },
       );
+      requireGrown(report, file.volume);
+      if (json) return printJson({ volume: file.volume, device: file.device, ...report });
+      print(`volume ${file.volume} on ${file.device} has ${sizeWords(report.bytes)} now, before ${sizeWords(report.fromBytes)}`);
+      print("A node that still sees the old size of the disk cannot take it over: coverlay doctor on each other node.");
     }),
 };

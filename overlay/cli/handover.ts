@@ -7,7 +7,8 @@ import { askDlmd } from "../query/dlmd-query.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HAND_OVER_ANSWER_MS, type HandOverAnswer, type HandOverStage, handOverStages } from "../serve/hand-over.ts";
 import { NO_QUORUM_HINT, noQuorumWords } from "../volume/mount-checks.ts";
-import { interruptedError, interruptibly } from "./interrupt.ts";
+import { interruptedError } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -104,11 +105,14 @@ export const handoverCommand: CommandModule<object, HandoverArguments> = {
       const nameOf = (nodeid: number): string => info.nodes.find((one) => one.nodeid === nodeid)?.name ?? `node ${nodeid}`;
       const { connection, file } = findMount(runDir, volume);
       if (!view.quorate) throw noQuorum(file.volume, "not-asked", noQuorumWords(view));
-      if (!json) process.stderr.write(`coverlay: handing volume ${file.volume} over to ${heir === 0 ? "another node" : nameOf(heir)}\n`);
       const goesOn = `the move of volume ${file.volume} goes on if the owner has begun it`;
-      const answer = await interruptibly(
+      const answer = await longWork(
+        json,
         () => interruptedError(goesOn, "coverlay status names the owner, and how far it is."),
-        (signal) => askHandover(runDir, connection, heir, signal),
+        ({ say, signal }) => {
+          say(`handing volume ${file.volume} over to ${heir === 0 ? "another node" : nameOf(heir)}`);
+          return askHandover(runDir, connection, heir, signal);
+        },
       );
       const words = describeHandover(answer, file.volume, nameOf);
       if (json) printJson(answer);

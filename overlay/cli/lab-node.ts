@@ -1,6 +1,7 @@
 /** The commands of `coverlay lab` that do something to nodes: kill, start, stop, cut, uncut, hang, unhang, stall, unstall, partition, heal, net. */
 import type { Argv, CommandModule } from "yargs";
 import { assert } from "../../dlmd/base/assert.ts";
+import type { OperatingError } from "../../dlmd/base/error.ts";
 import { bootNodes, killProgram, signalPrograms, stopNode } from "../lab/boot.ts";
 import { applyNetwork } from "../lab/network.ts";
 import { cutDisk, hangDisk, letDiskGo, powerOff } from "../lab/power.ts";
@@ -17,6 +18,9 @@ import {
   withWorker,
   writeLab,
 } from "../lab/state.ts";
+import type { LabWork } from "../lab/work.ts";
+import { interruptedError } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
 
 interface LabArguments {
@@ -51,6 +55,32 @@ function onNodes(args: NodeArguments, done: string, act: (lab: LabState, nodes: 
   });
 }
 
+/** The same for what takes long: `verb` is that of its command, and what an interrupted one leaves is not all "up", say. */
+function onNodesForLong(
+  args: NodeArguments,
+  { verb, done, left }: { readonly verb: "start" | "stop"; readonly done: string; readonly left: string },
+  act: (lab: LabState, nodes: readonly LabNode[], work: LabWork) => Promise<void>,
+): Promise<void> {
+  return onNodes(args, done, (lab, nodes) => {
+    let step = "";
+    const interrupted = (): OperatingError =>
+      interruptedError(
+        `not all of ${args.node} is ${done}${step === "" ? "" : `; it was at: ${step}`}`,
+        `${left} Run it again, it goes on where it is: coverlay lab ${verb} ${args.node} --dir ${lab.dir}`,
+      );
+    return longWork(args.json, interrupted, async (work) => {
+      const say = (words: string): void => work.say((step = words));
+      try {
+        await act(lab, nodes, { ...work, say });
+      } catch (error) {
+        // Of a program that was ended, or of a wait.
+        work.signal.throwIfAborted();
+        throw error;
+      }
+    });
+  });
+}
+
 interface KillArguments extends NodeArguments {
   readonly what: "node" | "dlmd" | "overlay";
 }
@@ -77,10 +107,11 @@ const startCommand: LabCommand<NodeArguments> = {
   describe: "boot it again: dlmd, then the mount; what runs already is left alone",
   builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab start node2,node3", "both, so that they find a quorum together"),
   handler: (args) =>
-    onNodes(args, "up", (lab, nodes) =>
+    onNodesForLong(args, { verb: "start", done: "up", left: "A dlmd that was started runs on." }, (lab, nodes, work) =>
       bootNodes(
         lab,
         nodes.map(({ node }) => node),
+        work,
       ),
     ),
 };
@@ -90,8 +121,8 @@ const stopCommand: LabCommand<NodeArguments> = {
   describe: "shut it down cleanly: unmount, leave the cluster",
   builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab stop node2", "as `shutdown` would"),
   handler: (args) =>
-    onNodes(args, "stopped", async (lab, nodes) => {
-      for (const node of nodes) await stopNode(lab, node);
+    onNodesForLong(args, { verb: "stop", done: "stopped", left: "What was told to leave goes on." }, async (lab, nodes, work) => {
+      for (const node of nodes) await stopNode(lab, node, work);
     }),
 };
 

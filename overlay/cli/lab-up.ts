@@ -9,8 +9,10 @@ import { selfCommand, showLive, whatToTry } from "../lab/live.ts";
 import { nodeLine } from "../lab/observe.ts";
 import { type LabState, defaultLabDir, labNodes, realLabDir } from "../lab/state.ts";
 import { bringUp, detach } from "../lab/up.ts";
+import { UNFOLLOWED } from "../lab/work.ts";
 import type { Ui } from "../ui/server.ts";
 import { startLabUiSomewhere } from "./lab-ui.ts";
+import { openProgress } from "./long-work.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
 
 interface UpArguments {
@@ -54,12 +56,12 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
 };
 
 /** Ctrl-C, and what else asks a program to end: the first one takes the lab down, later ones change nothing. */
-function interruption(say: (text: string) => void): { readonly signal: AbortSignal; readonly release: () => void } {
+function interruption(note: (words: string) => void): { readonly signal: AbortSignal; readonly release: () => void } {
   const controller = new AbortController();
   let hungUp = false;
   const end = (name: NodeJS.Signals): void => {
     hungUp ||= name === "SIGHUP";
-    if (controller.signal.aborted) say("still taking the lab down; it leaves nothing if you let it\n");
+    if (controller.signal.aborted) note("still taking the lab down; it leaves nothing if you let it");
     else controller.abort();
   };
   // A reader of our output that goes away, and a terminal that is closed, end the lab too: nothing of main.ts may end this process before it is down.
@@ -82,12 +84,10 @@ async function labUp(args: UpArguments): Promise<number> {
   }
   const image = args.image === undefined ? null : path.resolve(args.image);
   const dir = realLabDir(args.dir);
-  // A program reads stderr for one JSON object, if something is wrong.
-  const say = (text: string): void => void (args.json || process.stderr.write(text));
+  const { say, note, end } = openProgress(args.json);
   const { nodes, lower, engine } = args;
-  const { signal, release } = interruption(say);
+  const { signal, release } = interruption(note);
   try {
-    const progress = (step: string): void => say(`${step} ...\n`);
     const lab = await bringUp(
       {
         dir,
@@ -99,38 +99,41 @@ async function labUp(args: UpArguments): Promise<number> {
         sizeBytes: image === null ? sizeBytes : givenImageBytes(image),
         image,
       },
-      progress,
-      signal,
+      { say, note, signal },
     );
+    end();
     announce(lab, args.json);
     if (args.detach && !signal.aborted) {
       await detach(dir);
       return EXIT.OK;
     }
     if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);
-    const ui = args.json || args.detach || !args.ui ? null : await pageOf(lab, say);
+    const ui = args.json || args.detach || !args.ui ? null : await pageOf(lab, note);
     const { isTTY, columns } = process.stdout;
     const write = args.json ? () => undefined : (text: string) => void process.stdout.write(text);
     await showLive(dir, { isTTY: isTTY || args.json, columns: columns ?? 200, write }, signal);
     await ui?.close();
-    say("\ntaking the lab down ...\n");
-    await takeDown(dir);
+    // A terminal has shown the Ctrl-C.
+    if (process.stderr.isTTY && !args.json) process.stderr.write("\n");
+    note("taking the lab down");
+    await takeDown(dir, { ...UNFOLLOWED, say, note });
     return EXIT.OK;
   } finally {
+    end();
     release();
   }
 }
 
 /** Without it the lab is as good. */
-async function pageOf(lab: LabState, say: (text: string) => void): Promise<Ui | null> {
+async function pageOf(lab: LabState, note: (words: string) => void): Promise<Ui | null> {
   try {
     const ui = await startLabUiSomewhere(lab);
-    ui.failed.catch((error: unknown) => say(`the page fails: ${(error as Error).message}\n`));
+    ui.failed.catch((error: unknown) => note(`the page fails: ${(error as Error).message}`));
     print(`A page about it, for a browser on this machine: ${ui.url}\n`);
     return ui;
   } catch (error) {
     if (!(error instanceof OperatingError)) throw error;
-    say(`no page for a browser: ${error.message}\n`);
+    note(`no page for a browser: ${error.message}`);
     return null;
   }
 }

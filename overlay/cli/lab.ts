@@ -6,9 +6,11 @@ import { execInNode } from "../lab/exec.ts";
 import { observe, ownerOf } from "../lab/observe.ts";
 import { checkRoot } from "../lab/prerequisites.ts";
 import { defaultLabDir, existingLab, labNode, realLabDir } from "../lab/state.ts";
+import { interruptedError } from "./interrupt.ts";
 import { nodeCommands } from "./lab-node.ts";
 import { labUiCommand } from "./lab-ui.ts";
 import { labUpCommand } from "./lab-up.ts";
+import { longWork } from "./long-work.ts";
 import { print, printJson, runCommand, table, usageError } from "./output.ts";
 
 interface LabArguments {
@@ -96,7 +98,12 @@ const downCommand: CommandModule<LabArguments, LabArguments> = {
     runCommand(json, async () => {
       checkRoot();
       const real = realLabDir(dir);
-      const there = await takeDown(real);
+      const again = `Run it again, it goes on where it is: coverlay lab down --dir ${real}`;
+      const there = await longWork(
+        json,
+        () => interruptedError(`the lab in ${real} is not down, and a part of it may be gone`, again),
+        (work) => takeDown(real, work),
+      );
       if (json) printJson({ dir: real, down: true, found: there });
       else print(there ? `the lab in ${real} is down` : `there is no lab in ${real}`);
     }),

@@ -9,7 +9,7 @@ import { gatherLocks } from "../query/gather-locks.ts";
 import { inodeLock, lockTitle, volumeName } from "../query/lock-names.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
-import { describeService, describeWhy, NOBODY, type PathOf } from "./why-words.ts";
+import { describeService, describeWhy, heldWords, NOBODY, type PathOf } from "./why-words.ts";
 
 interface LocksArguments extends NodeOptions {
   readonly resource: string | undefined;
@@ -53,11 +53,10 @@ export function describeLocks(
     ...queue("converting", convertQueue, (row) => `${row.granted ?? "-"} to ${row.requested ?? "-"}${wait(row)}`),
     ...queue("waiting   ", waitQueue, (row) => `${row.requested ?? "-"}${wait(row)}`),
   ]);
-  const who = ({ nodeid, clientId, pid, ...row }: FileRangeAnswer): string =>
-    `${name(nodeid)}/${clientId} (pid ${pid}) ${fileRangeWords({ nodeid, clientId, pid, ...row })}`;
+  const who = (row: FileRangeAnswer): string => `${name(row.nodeid)}/${row.clientId} (pid ${row.pid}) ${fileRangeWords(row)}`;
   for (const { lockspace, file, masterNodeid, held, waiting } of locks.files) {
     lines.push(`${lockspace} ${file}  ${title(lockspace, file) || "file locks, "}master ${name(masterNodeid)}`);
-    if (held.length > 0) lines.push(`  held       ${held.map(who).join(", ")}`);
+    if (held.length > 0) lines.push(`  held       ${held.map((row) => `${who(row)}${heldWords(row)}`).join(", ")}`);
     if (waiting.length > 0) lines.push(`  waiting    ${waiting.map((row) => `${who(row)} for ${row.waitingMs} ms`).join(", ")}`);
   }
   if (locks.truncated) lines.push(`(and more: only ${locks.resources.length} resources and ${locks.files.length} files are shown)`);
@@ -95,7 +94,8 @@ export const locksCommand: CommandModule<object, LocksArguments> = {
       .example("$0 locks --node node2", "those that node2 has to do with")
       .example("$0 locks --waiting 5000", "where a program has waited for 5 s; then `coverlay why` says what for")
       .example("$0 locks --files", "fcntl, OFD and flock locks of all nodes; `coverlay why PATH` explains those of one file")
-      .example("$0 locks --json | jq '.resources[].resource'", "for programs"),
+      .example("$0 locks --json | jq '.resources[].resource'", "for programs")
+      .example("$0 locks --files --json | jq '.files[].held[].heldMs'", "for how long each has been held; null: not known"),
   handler: ({ runDir, json, resource = "", node, waiting, files }) =>
     runCommand(json, async () => {
       const waitingMs = waitingMsOf(waiting);

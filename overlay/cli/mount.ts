@@ -11,6 +11,7 @@ import { passes } from "../volume/mount-wait.ts";
 import { remount } from "../volume/remount.ts";
 import { coverlayProgram, overlayLogFile, startOverlay } from "../volume/start-overlay.ts";
 import { askDlmd, defaultRunDir } from "../query/dlmd-query.ts";
+import { unlessAborted } from "./interrupt.ts";
 import { print, printJson, printProgress, runCommand, usageError } from "./output.ts";
 
 export interface MountRequest {
@@ -58,7 +59,7 @@ export async function mountClustered(request: MountRequest): Promise<MountOutcom
   const mount = (signal: AbortSignal): Promise<void> => mountOnce(request, { ...place, signal });
   const done: MountOutcome = { mountpoint: mountPoint, state: request.fake ? "checked" : "mounted" };
   if (waitMs === null) {
-    await mount(new AbortController().signal);
+    await mountInterruptibly(mount, Infinity, "one");
     return done;
   }
   if (request.waiter) {
@@ -109,9 +110,10 @@ interface MountPlace {
 }
 
 async function mountOnce(request: MountRequest, { mountPoint, runDir, localFlocks, signal, started }: MountPlace): Promise<void> {
-  const plan = await checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
+  const checked = checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
+  const plan = await unlessAborted(checked, signal);
   request.tell(`${request.device}: volume ${plan.volume.name} of cluster ${plan.info.clusterName}, uuid ${plan.volume.uuid}`);
-  if (plan.source === null) throw notReached(plan.volume.name);
+  if (plan.source === null && plan.volume.lower === "device") throw notReached(plan.volume.name);
   if (request.fake) return;
   const overlay = { device: request.device, mountPoint, options: request.options, runDir };
   const pid = await startOverlay(overlay, coverlayProgram(), signal, started);
@@ -120,9 +122,9 @@ async function mountOnce(request: MountRequest, { mountPoint, runDir, localFlock
 }
 
 function notReached(volume: string): OperatingError {
-  return new OperatingError(`volume ${volume} is known, but its device or directory is not named`, {
+  return new OperatingError(`volume ${volume} is known, but its device is not named`, {
     code: "device-missing",
-    hint: "Name the device with its path: this version mounts a volume only on nodes that reach it.",
+    hint: "Name the device with its path: a volume with a device is mounted only on nodes that reach it.",
     exitStatus: 32,
   });
 }
@@ -145,6 +147,7 @@ interface MountArguments {
 
 const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
   localflocks   file locks (fcntl, flock) stay in this node: other nodes neither see nor obey them
+  transport=fuse-native  libfuse 2 serves the mount, for root alone; with localflocks (overlay/session/fuse-native/README.md)
   wait          waits, and says for what, where dlmd or other nodes must be started first; else the mount is refused
   timeout=N     waits for N seconds at most, until the mount is there; then it is refused
   retry=N       the same in minutes, as for NFS; of wait, timeout and retry the last one counts

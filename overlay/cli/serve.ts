@@ -24,7 +24,7 @@ import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
 import { isReadOnlyDevice } from "../volume/device.ts";
 import { probeDevice } from "../volume/probe.ts";
 import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
-import { dlmdSocketPath } from "../query/dlmd-query.ts";
+import { askDlmd, dlmdSocketPath } from "../query/dlmd-query.ts";
 
 interface ServeArguments {
   readonly device: string;
@@ -67,6 +67,28 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
   },
   handler: async (args) => serve(args),
 };
+
+interface Lower {
+  readonly bit: StoredBit;
+  readonly directory: boolean;
+  readonly reachesLower: boolean;
+}
+
+/** A volume that is a directory of another node has the name of the volume: a word without a slash, whatever lies in the working directory. */
+async function findLower(source: string, runDir: string): Promise<Lower> {
+  if (source.includes("/")) return { ...readBit(source), reachesLower: true };
+  const { info } = await askDlmd(runDir, null);
+  const volume = info.volumes.find(({ name, uuid }) => name === source || uuid === source);
+  if (volume?.lower !== "directory") {
+    throw new OperatingError(`${source} is not a directory volume of cluster ${info.clusterName}`, {
+      code: "unknown-volume",
+      hint: "Name the device with its path (/dev/...).",
+      exitStatus: EXIT.MOUNT,
+    });
+  }
+  const bit = { cluster: info.clusterName, volume: volume.name, uuid: volume.uuid, ownerBlock: null, mmp: false };
+  return { bit, directory: true, reachesLower: false };
+}
 
 function readBit(source: string): { bit: StoredBit; directory: boolean } {
   const directory = statSync(source).isDirectory();
@@ -126,7 +148,7 @@ async function serve(args: ServeArguments): Promise<void> {
   try {
     prepareProcess(log);
     trimRegularly();
-    const { bit, directory } = readBit(args.device);
+    const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);
     const mount = new MountProcess({
       native: nativeAddon(),
@@ -135,7 +157,7 @@ async function serve(args: ServeArguments): Promise<void> {
       runDir: args.runDir,
       bit,
       lower: { kind: directory ? "directory" : "device", path: args.device },
-      reachesLower: true,
+      reachesLower,
       mountpoint: args.mountpoint,
       mountFlags: mountOptions.flags,
       // -o ro is this node's own affair; the lower is read-only for all nodes, and so only where the device is.
@@ -143,6 +165,7 @@ async function serve(args: ServeArguments): Promise<void> {
       metadataCalls: args.metadataCalls,
       bastLimitMs: args.bastLimitMs,
       localFlocks: mountOptions.localFlocks,
+      transport: mountOptions.transport,
       changed: () => {
         if (statusServer !== null) statusServer.update();
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);

@@ -10,8 +10,8 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
 import { readClusterConfig } from "../../dlmd/driver/cluster-files.ts";
 import { askDlmd, defaultRunDir } from "../query/dlmd-query.ts";
-import { LOOK_LIMIT_MS, examine } from "../setup/doctor.ts";
-import { type Finding, describeFindings, exitStatusOf, worstFirst } from "../setup/finding.ts";
+import { type DoctorReport, LOOK_LIMIT_MS, examine } from "../setup/doctor.ts";
+import { describeFindings, exitStatusOf, worstFirst } from "../setup/finding.ts";
 import { lookAtDisk } from "../setup/look-disk.ts";
 import { ownAddresses } from "../setup/look-machine.ts";
 import {
@@ -26,6 +26,8 @@ import {
   notes,
 } from "../setup/plan.ts";
 import { writeNewCluster } from "../setup/write-config.ts";
+import { hearSignals, interruptedError, unlessAborted } from "./interrupt.ts";
+import { type LongWork, longWork } from "./long-work.ts";
 import { onceEach } from "./node-options.ts";
 import { requireRoot } from "./mount.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -68,12 +70,17 @@ function parseNodes(words: readonly string[]): SetupAnswers["nodes"] {
 }
 
 /** A volume that is marked for this cluster already keeps its names. */
-async function volumeOf(device: string, name: string, cluster: string, mountPoint: string): Promise<SetupAnswers["volume"]> {
-  const mark = markOf(device, await lookAtDisk(device, [], LOOK_LIMIT_MS), cluster);
+async function volumeOf(
+  { device, name, mountPoint }: { readonly device: string; readonly name: string; readonly mountPoint: string },
+  cluster: string,
+  { say, signal }: LongWork,
+): Promise<SetupAnswers["volume"]> {
+  say(`looking at ${device}`);
+  const mark = markOf(device, await unlessAborted(lookAtDisk(device, [], LOOK_LIMIT_MS), signal), cluster);
   return { name, uuid: randomUUID(), ...mark, device, mountPoint };
 }
 
-async function answersOf(args: SetupArguments, ask: Ask | null): Promise<SetupAnswers> {
+async function answersOf(args: SetupArguments, ask: Ask | null, work: LongWork): Promise<SetupAnswers> {
   const missing = (option: string, example: string): OperatingError =>
     usageError(
       `--${option} is needed, because ${args.yes ? "--yes asks nothing" : "there is no terminal to ask at"}`,
@@ -100,17 +107,18 @@ async function answersOf(args: SetupArguments, ask: Ask | null): Promise<SetupAn
     multicast,
     multicastPort: args.multicastPort,
     peerPort: args.peerPort,
-    volume: volume === null ? null : await volumeOf(device, volume, cluster, path.resolve(mountPoint)),
+    volume: volume === null ? null : await volumeOf({ device, name: volume, mountPoint: path.resolve(mountPoint) }, cluster, work),
   };
 }
 
 /** Runs `use` with a person at the terminal, or with null. */
-async function withTerminal<T>(mayAsk: boolean, use: (ask: Ask | null) => Promise<T>): Promise<T> {
+async function withTerminal<T>(mayAsk: boolean, { say, signal }: LongWork, use: (ask: Ask | null) => Promise<T>): Promise<T> {
   if (!mayAsk || !process.stdin.isTTY) return use(null);
   const terminal = openTerminal(process.stdin, process.stderr);
   try {
     return await use(async (question, normal) => {
-      const answer = await terminal.ask(question, normal);
+      say("");
+      const answer = await unlessAborted(terminal.ask(question, normal), signal);
       if (answer === null) throw declined();
       return answer;
     });
@@ -153,16 +161,20 @@ function placeOf(configFile: string, config: ClusterConfig): SetupPlace {
   return { configFile, keyFile, self: self.name, hasUnit: UNITS.some((unit) => existsSync(unit)) };
 }
 
-async function look(configFile: string, device: string | null): Promise<readonly Finding[]> {
+async function look(configFile: string, device: string | null, { say, signal }: LongWork): Promise<DoctorReport> {
+  say("looking at this machine, its disks and the other nodes");
   const devices = device === null ? [] : [device];
   const paths = { configFile, root: "/", fstab: "/etc/fstab", runDir: defaultRunDir() };
-  return worstFirst((await examine({ ...paths, node: null, devices, limitMs: LOOK_LIMIT_MS, isBefore: true })).findings);
+  // No dlmd runs that could be asked to check another machine.
+  const more = { node: null, limitMs: LOOK_LIMIT_MS, isBefore: true, isHere: false, say: () => undefined };
+  const { findings, self } = await unlessAborted(examine({ ...paths, ...more, devices }), signal);
+  return { findings: worstFirst(findings), self };
 }
 
 /** What was found and what is to do; the exit status. */
 function show(
   json: boolean,
-  findings: readonly Finding[],
+  { findings, self }: DoctorReport,
   steps: readonly Step[],
   files: readonly string[],
   words: readonly string[],
@@ -171,7 +183,7 @@ function show(
   if (json) printJson({ status, files, findings, steps, notes: words });
   else {
     for (const file of files) print(`written: ${file}`);
-    print(describeFindings(findings));
+    print(describeFindings(findings, self));
     if (status === 2) print("\nMend what has failed first; coverlay doctor --before looks again. Then:");
     print(describeSteps(steps));
     print(["", ...words].join("\n"));
@@ -179,31 +191,65 @@ function show(
   return status;
 }
 
+/** What is on the disk by then. Exported for tests. */
+export function interruptedSetup(files: readonly string[]): OperatingError {
+  if (files.length === 0) return interruptedError("nothing was written", "Run it again.");
+  return interruptedError(
+    `${files.join(" and ")}: written, and not looked at`,
+    "coverlay doctor --before looks whether all is well, coverlay setup join says what to run on this node.",
+  );
+}
+
 async function setup(args: SetupArguments): Promise<number> {
   requireRoot("set up a cluster");
-  await requireNoDlmd();
   const configFile = path.resolve(args.config);
-  const { answers, text, config } = await withTerminal(!args.yes, async (ask) => {
-    const told = await answersOf(args, ask);
-    const yaml = clusterYaml(told, "cluster.key");
-    const decoded = decodeClusterConfig(yaml, "the new configuration");
-    if (!args.yes) {
-      if (ask === null) throw usageError("--yes is needed, because there is no terminal to ask at", "It writes the files without asking.");
-      process.stderr.write(`\n${yaml}\n`);
-      if ((await ask(`Write this to ${configFile}, with a key beside it? (yes/no)`, "no")) !== "yes") throw declined();
-    }
-    return { answers: told, text: yaml, config: decoded };
+  let files: readonly string[] = [];
+  const { answers, place, found } = await longWork(
+    args.json,
+    () => interruptedSetup(files),
+    async (work) => {
+      work.say("asking whether a dlmd runs here");
+      await unlessAborted(requireNoDlmd(), work.signal);
+      const told = await agreeOn(args, configFile, work);
+      const at = placeOf(configFile, told.config);
+      await hearSignals();
+      work.signal.throwIfAborted();
+      files = writeNewCluster({ configFile, text: told.text, keyFile: at.keyFile }, args.force);
+      return { answers: told.answers, place: at, found: await look(configFile, told.answers.volume?.device ?? null, work) };
+    },
+  );
+  return show(args.json, found, allSteps(answers, place), files, notes(answers));
+}
+
+interface Agreed {
+  readonly answers: SetupAnswers;
+  readonly text: string;
+  readonly config: ClusterConfig;
+}
+
+/** Nothing is written before a person has said yes, or --yes was given. */
+function agreeOn(args: SetupArguments, configFile: string, work: LongWork): Promise<Agreed> {
+  return withTerminal(!args.yes, work, async (ask) => {
+    const answers = await answersOf(args, ask, work);
+    const text = clusterYaml(answers, "cluster.key");
+    const config = decodeClusterConfig(text, "the new configuration");
+    if (args.yes) return { answers, text, config };
+    if (ask === null) throw usageError("--yes is needed, because there is no terminal to ask at", "It writes the files without asking.");
+    work.say("");
+    process.stderr.write(`\n${text}\n`);
+    if ((await ask(`Write this to ${configFile}, with a key beside it? (yes/no)`, "no")) !== "yes") throw declined();
+    return { answers, text, config };
   });
-  const place = placeOf(configFile, config);
-  const files = writeNewCluster({ configFile, text, keyFile: place.keyFile }, args.force);
-  const findings = await look(configFile, answers.volume?.device ?? null);
-  return show(args.json, findings, allSteps(answers, place), files, notes(answers));
 }
 
 async function join({ config: file, mountPoint, json }: CommonArguments): Promise<number> {
   requireRoot("look at devices and keys");
   const configFile = path.resolve(file);
-  const findings = await look(configFile, null);
+  const report = await longWork(
+    json,
+    () => interruptedError("not all was looked at", "Nothing is changed by that: run it again."),
+    (work) => look(configFile, null, work),
+  );
   const { config } = readClusterConfig(configFile);
   const place = placeOf(configFile, config);
   const [volume] = config.volumes;
@@ -211,7 +257,7 @@ async function join({ config: file, mountPoint, json }: CommonArguments): Promis
     volume?.path === undefined
       ? null
       : { name: volume.name, uuid: volume.uuid, device: volume.path, mountPoint: path.resolve(mountPoint ?? DEFAULT_MOUNT_POINT) };
-  return show(json, findings, nodeSteps(place.self, found, place), [], []);
+  return show(json, report, nodeSteps(place.self, found, place), [], []);
 }
 
 function common<T>(yargs: Argv<T>): Argv<T & CommonArguments> {
@@ -236,7 +282,8 @@ const joinCommand: CommandModule<object, CommonArguments> = {
 const details = `It writes cluster.yaml and, if there is none, the key: on this node alone. Then it looks as \`coverlay doctor --before\` does, and prints what
 to run on each node. It copies nothing, changes no disk, and starts nothing. A cluster.yaml that is there is kept, unless --force is given; a key is
 always kept.
-Exit status: 0 all is well; 1 a warning, or it could not be done; 2 a check has failed: the files are there, and the findings say what to mend.`;
+Ctrl-C ends it at any time, and it says whether the files are written.
+Exit status: 0 all is well; 1 a warning, or it could not be done; 2 a check has failed: the files are there, and the findings say what to mend; 8 interrupted.`;
 
 export const setupCommand: CommandModule<object, SetupArguments> = {
   command: "setup",

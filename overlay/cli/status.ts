@@ -3,7 +3,7 @@ import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { DlmdAnswer } from "../query/dlmd-query.ts";
-import { lookAtNode, type NodeLook } from "../query/node-facts.ts";
+import { lookAtNode, NODE_LIMIT_MS, type NodeLook } from "../query/node-facts.ts";
 import { listOverlays, type MountGroupStatus, type OverlayStatus } from "../query/overlay-query.ts";
 import { quorumAction } from "../status/judge-cluster.ts";
 import type { Level } from "../status/problem.ts";
@@ -20,6 +20,8 @@ import { watchNode } from "./watch.ts";
 const WATCH_SECONDS = 2;
 const WATCH_SECONDS_MIN = 0.2;
 const WATCH_SECONDS_MAX = 3600;
+/** Of --limit: who waits longer wants to know why, and a timer of Node.js that is much longer fires at once. */
+const LIMIT_SECONDS_MAX = 3600;
 
 type Name = (nodeid: number) => string;
 
@@ -143,6 +145,7 @@ function describeWaiters(waiters: readonly Waiter[]): string[] {
 interface StatusArguments extends NodeOptions {
   readonly check: boolean;
   readonly watch: string | undefined;
+  readonly limit: number;
 }
 
 /** One turn: what goes to stdout, and the exit status. `error`: why dlmd could not be asked, for stderr. */
@@ -168,10 +171,12 @@ function describeNode({ seen, overlays, waiters }: NodeLook, report: Report): st
   return [...describeReport(report), "", ...details].join("\n");
 }
 
-type How = Pick<StatusArguments, "check" | "json">;
+interface How extends Pick<StatusArguments, "check" | "json"> {
+  readonly limitMs: number;
+}
 
-export async function takeTurn(runDir: string, { check, json }: How): Promise<Turn> {
-  const look = await lookAtNode(runDir);
+export async function takeTurn(runDir: string, { check, json, limitMs }: How): Promise<Turn> {
+  const look = await lookAtNode(runDir, limitMs);
   const report = reportOf(look.facts);
   const text = json ? jsonText(jsonOf(look, report)) : check ? describeLevel(report) : describeNode(look, report);
   if (check) return { text, status: checkStatuses[report.level], error: null };
@@ -187,6 +192,12 @@ export function watchSecondsOf(watch: string | undefined): number | null {
     `--watch ${watch}: seconds from ${WATCH_SECONDS_MIN} to ${WATCH_SECONDS_MAX} expected`,
     "Say --watch, or for example --watch 5.",
   );
+}
+
+/** Milliseconds of --limit. Throws OperatingError "usage". */
+function limitMsOf(limit: number): number {
+  if (limit > 0 && limit <= LIMIT_SECONDS_MAX) return limit * 1000;
+  throw usageError(`--limit ${limit}: seconds above 0, up to ${LIMIT_SECONDS_MAX}, expected`, "`coverlay status --limit 20`");
 }
 
 /** Once. What the mounts say is shown without dlmd, too; the error is as that of any command. */
@@ -228,6 +239,12 @@ export const statusCommand: CommandModule<object, StatusArguments> = {
     nodeOptions(yargs)
       .option("check", { type: "boolean", default: false, describe: "one line, and an exit status for monitoring: 0, 1, 2 or 3" })
       .option("watch", { type: "string", describe: `again each so many seconds, ${WATCH_SECONDS} if none are said, until a signal` })
+      .option("limit", {
+        type: "number",
+        default: NODE_LIMIT_MS / 1000,
+        requiresArg: true,
+        describe: "seconds that dlmd and each mount have to answer; more on a machine that is very slow",
+      })
       .example("$0 status", "this node, and the cluster as it sees it")
       .example("$0 status --watch", "the same, again every 2 s")
       .example("$0 status --check", "as a plugin of monitoring")
@@ -235,10 +252,10 @@ export const statusCommand: CommandModule<object, StatusArguments> = {
       .example("$0 status --json | jq '.problems[] | {code, action}'", "what is wrong, and what to do")
       .example("$0 status --json | jq '.overlays[] | {mountpoint, role}'", "each mount of this node")
       .epilogue(details),
-  handler: ({ runDir, json, check, watch }) =>
+  handler: ({ runDir, json, check, watch, limit }) =>
     runCommand(json, async () => {
       const seconds = watchSecondsOf(watch);
-      const how = { check, json };
+      const how = { check, json, limitMs: limitMsOf(limit) };
       if (seconds !== null) {
         const as = json ? "lines" : process.stdout.isTTY ? "screen" : "blocks";
         return watchNode({ turn: () => takeAnyTurn(runDir, how), seconds, as });

@@ -12,6 +12,8 @@ export function openTerminal(input: NodeJS.ReadableStream, output: NodeJS.Writab
   const lines = reader[Symbol.asyncIterator]();
   let hasEnded = false;
   reader.once("close", () => (hasEnded = true));
+  // While it reads, the terminal gives Ctrl-C as a character: it is the signal that it is elsewhere.
+  reader.on("SIGINT", () => process.kill(process.pid, "SIGINT"));
   return {
     async ask(question, normal) {
       const words = `${question}${normal === "" ? "" : ` [${normal}]`}: `;

@@ -11,6 +11,8 @@ import { endWaiter } from "../volume/mount-waiter.ts";
 import { RELEASE_LIMIT_MS, unmount, type UnmountOptions, waitForRelease } from "../volume/remount.ts";
 import { coverlayProgram } from "../volume/start-overlay.ts";
 import { isServedOf, machinePort, unmountAll, waiterWords } from "../volume/unmount-all.ts";
+import { interruptedError, unlessAborted } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
 
@@ -27,9 +29,9 @@ interface UmountArguments {
 const details = `It waits until the volume is released, for ${RELEASE_LIMIT_MS / 1000} s. If other mount namespaces (containers, services) hold it up, it names their processes.
 A process that waits in the background to mount there (mount -o bg) is ended first, also where nothing is mounted: umount(8) does not ask for that.
 Ctrl-C ends the command; what has begun goes on.
-Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be.`;
+Exit status: 0 unmounted and released; 1 wrong command line, or not root; 8 interrupted, and the release goes on; 32 it could not be.`;
 
-type How = Pick<UnmountOptions, "lazy" | "force" | "tell">;
+type How = Pick<UnmountOptions, "lazy" | "force" | "tell" | "following">;
 
 /** Gives a note for the user, or null. */
 async function unmountOne(directory: string, how: How): Promise<string | null> {
@@ -96,7 +98,10 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
     runCommand(json, async () => {
       requireRoot("unmount");
       const tell = json ? (): void => {} : (line: string): void => void process.stderr.write(`coverlay: ${line}\n`);
-      const how = { lazy, force, tell };
+      const goesOn = (): OperatingError =>
+        interruptedError("it is unmounted, and this node goes on releasing the volume", "coverlay status says so until it is released.");
+      const following = (wait: Promise<void>): Promise<void> => longWork(json, goesOn, ({ signal }) => unlessAborted(wait, signal));
+      const how = { lazy, force, tell, following };
       if (directory === undefined) {
         if (!all) throw usageError("a mount point is needed, or --all", "coverlay umount DIRECTORY");
         await unmountEach(path.resolve(runDir), how);

@@ -5,7 +5,7 @@ import path from "node:path";
 import type { Argv, CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { type Bit, bitProblem, requireOwnerBlock } from "../volume/bit.ts";
-import { disableDevice, disableDirectory, enableDevice, enableDirectory, probeDirectory } from "../volume/bit-writer.ts";
+import { type BitWork, disableDevice, disableDirectory, enableDevice, enableDirectory, probeDirectory } from "../volume/bit-writer.ts";
 import { describeHolders, readDirect, requireBlockDevice, tryExclusive } from "../volume/device.ts";
 import { parseOwnerBlock } from "../volume/direct-block.ts";
 import { MMP_BYTES, decodeMmp } from "../volume/mmp.ts";
@@ -14,6 +14,8 @@ import { OWNER_BLOCK_BYTES } from "../volume/owner-block.ts";
 import { type BitState, type Probe, dirtyReason, probeDevice } from "../volume/probe.ts";
 import { askDlmd } from "../query/dlmd-query.ts";
 import { growCommand } from "./grow.ts";
+import { hearSignals, interruptedError } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
@@ -45,17 +47,48 @@ function defaultName(target: string): string {
   );
 }
 
-/** Sets the bit and gives what was set; the seam that `lab up` uses too. */
-export async function enableVolume(target: string, bit: Bit): Promise<void> {
+/** Nobody looks on, and no signal ends it. */
+const UNFOLLOWED: BitWork = { say: () => undefined, begin: () => Promise.resolve() };
+
+/** Sets the bit. */
+export async function enableVolume(target: string, bit: Bit, work: BitWork = UNFOLLOWED): Promise<void> {
   const problem = bitProblem(bit);
   if (problem !== null) throw usageError(problem, "The cluster's name and the volume's uuid are those of cluster.yaml.");
-  if (isDirectory(target)) enableDirectory(target, bit);
-  else await enableDevice(target, bit);
+  if (!isDirectory(target)) return enableDevice(target, bit, work);
+  await work.begin();
+  enableDirectory(target, bit);
 }
 
 /** True: there was a bit. */
-export async function disableVolume(target: string): Promise<boolean> {
-  return isDirectory(target) ? disableDirectory(target) : disableDevice(target);
+export async function disableVolume(target: string, work: BitWork = UNFOLLOWED): Promise<boolean> {
+  if (!isDirectory(target)) return disableDevice(target, work);
+  await work.begin();
+  return disableDirectory(target);
+}
+
+/**
+ * A signal ends it as long as nothing was written. Later ones are heard, and the change is brought to its end: what it leaves is the old state or
+ * the new one.
+ */
+async function changingBit<T>(target: string, json: boolean, change: (work: BitWork) => Promise<T>): Promise<T> {
+  const unchanged = (): OperatingError => interruptedError(`nothing was changed on ${target}`, "Run it again, or leave it as it is.");
+  return longWork(json, unchanged, async ({ say, note, signal }) => {
+    let hasBegun = false;
+    const begin = async (): Promise<void> => {
+      await hearSignals();
+      signal.throwIfAborted();
+      hasBegun = true;
+      signal.addEventListener("abort", () => note(`interrupted too late: the change of ${target} has begun, and is brought to its end`));
+    };
+    try {
+      return await change({ say, begin });
+    } catch (error) {
+      await hearSignals();
+      // A tool that reads gets Ctrl-C, too, and fails of it.
+      if (!hasBegun) signal.throwIfAborted();
+      throw error;
+    }
+  });
 }
 
 export interface VolumeReport {
@@ -199,7 +232,7 @@ const enableCommand: CommandModule<object, EnableArguments> = {
       requireRoot(CHANGE_BIT);
       const bit: Bit = { cluster, volume: name ?? defaultName(target), uuid: uuid ?? randomUUID() };
       const lower = isDirectory(target) ? "directory" : "device";
-      await enableVolume(target, bit);
+      await changingBit(target, json, (work) => enableVolume(target, bit, work));
       if (json) return printJson({ target, ...bit });
       print(`${target}: the clustered bit is set. In every node's cluster.yaml, under volumes:`);
       print(`  - name: ${bit.volume}\n    uuid: ${bit.uuid}\n    lower: ${lower}`);
@@ -214,7 +247,7 @@ const disableCommand: CommandModule<object, TargetArguments> = {
   handler: ({ target, json }) =>
     runCommand(json, async () => {
       requireRoot(CHANGE_BIT);
-      const was = await disableVolume(target);
+      const was = await changingBit(target, json, (work) => disableVolume(target, work));
       if (json) return printJson({ target, clustered: false, was });
       print(was ? `${target}: the clustered bit is cleared; it is a plain file system again.` : `${target}: there was no clustered bit.`);
     }),

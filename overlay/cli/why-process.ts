@@ -54,8 +54,9 @@ export async function explainProcess(runDir: string, pid: number): Promise<Proce
     [...held, ...asked].some((row) => row.nodeid === info.nodeid && row.pid === pid),
   );
   const wanted = new Map(own.map(({ lockspace, file }) => [`${lockspace} ${file}`, { lockspace, resource: file }]));
-  for (const { lockspace, key, fileLock } of waiting) {
-    const names = key === null ? [] : fileLock === null ? lockNamesOf(key) : [`f${key}`];
+  for (const { lockspace, key, lockKey, fileLock } of waiting) {
+    const of = lockKey ?? key;
+    const names = of === null ? [] : fileLock === null ? lockNamesOf(of) : [`f${of}`];
     for (const resource of names) wanted.set(`${lockspace} ${resource}`, { lockspace, resource });
   }
   const questions = [...wanted.values()].map((one) => ({ ...one, nodeid: 0, waitingMs: null }));

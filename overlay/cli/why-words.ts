@@ -1,11 +1,20 @@
 /** Who has a lock, who waits for it, since when, and what for, in words: what `coverlay why` and `coverlay locks --files` say. */
 import { type Mode, modeNames, modesCompatible } from "../../dlmd/wire/mode.ts";
-import type { FileAnswer, FileRangeAnswer, LockAnswer, ResourceAnswer } from "../../dlmd/wire/inspect-answer.ts";
+import type {
+  FileAnswer,
+  FileHeldAnswer,
+  FileRangeAnswer,
+  FileWaitAnswer,
+  LockAnswer,
+  ResourceAnswer,
+} from "../../dlmd/wire/inspect-answer.ts";
 import { type ClusterLocks, fileRangeWords } from "../query/cluster-locks.ts";
+import { keepersOf } from "../query/file-keepers.ts";
 import { electionWords, type LockWords } from "../query/election-words.ts";
 import type { LockChain } from "../query/lock-chain.ts";
 import { fileStateWords, inodeLock, lockTitle } from "../query/lock-names.ts";
 import { partyWords, waitWords } from "../status/judge-mounts.ts";
+import { shortTime } from "../status/problem.ts";
 
 /** A program that has not answered a blocking AST for so long hangs (hazard H13). */
 const HANGS_MS = 60_000;
@@ -16,6 +25,10 @@ const TOLD = 50;
 export type PathOf = (lockspace: string, lock: string) => string | null;
 
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+/** " since 3.2 s": for how long a file lock has been held. */
+export function heldWords({ heldMs }: FileHeldAnswer): string {
+  return heldMs === null ? ", since when is not known" : ` since ${shortTime(heldMs)}`;
+}
 const modeOf = (name: string): Mode => modeNames.indexOf(name as (typeof modeNames)[number]) as Mode;
 const clashes = (a: string, b: string): boolean => !modesCompatible(modeOf(a), modeOf(b));
 
@@ -78,21 +91,26 @@ class Words {
   }
 
   /** Of a file: who has what, who waits for what and for whom. */
-  file({ lockspace, file, masterNodeid, held, waiting }: FileAnswer): string[] {
+  file(file: FileAnswer): string[] {
+    const { lockspace, masterNodeid, held, waiting } = file;
     return [
-      `${lockspace} ${file}  ${this.title(lockspace, file) || "file locks"}, master ${this.#name(masterNodeid)}`,
-      ...held.map((row) => `  ${this.#whose(row)} has ${fileRangeWords(row)}`),
-      ...waiting.map((row) => {
-        const { blocker } = row;
-        const its = (one: FileRangeAnswer): boolean =>
-          blocker !== null &&
-          [one.nodeid, one.clientId, one.kind, one.owner].join() === [blocker.nodeid, blocker.clientId, blocker.kind, blocker.owner].join();
-        const found = held.find(its) ?? waiting.find(its);
-        const by = found === undefined ? "somebody" : this.#whose(found);
-        const why = blocker?.behind === true ? `its turn comes after that of ${by}` : `${by} has what excludes it`;
-        return `  ${this.#whose(row)} waits for ${fileRangeWords(row)} since ${seconds(row.waitingMs)}, because ${why}`;
-      }),
+      `${lockspace} ${file.file}  ${this.title(lockspace, file.file) || "file locks"}, master ${this.#name(masterNodeid)}`,
+      ...held.map((row) => `  ${this.#whose(row)} has ${fileRangeWords(row)}${heldWords(row)}`),
+      ...waiting.map(
+        (row) =>
+          `  ${this.#whose(row)} waits for ${fileRangeWords(row)} since ${seconds(row.waitingMs)}, because ${this.#keptBy(row, file)}`,
+      ),
     ];
+  }
+
+  /** Why a file lock is not granted. `ahead` may be all: then nobody has anything in its way yet. */
+  #keptBy(row: FileWaitAnswer, file: FileAnswer): string {
+    const { ahead, holders } = keepersOf(row, file);
+    const more = holders.length > 1 ? ` (and ${holders.length - 1} more)` : "";
+    const has = holders[0] === undefined ? null : `${this.#whose(holders[0])}${more} has what excludes it`;
+    if (ahead === null) return has ?? "somebody has what excludes it";
+    const first = `the request of ${this.#whose(ahead)} for ${fileRangeWords(ahead)} is ahead of it in line`;
+    return has === null ? first : `${first}, and ${has}`;
   }
 
   #because(row: LockAnswer, resource: ResourceAnswer & { readonly fromMaster: boolean }): string {
@@ -113,7 +131,8 @@ class Words {
       : [...convertQueue, ...waitQueue.slice(0, waitQueue.indexOf(row))];
     const [first] = before;
     if (first === undefined) return "and nobody is in its way: it is granted as soon as lock service in this lockspace runs";
-    return `because its turn comes after ${this.who(first)}, which waits for ${first.requested}${before.length > 1 ? ` (${before.length} are before it)` : ""}`;
+    const more = before.length > 1 ? ` (${before.length} are ahead of it)` : "";
+    return `because the request of ${this.who(first)} for ${first.requested} is ahead of it in line${more}`;
   }
 }
 

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { ViewInfo } from "../../dlmd/client/api.ts";
 import { askDlmd, waitForView } from "../query/dlmd-query.ts";
+import { unlessAborted } from "../cli/interrupt.ts";
 import { EXIT } from "../cli/output.ts";
 import { queryOverlayStatus, readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
@@ -20,6 +21,7 @@ import { SERVES_WAIT_MS, waitForMount } from "./mount-wait.ts";
 import { giveDiskBack, killProcesses, nodeProcesses, powerOn } from "./power.ts";
 import { isAlive, KILL_TIMEOUT_MS, markedEnvironment, processRef, signalProcess, waitGone } from "./processes.ts";
 import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, labNodes, updateNode } from "./state.ts";
+import { type LabWork, UNFOLLOWED } from "./work.ts";
 
 /** Starting a Node.js program on a busy machine. */
 const DLMD_READY_TIMEOUT_MS = 30_000;
@@ -117,7 +119,9 @@ export async function mountNode(lab: LabState, node: LabNode, signal?: AbortSign
   // A file and no pipe: the process that goes on serving keeps what it was given.
   const log = openSync(logFile, "a", 0o600);
   const from = statSync(logFile).size;
-  const args = [process.execPath, programs.coverlay, "mount", node.device, node.mount, "-o", `runDir=${node.runDir}`];
+  // A directory is one node's: the others go through it.
+  const source = lab.lower === "directory" && node.nodeid !== 1 ? "lab" : node.device;
+  const args = [process.execPath, programs.coverlay, "mount", source, node.mount, "-o", `runDir=${node.runDir}`];
   const options = { cwd: "/", detached: true, stdio: ["ignore", log, log] as ["ignore", number, number], env: nodeEnvironment(lab, node) };
   const child = spawn("nsenter", netnsArguments(node.netns, args), options);
   closeSync(log);
@@ -148,7 +152,8 @@ function mountEnded(child: ChildProcess, signal: AbortSignal | undefined): Promi
       child.unref();
       resolve(problem);
     };
-    const interrupted = (): void => kill("interrupted");
+    // It takes back what it has begun, and ends.
+    const interrupted = (): void => void child.kill("SIGTERM");
     const timer = setTimeout(() => kill(`it took longer than ${MOUNT_TIMEOUT_MS / 1000} s`), MOUNT_TIMEOUT_MS);
     signal?.addEventListener("abort", interrupted, { once: true });
     child.on("error", (error) => end(error.message));
@@ -169,8 +174,9 @@ async function mountAnswers(node: LabNode, signal?: AbortSignal): Promise<void> 
 }
 
 /** One that does not end is said: the node may be switched off while it boots. A node that is on is left as it is. */
-async function fenceEnded(lab: LabState, { nodeid, node, power }: LabNode): Promise<void> {
+async function fenceEnded(lab: LabState, { nodeid, node, power }: LabNode, { say, note, signal }: LabWork): Promise<void> {
   if (power === "on") return;
+  say(`${node}: waits until no other node fences it`);
   const others = labNodes(existingLab(lab.dir)).filter((one) => one.nodeid !== nodeid && one.dlmd !== null && isAlive(one.dlmd));
   // A dlmd that does not answer fences nobody now.
   const ask = ({ runDir }: LabNode): Promise<unknown> =>
@@ -179,12 +185,20 @@ async function fenceEnded(lab: LabState, { nodeid, node, power }: LabNode): Prom
       () => null,
     );
   const statuses = (): Promise<unknown[]> => Promise.all(others.map(ask));
-  if (await waitForFence(nodeid, { statuses, sleep, nowMs: () => performance.now() })) return;
-  process.stderr.write(`${node} is still being fenced: it is started all the same, and may be switched off again\n`);
+  if (await waitForFence(nodeid, { statuses, sleep: sleepUntil(signal), nowMs: () => performance.now() })) return;
+  note(`${node} is still being fenced: it is started all the same, and may be switched off again`);
+}
+
+/** A sleep that ends with the reason of the signal. */
+function sleepUntil(signal: AbortSignal): (ms: number) => Promise<unknown> {
+  return async (ms) => {
+    await sleep(ms, undefined, { signal }).catch(() => undefined);
+    signal.throwIfAborted();
+  };
 }
 
 /** Throws OperatingError "mount-waits" where its mount is there and does not come to serve. */
-async function servedAlready(lab: LabState, node: LabNode): Promise<boolean> {
+async function servedAlready(lab: LabState, node: LabNode, { say, signal }: LabWork): Promise<boolean> {
   const { nodeid, runDir, mount } = node;
   const isThere = (): boolean => overlayProcess(lab, node) !== null && mountsUnder(mount).length > 0;
   // dlmd or the overlay may end, or begin anew, while it is asked.
@@ -197,7 +211,8 @@ async function servedAlready(lab: LabState, node: LabNode): Promise<boolean> {
     const status = await queryOverlayStatus(runDir, ANSWER_TIMEOUT_MS, mount).catch(() => null);
     return status?.["lease"] === "holds";
   };
-  const found = await waitForMount({ isThere, serves, sleep, nowMs: () => performance.now() });
+  if (isThere()) say(`${node.node}: waits until its mount, which is there, serves`);
+  const found = await waitForMount({ isThere, serves, sleep: sleepUntil(signal), nowMs: () => performance.now() });
   if (found !== "waits") return found === "serves";
   throw new OperatingError(`${node.node}: ${mount} is mounted, but does not serve within ${SERVES_WAIT_MS / 1000} s`, {
     code: "mount-waits",
@@ -207,33 +222,48 @@ async function servedAlready(lab: LabState, node: LabNode): Promise<boolean> {
 
 const serving = (view: ViewInfo, nodeid: number): boolean => view.quorate && view.running && view.members.includes(nodeid);
 
-/** Boots nodes: whatever of each does not run is started: cable, disk, dlmd, then the mount. */
-export async function bootNodes(lab: LabState, names: readonly string[]): Promise<void> {
+/** Boots nodes: whatever of each does not run is started: cable, disk, dlmd, then the mount. Throws the reason of its signal. */
+export async function bootNodes(lab: LabState, names: readonly string[], work: LabWork = UNFOLLOWED): Promise<void> {
+  const { say, signal } = work;
   for (const name of names) {
-    await fenceEnded(lab, labNode(lab, name));
+    signal.throwIfAborted();
+    await fenceEnded(lab, labNode(lab, name), work);
+    say(`${name}: gets its power, its network and its disk`);
     await powerOn(lab, labNode(lab, name));
     const node = labNode(existingLab(lab.dir), name);
     startCorosync(lab, node);
-    if (node.dlmd === null || !isAlive(node.dlmd)) await startDlmd(lab, node);
+    if (node.dlmd !== null && isAlive(node.dlmd)) continue;
+    signal.throwIfAborted();
+    say(`${name}: dlmd starts`);
+    await startDlmd(lab, node, signal);
   }
   for (const name of names) {
+    signal.throwIfAborted();
     const node = labNode(existingLab(lab.dir), name);
-    if (await servedAlready(lab, node)) continue;
+    if (await servedAlready(lab, node, work)) continue;
     await forceUnmountUnder(node.nodeDir);
     removeMountRecords(node.nodeDir);
     removeGoneOverlays(node.runDir);
-    await waitForView(node.runDir, (view) => serving(view, node.nodeid), VIEW_TIMEOUT_MS);
-    await mountNode(lab, node);
+    say(`${name}: waits for a view of the cluster that has a quorum`);
+    await waitForView(node.runDir, (view) => serving(view, node.nodeid), VIEW_TIMEOUT_MS, signal);
+    say(`${name}: mounts`);
+    await mountNode(lab, node, signal);
   }
 }
 
 /* Ending -------------------------------------------------------------------------------------------------------- */
 
-/** Shuts a node down in order: unmount, wait for its overlay to leave, end dlmd, end corosync, end what else runs there. */
-export async function stopNode(lab: LabState, node: LabNode): Promise<void> {
+/**
+ * Shuts a node down in order: unmount, wait for its overlay to leave, end dlmd, end corosync, end what else runs there. Throws the reason of its
+ * signal: what was told to leave goes on.
+ */
+export async function stopNode(lab: LabState, node: LabNode, { say, note, signal }: LabWork = UNFOLLOWED): Promise<void> {
   const overlay = overlayProcess(lab, node);
   if (mountsUnder(node.mount).length > 0) {
-    const problem = await cleanUnmount(node.mount, UNMOUNT_TIMEOUT_MS);
+    signal.throwIfAborted();
+    say(`${node.node}: unmounts`);
+    const problem = await cleanUnmount(node.mount, UNMOUNT_TIMEOUT_MS, signal);
+    signal.throwIfAborted();
     if (problem !== null) {
       throw new OperatingError(`${node.node} cannot unmount ${node.mount}: ${problem}`, {
         code: "unmount-failed",
@@ -241,17 +271,24 @@ export async function stopNode(lab: LabState, node: LabNode): Promise<void> {
       });
     }
   }
-  await mustLeave(overlay, `the overlay of ${node.node}`, null);
-  await mustLeave(node.dlmd, `dlmd of ${node.node}`, "SIGTERM");
+  const leave = async (ref: ProcessRef | null, program: string, told: NodeJS.Signals | null): Promise<void> => {
+    signal.throwIfAborted();
+    if (ref === null) return;
+    say(`${node.node}: ${program} leaves`);
+    await unlessAborted(mustLeave(ref, `${program} of ${node.node}`, told), signal);
+  };
+  await leave(overlay, "the overlay", null);
+  await leave(node.dlmd, "dlmd", "SIGTERM");
   // A ring that is not told waits until the token is lost, and orders nothing meanwhile.
-  await mustLeave(corosyncAmong(node, nodeProcesses(lab, node)), `corosync of ${node.node}`, "SIGTERM");
+  await leave(corosyncAmong(node, nodeProcesses(lab, node)), "corosync", "SIGTERM");
+  signal.throwIfAborted();
+  say(`${node.node}: ends what is left, and gives its disk back`);
   await killProcesses(lab, node);
-  await giveDiskBack(lab, node);
+  await giveDiskBack(lab, node, note);
   await updateNode(lab.dir, node.nodeid, { power: "stopped", dlmd: null });
 }
 
-async function mustLeave(ref: ProcessRef | null, what: string, signal: NodeJS.Signals | null): Promise<void> {
-  if (ref === null) return;
+async function mustLeave(ref: ProcessRef, what: string, signal: NodeJS.Signals | null): Promise<void> {
   if (signal !== null) signalProcess(ref, signal);
   const left = await waitGone([ref], LEAVE_TIMEOUT_MS);
   if (left.length === 0) return;

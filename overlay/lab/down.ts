@@ -6,6 +6,7 @@
 import { existsSync, readdirSync, rmSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { unlessAborted } from "../cli/interrupt.ts";
 import { overlayProcess } from "./boot.ts";
 import { readOverlayFile } from "../query/overlay-query.ts";
 import { removeQbFiles } from "./corosync.ts";
@@ -16,6 +17,7 @@ import { removeNetworks } from "./network.ts";
 import { killAll, letDiskGo } from "./power.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
 import { type LabNode, type LabState, type ProcessRef, imageOf, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
+import { type LabWork, UNFOLLOWED } from "./work.ts";
 
 /** A foreground `up` takes its lab down itself when asked; so long it is given. */
 const UP_LEAVES_TIMEOUT_MS = 60_000;
@@ -26,12 +28,18 @@ const CLEAN_UNMOUNT_TIMEOUT_MS = 5000;
 /** Dlmds that all leave at once wait for one another; nothing depends on how these go. */
 const DLMD_LEAVES_TIMEOUT_MS = 1000;
 
-/** Takes the lab in `dir` down. False: there is none. Throws OperatingError when something will not go; then lab.json stays. */
-export async function takeDown(dir: string): Promise<boolean> {
+/**
+ * Takes the lab in `dir` down. False: there is none. Throws OperatingError when something will not go, and the reason of its signal; then lab.json
+ * stays.
+ */
+export async function takeDown(dir: string, work: LabWork = UNFOLLOWED): Promise<boolean> {
   const found = readLab(dir);
   if (found === null) return false;
-  if (found.up !== null) await endProcess(found.up);
-  await dismantle(dir);
+  if (found.up !== null && found.up.pid !== process.pid) {
+    work.say("waits for the `lab up` that made it, which takes it down");
+    await unlessAborted(endProcess(found.up), work.signal);
+  }
+  await dismantle(dir, work);
   return true;
 }
 
@@ -44,13 +52,23 @@ async function endProcess(ref: ProcessRef): Promise<void> {
 }
 
 /** Takes down whatever there is of the lab, one process at a time. */
-export function dismantle(dir: string): Promise<void> {
-  return withLabLock(dir, () => dismantleAlone(dir), "teardown");
+export function dismantle(dir: string, work: LabWork = UNFOLLOWED): Promise<void> {
+  const waits = (): void => work.say("waits for another command that takes it down");
+  return unlessAborted(
+    withLabLock(dir, () => dismantleAlone(dir, work), "teardown", waits),
+    work.signal,
+  );
 }
 
-async function dismantleAlone(dir: string): Promise<void> {
+async function dismantleAlone(dir: string, { say, signal }: LabWork): Promise<void> {
+  // Each step can be the last one: the next `lab down` looks for what is there.
+  const step = (words: string): void => {
+    signal.throwIfAborted();
+    say(words);
+  };
   const found = readLab(dir);
   if (found === null) return; // Somebody else was faster.
+  step("ends commands that work on it");
   const lab = await updateLab(dir, (now) => ({ ...now, phase: "down", step: "down" }));
   // No new command begins in this phase, and those that are at it must not make anything behind our back.
   for (const worker of lab.workers) if (worker.pid !== process.pid) signalProcess(worker, "SIGKILL");
@@ -60,7 +78,8 @@ async function dismantleAlone(dir: string): Promise<void> {
   );
   const nodes = labNodes(lab);
   for (const node of nodes) letDiskGo(lab, node);
-  if (found.phase === "up") await leaveInOrder(lab, nodes);
+  if (found.phase === "up") await leaveInOrder(lab, nodes, step);
+  step("takes its mounts away, and ends what runs on its nodes");
   // A mount that is aborted lets its users go; what died may have let go of another mount.
   await forceUnmountAll(nodes);
   await killAll({ netns: netnsInodes(lab, nodes), marks: [`${lab.id}:`] }, `the lab in ${lab.dir}`);
@@ -69,6 +88,7 @@ async function dismantleAlone(dir: string): Promise<void> {
     removeMountRecords(node.nodeDir);
     removeQbFiles(node);
   }
+  step("takes its disks and its network away");
   if (lab.lower === "directory") await forceUnmountUnder(labFiles(lab.dir).lowerDirectory);
   else await detachLoops(imageOf(lab));
   removeDeviceNodes(lab.madeDevices);
@@ -87,7 +107,7 @@ function netnsInodes(lab: LabState, nodes: readonly LabNode[]): Set<number> {
 }
 
 /** The way a cluster is shut down: the owner last, then the dlmds. What does not follow in time is left to force. */
-async function leaveInOrder(lab: LabState, nodes: readonly LabNode[]): Promise<void> {
+async function leaveInOrder(lab: LabState, nodes: readonly LabNode[], step: (words: string) => void): Promise<void> {
   const isOwner = (node: LabNode): boolean => {
     try {
       return readOverlayFile(node.runDir, node.mount)?.role === "owner";
@@ -101,8 +121,11 @@ async function leaveInOrder(lab: LabState, nodes: readonly LabNode[]): Promise<v
     if ((await cleanUnmount(node.mount, CLEAN_UNMOUNT_TIMEOUT_MS)) !== null || overlay === null) return;
     await waitGone([overlay], CLEAN_UNMOUNT_TIMEOUT_MS);
   };
+  step("unmounts where the volume is not owned");
   await Promise.all(nodes.filter((node) => !isOwner(node)).map(leave));
+  step("unmounts on its owner");
   await Promise.all(nodes.filter(isOwner).map(leave));
+  step("its dlmds leave");
   const daemons = nodes.map(({ dlmd }) => dlmd).filter((dlmd) => dlmd !== null && isAlive(dlmd));
   for (const dlmd of daemons) if (dlmd !== null) signalProcess(dlmd, "SIGTERM");
   await waitGone(

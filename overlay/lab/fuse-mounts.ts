@@ -85,8 +85,8 @@ export function removeMountRecords(dir: string): void {
 }
 
 /** Unmounts `mountpoint` as a user would. Gives null when it went, otherwise why not. */
-export async function cleanUnmount(mountpoint: string, timeoutMs: number): Promise<string | null> {
-  const result = await run("umount", [mountpoint], { timeoutMs });
+export async function cleanUnmount(mountpoint: string, timeoutMs: number, signal?: AbortSignal): Promise<string | null> {
+  const result = await run("umount", [mountpoint], { timeoutMs, signal });
   return result.status === 0 ? null : describeRun("umount", [mountpoint], result);
 }
 

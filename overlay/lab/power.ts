@@ -173,13 +173,16 @@ async function endProcesses(lab: LabState, node: LabNode): Promise<void> {
   await updateNode(lab.dir, node.nodeid, { dlmd: null });
 }
 
-export async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
+function warn(words: string): void {
+  process.stderr.write(`coverlay: ${words}\n`);
+}
+
+export async function giveDiskBack(lab: LabState, node: LabNode, note: (words: string) => void = warn): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
   // Else who has the loop device next would have a disk that hangs.
   letDiskGo(lab, node);
   await detachLoops(imageOf(lab), [node.device]);
-  if (trimImage(lab))
-    process.stderr.write(`coverlay: ${node.node}: a write that the kernel held back when its disk was cut was answered, and is lost\n`);
+  if (trimImage(lab)) note(`${node.node}: a write that the kernel held back when its disk was cut was answered, and is lost`);
   await updateNode(lab.dir, node.nodeid, { device: null, cut: false });
 }
 

@@ -215,9 +215,14 @@ export function labLockName(dir: string, what: LockedPart = "state"): string {
 
 /**
  * One process at a time changes lab.json, switches a node, or takes the lab down (`what`). The lock is an abstract socket named after the directory: the kernel frees it
- * when its holder dies, however that happens. `dir` is as realLabDir gives it.
+ * when its holder dies, however that happens. `dir` is as realLabDir gives it; `waits`: another process has it.
  */
-export async function withLabLock<T>(dir: string, use: () => Promise<T>, what: LockedPart = "state"): Promise<T> {
+export async function withLabLock<T>(
+  dir: string,
+  use: () => Promise<T>,
+  what: LockedPart = "state",
+  waits: () => void = () => undefined,
+): Promise<T> {
   const name = labLockName(dir, what);
   const deadline = Date.now() + LOCK_TIMEOUT_MS;
   for (;;) {
@@ -229,6 +234,7 @@ export async function withLabLock<T>(dir: string, use: () => Promise<T>, what: L
         await release();
       }
     }
+    waits();
     if (!(await holderGone(name, deadline - Date.now()))) {
       throw new OperatingError(`another command has been working on the lab in ${dir} for ${LOCK_TIMEOUT_MS / 1000} s`, {
         code: "lab-busy",

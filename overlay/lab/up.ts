@@ -7,6 +7,7 @@ import { existsSync, lstatSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../cli/output.ts";
 import { waitForView } from "../query/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
 import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, programs, startDlmd } from "./boot.ts";
@@ -40,6 +41,7 @@ import {
   withLabLock,
   writeLab,
 } from "./state.ts";
+import { type LabWork, UNFOLLOWED } from "./work.ts";
 
 export interface UpOptions {
   /** As realLabDir gives it. */
@@ -55,9 +57,6 @@ export interface UpOptions {
   /** Absolute; null: the lab makes an image of `sizeBytes`. */
   readonly image: string | null;
 }
-
-/** Says what is being made, for people. */
-export type Progress = (step: string) => void;
 
 function checkOptions({ nodes, lower, sizeBytes, dir, twoNode, fencing, engine }: UpOptions): void {
   if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_LAB_NODES) {
@@ -174,7 +173,7 @@ function newLab(options: UpOptions, madeDir: boolean): LabState {
 }
 
 /** Brings a lab up; when it returns every mount answers. Throws after taking down what was made. */
-export async function bringUp(options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabState> {
+export async function bringUp(options: UpOptions, work: LabWork): Promise<LabState> {
   checkOptions(options);
   checkPrerequisites(options.lower, options.engine);
   checkPrograms();
@@ -184,21 +183,27 @@ export async function bringUp(options: UpOptions, progress: Progress, signal: Ab
     return writeLab(newLab(options, made));
   });
   try {
-    return await makeAll(lab, options, progress, signal);
+    return await makeAll(lab, options, work);
   } catch (error) {
-    progress("taking down what was made");
-    await takeBack(dir, error);
-    throw signal.aborted ? interrupted(error) : error;
+    work.note("taking down what was made");
+    // To its end: nothing is left of it.
+    await takeBack(dir, { ...work, signal: UNFOLLOWED.signal }, error);
+    throw work.signal.aborted ? interrupted(error) : error;
   }
 }
 
 function interrupted(cause: unknown): OperatingError {
-  return new OperatingError("interrupted", { code: "interrupted", hint: "What was made of the lab is taken down again.", cause });
+  return new OperatingError("interrupted: there is no lab", {
+    code: "interrupted",
+    hint: "What was made of it is taken down again, and nothing is left.",
+    cause,
+    exitStatus: EXIT.INTERRUPTED,
+  });
 }
 
-async function takeBack(dir: string, cause: unknown): Promise<void> {
+async function takeBack(dir: string, work: LabWork, cause: unknown): Promise<void> {
   try {
-    await dismantle(dir);
+    await dismantle(dir, work);
   } catch (error) {
     const first = cause instanceof Error ? cause.message : String(cause);
     throw new OperatingError(`${first}\n  and then the lab could not be taken down: ${(error as Error).message}`, {
@@ -212,11 +217,11 @@ async function takeBack(dir: string, cause: unknown): Promise<void> {
 /** Records what is begun. */
 type Step = (name: string) => Promise<LabState>;
 
-async function makeAll(lab: LabState, options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabState> {
+async function makeAll(lab: LabState, options: UpOptions, { say, signal }: LabWork): Promise<LabState> {
   const { dir } = lab;
   const step: Step = (name) => {
     signal.throwIfAborted();
-    progress(name);
+    say(`making the lab: ${name}`);
     return updateLab(dir, (now) => ({ ...now, step: name }));
   };
   await step("files");

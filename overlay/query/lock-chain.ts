@@ -4,12 +4,12 @@ import type { Party, Wait } from "../status/facts.ts";
 /** Of a chain that is longer the rest is not shown. */
 export const CHAIN_LINKS_MAX = 16;
 
-/** Each waits for a holder of the one before. */
+/** Each waits for a holder of the one before, or behind its request. */
 export interface LockChain {
   readonly links: readonly Wait[];
   /** `runs`: the last holder waits for no lock. `circle`: it waits for one of the chain. `longer`: it goes on. */
   readonly end: "runs" | "circle" | "longer";
-  /** The last holder; null: it is not known. */
+  /** The last holder, or the last one that is ahead in line; null: it is not known. */
   readonly last: Party | null;
 }
 
@@ -29,8 +29,8 @@ export function lockChain(waits: readonly Wait[], start: Pick<Party, "node" | "p
   for (;;) {
     links.push(link);
     const holders: readonly Party[] = link.holders;
-    // Of several holders the one that waits itself is why it takes so long.
-    const holder: Party | null = holders.find((party) => waitOf(party) !== undefined) ?? holders[0] ?? null;
+    // Of several holders the one that waits itself is why it takes so long; else the request that is ahead, which waits by itself.
+    const holder: Party | null = holders.find((party) => waitOf(party) !== undefined) ?? link.ahead ?? holders[0] ?? null;
     const following: Wait | undefined = holder === null ? undefined : waitOf(holder);
     if (following === undefined) return { links, end: "runs", last: holder };
     if (links.includes(following)) return { links, end: "circle", last: holder };

@@ -7,6 +7,7 @@ import { volumeLockspace } from "../volume/owner.ts";
 import { type ClusterLocks, fileRangeWords } from "./cluster-locks.ts";
 import { nodeName } from "./dlmd-query.ts";
 import { electionWords } from "./election-words.ts";
+import { keepersOf } from "./file-keepers.ts";
 import { inodeLock, lockTitle } from "./lock-names.ts";
 
 /** Of those that have what excludes it, so many are named. */
@@ -47,7 +48,9 @@ export function withPaths(
   return waits.map((wait) => {
     const lock = inodeLock(wait.lockspace, wait.resource);
     if (lock === null) return wait;
-    const parties = [wait.waiter, ...wait.holders].filter(({ node, pid }) => node === self && pid > 0).map(({ pid }) => pid);
+    const parties = [wait.waiter, ...wait.holders, ...(wait.ahead === null ? [] : [wait.ahead])]
+      .filter(({ node, pid }) => node === self && pid > 0)
+      .map(({ pid }) => pid);
     for (const pid of new Set([...parties, ...pidsOf(wait, lock.key)])) {
       const path = pathOf(pid, lock.ino, wait.lockspace);
       if (path !== null) return { ...wait, path };
@@ -89,19 +92,20 @@ class Waits {
       if (row.waitingMs === null || row.requested === null) return [];
       const inTheWay = [...grantQueue, ...convertQueue].filter((other) => other !== row && excludes(other.granted, row.requested));
       const holders = inTheWay.slice(0, HOLDERS_NAMED_MAX).map((other) => this.#client(other));
+      const [first] = convertQueue.includes(row)
+        ? convertQueue.slice(0, convertQueue.indexOf(row))
+        : [...convertQueue, ...waitQueue.slice(0, waitQueue.indexOf(row))];
+      const ahead = holders.length > 0 || first === undefined ? null : this.#client(first);
       const volume = this.#volume(lockspace);
-      return [{ kind, volume, lockspace, resource, what, waiter: this.#client(row), holders, waitingMs: row.waitingMs }] satisfies Wait[];
+      const { waitingMs } = row;
+      return [{ kind, volume, lockspace, resource, what, waiter: this.#client(row), holders, ahead, waitingMs }] satisfies Wait[];
     });
   }
 
-  ofFile({ lockspace, file, held, waiting }: ClusterLocks["files"][number]): Wait[] {
+  ofFile(of: ClusterLocks["files"][number]): Wait[] {
+    const { lockspace, file, waiting } = of;
     return waiting.map((row): Wait => {
-      const { blocker } = row;
-      const holder = [...held, ...waiting].find(
-        ({ nodeid, clientId, kind, owner }) =>
-          blocker !== null &&
-          [nodeid, clientId, kind, owner].join() === [blocker.nodeid, blocker.clientId, blocker.kind, blocker.owner].join(),
-      );
+      const { ahead, holders } = keepersOf(row, of);
       return {
         kind: "file",
         volume: this.#volume(lockspace),
@@ -109,7 +113,8 @@ class Waits {
         resource: file,
         what: `${fileRangeWords(row)} (${lockTitle(lockspace, file) ?? `file ${file}`})`,
         waiter: this.#process(row),
-        holders: holder === undefined ? [] : [this.#process(holder)],
+        holders: holders.slice(0, HOLDERS_NAMED_MAX).map((holder) => this.#process(holder)),
+        ahead: ahead === null ? null : this.#process(ahead),
         waitingMs: row.waitingMs,
       };
     });

@@ -3,10 +3,11 @@ import { readFileSync } from "node:fs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
-import type { Call, ClusterFacts, MountFacts, NodeFacts, Wait } from "../status/facts.ts";
+import type { Call, ClusterFacts, MountFacts, NodeFacts, Wait, WaitingCall } from "../status/facts.ts";
 import { type ClusterLocks, decodeClusterLocks } from "./cluster-locks.ts";
 import { askNode, nodeName, type NodeSeen } from "./dlmd-query.ts";
 import { lockWaits, volumeOwners, withPaths } from "./lock-waits.ts";
+import { parseKey } from "./lock-names.ts";
 import { mountsOf, openPath } from "./open-paths.ts";
 import { listOverlays, type OverlayStatus, queryOverlays } from "./overlay-query.ts";
 import { type Waiter, waitersOf } from "../volume/mount-waiter.ts";
@@ -15,8 +16,10 @@ import { type OverlayRequests, queryOverlayRequests } from "./overlay-requests.t
 
 /** dlmd and each mount, at the same time. dlmd gives other nodes 2 s of it. */
 export const NODE_LIMIT_MS = 4000;
-/** Locks that are waited for so long are shown: others are asked for and given all the time. */
+/** Locks and calls that are waited for so long are shown: others are asked for and given all the time. */
 const WAITING_MS = 1000;
+/** Of one mount. */
+const CALLS_SHOWN_MAX = 20;
 
 export interface NodeLook {
   readonly facts: NodeFacts;
@@ -44,6 +47,7 @@ export async function lookAtNode(runDir: string, limitMs: number = NODE_LIMIT_MS
     error: error === null ? null : { error: error.message, code: error.code, hint: error.hint },
     mounts: overlays.map((one) => mountFacts(one, requests)),
     waiters,
+    calls: waitingCalls(runDir, seen, requests),
     waits: waits === null || seen === null ? [] : namedWaits(runDir, waits, seen, requests),
     waitsTruncated: waits?.truncated ?? false,
     unasked: waits === null || seen === null ? [] : unaskedOf(waits, seen),
@@ -61,6 +65,22 @@ function namedWaits(runDir: string, locks: ClusterLocks, { info }: NodeSeen, cal
   return withPaths(lockWaits(locks, info, WAITING_MS), nodeName(info)(info.nodeid), callers, (pid, ino, lockspace) =>
     openPath(pid, ino, mountsOf(runDir, info, lockspace)),
   );
+}
+
+/** Of file locks, too: programs may wait for those as long as they like, and whoever asks wants to know for whom. */
+function waitingCalls(runDir: string, seen: NodeSeen | null, mounts: readonly CallsSeen[]): WaitingCall[] {
+  return mounts.flatMap(({ found, mountpoint, pid: mountPid }) => {
+    if (found instanceof OperatingError) return [];
+    const { requests, lockspace } = found;
+    const long = requests.filter(({ sinceMs }) => sinceMs >= WAITING_MS).slice(0, CALLS_SHOWN_MAX);
+    const entries = seen === null ? [] : mountsOf(runDir, seen.info, lockspace);
+    return long.map((request): WaitingCall => {
+      const { key, lockKey = key, pid } = request;
+      const ino = parseKey(key ?? "")?.ino;
+      const path = ino === undefined || pid === 0 ? null : openPath(pid, ino, entries);
+      return { ...callOf(request), mountpoint, mountPid, lockspace, key, lockKey, fileLock: request.fileLock !== null, path };
+    });
+  });
 }
 
 interface DlmdSeen {
@@ -207,6 +227,7 @@ function mountFacts(overlay: OverlayStatus, all: readonly CallsSeen[]): MountFac
     readOnly: overlay.readOnly ?? null,
     disk: overlay.disk ?? null,
     diskFault: overlay.diskFault ?? null,
+    unwatched: overlay.unwatched ?? null,
     ownerWait: overlay.ownerWait ?? null,
     groupWait: overlay.group?.wait ?? null,
     operatorBlocks: overlay.group?.operatorBlocks ?? false,

@@ -84,6 +84,8 @@ export interface OverlayStatus extends OverlayFile {
   /** It was mounted read-only. */
   readonly readOnly?: boolean | undefined;
   readonly diskFault?: string | null | undefined;
+  /** What of a lower directory is not watched. */
+  readonly unwatched?: string | null | undefined;
   readonly ownerChanges?: OwnerChangesSeen | undefined;
   readonly inodes?: number | undefined;
   readonly handles?: number | undefined;
@@ -122,6 +124,7 @@ const overlayStatus = overlayFile.extend({
   lease: z.string().nullable().optional(),
   readOnly: z.boolean().optional(),
   diskFault: z.string().nullable().optional(),
+  unwatched: z.string().nullable().optional(),
   ownerChanges: ownerChanges.optional(),
   inodes: z.number().optional(),
   handles: z.number().optional(),

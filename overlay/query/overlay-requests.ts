@@ -20,6 +20,8 @@ export interface OverlayRequest {
   /** The calling thread. */
   readonly pid: number;
   readonly key: string | null;
+  /** Of the inode for whose lock it waits; null: for none. Not given: a mount of an older version. */
+  readonly lockKey?: string | null | undefined;
   readonly sinceMs: number;
   readonly fileLock: { readonly type: string; readonly start: string; readonly end: string } | null;
 }
@@ -38,6 +40,7 @@ const requestShape: z.ZodType<OverlayRequest> = z.looseObject({
   op: z.string(),
   pid: z.number(),
   key: z.string().nullable(),
+  lockKey: z.string().nullable().optional(),
   sinceMs: z.number(),
   fileLock: z.looseObject({ type: z.string(), start: z.string(), end: z.string() }).nullable(),
 });

@@ -2,7 +2,7 @@
  * A look at one device, as a process of its own: a disk that hangs keeps this process, and not the one that shows the findings. Prints the
  * facts (judge-volume.ts) as lines of JSON, each as soon as it is known: a look that is cut off leaves those before. An empty line says that the disk
  * has answered (look-disk.ts). It opens the device read-only, mounts nothing, and writes nothing. Arguments: the device, the limit of a step in
- * ms, paths that may lead to the device.
+ * ms, the process that has started it (left-look.ts), paths that may lead to the device.
  */
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
@@ -196,7 +196,7 @@ async function lookAtDisk(device: string, limitMs: number, paths: readonly strin
   tell({ mmp: { ...mmp, isMoving: await mmpMoves(device, ext4, limitMs) } });
 }
 
-const [, , device = "", limitMs = "4000", ...paths] = process.argv;
+const [, , device = "", limitMs = "4000", , ...paths] = process.argv;
 try {
   await lookAtDisk(device, Number(limitMs), paths);
 } catch (error) {

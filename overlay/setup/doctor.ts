@@ -1,16 +1,17 @@
 /**
- * All checks of a cluster from one node: looks at files, ports, devices and this machine at one time, each within its limit, and gives what is
- * to be said. It writes nothing. README.md says what it sees of other nodes, and what it does not.
+ * All checks of a cluster from one node: looks at files, ports, devices and this machine at one time, each within its limit, lets the other nodes
+ * check theirs, and gives what is to be said. It writes nothing. README.md says what is seen of which node, and how.
  */
 import { createHash } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { canonicalConfig, type ClusterConfig } from "../../dlmd/config/cluster-config.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readKeyring } from "../../dlmd/driver/cluster-files.ts";
 import type { Keyring } from "../../dlmd/tls/keyring.ts";
-import { type Finding, crossedLimit } from "./finding.ts";
+import { type Finding, type NodeFinding, crossedLimit } from "./finding.ts";
 import { judgeMountLines, pathOf } from "./fstab.ts";
 import { judgeConfigFile, judgeKeyFile, judgeMachine, judgeName, judgeSelf } from "./judge-machine.ts";
 import { type ClusterFacts, type NodeFact, judgeNodes } from "./judge-nodes.ts";
+import { type OtherNode, judgeAll } from "./judge-others.ts";
 import { type DiskFacts, judgeBareDisk, judgeDisk, judgeVolumes, type VolumeContext } from "./judge-volume.ts";
 import {
   type MountLines,
@@ -23,7 +24,7 @@ import {
   resolveName,
 } from "./look-machine.ts";
 import { type DiskLook, lookAtDisk } from "./look-disk.ts";
-import { lookAtPeer, probeUdp } from "./look-peers.ts";
+import { askPeerToCheck, lookAtPeer, probeUdp } from "./look-peers.ts";
 
 /** Of one check. A TCP connection is tried anew after 1 s and 3 s. */
 export const LOOK_LIMIT_MS = 4000;
@@ -42,12 +43,15 @@ export interface DoctorOptions {
   readonly limitMs: number;
   /** Before anything runs: a refused port is well, and a bit is not set yet. */
   readonly isBefore: boolean;
+  /** The other nodes are looked at from here alone. */
+  readonly isHere: boolean;
+  /** Progress: the nodes whose own checks are waited for. */
+  readonly say: (nodes: readonly string[]) => void;
 }
 
 export interface DoctorReport {
-  readonly findings: readonly Finding[];
-  /** Null: cluster.yaml cannot be used. */
-  readonly config: ClusterConfig | null;
+  readonly findings: readonly NodeFinding[];
+  /** Null: this machine is no node, or cluster.yaml cannot be used. */
   readonly self: string | null;
 }
 
@@ -71,13 +75,17 @@ export async function examine(options: DoctorOptions): Promise<DoctorReport> {
     const alone = disks.flatMap(({ facts, findings }) =>
       facts === null ? findings : [...judgeBareDisk(facts), ...judgeLines(facts, lines), ...findings],
     );
-    return { findings: [...files.findings, ...alone, ...machine], config, self: null };
+    return { findings: judgeAll([...files.findings, ...alone, ...machine], null, [], options.isBefore), self: null };
   }
   const self = findSelf(config, options.node);
   const named = config.volumes.flatMap(({ lower, path }) => (lower === "device" && path !== undefined ? [path] : []));
   const devices = new Set([...named, ...mountedDevices(options.runDir), ...options.devices]);
-  const [nodes, names, disks] = await Promise.all([
-    lookAtNodes(config, self.entry, keyring, options),
+  // While others start processes, this one's looks would be late where all are on one machine: a lab.
+  const looking = lookAtNodes(config, self.entry, keyring, options);
+  const asking = looking.then((seen) => (options.isHere ? [] : askOthers(config, self.entry, keyring, seen, options)));
+  const [nodes, others, names, disks] = await Promise.all([
+    looking,
+    asking,
     Promise.all(config.nodes.map((node) => checkName(node, options.limitMs))),
     lookAt([...devices]),
   ]);
@@ -97,8 +105,9 @@ export async function examine(options: DoctorOptions): Promise<DoctorReport> {
   );
   const looks = disks.map(({ device, facts }) => facts ?? { device });
   const volumes = judgeVolumes(config.volumes, looks);
-  const findings = [...files.findings, self.finding, ...names, ...judgeNodes(cluster), ...onDisks, ...volumes, ...machine];
-  return { findings, config, self: self.entry?.name ?? null };
+  const own = [...files.findings, self.finding, ...names, ...judgeNodes(cluster), ...onDisks, ...volumes, ...machine];
+  const name = self.entry?.name ?? null;
+  return { findings: judgeAll(own, name, others, options.isBefore), self: name };
 }
 
 interface Files {
@@ -172,6 +181,28 @@ function lookAtNodes(config: ClusterConfig, self: NodeEntry | null, keyring: Key
         wanted.map(async (port) => [port, await probeUdp({ address, port, localAddress }, options.limitMs * PROBE_SHARE)] as const),
       );
       return { nodeid, name, address, isSelf, tcp, look, udp: new Map(udp) };
+    }),
+  );
+}
+
+/** Those that answered the look are asked to check their machines. */
+async function askOthers(
+  { peerPort: port }: ClusterConfig,
+  self: NodeEntry | null,
+  keyring: Keyring | null,
+  nodes: readonly NodeFact[],
+  { limitMs, say }: DoctorOptions,
+): Promise<OtherNode[]> {
+  const others = nodes.filter(({ isSelf }) => !isSelf);
+  const waiting = new Set(others.flatMap(({ name, look }) => (look.kind === "seen" ? [name] : [])));
+  if (waiting.size > 0) say([...waiting]);
+  return Promise.all(
+    others.map(async ({ name, address, tcp, look }): Promise<OtherNode> => {
+      if (look.kind !== "seen") return { name, address, tcp, check: look };
+      const check = await askPeerToCheck({ address, port, localAddress: self?.address ?? null, node: name }, keyring, limitMs);
+      waiting.delete(name);
+      if (waiting.size > 0) say([...waiting]);
+      return { name, address, tcp, check };
     }),
   );
 }

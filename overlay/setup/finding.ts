@@ -7,6 +7,7 @@ export type FindingStatus = "ok" | "warn" | "fail" | "unknown";
 
 /** What is checked. The names are stable: programs read them. */
 export type CheckName =
+  | "doctor"
   | "config"
   | "config-same"
   | "key"
@@ -43,6 +44,11 @@ export interface Finding {
   readonly action: string;
 }
 
+/** With the node that it was found on; null: this machine, which is none of the cluster's. */
+export interface NodeFinding extends Finding {
+  readonly node: string | null;
+}
+
 /** How a finding is made: its check and its subject once, then what was found. */
 export interface Judge {
   readonly ok: (found: string) => Finding;
@@ -75,20 +81,26 @@ export function exitStatusOf(findings: readonly Finding[]): 0 | 1 | 2 {
 const ORDER: readonly FindingStatus[] = ["fail", "warn", "unknown", "ok"];
 
 /** The worst first; those of one status stay in their order. */
-export function worstFirst(findings: readonly Finding[]): Finding[] {
+export function worstFirst<F extends Finding>(findings: readonly F[]): F[] {
   return findings.toSorted((a, b) => ORDER.indexOf(a.status) - ORDER.indexOf(b.status));
 }
 
 /** A name that another machine chose must not look like a finding of its own. */
 const oneLine = (text: string): string => text.replaceAll("\n", "\\x0a");
 
-/** For people: what is well in a line each, the rest with what to do. */
-export function describeFindings(findings: readonly Finding[]): string {
-  const lines = findings.flatMap(({ status, check, about, expected, found, action }) => {
-    const head = `${status.padEnd(7)}  ${check}: ${about}`;
+/** For people: what is well in a line each, or in one for another node; the rest with what to do. `self`: the node that they are shown on. */
+export function describeFindings(findings: readonly NodeFinding[], self: string | null): string {
+  const isOfMany = findings.some(({ node }) => node !== self);
+  const isElsewhere = ({ status, node }: NodeFinding): boolean => status === "ok" && node !== self;
+  const shown = findings.filter((finding) => !isElsewhere(finding));
+  const lines = shown.flatMap(({ node, status, check, about, expected, found, action }) => {
+    const head = `${status.padEnd(7)}  ${isOfMany ? `${node ?? "this machine"}: ` : ""}${check}: ${about}`;
     if (status === "ok") return [`${head}: ${found}`];
     return [head, `           expected: ${expected}`, `           found:    ${found}`, `           do:       ${action}`];
   });
+  const well = new Map<string | null, number>();
+  for (const { node } of findings.filter(isElsewhere)) well.set(node, (well.get(node) ?? 0) + 1);
+  for (const [node, checks] of well) lines.push(`ok       ${node}: ${checks} checks there are well`);
   const count = (status: FindingStatus): number => findings.filter((finding) => finding.status === status).length;
   const sum = `${count("fail")} failed, ${count("warn")} warnings, ${count("unknown")} not known, ${count("ok")} well`;
   return [...lines.map(oneLine), sum].join("\n");

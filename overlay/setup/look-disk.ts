@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type CheckName, type Finding, crossedLimit, judge } from "./finding.ts";
+import { findLeftLook } from "./left-look.ts";
 import type { DiskFacts } from "./judge-volume.ts";
 
 /** Node.js loads the program: on a busy machine that takes seconds, and says nothing of the disk. */
@@ -39,7 +40,16 @@ export async function lookAtDisk(
   program: readonly string[] = PROGRAM,
 ): Promise<DiskLook> {
   const paths = [...new Set(sources.filter((source) => path.normalize(source).startsWith("/dev/")))];
-  const { status, stdout, stderr, crossedMs } = await watch([...program, device, String(limitMs), ...paths], limitMs);
+  const left = findLeftLook([...program, device]);
+  if (left !== null) {
+    const found = `process ${left} of an earlier look still waits for it: the disk hangs`;
+    return {
+      device,
+      facts: null,
+      findings: [judge("device", device, "a look at it").unknown(found, "See dmesg, and what is between this machine and the disk.")],
+    };
+  }
+  const { status, stdout, stderr, crossedMs } = await watch([...program, device, String(limitMs), String(process.pid), ...paths], limitMs);
   const facts = factsOf(device, stdout);
   if (crossedMs === null && status === 0 && facts !== null) return { device, facts, findings: [] };
   const words = stderr.trim() || `exit status ${status}`;

@@ -91,11 +91,15 @@ const fstabField = (text: string): string => text.replace(/[\s\\#]/g, (sign) => 
 /** The one that dlmd reads without --config, and that its unit asks for. */
 const USUAL_CONFIG = "/etc/coverlay/cluster.yaml";
 
-/** What mount(8) and systemd are told: the mount waits for the others, and the start of the machine does not wait for it. */
-export const FSTAB_OPTIONS = "rw,_netdev,wait,nofail,x-systemd.mount-timeout=0";
+/**
+ * What mount(8) and systemd are told: the mount waits for the others, and the start of the machine does not wait for it. With the unit it asks for that, so
+ * that it comes back when systemd has started a dlmd again that crashed.
+ */
+const fstabOptions = (hasService: boolean): string =>
+  `rw,_netdev,wait,nofail,${hasService ? "x-systemd.requires=dlmd.service," : ""}x-systemd.mount-timeout=0`;
 
-export function fstabLine({ device, mountPoint }: NonNullable<SetupAnswers["volume"]>): string {
-  return `${fstabField(device)} ${fstabField(mountPoint)} clustered ${FSTAB_OPTIONS} 0 0`;
+export function fstabLine({ device, mountPoint }: NonNullable<SetupAnswers["volume"]>, hasService: boolean): string {
+  return `${fstabField(device)} ${fstabField(mountPoint)} clustered ${fstabOptions(hasService)} 0 0`;
 }
 
 /** From the node that has the files. */
@@ -135,7 +139,7 @@ export function nodeSteps(on: string, volume: SetupAnswers["volume"], { configFi
     ...steps,
     { on, why: "mount -t clustered, once", command: "coverlay install-mount-helper" },
     { on, why: "where it is mounted", command: command("mkdir", "-p", mountPoint) },
-    { on, why: "at each start of the machine", command: `printf '%s\\n' ${shellWord(fstabLine(volume))} >>/etc/fstab` },
+    { on, why: "at each start of the machine", command: `printf '%s\\n' ${shellWord(fstabLine(volume, hasUnit && isUsual))} >>/etc/fstab` },
     { on, why: "now; it waits until more than half of the nodes are there", command: command("mount", mountPoint) },
   ];
 }

@@ -29,6 +29,8 @@ export interface NodeFacts {
   readonly mounts: readonly MountFacts[];
   /** Processes that wait in the background to mount (volume/mount-waiter.ts). */
   readonly waiters: readonly WaiterFacts[];
+  /** Calls of programs that have waited for a second and more. */
+  readonly calls: readonly WaitingCall[];
   readonly waits: readonly Wait[];
   readonly waitsTruncated: boolean;
   /** Nodes that did not say who waits there, and why. */
@@ -105,6 +107,8 @@ export interface MountFacts {
   readonly readOnly: boolean | null;
   readonly disk: string | null;
   readonly diskFault: string | null;
+  /** What of a lower directory is not watched, and what to do. */
+  readonly unwatched: string | null;
   readonly ownerWait: string | null;
   readonly groupWait: string | null;
   readonly operatorBlocks: boolean;
@@ -132,6 +136,22 @@ export interface Call {
   readonly waitingMs: number;
 }
 
+/** In one mount of this node. */
+export interface WaitingCall extends Call {
+  readonly mountpoint: string;
+  /** The process of the mount. */
+  readonly mountPid: number;
+  readonly lockspace: string;
+  /** Inode number and generation (fileKey); null: of no inode that the mount knows. */
+  readonly key: string | null;
+  /** The same of the inode for whose lock it waits: another one for a rename or a copy. */
+  readonly lockKey: string | null;
+  /** It asks for a file lock. */
+  readonly fileLock: boolean;
+  /** Where the program has it open; null: it has not. */
+  readonly path: string | null;
+}
+
 export interface Party {
   readonly node: string;
   readonly pid: number;
@@ -153,5 +173,7 @@ export interface Wait {
   readonly waiter: Party;
   /** Some of those that have what excludes it. */
   readonly holders: readonly Party[];
+  /** Its request came earlier and is not granted yet, so this one waits behind it; null: nobody is ahead. */
+  readonly ahead: Party | null;
   readonly waitingMs: number;
 }

@@ -19,7 +19,7 @@ export function judgeMount(mount: MountFacts, name: Name): Problem[] {
     return [problem("mount-silent", about, `${mountpoint}: ${unanswered}`, action)];
   }
   const waits = judgeService(mount, about, name);
-  const disk = judgeDisk(mount, about);
+  const disk = [...judgeDisk(mount, about), ...judgeWatch(mount, about)];
   const long = waits.length > 0 || disk.some(({ level }) => level === "down") ? null : longCall(mount);
   const { calls } = mount;
   return [
@@ -96,6 +96,12 @@ function judgeDisk({ diskFault, disk, mountpoint, role, ownerWait }: MountFacts,
   return [problem("disk-unread", about, found, "the path to the disk on this node (dmesg)")];
 }
 
+function judgeWatch({ unwatched, mountpoint }: MountFacts, about: About): Problem[] {
+  if (unwatched === null) return [];
+  const action = "until then programs of this node change files through the mount alone, and not in the directory itself";
+  return [problem("changes-unseen", about, `${mountpoint}: ${unwatched}`, action)];
+}
+
 function longCall({ calls }: MountFacts): Call | null {
   const longest = calls?.longest ?? null;
   return longest !== null && longest.waitingMs >= WAITS_LONG_MS ? longest : null;
@@ -114,11 +120,12 @@ export function partyWords({ node, pid, program }: Party): string {
   return `${processWords(pid, program)} on ${node}`;
 }
 
-/** One line: who waits for whom, and for how long. */
-export function waitWords({ what, path, waiter, holders, waitingMs, volume, lockspace }: Wait): string {
+/** One line: who waits for whom, and for how long. One that is ahead in line has nothing yet. */
+export function waitWords({ what, path, waiter, holders, ahead, waitingMs, volume, lockspace }: Wait): string {
   const where = volume === null ? lockspace : `volume ${volume}`;
   const whom = holders.length === 0 ? "" : `, which ${holders.map(partyWords).join(" and ")} ${holders.length === 1 ? "has" : "have"}`;
-  return `${partyWords(waiter)} has waited ${shortTime(waitingMs)} for ${what} of ${where}${path == null ? "" : ` (${path})`}${whom}`;
+  const before = ahead === null ? "" : `${holders.length === 0 ? "" : ","} and the request of ${partyWords(ahead)} is ahead of it in line`;
+  return `${partyWords(waiter)} has waited ${shortTime(waitingMs)} for ${what} of ${where}${path == null ? "" : ` (${path})`}${whom}${before}`;
 }
 
 /** A wait that is not seen may be one of a mount. */

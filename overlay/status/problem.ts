@@ -24,6 +24,7 @@ export type ProblemCode =
   | "disk-withdrawn"
   | "disk-read-only"
   | "disk-unread"
+  | "changes-unseen"
   | "mount-waits"
   | "lock-wait"
   | "call-wait"
@@ -50,6 +51,7 @@ export const problemLevels: Readonly<Record<ProblemCode, Level>> = {
   "disk-withdrawn": "degraded",
   "disk-read-only": "degraded",
   "disk-unread": "degraded",
+  "changes-unseen": "degraded",
   "mount-waits": "degraded",
   "lock-wait": "degraded",
   "call-wait": "degraded",

@@ -1,10 +1,11 @@
 /** The report on a node: one level, what is wrong and what to do, who owns which volume, who waits for whom. Pure. The keys are stable: README.md. */
 import type { MountFacts, NodeFacts, Wait } from "./facts.ts";
+import { callsOf, type ReportCall } from "./judge-calls.ts";
 import { judgeCluster, nameIn } from "./judge-cluster.ts";
 import { judgeMount, judgeUnseenWaits, judgeWaiter, judgeWaits } from "./judge-mounts.ts";
 import { type Level, type Problem, problem, worstFirst, worstOf } from "./problem.ts";
 
-/** So many waits are shown, the longest first. */
+/** So many waits are shown, and so many calls, the longest first. */
 const WAITS_SHOWN_MAX = 20;
 
 export interface ReportNode {
@@ -57,6 +58,8 @@ export interface Report {
   readonly problems: readonly Problem[];
   readonly nodes: readonly ReportNode[];
   readonly volumes: readonly ReportVolume[];
+  /** Calls of programs of this node that wait. */
+  readonly calls: readonly ReportCall[];
   readonly waits: readonly Wait[];
   readonly waitsTruncated: boolean;
   readonly unasked: NodeFacts["unasked"];
@@ -84,6 +87,7 @@ export function reportOf(facts: NodeFacts): Report {
     problems,
     nodes: cluster === null ? [] : nodesOf(cluster),
     volumes: volumesOf(facts, ofMounts),
+    calls: callsOf(facts).slice(0, WAITS_SHOWN_MAX),
     waits: waits.slice(0, WAITS_SHOWN_MAX),
     waitsTruncated: facts.waitsTruncated || waits.length > WAITS_SHOWN_MAX,
     unasked,

@@ -1,4 +1,5 @@
 /** The report for people: what is read in five seconds. Pure. */
+import { callWords } from "./judge-calls.ts";
 import { waitWords } from "./judge-mounts.ts";
 import { shortTime } from "./problem.ts";
 import { visible } from "./visible.ts";
@@ -20,6 +21,7 @@ export function describeReport(report: Report): string[] {
       "volume",
       volumes.map((volume) => volumeWords(volume, report.atMs)),
     ),
+    ...labelled("calls", callLines(report)),
     ...labelled("waits", waitLines(report)),
   ];
 }
@@ -51,6 +53,11 @@ function mountWords({ mountpoint, role, readOnly, lastOwnerChange, answers, call
   const { from, to, pauseMs, atMs: thenMs, reason } = lastOwnerChange;
   const change = `${shortTime(atMs - thenMs)} ago from ${from} to ${to} in ${shortTime(pauseMs)} (${reason})`;
   return `${here}${state}${under}${doing}, last change of owner ${change}`;
+}
+
+function callLines({ calls }: Report): string[] {
+  const more = calls.length - WAITS_TOLD_MAX;
+  return [...calls.slice(0, WAITS_TOLD_MAX).map(callWords), ...(more > 0 ? [`and ${more} more: --json; coverlay why PID`] : [])];
 }
 
 function waitLines({ waits, waitsTruncated }: Report): string[] {

@@ -102,7 +102,9 @@ export interface PictureOf {
 export function pictureOf({ nodes, links, volumes, waits }: PictureOf): Picture {
   const names = new Set(nodes.map(({ node }) => node));
   const pairs = waits.flatMap((wait) =>
-    wait.holders.filter(({ node }) => names.has(node) && names.has(wait.waiter.node)).map((holder) => ({ wait, holder })),
+    [...wait.holders, ...(wait.ahead === null ? [] : [wait.ahead])]
+      .filter(({ node }) => names.has(node) && names.has(wait.waiter.node))
+      .map((holder) => ({ wait, holder })),
   );
   const drawn = pairs.slice(0, ARROWS_MAX);
   const parties = partiesOf(drawn);
@@ -122,6 +124,7 @@ export function pictureOf({ nodes, links, volumes, waits }: PictureOf): Picture 
 
 interface Pair {
   readonly wait: Wait;
+  /** One of those that hold, or the one that is ahead in line. */
   readonly holder: Party;
 }
 
@@ -143,11 +146,9 @@ function partiesOf(pairs: readonly Pair[]): Map<string, readonly CardParty[]> {
     const known = found.get(key) ?? { key, node: party.node, label: partyLabel(party), waits: false, holds: false };
     found.set(key, { ...known, [role]: true });
   };
-  const place = (party: Party, { lockspace, resource }: Wait): string => JSON.stringify([keyOf(party), lockspace, resource]);
-  const inLine = new Set(pairs.map(({ wait }) => place(wait.waiter, wait)));
   for (const { wait, holder } of pairs) {
     note(wait.waiter, "waits");
-    note(holder, inLine.has(place(holder, wait)) ? "waits" : "holds");
+    note(holder, holder === wait.ahead ? "waits" : "holds");
   }
   const sorted = [...found.values()].toSorted((a, b) => (a.key < b.key ? -1 : 1));
   return new Map([...new Set(sorted.map(({ node }) => node))].map((node) => [node, sorted.filter((one) => one.node === node)]));

@@ -247,7 +247,7 @@ function linksOf(reported: readonly Reported[]): PictureLink[] {
 /** A program is known by the last part of its path. */
 function shortNames(wait: Wait): Wait {
   const short = (party: Party): Party => ({ ...party, program: party.program.split("/").at(-1) ?? "" });
-  return { ...wait, waiter: short(wait.waiter), holders: wait.holders.map(short) };
+  return { ...wait, waiter: short(wait.waiter), holders: wait.holders.map(short), ahead: wait.ahead === null ? null : short(wait.ahead) };
 }
 
 /** Each text of it: names come from other nodes, from programs and from files. */

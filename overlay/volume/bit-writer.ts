@@ -6,7 +6,8 @@ import { closeSync, constants, fsyncSync, openSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { BIT_XATTR, type Bit, EPOCH_XATTR, type StoredBit, encodeBit } from "./bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, removeAttribute, setAttribute } from "./detached.ts";
-import { requireFileSystemRoot } from "./file-system-root.ts";
+import { PLACE_XATTR, requireNotNested, requirePlace, setPlace } from "./directory-place.ts";
+import { isFileSystemRoot } from "./file-system-root.ts";
 import { describeHolders, isReadOnlyDevice, readDirect, tryExclusive } from "./device.ts";
 import { readOwnerBlock } from "./direct-block.ts";
 import { MMP_BYTES, decodeMmp, setMmp } from "./mmp.ts";
@@ -17,19 +18,31 @@ import { removeOrphanDirectory } from "./orphan-directory.ts";
 import { type BitState, type Probe, bitState, dirtyReason, probeDevice, requireJournal } from "./probe.ts";
 import { thisMachine } from "./prove-gone.ts";
 
+/** How a change of the bit is followed. */
+export interface BitWork {
+  /** What is done now, for people. */
+  readonly say: (words: string) => void;
+  /** Nothing was written before it is called. It throws, and nothing is; after it the change is brought to its end. */
+  readonly begin: () => Promise<void>;
+}
+
 /**
  * Sets the bit of a device, and makes its owner's block. Where the bit is set to just that already, only what is missing or damaged
  * is made: a block for a bit of format 1, MMP. Throws OperatingError "no-journal", "device-busy", "dirty", "device-read-only", "other-bit",
- * "fast-commit", "bad-bit", "still-owned", "owner-block-version", "name-taken", "owner-file", "mmp", and what probeDevice throws.
+ * "fast-commit", "bad-bit", "still-owned", "owner-block-version", "name-taken", "owner-file", "mmp", and what probeDevice and `begin` throw.
  */
-export async function enableDevice(device: string, bit: Bit): Promise<void> {
+export async function enableDevice(device: string, bit: Bit, { say, begin }: BitWork): Promise<void> {
   encodeBit(bit); // Words that may not stand in it.
+  say(`looking at ${device}`);
   const probe = probeDevice(device);
   requireJournal(device, probe.superblock);
   requireIdle(probe, "enable");
   const stored = refuseOtherBit(device, probe.bit, bit);
   const mmp = probe.superblock.type === "ext4" && (stored?.mmp === true || !probe.superblock.hasMmp);
-  if (stored === null || !(await hasOwnerBlock(probe, stored))) {
+  const isWhole = stored !== null && (await hasOwnerBlock(probe, stored, say));
+  await begin();
+  if (!isWhole) {
+    say(`writing the owner's block and the clustered bit of ${device}`);
     let offset = 0;
     await changeRoot(probe, (rootFd) => {
       offset = createOwnerFile(rootFd, encodeOwnerBlock(firstBlock(bit, epochOf(rootFd, device))), device);
@@ -37,19 +50,28 @@ export async function enableDevice(device: string, bit: Bit): Promise<void> {
     });
     await readOwnerBlock(device, offset, bit.uuid);
   }
-  if (mmp && probe.superblock.type === "ext4" && !probe.superblock.hasMmp) setMmp(device, true);
+  if (mmp && probe.superblock.type === "ext4" && !probe.superblock.hasMmp) {
+    say(`switching ext4's multiple-mount protection of ${device} on`);
+    await setMmp(device, true, say);
+  }
   const after = probeDevice(device).bit;
   if (after.kind !== "set" || after.bit.uuid !== bit.uuid || after.bit.ownerBlock === null) throw notOnDisk(device, "set");
 }
 
 /** Clears the bit, whatever it says, and all that came with it. True: there was one. Throws as enableDevice. */
-export async function disableDevice(device: string): Promise<boolean> {
+export async function disableDevice(device: string, { say, begin }: BitWork): Promise<boolean> {
+  say(`looking at ${device}`);
   const probe = probeDevice(device);
   if (probe.bit.kind === "none") return false;
   requireIdle(probe, "disable");
   const stored = probe.bit.kind === "set" ? probe.bit.bit : null;
-  if (stored !== null) await hasOwnerBlock(probe, stored);
-  if (stored?.mmp === true && probe.superblock.type === "ext4" && probe.superblock.hasMmp) setMmp(device, false);
+  if (stored !== null) await hasOwnerBlock(probe, stored, say);
+  await begin();
+  if (stored?.mmp === true && probe.superblock.type === "ext4" && probe.superblock.hasMmp) {
+    say(`switching ext4's multiple-mount protection of ${device} off`);
+    await setMmp(device, false, say);
+  }
+  say(`clearing the clustered bit of ${device}`);
   await changeRoot(probe, (rootFd) => {
     removeAttribute(rootFd, BIT_XATTR, device);
     removeAttribute(rootFd, EPOCH_XATTR, device);
@@ -75,7 +97,7 @@ function epochOf(rootFd: number, device: string): number {
  * user did not unmount it elsewhere as the refusal of a damaged block says. Throws "still-owned" if it names a life that may go on, and
  * "owner-block-version" if it may: a later coverlay wrote it.
  */
-async function hasOwnerBlock(probe: Probe, stored: StoredBit): Promise<boolean> {
+async function hasOwnerBlock(probe: Probe, stored: StoredBit, say: BitWork["say"]): Promise<boolean> {
   const { device } = probe;
   if (stored.ownerBlock === null) return false;
   let block: OwnerBlock;
@@ -90,6 +112,7 @@ async function hasOwnerBlock(probe: Probe, stored: StoredBit): Promise<boolean> 
   }
   const offset = stored.ownerBlock;
   let inPlace = true;
+  say(`looking where the owner's block of ${device} is`);
   await changeRoot(probe, async (rootFd) => {
     try {
       await checkOwnerFile(rootFd, offset, device);
@@ -183,12 +206,23 @@ export function probeDirectory(directory: string): BitState {
   return withDirectory(directory, (fd) => bitState(getAttribute(fd, BIT_XATTR, directory), directory));
 }
 
+/** Hazard R20. Throws OperatingError "copied-directory", "nested-volume". */
+export function requireOwnPlace(directory: string): void {
+  withDirectory(directory, (fd) => requirePlace(fd, directory));
+  requireNotNested(directory);
+}
+
 /** As enableDevice, for a lower of kind `directory`. */
 export function enableDirectory(directory: string, bit: Bit): void {
   const value = encodeBit(bit);
   withDirectory(directory, (fd) => {
-    requireFileSystemRoot(fd, directory);
-    if (refuseOtherBit(directory, bitState(getAttribute(fd, BIT_XATTR, directory), directory), bit) !== null) return;
+    // For its refusals.
+    isFileSystemRoot(fd, directory);
+    requireNotNested(directory);
+    if (refuseOtherBit(directory, bitState(getAttribute(fd, BIT_XATTR, directory), directory), bit) !== null) {
+      return requirePlace(fd, directory);
+    }
+    setPlace(fd, directory);
     setAttribute(fd, BIT_XATTR, value, directory);
     fsyncSync(fd);
   });
@@ -199,6 +233,7 @@ export function disableDirectory(directory: string): boolean {
     const was = getAttribute(fd, BIT_XATTR, directory) !== null;
     removeAttribute(fd, BIT_XATTR, directory);
     removeAttribute(fd, EPOCH_XATTR, directory);
+    removeAttribute(fd, PLACE_XATTR, directory);
     removeOrphanDirectory(fd, true);
     fsyncSync(fd);
     return was;

@@ -23,7 +23,8 @@ import {
   shutDownDetached,
 } from "./detached.ts";
 import { isReadOnlyDevice } from "./device.ts";
-import { requireFileSystemRoot } from "./file-system-root.ts";
+import { requireNotNested, requirePlace } from "./directory-place.ts";
+import { isFileSystemRoot } from "./file-system-root.ts";
 import { Growth, requireDeviceWhole } from "./growth.ts";
 import { checkOwnerFile } from "./owner-file.ts";
 import { dirtyReasonInBackground, probeSuperblockInPool, requireJournal } from "./probe.ts";
@@ -40,6 +41,8 @@ export interface LowerMount {
   readonly source: LowerSource;
   /** The root directory, opened for reading: also the mount descriptor for open_by_handle_at. */
   readonly rootFd: number;
+  /** A directory inside of its file system: hazard R19. */
+  readonly contained: boolean;
   /** "ext4", "xfs", or "directory". */
   readonly type: string;
   readonly readOnly: boolean;
@@ -140,6 +143,7 @@ async function mountDevice(
     return {
       source,
       rootFd: mount.rootFd,
+      contained: false,
       type: superblock.type,
       readOnly,
       epoch,
@@ -208,12 +212,15 @@ async function requireClean(device: string): Promise<void> {
 async function openDirectory(source: LowerSource, expected: Bit, readOnly: boolean, epochAbove: number): Promise<LowerMount> {
   const rootFd = openSync(source.path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    requireFileSystemRoot(rootFd, source.path);
+    const contained = !isFileSystemRoot(rootFd, source.path);
     await requireBit(rootFd, expected, source.path);
+    requirePlace(rootFd, source.path);
+    requireNotNested(source.path);
     const epoch = await raiseEpoch(rootFd, epochAbove, readOnly, source.path);
     return {
       source,
       rootFd,
+      contained,
       type: "directory",
       readOnly,
       epoch,

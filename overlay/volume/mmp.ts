@@ -12,7 +12,7 @@ import { holdExclusively } from "./detached.ts";
 import { readDeviceBlock } from "./direct-block.ts";
 import type { Life } from "./life.ts";
 import type { Ext4Superblock } from "./superblock.ts";
-import { runTool, runWriterInBackground } from "./tool.ts";
+import { runWriterInBackground } from "./tool.ts";
 
 /** The kernel looks at least every 5 s and waits for 2 x 5 + 1 before it believes that a holder is dead; 1 is the least that can be set. */
 export const MMP_UPDATE_INTERVAL_S = 1;
@@ -90,11 +90,15 @@ export async function clearMmp(device: string, mayWrite: () => void, report: (wh
   });
 }
 
-/** On a device that is not mounted: MMP is clean, as was read before, and -f keeps tune2fs from waiting for another holder's sign of life. */
-export function setMmp(device: string, on: boolean): void {
+/**
+ * On a device that is not mounted: MMP is clean, as was read before, and -f keeps tune2fs from waiting for another holder's sign of life. `report`: why
+ * it takes so long.
+ */
+export async function setMmp(device: string, on: boolean, report: (why: string) => void): Promise<void> {
   const args = on ? ["-O", "mmp", "-E", `mmp_update_interval=${MMP_UPDATE_INTERVAL_S}`] : ["-f", "-O", "^mmp"];
-  runTool("blockdev", ["--flushbufs", device], "util-linux");
-  const run = runTool("tune2fs", [...args, device], "e2fsprogs");
+  const writer = { heldFd: null, report };
+  await runWriterInBackground("blockdev", ["--flushbufs", device], "util-linux", writer);
+  const run = await runWriterInBackground("tune2fs", [...args, device], "e2fsprogs", writer);
   if (run.status !== 0) throw tuneFailed(device, args, run.stderr);
 }
 

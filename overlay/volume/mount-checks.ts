@@ -11,7 +11,7 @@ import { type LowerSource, noBit } from "./lower-mount.ts";
 import { isServing, readMountRecord } from "./mount-record.ts";
 import { mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
 import { type BitState, probeDevice, requireJournal } from "./probe.ts";
-import { probeDirectory } from "./bit-writer.ts";
+import { probeDirectory, requireOwnPlace } from "./bit-writer.ts";
 
 export const MOUNT_REFUSED = 32;
 
@@ -56,10 +56,9 @@ function refuse(code: string, message: string, hint: string): OperatingError {
 }
 
 function resolveSource(name: string): LowerSource | null {
-  const stat = statSync(name, { throwIfNoEntry: false });
-  if (stat?.isDirectory() === true) return { kind: "directory", path: name };
-  // A name without a slash that is no file names a volume.
-  if (stat === undefined && !name.includes("/")) return null;
+  // A name without a slash names a volume: the process of the mount has another working directory.
+  if (!name.includes("/")) return null;
+  if (statSync(name, { throwIfNoEntry: false })?.isDirectory() === true) return { kind: "directory", path: name };
   requireBlockDevice(name);
   return { kind: "device", path: name };
 }
@@ -76,6 +75,7 @@ function requireBit(source: LowerSource): Bit {
   switch (state.kind) {
     case "set":
       if (source.kind === "device") requireOwnerBlock(state.bit, source.path);
+      else requireOwnPlace(source.path);
       return state.bit;
     case "none":
       throw noBit(source.path);

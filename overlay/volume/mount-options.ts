@@ -21,6 +21,8 @@ export const MountFlag = {
   STRICTATIME: 0x100_0000,
 } as const;
 
+export type Transport = "kernel" | "fuse-native";
+
 export interface MountOptions {
   readonly readOnly: boolean;
   readonly remount: boolean;
@@ -30,6 +32,8 @@ export interface MountOptions {
   readonly runDir: string | null;
   /** File locks (fcntl(2), flock(2)) stay in this node's kernel: other nodes see nothing of them. */
   readonly localFlocks: boolean;
+  /** How the kernel's requests come here: by ourselves, or by libfuse 2 (session/fuse-native/). */
+  readonly transport: Transport;
   /** A mount that others must make possible is waited for so long (mount-wait.ts); infinity: without end; null: it is refused at once. */
   readonly waitMs: number | null;
   /** It is tried once, and waited for by a process in the background. */
@@ -78,7 +82,7 @@ const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
 /** What a FUSE mount shows among its options, and mount(8) therefore gives for a remount: none of it can be changed. */
 const shown: readonly string[] = ["default_permissions", "allow_other"];
 const shownWithValue: readonly string[] = ["user_id", "group_id", "max_read", "blksize"];
-const ownWithValue: readonly string[] = ["runDir", "retry", "timeout"];
+const ownWithValue: readonly string[] = ["runDir", "retry", "timeout", "transport"];
 const own: readonly string[] = ["localflocks", "wait", "bg", "fg"];
 
 /** Of `bg` alone, that of nfs(5): a week. */
@@ -107,6 +111,7 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
   let localFlocks = false;
   let waitMs: number | null = null;
   let background = false;
+  let transport: Transport = "kernel";
   const options = splitOptions(text);
   const remount = options.includes("remount");
   for (const option of options) {
@@ -118,11 +123,13 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
     else if (name === "wait" && value === null) waitMs = Number.POSITIVE_INFINITY;
     else if ((name === "bg" || name === "fg") && value === null) background = name === "bg";
     else if (Object.hasOwn(UNIT_MS, name) && value !== null) waitMs = durationMs(name, value);
+    else if (name === "transport" && value !== null) transport = transportOf(value);
     else if (name === "runDir" && value !== null) runDir = absolute(value);
     else if (!isIgnored(name, value) && !sloppy) throw unknownOption(option, name, value);
   }
+  if (transport === "fuse-native" && !localFlocks && !remount) throw locksNotLocal();
   if (background) waitMs ??= BACKGROUND_WAIT_MS;
-  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, waitMs, background };
+  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, transport, waitMs, background };
 }
 
 /** Commas inside double quotes belong to the value, as mount(8) reads them. */
@@ -158,6 +165,22 @@ function durationMs(name: string, value: string): number {
       hint: "With the option wait a mount waits without end.",
     },
   );
+}
+
+function transportOf(value: string): Transport {
+  if (value === "kernel" || value === "fuse-native") return value;
+  throw new OperatingError(`option transport=${value}: kernel or fuse-native is expected`, {
+    code: "bad-option",
+    hint: "Without it, the kernel's protocol is spoken by coverlay itself.",
+  });
+}
+
+/** It has no lock operations: programs on two nodes would have the same lock, and not know. */
+function locksNotLocal(): OperatingError {
+  return new OperatingError("transport=fuse-native has no file locks of the cluster: each kernel keeps them to itself", {
+    code: "bad-option",
+    hint: "If that is wanted, say so: add the option localflocks.",
+  });
 }
 
 function absolute(value: string): string {

@@ -66,6 +66,8 @@ export interface UnmountOptions {
   readonly tell: (line: string) => void;
   readonly releaseLimitMs?: number;
   readonly holdersAfterMs?: number;
+  /** Has the wait for the release, and may end it: the release goes on. */
+  readonly following?: (wait: Promise<void>) => Promise<void>;
 }
 
 /**
@@ -82,11 +84,12 @@ export async function unmount(directory: string, options: UnmountOptions): Promi
   const left = mountTable().filter((other) => other.device === entry.device);
   if (left.length > 0) return `it is still mounted at ${left.map((other) => other.mountPoint).join(", ")}`;
   if (record === null) return "which process served it is not known: it may still be releasing the volume";
-  await waitForRelease(entry, record, options);
+  const released = waitForRelease(entry, record, options);
+  await (options.following === undefined ? released : options.following(released));
   return null;
 }
 
-type ReleaseOptions = Omit<UnmountOptions, "lazy" | "force">;
+type ReleaseOptions = Omit<UnmountOptions, "lazy" | "force" | "following">;
 
 /** Of a mount that is in our mount table no more. Throws OperatingError "still-releasing". */
 export async function waitForRelease(
@@ -97,6 +100,7 @@ export async function waitForRelease(
   if (await waitForExit(record, holdersAfterMs)) return;
   const holders = namespaceHolders(mount.device);
   if (holders.length > 0) tell(`${mount.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
+  else tell(`${mount.mountPoint} is unmounted; waiting until its overlay (process ${record.pid}) has released ${record.source}`);
   if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return;
   throw stillReleasing(mount, record);
 }

@@ -61,8 +61,8 @@ export function runToolInBackground(tool: string, args: readonly string[], debia
 }
 
 export interface Writer {
-  /** A descriptor of the device, opened with O_EXCL: it stays the tool's, also when this process is killed. */
-  readonly heldFd: number;
+  /** A descriptor of the device, opened with O_EXCL: it stays the tool's, also when this process is killed. Null: the tool opens it so itself. */
+  readonly heldFd: number | null;
   /** Beside what every tool gets. */
   readonly env?: NodeJS.ProcessEnv;
   /** Why it takes so long. */
@@ -72,6 +72,7 @@ export interface Writer {
 /**
  * For a tool that writes to a device (hazard C11). It settles only when the tool has ended, killed or not: its last write may come late. The
  * descriptor is 3, below those that the tool opens: at its end the kernel closes the others before, and each look with O_EXCL says "busy" until then.
+ * It has a session of its own: Ctrl-C at a terminal, which every process of the foreground gets, does not end it amid its writes.
  */
 export function runWriterInBackground(
   tool: string,
@@ -80,7 +81,8 @@ export function runWriterInBackground(
   { heldFd, env, report }: Writer,
 ): Promise<ToolResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(tool, args, { env: { ...environment(), ...env }, stdio: ["ignore", "pipe", "pipe", heldFd] });
+    const held = heldFd === null ? [] : [heldFd];
+    const child = spawn(tool, args, { env: { ...environment(), ...env }, stdio: ["ignore", "pipe", "pipe", ...held], detached: true });
     const { stdout, stderr } = child as typeof child & { readonly stdout: Readable; readonly stderr: Readable };
     const [words, complaints] = [collect(stdout), collect(stderr)];
     let isLate = false;
