@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,13 +90,15 @@ static int open_directory(const char *path) {
 }
 
 /* Names are made before the clock starts. */
-static char **make_names(long count) {
+static char **make_names_of(char kind, long count) {
   char **names = take((size_t)count * sizeof *names + 1);
   for (long at = 0; at < count; at++) {
-    if (asprintf(&names[at], "f%ld", at) < 0) wrong("no memory");
+    if (asprintf(&names[at], "%c%ld", kind, at) < 0) wrong("no memory");
   }
   return names;
 }
+
+static char **make_names(long count) { return make_names_of('f', count); }
 
 static int hold = 0;
 
@@ -136,6 +139,28 @@ static void op_make(char **args) {
   double start = now_ns();
   for (long at = 0; at < count; at++) make_file(dir, names[at], data, bytes);
   report(now_ns() - start, (double)count);
+}
+
+/* make-beside DIR OTHER COUNT BYTES: as make, at once DIR/f0 ... by one process and OTHER/g0 ... by another. */
+static void op_make_beside(char **args) {
+  long count = number(args[2]), bytes = number(args[3]);
+  char *data = take((size_t)bytes + 1);
+  double start = now_ns();
+  for (int at = 0; at < 2; at++) {
+    pid_t child = fork();
+    if (child < 0) die("fork");
+    if (child > 0) continue;
+    int dir = open_directory(args[at]);
+    char **names = make_names_of("fg"[at], count);
+    for (long file = 0; file < count; file++) make_file(dir, names[file], data, bytes);
+    _exit(0);
+  }
+  for (int at = 0; at < 2; at++) {
+    int status = 0;
+    if (wait(&status) < 0) die("wait");
+    if (status != 0) exit(1);
+  }
+  report(now_ns() - start, 2 * (double)count);
 }
 
 /* remove DIR COUNT: unlinks DIR/f0 ... */
@@ -566,6 +591,7 @@ static const struct {
   void (*run)(char **args);
 } operations[] = {
     {"mkdir", 1, op_mkdir},         {"rmdir", 1, op_rmdir},
+    {"make-beside", 4, op_make_beside},
     {"make", 3, op_make},           {"remove", 2, op_remove},       {"stat", 4, op_stat},
     {"create-unlink", 2, op_create_unlink}, {"list", 3, op_list},   {"read", 5, op_read},
     {"write-big", 2, op_write_big}, {"read-big", 2, op_read_big},   {"handover", 3, op_handover},

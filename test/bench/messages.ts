@@ -265,6 +265,25 @@ function betweenCases(bench: Bench, cluster: Cluster): Case[] {
       },
     },
     {
+      operation: "create + 4 KiB in one directory, other and third",
+      actors: [other, third],
+      settled: true,
+      run: async (at) => {
+        const dir = bench.fresh("beside");
+        await bench.load("mkdir", path.join(other.mount, dir));
+        await at.ready();
+        const values = await bench.load(
+          "make-beside",
+          path.join(other.mount, dir),
+          path.join(third.mount, dir),
+          bench.scale.files,
+          SMALL_BYTES,
+        );
+        await at.done();
+        return { ops: loadValue(values, "ops"), us: loadValue(values, "nsPerOp") / 1000 };
+      },
+    },
+    {
       operation: "lock by turns, owner and other",
       actors: [owner, other],
       run: async (at) => {

@@ -24,6 +24,9 @@ export interface CheckResult {
   readonly undecided: readonly string[];
 }
 
+/** Of an object that a violation is of, before it. */
+const CALLS_SHOWN = 60;
+
 /** Errors that are results: the model says when. */
 const RESULTS = new Set(["EEXIST", "ENOENT", "EISDIR", "ENOTDIR", "EPERM"]);
 
@@ -38,7 +41,7 @@ export function checkCycle(history: CycleHistory): CheckResult {
       const verdict = kind === "register" ? checkRegister(calls, history) : checkNames(calls, history);
       if (typeof verdict === "string") violations.push(`${object}: ${verdict}`);
       else if (verdict.kind === "undecided") undecided.push(`${object}: ${verdict.why}`);
-      else if (verdict.kind === "violation") violations.push(`${object}: ${violationWords(verdict)}`);
+      else if (verdict.kind === "violation") violations.push(`${object}: ${violationWords(verdict)}${callsBefore(calls, verdict)}`);
     }
   }
   return { violations, undecided };
@@ -54,6 +57,13 @@ export function callWords({ client, index, object, action, error, value, begin, 
 function violationWords(verdict: Verdict<unknown> & { kind: "violation" }): string {
   const { operation, begin, end } = verdict.operation;
   return `no order explains ${JSON.stringify(operation)} [${begin}..${end}]; possible before: ${verdict.states.join("; ")}`;
+}
+
+/** What there is to look at: the last calls of that object that had begun, and those that were not over. */
+function callsBefore(calls: readonly Call[], { operation }: Verdict<unknown> & { kind: "violation" }): string {
+  const begun = calls.filter(({ begin }) => begin <= operation.end).toSorted((a, b) => a.begin - b.begin);
+  const shown = begun.filter((call, at) => at >= begun.length - CALLS_SHOWN || timed(call, null).end > operation.begin);
+  return shown.map((call) => `\n    ${callWords(call)}`).join("");
 }
 
 function unexpectedErrors({ calls, mayFail }: CycleHistory): string[] {

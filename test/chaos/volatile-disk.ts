@@ -28,7 +28,7 @@ import {
   MAX_REPLY_BYTES,
 } from "../../overlay/fuse/reply.ts";
 import type { InitRequest, OpenRequest, ReadRequest, Request, WriteRequest } from "../../overlay/fuse/request.ts";
-import type { Attr } from "../../overlay/lower/lower.ts";
+import { type Attr, NO_BIRTH_TIME } from "../../overlay/lower/lower.ts";
 import { Random } from "../sim/random.ts";
 import { UnstableWrites } from "./unstable-writes.ts";
 
@@ -183,6 +183,8 @@ class VolatileDisk {
       mtimeNsec: 0,
       ctimeSec: 0,
       ctimeNsec: 0,
+      btimeSec: 0,
+      btimeNsec: NO_BIRTH_TIME,
     };
   }
 

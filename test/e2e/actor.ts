@@ -9,12 +9,12 @@ import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 
-/** A step that takes longer hangs. */
-const STEP_TIMEOUT_MS = 30_000;
+/** A step that takes longer hangs, also on a machine with five programs to a processor: steps of half a minute were seen to end. */
+const STEP_TIMEOUT_MS = 120_000;
 /** How often the state of a process or a connection is looked at. */
 const POLL_MS = 2;
 /** A state that was not reached by then is not reached. */
-const STATE_TIMEOUT_MS = 20_000;
+const STATE_TIMEOUT_MS = 60_000;
 
 const interpreter = `
 import ctypes,errno,fcntl,hashlib,json,mmap,os,random,signal,socket,sqlite3,stat,struct,sys,threading,time,traceback

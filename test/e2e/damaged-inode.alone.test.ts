@@ -30,7 +30,7 @@ function spoilInode(image: string, file: string): void {
 }
 
 async function unmount(nodeid: number): Promise<void> {
-  const { status, stderr } = await coverlay(["umount", lab.node(nodeid).mount]);
+  const { status, stderr } = await coverlay(["umount", lab.node(nodeid).mount, "--json"]);
   expect(`${status} ${stderr}`).toBe("0 ");
 }
 

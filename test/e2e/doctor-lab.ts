@@ -5,7 +5,7 @@ import path from "node:path";
 import { expect } from "vitest";
 import { loopsOver } from "../../overlay/lab/disk.ts";
 import { labFiles } from "../../overlay/lab/layout.ts";
-import type { Finding } from "../../overlay/setup/finding.ts";
+import type { NodeFinding } from "../../overlay/setup/finding.ts";
 import { until } from "./actor.ts";
 import { type TestLab, coverlayProgram, startLab } from "./lab.ts";
 import { goOn } from "./stopped-dlmd.ts";
@@ -58,10 +58,15 @@ export const dropped = (nodeid: number): boolean =>
 export interface Report {
   readonly node: string | null;
   readonly status: number;
-  readonly findings: readonly Finding[];
+  readonly findings: readonly NodeFinding[];
 }
 
-export async function doctor(
+/** Of that node alone. */
+export function doctor(nodeid: number, words: readonly string[] = [], config?: string, env: readonly string[] = []): Promise<Report> {
+  return doctorOfAll(nodeid, ["--here", ...words], config, env);
+}
+
+export async function doctorOfAll(
   nodeid: number,
   words: readonly string[] = [],
   config: string = labFiles(lab.dir).config,
@@ -78,6 +83,10 @@ export async function doctor(
 
 export const wrong = ({ findings }: Report): string[] =>
   findings.flatMap(({ check, about, status }) => (status === "ok" ? [] : [`${status} ${check}: ${about}`]));
+
+/** Of what another node was asked for. */
+export const wrongElsewhere = ({ node: self, findings }: Report): string[] =>
+  findings.flatMap(({ node, check, about, status }) => (status === "ok" || node === self ? [] : [`${node}: ${status} ${check}: ${about}`]));
 
 /** Lists change while the state goes through all nodes: the wanted one comes. */
 export async function untilWrong(nodeid: number, wanted: readonly string[], words: readonly string[] = []): Promise<Report> {

@@ -1,5 +1,6 @@
 /** More states that `coverlay doctor` tells of, each made and seen to be there: doctor.test.ts has some. */
-import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { labFiles } from "../../overlay/lab/layout.ts";
@@ -11,12 +12,15 @@ import {
   deviceOf,
   dir,
   doctor,
+  doctorOfAll,
   dropped,
   endDoctorLab,
   lab,
   mendDoctorLab,
   ownFiles,
+  untilWrong,
   wrong,
+  wrongElsewhere,
 } from "./doctor-lab.ts";
 import { coverlayProgram } from "./lab.ts";
 import { goOn, stopDlmd } from "./stopped-dlmd.ts";
@@ -25,6 +29,30 @@ import { attachLoop, run } from "./volume/disk.ts";
 beforeAll(beginDoctorLab);
 afterEach(mendDoctorLab);
 afterAll(endDoctorLab);
+
+/** Of that node: its dlmd has started it. */
+const checksOf = (nodeid: number): number[] =>
+  readdirSync("/proc").flatMap((pid) => {
+    try {
+      const found = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      return found.includes("--asked") && found.includes(lab.node(nodeid).runDir) && found[0] === process.execPath ? [Number(pid)] : [];
+    } catch {
+      return [];
+    }
+  });
+
+describe("a cluster that is well", () => {
+  it("is well from each node, with the volume's device: exit status 0", async () => {
+    for (const { nodeid } of lab.nodes) {
+      const report = await untilWrong(nodeid, [], ["--device", deviceOf(nodeid)]);
+      expect(report).toMatchObject({ node: `node${nodeid}`, status: 0 });
+      const checks = new Set(report.findings.map(({ check }) => check));
+      expect([...checks]).toEqual(
+        expect.arrayContaining(["clock", "multicast", "same-disk", "fstab", "mounts", "port-udp", "config-same"]),
+      );
+    }
+  });
+});
 
 describe("files and clocks", () => {
   it("another key is a failure at each node", async () => {
@@ -111,14 +139,40 @@ describe("a device", () => {
   });
 });
 
+describe("a node that checks its machine for another one", () => {
+  it("does so once for all that ask, and no more when they are gone", async () => {
+    const nodeid = (await lab.owner()) === 3 ? 2 : 3;
+    const asker = (): ChildProcess => {
+      const { netns, runDir } = lab.node(1);
+      const words = ["doctor", "--json", "--config", labFiles(lab.dir).config, "--run-dir", runDir];
+      return spawn("nsenter", [`--net=/run/netns/${netns}`, process.execPath, coverlayProgram, ...words], { stdio: "ignore" });
+    };
+    const askers = [asker(), asker(), asker()];
+    await until("the node checks its machine", () => checksOf(nodeid).length > 0);
+    expect(checksOf(nodeid)).toHaveLength(1);
+    for (const each of askers) each.kill("SIGKILL");
+    await until("its check is over", () => checksOf(nodeid).length === 0);
+    expect(wrongElsewhere(await doctorOfAll(1))).toEqual([]);
+  });
+});
+
 describe("at the end, because a node is left out and loses its mount", () => {
   it("an unreachable node does not hold it up: a dlmd that stands still, and one behind a firewall that drops all", async () => {
     atInput(3, "ip saddr 10.209.77.1 tcp flags & (syn | ack) == syn");
     stopDlmd(lab, 2);
     // The command has a limit of its own in this test: one that waited for these nodes would be ended.
-    const found = wrong(await doctor(1, ["--limit", "2"]));
-    expect(found).toEqual(
-      expect.arrayContaining(["fail port-tcp: tcp 7701 of node3 (10.209.77.3)", "unknown key-same: node2 (10.209.77.2)"]),
+    const report = await doctorOfAll(1, ["--limit", "2"]);
+    expect(wrong(report)).toEqual(
+      expect.arrayContaining([
+        "fail port-tcp: tcp 7701 of node3 (10.209.77.3)",
+        "unknown key-same: node2 (10.209.77.2)",
+        "unknown doctor: node2 (10.209.77.2)",
+        "unknown doctor: node3 (10.209.77.3)",
+      ]),
+    );
+    const asked = report.findings.filter(({ check }) => check === "doctor");
+    expect(asked.map(({ action }) => action)).toEqual(
+      Array.from({ length: 2 }, () => expect.stringContaining("coverlay doctor --here") as unknown),
     );
     goOn();
   });
@@ -130,5 +184,17 @@ describe("at the end, because a node is left out and loses its mount", () => {
     await until("a heartbeat was dropped", () => dropped(3));
     await until("doctor on node 1 tells of it", told);
     expect(dropped(3)).toBe(true);
+  });
+
+  it("a dlmd that dies ends its check, and its asker is told at once", async () => {
+    const nodeid = (await lab.owner()) === 3 ? 2 : 3;
+    await until("all are well", async () => wrong(await doctor(1)).length === 0);
+    const report = doctorOfAll(1);
+    await until("the node checks its machine", () => checksOf(nodeid).length > 0);
+    await lab.kill(nodeid, "dlmd");
+    const { findings } = await report;
+    const found = findings.find(({ check, about }) => check === "doctor" && about.startsWith(`node${nodeid} `));
+    expect(found).toMatchObject({ status: "unknown", found: "it closed the connection before its checks had ended" });
+    await until("its check is over", () => checksOf(nodeid).length === 0);
   });
 });

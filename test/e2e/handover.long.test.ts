@@ -51,7 +51,7 @@ describe("a restart of each node in turn", () => {
     const yaml = readFileSync(path.join(lab.dir, "cluster.yaml"), "utf8");
     const changed = path.join(lab.dir, "preferred.yaml");
     writeFileSync(changed, yaml.replace("version: 1", "version: 2").replace("name: node2,", "name: node2, owner: preferred,"));
-    const { status, stderr } = await coverlay(["config", "apply", changed, "--run-dir", lab.node(1).runDir]);
+    const { status, stderr } = await coverlay(["config", "apply", changed, "--run-dir", lab.node(1).runDir, "--json"]);
     rmSync(changed);
     expect([status, stderr]).toEqual([0, ""]);
     // Mounts know what was in force when they were made.

@@ -99,7 +99,7 @@ async function withSecondVolume(lab: TestLab, nodeid: number, use: (directory: s
       uuid: string;
     };
     writeFileSync(changed, `${yaml.replace("version: 1", "version: 2").trimEnd()}\n  - { name: second, uuid: ${uuid}, lower: device }\n`);
-    await must("config", "apply", changed, "--run-dir", runDir);
+    await must("config", "apply", changed, "--run-dir", runDir, "--json");
     await lab.mustExec(nodeid, [process.execPath, coverlayProgram, "mount", device, directory, "-o", `runDir=${runDir}`]);
     try {
       await use(directory);

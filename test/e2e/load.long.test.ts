@@ -81,7 +81,7 @@ describe("a real load over three nodes", () => {
     expect(await git(path.join(m1, "copy"), "status", "--porcelain")).toBe("");
   });
 
-  it("npm: this project installed on node2, used on node1", async () => {
+  it("npm: this project installed on node2, used on node1", { timeout: 900_000 }, async () => {
     const target = path.join(lab.node(2).mount, "project");
     // One pack: thousands of loose objects of its history would be copied one by one, which is the test before.
     await git(projectRoot, "clone", "-q", "--depth", "1", `file://${projectRoot}`, target);

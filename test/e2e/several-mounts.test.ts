@@ -61,7 +61,7 @@ it("status lists both mounts, the lab goes on with its own, and one that is kill
   };
   const changed = path.join(lab.dir, "second.yaml");
   writeFileSync(changed, `${yaml.replace("version: 1", "version: 2").trimEnd()}\n  - { name: second, uuid: ${uuid}, lower: device }\n`);
-  await must("config", "apply", changed, "--run-dir", runDir);
+  await must("config", "apply", changed, "--run-dir", runDir, "--json");
   await lab.mustExec(1, [process.execPath, coverlayProgram, "mount", device, second, "-o", `runDir=${runDir}`]);
 
   const both = await status();

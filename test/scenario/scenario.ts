@@ -79,6 +79,7 @@ export function runScenario(text: string, engine: WorldEngine = "builtin"): void
       end: end === undefined || end === "end" ? maxOffset : BigInt(end),
       wait: op === "lock" && !rest.includes("now"),
       begun: false,
+      heldMs: null,
     });
   };
   const requests: Readonly<Record<string, (name: string, lock: string, words: readonly string[]) => void>> = {

@@ -1,4 +1,5 @@
 /** Every list of mutations. */
+import { checkMutations } from "./check-mutations.ts";
 import { configMutations } from "./config-mutations.ts";
 import { corosyncMutations } from "./engine/corosync-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
@@ -10,9 +11,13 @@ import { lockspaceMutations } from "./lockspace-mutations.ts";
 import { mountGroupMutations } from "./mount-group/mutations.ts";
 import type { Mutation } from "./mutation.ts";
 import { overlayBehindMutations } from "./overlay-behind-mutations.ts";
+import { overlayLocalMutations } from "./overlay-local-mutations.ts";
 import { overlayCacheMutations } from "./overlay-cache-mutations.ts";
+import { overlayHandleMutations } from "./overlay-handle-mutations.ts";
 import { overlayLockMutations } from "./overlay-lock-mutations.ts";
+import { overlayFuseNativeMutations } from "./overlay-fuse-native-mutations.ts";
 import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
+import { overlayNamelessMutations } from "./overlay-nameless-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
@@ -31,15 +36,20 @@ export const allMutations: readonly Mutation[] = [
   ...plockMutations,
   ...engineMutations,
   ...corosyncMutations,
+  ...checkMutations,
   ...configMutations,
   ...leaseMutations,
   ...overlayLockMutations,
   ...overlayCacheMutations,
   ...overlayOpMutations,
+  ...overlayHandleMutations,
+  ...overlayFuseNativeMutations,
   ...overlayLowerMutations,
   ...overlayBehindMutations,
+  ...overlayLocalMutations,
   ...overlayVolumeMutations,
   ...overlayOwnerMutations,
   ...ownerDiskMutations,
   ...overlayOrphanMutations,
+  ...overlayNamelessMutations,
 ];

@@ -105,9 +105,9 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     id: "h10-linked-again",
     hazard: "H10",
     breaks: "a file without a name gets one",
-    file: "overlay/lower/local/names.ts",
-    find: "      if (context.orphans.has(id)) throw errnoError(E.ENOENT);\n",
-    replace: "",
+    file: "overlay/lower/local/orphans.ts",
+    find: "if (orphan?.linkable !== true) return -E.ENOENT;",
+    replace: "if (orphan === undefined) return -E.ENOENT;",
     caughtBy: "test/unit/lower/orphans.test.ts",
   },
   {

@@ -206,8 +206,8 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     hazard: "C11",
     breaks: "a tool that writes does not hold the device when its overlay is killed",
     file: "overlay/volume/tool.ts",
-    find: 'stdio: ["ignore", "pipe", "pipe", heldFd] });',
-    replace: 'stdio: ["ignore", "pipe", "pipe"] });',
+    find: "const held = heldFd === null ? [] : [heldFd];",
+    replace: "const held: number[] = [];",
     caughtBy: "test/unit/volume/tool.test.ts",
   },
   {

@@ -3,6 +3,24 @@ import type { Mutation } from "./mutation.ts";
 
 export const overlayVolumeMutations: readonly Mutation[] = [
   {
+    id: "r20-copy-mounted",
+    hazard: "R20",
+    breaks: "a copy of a directory is mounted as the volume",
+    file: "overlay/volume/directory-place.ts",
+    find: "  if (stored === placeOf(fd, where, machine)) return;",
+    replace: "  if (stored !== null) return;",
+    caughtBy: "test/unit/volume/directory-place.test.ts",
+  },
+  {
+    id: "r20-volume-in-a-volume",
+    hazard: "R20",
+    breaks: "a directory of a volume becomes another volume",
+    file: "overlay/volume/directory-place.ts",
+    find: "    if (isVolume(above)) throw",
+    replace: "    if (isVolume(above) && above === directory) throw",
+    caughtBy: "test/unit/volume/directory-place.test.ts",
+  },
+  {
     id: "c4-lease-end-passed",
     hazard: "C4",
     breaks: "a mount answers after its lease has ended",

@@ -10,6 +10,7 @@ const AT_START: Readonly<Record<string, string>> = {
   "overlay/cli/root.ts": "the command that is run, before it begins",
   "native/index.ts": "the addon, at the first system call: dlmd raises its priority, an overlay opens its disk",
   "dlmd/driver/heartbeats.ts": "one thread for all lives: the first one begins before dlmd is ready",
+  "overlay/session/fuse-native/binding.ts": "fuse-native: the mount itself is made by it, and it is loaded but once",
   "dlmd/driver/corosync/libraries.ts": "koffi: the first life waits for corosync's libraries before dlmd is ready",
 };
 

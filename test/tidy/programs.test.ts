@@ -21,6 +21,7 @@ const ESSENTIAL = [
   "ln",
   "ls",
   "mkfifo",
+  "prlimit",
   "rm",
   "sha256sum",
   "sh",

@@ -11,10 +11,15 @@ interface Listed {
   readonly projectName: string;
 }
 
-function listed(): Listed[] {
+/** What vitest runs of `part` of the long files: "project file", sorted. */
+function listed(part: string, ...more: readonly string[]): string[] {
   const vitest = path.join(root, "node_modules/vitest/vitest.mjs");
-  const output = execFileSync(process.execPath, [vitest, "list", "--filesOnly", "--json"], { cwd: root, encoding: "utf8" });
-  return (JSON.parse(output) as Listed[]).map(({ file, projectName }) => ({ file: path.relative(root, file), projectName }));
+  const output = execFileSync(process.execPath, [vitest, "list", "--filesOnly", "--json", ...more], {
+    cwd: root,
+    encoding: "utf8",
+    env: { ...process.env, COVERLAY_LONG_PART: part },
+  });
+  return (JSON.parse(output) as Listed[]).map(({ file, projectName }) => `${projectName} ${path.relative(root, file)}`).toSorted();
 }
 
 function projectOf(file: string): string {
@@ -31,11 +36,15 @@ it("each file of tests is in one project, but for those of virtual machines", ()
     .map((file) => `test/${file}`)
     .filter((file) => !file.startsWith("test/vm/"));
   const wanted = files.map((file) => `${projectOf(file)} ${file}`);
-  expect(
-    listed()
-      .map(({ file, projectName }) => `${projectName} ${file}`)
-      .toSorted(),
-  ).toEqual(wanted.toSorted());
+  expect(listed("1/1")).toEqual(wanted.toSorted());
+});
+
+it("two commits that follow each other run each long file once (.ci/run)", () => {
+  const halves = ["1/2", "2/2"].map((part) => listed(part, "--project", "long"));
+  expect(halves.flat().toSorted()).toEqual(listed("1/1", "--project", "long"));
+  for (const half of halves) expect(half.length).toBeGreaterThan(0);
+  const ci = readFileSync(path.join(root, ".ci/run"), "utf8");
+  expect(ci).toContain('COVERLAY_LONG_PART="${COVERLAY_LONG_PART:-$(($(git rev-list --count HEAD) % 2 + 1))/2}"');
 });
 
 it("what runs beside another lab touches nothing that labs share (test/README.md)", () => {

@@ -54,7 +54,7 @@ const claims: Readonly<Record<string, Shown>> = {
   "3": [["test/e2e/hazards/readers.long.test.ts", "a few of all these reads at most were shown a wrong end"]],
   "4": [["test/e2e/hazards/names.test.ts", "a directory that another node moved, with a program in it"]],
   "5": [[sizes, "cut elsewhere: an append goes to the new end"]],
-  "6": [[limits, "no nameless files"]],
+  "6": [[limits, "no RWF_NOWAIT"]],
   "7": [
     [locks, "GETLK shows the lock in the way"],
     [locks, "leaves file locks to each kernel, and mount, status and remount say so"],
@@ -129,7 +129,13 @@ const gaps: Readonly<Record<string, Shown>> = {
     ],
     ["test/e2e/withdraw.long.test.ts", "nobody is told EIO or EROFS"],
   ],
-  "A volume whose lower": [["test/e2e/volume/bit.alone.test.ts", "a directory that is not the root of its file system is refused"]],
+  "A volume whose lower": [
+    ["test/e2e/lab/directory.long.test.ts", "is shared by three nodes, is one node's, and waits for it"],
+    ["test/unit/lower/containment.test.ts", "refuses a file and a directory of the same file system that lie outside"],
+    ["test/unit/volume/directory-place.test.ts", "refuses a copy with all its attributes"],
+    ["test/e2e/local-changes.long.test.ts", "contents, size and attributes, also of what is open"],
+  ],
+  "A path that each": [["test/unit/dlmd-shell/config.test.ts", "lower shared"]],
   "Fence agents were tried": [
     ["test/unit/fence-agent/fence-device.test.ts", "is run: off, and its status says so"],
     ["test/e2e/dlmd/agents.long.test.ts", "every agent of fence-agents says metadata that can be read"],

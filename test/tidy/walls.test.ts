@@ -74,6 +74,7 @@ const PURE = [
   "overlay/lab/fence-request.ts",
   "overlay/lab/layout.ts",
   "overlay/lease/lease-core.ts",
+  "overlay/local-changes/own-times.ts",
   "overlay/lower/local/orphan-table.ts",
   "overlay/lower/remote/acknowledgements.ts",
   "overlay/coherence/cover-parts.ts",

@@ -27,6 +27,15 @@ print("got", flush=True)
 sys.stdin.readline()
 `;
 
+const FLOCK_LOCKER = `
+import fcntl, sys
+held, wanted = [open(name, "r+b") for name in sys.argv[1:]]
+fcntl.flock(held, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.readline()
+fcntl.flock(wanted, fcntl.LOCK_EX)
+`;
+
 describe("a file lock that another node waits for", () => {
   let lab: TestLab;
   const lockers: ChildProcess[] = [];
@@ -65,14 +74,23 @@ describe("a file lock that another node waits for", () => {
     writeFileSync(at(1, "file"), "x".repeat(100));
     const [holder, waiter] = [await startLocker(1), await startLocker(2)];
     const locked = once(holder.stdout as NodeJS.ReadableStream, "data");
+    const asked = performance.now();
     holder.stdin?.write("\n");
     await locked;
-    // Nobody else uses the file yet.
-    expect(await said(2, "locks", "--files")).toMatch(new RegExp(`\\(pid ${holder.pid}, python3\\) has write on bytes 5 to 14`));
+    const granted = performance.now();
+    // Any command: it takes longer than the locks take to come to the service.
+    await said(1, "status");
+    // Nobody else uses the file yet. Its node tells the service how old the lock is.
+    const from = performance.now();
+    const { files } = JSON.parse(await said(2, "locks", "--files", "--json")) as { files: { held: { pid: number; heldMs: number }[] }[] };
+    const [row] = files.flatMap(({ held }) => held);
+    expect(row).toMatchObject({ pid: holder.pid, program: "python3", type: "write", start: "5", end: "14" });
+    expect(row?.heldMs).toBeGreaterThanOrEqual(Math.floor(from - granted));
+    expect(row?.heldMs).toBeLessThanOrEqual(Math.ceil(performance.now() - asked));
     waiter.stdin?.write("\n");
     await waits(waiter.pid ?? 0);
 
-    const has = `node1/client \\d+ \\(pid ${holder.pid}, python3\\) has write on bytes 5 to 14`;
+    const has = `node1/client \\d+ \\(pid ${holder.pid}, python3\\) has write on bytes 5 to 14 since [0-9.]+ (?:s|min)`;
     const wants = `node2/client \\d+ \\(pid ${waiter.pid}, python3\\) waits for write on bytes 5 to 14 since [0-9.]+ s, because node1/client \\d+ \\(pid ${holder.pid}, python3\\) has what excludes it`;
     for (const nodeid of [1, 2]) {
       const file = at(nodeid, "file");
@@ -158,6 +176,40 @@ describe("a file lock that another node waits for", () => {
     for (;;) if (waitShown.test(await said(2, "status"))) break;
     // Each gets its turn.
     for (const locker of [third, second, first]) locker.kill("SIGKILL");
+  });
+
+  it("two processes of one node that wait for each other are a circle, seen from each node; a third one is behind in line", async () => {
+    for (const name of ["left", "right"]) writeFileSync(at(1, name), "x");
+    const start = async (held: string, wanted: string): Promise<ChildProcess> => {
+      const files = [at(1, held), at(1, wanted)];
+      const locker = spawn("python3", ["-c", FLOCK_LOCKER, ...files], { stdio: ["pipe", "pipe", "inherit"] });
+      lockers.push(locker);
+      await once(locker.stdout as NodeJS.ReadableStream, "data");
+      return locker;
+    };
+    writeFileSync(at(1, "third"), "x");
+    // flock: the kernel and the cluster look for no deadlock of open files.
+    const [left, right, third] = [await start("left", "right"), await start("right", "left"), await start("third", "right")];
+    for (const locker of [left, right, third]) {
+      locker.stdin?.write("\n");
+      await waits(locker.pid ?? 0);
+    }
+    const waiting = (one: ChildProcess, name: string, here: number, other: ChildProcess): string =>
+      `  python3 \\(process ${one.pid}\\) on node1 has waited [0-9.]+ s for LOCK_EX \\(flock\\) \\(file locks of inode \\d+\\) of volume lab${here === 1 ? ` \\(${at(1, name)}\\)` : ""}, which python3 \\(process ${other.pid}\\) on node1 has`;
+    const circle = (here: number): RegExp =>
+      new RegExp(
+        `the chain:\n${waiting(left, "right", here, right)}\n${waiting(right, "left", here, left)}\n  they wait for each other: a deadlock\n`,
+      );
+    expect(await said(1, "why", String(left.pid))).toMatch(circle(1));
+    expect(await said(2, "why", at(2, "right"))).toMatch(circle(2));
+    expect(await said(1, "locks", "--files")).toMatch(
+      new RegExp(`\\(pid ${left.pid}, python3\\) has LOCK_EX \\(flock\\) since [0-9.]+ (?:s|min)\n`),
+    );
+    const inLine = `the request of node1/client \\d+ \\(pid ${left.pid}, python3\\) for LOCK_EX \\(flock\\) is ahead of it in line, and node1/client \\d+ \\(pid ${right.pid}, python3\\) has what excludes it`;
+    expect(await said(1, "why", String(third.pid))).toMatch(
+      new RegExp(`\\(pid ${third.pid}, python3\\) waits for LOCK_EX \\(flock\\) since [0-9.]+ s, because ${inLine}\n`),
+    );
+    for (const locker of [third, right, left]) locker.kill("SIGKILL");
   });
 
   it("a path outside of every mount, and one that does not exist, are errors in words", async () => {

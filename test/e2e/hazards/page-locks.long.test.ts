@@ -273,7 +273,7 @@ result = got
       const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
       const [writer, storer, reader] = [hazard.actor(a), hazard.actor(a), hazard.actor(b)];
       const given = { name: `beside stores on ${role}`, seconds: 5 * scale };
-      const timeoutMs = 2000 * given.seconds + 30_000;
+      const timeoutMs = 2000 * given.seconds + 120_000;
       await writer.run(`put(name, bytes(4096))`, given);
       // A reader that could write might take the page cache from the others' node.
       const lasting = (step: string, access = "RDWR"): string => `

@@ -23,12 +23,12 @@ describe("lab down", () => {
       const { id } = await upUntil(dir, "mount node1", "SIGKILL");
       const first = spawn(process.execPath, [coverlayProgram, "lab", "down", "--dir", dir], { stdio: "ignore" });
       const watcher = watch(dir, () => void (readLab(dir)?.phase === "down" && first.kill("SIGINT")));
-      expect(await once(first, "exit")).toEqual([null, "SIGINT"]);
+      expect(await once(first, "exit")).toEqual([8, null]);
       watcher.close();
       const start = await coverlay(["lab", "start", "node1", "--dir", dir]);
       expect(start.status).toBe(1);
       expect(start.stderr).toContain("being taken down");
-      expect(await coverlay(["lab", "down", "--dir", dir])).toMatchObject({ status: 0, stderr: "" });
+      expect(await coverlay(["lab", "down", "--dir", dir, "--json"])).toMatchObject({ status: 0, stderr: "" });
       expect(leftovers(dir, id)).toEqual([]);
     } finally {
       await end();
@@ -48,7 +48,7 @@ describe("lab down", () => {
       expect(native.mount("hung", mountpoint, "fuse.clustered", 0, options)).toBe(0);
       const victim = spawn("ls", [mountpoint], { stdio: "ignore" });
       const ended = once(victim, "exit");
-      const down = await coverlay(["lab", "down", "--dir", dir]);
+      const down = await coverlay(["lab", "down", "--dir", dir, "--json"]);
       expect(down).toMatchObject({ status: 0, stderr: "" });
       const [status] = (await ended) as [number | null];
       expect(status).not.toBe(0);

@@ -60,7 +60,7 @@ export async function killedAt(step: UpStep): Promise<string[]> {
   const { dir, end } = watchedDirectory();
   try {
     const { id } = await upUntil(dir, step, "SIGKILL");
-    const down = await coverlay(["lab", "down", "--dir", dir]);
+    const down = await coverlay(["lab", "down", "--dir", dir, "--json"]);
     const left = leftovers(dir, id);
     const again = await coverlay(["lab", "down", "--dir", dir]);
     const problems = [

@@ -48,7 +48,7 @@ function mount({ device, mountPoint }: Disk, options: string, env: NodeJS.Proces
 async function isMounted({ mountPoint }: Disk): Promise<void> {
   expect(mountAt(mountPoint)?.type).toBe("fuse.clustered");
   writeFileSync(path.join(mountPoint, "file"), "hello");
-  const { status, stderr } = await coverlay(["umount", mountPoint]);
+  const { status, stderr } = await coverlay(["umount", mountPoint, "--json"]);
   expect([status, stderr]).toEqual([0, ""]);
 }
 

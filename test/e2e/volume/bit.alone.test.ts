@@ -22,6 +22,7 @@ import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/vo
 import { BIT_XATTR, type Bit } from "../../../overlay/volume/bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, setAttribute } from "../../../overlay/volume/detached.ts";
 import { tryExclusive } from "../../../overlay/volume/device.ts";
+import { PLACE_XATTR } from "../../../overlay/volume/directory-place.ts";
 import { mountLower } from "../../../overlay/volume/lower-mount.ts";
 import { probeDevice } from "../../../overlay/volume/probe.ts";
 import { refusal } from "../../refusal.ts";
@@ -298,25 +299,28 @@ describe("the clustered bit", () => {
     }
   });
 
-  test("a directory that is not the root of its file system is refused, as it is and bound to a place of its own", async () => {
+  test("a directory inside of another volume is refused, as it is and bound to a place of its own", async () => {
     const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-bit-"));
     execFileSync("mount", ["-t", "tmpfs", "coverlay-bit", dir]);
     const [inside, bound] = [path.join(dir, "inside"), path.join(dir, "bound")];
     const mounts = [dir];
     try {
       for (const made of [inside, bound]) mkdirSync(made);
-      // The bit of one that was enabled before this was refused.
+      // What a copy with its attributes has.
       await enableVolume(dir, bit);
       const fds = [openSync(dir, "r"), openSync(inside, "r")] as const;
-      setAttribute(fds[1], BIT_XATTR, getAttribute(fds[0], BIT_XATTR, dir) ?? Buffer.alloc(0), inside);
+      for (const name of [BIT_XATTR, PLACE_XATTR]) setAttribute(fds[1], name, getAttribute(fds[0], name, dir) ?? Buffer.alloc(0), inside);
       for (const fd of fds) closeSync(fd);
       execFileSync("mount", ["--bind", inside, bound]);
       mounts.push(bound);
       expect(readFileSync("/proc/self/mountinfo", "utf8")).toContain(` /inside ${bound} `);
-      for (const place of [inside, bound]) {
-        expect(await refusal(enableVolume(place, bit))).toMatchObject({ code: "not-a-root", exitStatus: 32 });
+      for (const [place, enabled, mounted] of [
+        [inside, "nested-volume", "copied-directory"],
+        [bound, "not-a-root", "not-a-root"],
+      ] as const) {
+        expect(await refusal(enableVolume(place, bit))).toMatchObject({ code: enabled, exitStatus: 32 });
         expect(await refusal(mountLower({ kind: "directory", path: place }, anyPlace(bit), false, 0, nobody))).toMatchObject({
-          code: "not-a-root",
+          code: mounted,
         });
       }
       const lower = await mountLower({ kind: "directory", path: dir }, anyPlace(bit), false, 0, nobody);

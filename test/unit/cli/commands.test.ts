@@ -381,25 +381,31 @@ describe("locks", () => {
       const posix = { nodeid, clientId: 5, kind: "posix", owner: String(pid), pid, type: "write", start: "0", end: "9" };
       return { ...posix, ...change };
     };
-    const held = [owner(1, 41), owner(1, 42, { type: "read", start: "20", end: null })];
+    const held = [owner(1, 41, { heldMs: 8100 }), owner(1, 42, { type: "read", start: "20", end: null, heldMs: null })];
     const first = owner(2, 43, { waitingMs: 700, blocker: { nodeid: 1, clientId: 5, kind: "posix", owner: "41", behind: false } });
     const second = owner(3, 44, { waitingMs: 600, blocker: { nodeid: 2, clientId: 5, kind: "posix", owner: "43", behind: true } });
     const file = { lockspace: "v", file: "12:7", masterNodeid: 2, held, waiting: [first, second] };
-    const flock = { lockspace: "v", file: "13:7", masterNodeid: 2, held: [owner(1, 41, { kind: "flock" })], waiting: [] };
+    const flock = {
+      lockspace: "v",
+      file: "13:7",
+      masterNodeid: 2,
+      held: [owner(1, 41, { kind: "flock", heldMs: 90_000_000 })],
+      waiting: [],
+    };
     const shown = decodeClusterLocks({ nodes: [{ nodeid: 2, answer: said([], { files: [file, flock] }) }] });
     expect(describeLocks(shown, nodeName).split("\n")).toEqual([
       "v 12:7  file locks, master node2",
-      "  held       node1/5 (pid 41) write on bytes 0 to 9, node1/5 (pid 42) read on bytes 20 to the end",
+      "  held       node1/5 (pid 41) write on bytes 0 to 9 since 8.1 s, node1/5 (pid 42) read on bytes 20 to the end, since when is not known",
       "  waiting    node2/5 (pid 43) write on bytes 0 to 9 for 700 ms, node3/5 (pid 44) write on bytes 0 to 9 for 600 ms",
       "v 13:7  file locks, master node2",
-      "  held       node1/5 (pid 41) LOCK_EX (flock)",
+      "  held       node1/5 (pid 41) LOCK_EX (flock) since 25 h",
     ]);
     expect(describeWhy(shown, nodeName).split("\n").slice(0, 5)).toEqual([
       "v 12:7  file locks, master node2",
-      "  node1/client 5 (pid 41) has write on bytes 0 to 9",
-      "  node1/client 5 (pid 42) has read on bytes 20 to the end",
+      "  node1/client 5 (pid 41) has write on bytes 0 to 9 since 8.1 s",
+      "  node1/client 5 (pid 42) has read on bytes 20 to the end, since when is not known",
       "  node2/client 5 (pid 43) waits for write on bytes 0 to 9 since 0.7 s, because node1/client 5 (pid 41) has what excludes it",
-      "  node3/client 5 (pid 44) waits for write on bytes 0 to 9 since 0.6 s, because its turn comes after that of node2/client 5 (pid 43)",
+      "  node3/client 5 (pid 44) waits for write on bytes 0 to 9 since 0.6 s, because the request of node2/client 5 (pid 43) for write on bytes 0 to 9 is ahead of it in line, and node1/client 5 (pid 41) has what excludes it",
     ]);
     expect(byWaiting(shown).files.map(({ file: name }) => name)).toEqual(["12:7", "13:7"]);
   });
@@ -422,7 +428,7 @@ describe("why", () => {
       "v job  master node1",
       "  node1/client 5 (pid 99, job) has PR; a blocking AST (EX is wanted) was sent 4.2 s ago and is not answered",
       "  node2/client 5 waits for EX since 4.2 s, because node1/client 5 (pid 99, job) has PR; a blocking AST (EX is wanted) was sent 4.2 s ago and is not answered",
-      "  node3/client 5 waits for PR since 0.1 s, because its turn comes after node2/client 5, which waits for EX",
+      "  node3/client 5 waits for PR since 0.1 s, because the request of node2/client 5 for EX is ahead of it in line",
     ]);
   });
 

@@ -43,7 +43,7 @@ it("looks each GROW_LOOK_MS, and says what changes no more often than each GROW_
   const seen = port([...reports, at(8 * GIB, "grown")]);
   expect(await followGrowth(at(0), "data", seen)).toMatchObject({ kind: "grown" });
   expect(seen.nowAt).toBe((turns + 1) * GROW_LOOK_MS);
-  expect(seen.said).toEqual(["coverlay: 2.5 GiB of 8 GiB", "coverlay: 5 GiB of 8 GiB"]);
+  expect(seen.said).toEqual(["volume data has 2.5 GiB of 8 GiB", "volume data has 5 GiB of 8 GiB"]);
   // One that stands still is not said again.
   const still = port([...reports.map(() => at(0)), at(8 * GIB, "grown")]);
   await followGrowth(at(0), "data", still);

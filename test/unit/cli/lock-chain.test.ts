@@ -14,6 +14,7 @@ const wait = (waiter: Party, holders: readonly Party[], more: Partial<Wait> = {}
   what: `write on bytes 0 to 9 (file locks of inode ${waiter.pid})`,
   waiter,
   holders,
+  ahead: null,
   waitingMs: 1500,
   ...more,
 });

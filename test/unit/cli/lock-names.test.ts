@@ -35,7 +35,7 @@ describe("the name of a lock", () => {
 
 describe("answers to several questions", () => {
   const answer = (file: string, pid: number): object => {
-    const held = [{ nodeid: 1, clientId: 3, kind: "posix", owner: "9", pid, type: "write", start: "0", end: null }];
+    const held = [{ nodeid: 1, clientId: 3, kind: "posix", owner: "9", pid, type: "write", start: "0", end: null, heldMs: 1500 }];
     const files = [{ lockspace, file, masterNodeid: 1, held, waiting: [] }];
     const said = { serving: true, state: "running", resources: [], files, clients: [], lockspaces: [], truncated: false };
     return { nodes: [{ nodeid: 1, answer: { ...said, processes: [{ pid: 41, program: "sqlite3" }] } }] };
@@ -51,9 +51,9 @@ describe("answers to several questions", () => {
     );
     expect(words.split("\n")).toEqual([
       `${lockspace} f12.7  file locks of inode 12 (/data/file), master node1`,
-      "  node1/client 3 (pid 41, sqlite3) has write on bytes 0 to the end",
+      "  node1/client 3 (pid 41, sqlite3) has write on bytes 0 to the end since 1.5 s",
       `${lockspace} f13.7  file locks of inode 13, master node1`,
-      "  node1/client 3 (pid 42) has write on bytes 0 to the end",
+      "  node1/client 3 (pid 42) has write on bytes 0 to the end since 1.5 s",
     ]);
 
     // Where the locks are is of interest only as long as they are not seen.

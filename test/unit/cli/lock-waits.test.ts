@@ -8,6 +8,7 @@ import type { LockAnswer } from "../../../dlmd/wire/inspect-answer.ts";
 import { type ClusterLocks, decodeClusterLocks } from "../../../overlay/query/cluster-locks.ts";
 import { lockWaits, volumeOwners } from "../../../overlay/query/lock-waits.ts";
 import { lookAtNode } from "../../../overlay/query/node-facts.ts";
+import type { NodeFacts } from "../../../overlay/status/facts.ts";
 import { claimWaiting } from "../../../overlay/volume/mount-waiter.ts";
 
 const uuid = "a57207ea-b2b9-41a4-b78b-ecce06826ea8";
@@ -73,6 +74,7 @@ it("names the waiter and those that have what excludes it, up to three", () => {
     what: "inode lock of inode 12",
     waiter: app,
     holders: [main, main, app],
+    ahead: null,
     waitingMs: 1000,
   });
 });
@@ -89,6 +91,7 @@ it("knows a program's own lock, and one whose program nobody named", () => {
     what: "lock job",
     waiter: { node: "node2", pid: 0, program: "" },
     holders: [],
+    ahead: null,
   });
 });
 
@@ -109,7 +112,7 @@ it("says for which file lock a process waits, and whose", () => {
     waitingMs: 2000,
     blocker: { nodeid: 1, clientId: 3, kind: "posix" as const, owner: "7", behind: false },
   };
-  const files = [{ lockspace, file: "f12.0", masterNodeid: 1, held: [range], waiting: [waiting] }];
+  const files = [{ lockspace, file: "f12.0", masterNodeid: 1, held: [{ ...range, heldMs: 5000 }], waiting: [waiting] }];
   const processes = [{ nodeid: 1, pid: 40, program: "dd" }];
   expect(lockWaits(locks({ files, processes }), info, 1000)).toMatchObject([
     {
@@ -118,7 +121,41 @@ it("says for which file lock a process waits, and whose", () => {
       what: "write on bytes 0 to 9 (file locks of inode 12)",
       waiter: { node: "node2", pid: 50, program: "" },
       holders: [{ node: "node1", pid: 40, program: "dd" }],
+      ahead: null,
     },
+  ]);
+});
+
+it("one that is ahead in line is no holder: of a lock, and of a file lock", () => {
+  const queue = [row(1, { requested: "EX", waitingMs: 3000 }), row(2, { requested: "PR", waitingMs: 1000 })];
+  const job = resource("job", [row(9, { granted: "PR" })], queue, "app");
+  const [main, app] = [
+    { node: "node1", pid: 11, program: "main.js" },
+    { node: "node2", pid: 22, program: "app" },
+  ];
+  const unknown = { node: "9", pid: 0, program: "" };
+  expect(lockWaits(locks({ resources: [job] }), info, 0)).toMatchObject([
+    { waiter: main, holders: [unknown], ahead: null },
+    { waiter: app, holders: [], ahead: main },
+  ]);
+  const range = { nodeid: 1, clientId: 3, kind: "posix" as const, type: "read" as const, start: "0", end: "9" };
+  const by = (owner: number, behind: boolean) => ({ nodeid: 1, clientId: 3, kind: "posix" as const, owner: String(owner), behind });
+  const held = [
+    { ...range, owner: "7", pid: 40, heldMs: 5000 },
+    { ...range, owner: "8", pid: 41, kind: "flock" as const, heldMs: 5000 },
+    { ...range, owner: "9", pid: 44, start: "10", end: null, heldMs: null },
+  ];
+  const waiting = [
+    { ...range, owner: "8", pid: 41, type: "write" as const, waitingMs: 2000, blocker: by(7, false) },
+    { ...range, owner: "9", pid: 42, waitingMs: 1000, blocker: by(8, true) },
+    { ...range, owner: "10", pid: 43, type: "write" as const, waitingMs: 500, blocker: by(9, true) },
+  ];
+  const process = (pid: number) => ({ node: "node1", pid, program: "" });
+  // The reader has nobody's lock in its way; the writer behind it has one, too.
+  expect(lockWaits(locks({ files: [{ lockspace, file: "f12.0", masterNodeid: 1, held, waiting }] }), info, 0)).toMatchObject([
+    { waiter: process(41), holders: [process(40)], ahead: null },
+    { waiter: process(42), holders: [], ahead: process(41) },
+    { waiter: process(43), holders: [process(40)], ahead: process(42) },
   ]);
 });
 
@@ -192,6 +229,35 @@ it("the longest call is that which the mount names; one of an older version has 
   });
   expect(await longestOf({ ...requests, longest: null })).toEqual({ count: 3, longest: null });
   expect(await longestOf(requests)).toMatchObject({ count: 3, longest: { op: "read", waitingMs: 5 } });
+});
+
+it("calls that have waited for a second are among the facts, 20 of one mount, the oldest first", async () => {
+  const call = (op: string, sinceMs: number) => ({ op, pid: 0, key: "12.7", sinceMs, fileLock: null });
+  const copy = { ...call("copyFileRange", 1000), lockKey: "13.7" };
+  const many = Array.from({ length: 21 }, (_, at) => call("write", 5000 - at));
+  const requests = { nodeid: 1, clientId: 3, lockspace, mountpoint: "/shared", count: 23, longest: null };
+  const callsOf = async (...calls: object[]): Promise<NodeFacts["calls"]> => {
+    const dir = await mountThatAnswers({ status: mountFile, requests: { ...requests, requests: calls } });
+    return (await lookAtNode(dir, 10_000)).facts.calls;
+  };
+  expect(await callsOf(call("read", 1000), call("getattr", 999))).toEqual([
+    {
+      op: "read",
+      pid: 0,
+      program: "",
+      waitingMs: 1000,
+      mountpoint: "/shared",
+      mountPid: process.pid,
+      lockspace,
+      key: "12.7",
+      lockKey: "12.7",
+      fileLock: false,
+      path: null,
+    },
+  ]);
+  expect(await callsOf(copy)).toMatchObject([{ key: "12.7", lockKey: "13.7" }]);
+  expect(await callsOf({ ...copy, lockKey: null })).toMatchObject([{ lockKey: null }]);
+  expect((await callsOf(...many)).map(({ waitingMs }) => waitingMs)).toEqual(many.slice(0, 20).map(({ sinceMs }) => sinceMs));
 });
 
 it("a process that waits in the background to mount is among the facts, if it is of that run directory", async () => {

@@ -124,6 +124,12 @@ describe("cluster.yaml", () => {
     ],
     ["uuid", "6b1c0b5e-3f0e", "6b1c0b5e-3f0", "volumes[0].uuid: expected a uuid"],
     ["lower", "lower: device, path", "lower: disk, path", `volumes[0].lower: expected device or directory, found "disk"`],
+    [
+      "lower shared",
+      "lower: device, path",
+      "lower: shared, path",
+      "expected device or directory (a path that each node reaches by itself has no place",
+    ],
     ["path relative", "path: /dev", "path: dev", "volumes[0].path: expected an absolute path"],
     ["not YAML", "multicast: {", "multicast: [", "line 14, column 46: expected YAML"],
     ["an alias without an anchor", "cluster: lab", "cluster: *lab", "expected every value written out, found an alias"],

@@ -72,7 +72,9 @@ const begin = (leastMs: number, configuration: string, nowMs: () => number, fata
     log: silentLog,
     metrics: createMetrics(),
     processes: peerProcesses(),
+    runCheck: () => expect.fail("nobody asks"),
     onView: () => {},
+    onStep: () => {},
     fatal,
   });
 beforeEach(async () => {

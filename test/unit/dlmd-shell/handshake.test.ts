@@ -4,6 +4,7 @@ import { MAX_AGREED } from "../../../dlmd/config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../../../dlmd/config/cluster-config.ts";
 import { type AgreedVersion, MAX_TRAIL } from "../../../dlmd/config/trail.ts";
 import { type Seen, decodeSeen, encodeLook } from "../../../dlmd/wire/look.ts";
+import { encodeCheck } from "../../../dlmd/wire/self-check.ts";
 import { type ClusterKey, createKeyring } from "../../../dlmd/tls/keyring.ts";
 
 const keyOf = (fill: number): ClusterKey => createKeyring([Buffer.alloc(32, fill)]).first;
@@ -35,6 +36,7 @@ interface Side {
   readonly trail?: readonly AgreedVersion[];
   readonly text?: string;
   readonly look?: () => Seen | null;
+  readonly mayCheck?: boolean;
 }
 
 function side(
@@ -49,6 +51,7 @@ function side(
     trail = [],
     text = `configuration of node ${nodeid}`,
     look,
+    mayCheck = false,
     ...change
   }: Side,
 ): Handshake {
@@ -59,6 +62,7 @@ function side(
     objection: () => change.objection ?? null,
     offer: () => (agreed ? { version: self.configVersion ?? 4, text, agreedBy, trail } : null),
     look,
+    mayCheck,
     nonce: Buffer.alloc(32, 100 + nodeid),
     role,
     expectedNodeid: expectedNodeid ?? null,
@@ -77,7 +81,7 @@ function run(initiator: Handshake, acceptor: Handshake): [HandshakeStep, Handsha
     if (body === undefined || ends[at] !== null) continue;
     const step = (sides[at] as Handshake).receive(body);
     if (step.kind !== "more") ends[at] = step;
-    if (step.kind !== "done" && step.send !== null) wires[1 - at]?.push(step.send);
+    if (step.kind !== "done" && step.kind !== "check" && step.send !== null) wires[1 - at]?.push(step.send);
   }
   return ends as [HandshakeStep, HandshakeStep];
 }
@@ -231,5 +235,31 @@ test("a look is refused by an initiator, between two lives, and in another versi
   expect(side("acceptor", 2, {}).receive(later)).toMatchObject({
     kind: "refused",
     reason: expect.stringContaining("version 2") as unknown,
+  });
+});
+
+test("a program with the key asks the acceptor to check its machine, once, and nothing else after it", () => {
+  const acceptor = side("acceptor", 2, { mayCheck: true });
+  expect(acceptor.receive(encodeCheck(7000))).toEqual({ kind: "check", limitMs: 7000 });
+  expect(acceptor.receive(encodeCheck(7000))).toMatchObject({
+    kind: "refused",
+    reason: "a frame of kind 6 behind the question for a check",
+  });
+  const other = side("acceptor", 2, { mayCheck: true });
+  other.receive(encodeCheck(7000));
+  expect(other.receive(side("initiator", 1, {}).hello)).toMatchObject({ kind: "refused" });
+});
+
+test("a check is refused by an initiator, behind a HELLO, where there is none, and in another version", () => {
+  const out = { kind: "refused", reason: "a check out of its place" };
+  expect(side("initiator", 1, { mayCheck: true }).receive(encodeCheck(7000))).toMatchObject(out);
+  const acceptor = side("acceptor", 2, { mayCheck: true });
+  acceptor.receive(side("initiator", 1, {}).hello);
+  expect(acceptor.receive(encodeCheck(7000))).toMatchObject(out);
+  expect(side("acceptor", 2, {}).receive(encodeCheck(7000))).toMatchObject({ kind: "refused" });
+  const later = encodeCheck(7000).map((byte, at) => (at === 1 ? 2 : byte));
+  expect(side("acceptor", 2, { mayCheck: true }).receive(later)).toMatchObject({
+    kind: "refused",
+    reason: expect.stringContaining("a check of version 2") as unknown,
   });
 });

@@ -106,6 +106,7 @@ describe("a connection whose other end is the test", () => {
       handlers: {
         established: () => {},
         refused: () => {},
+        asked: () => {},
         frame: () => {},
         read: () => {},
         config: () => void frames++,

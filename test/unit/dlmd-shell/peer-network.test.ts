@@ -9,10 +9,12 @@ import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { type DatagramChannel, MAX_QUEUED_BYTES, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { createKeyring } from "../../../dlmd/tls/keyring.ts";
-import { HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";
+import { askPeerToCheck } from "../../../overlay/setup/look-peers.ts";
+import { HANDSHAKE_LOOK_MS, HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";
 import { PEER_UNSENT_BYTES } from "../../../dlmd/driver/peer-connection.ts";
 import { PeerDialer } from "../../../dlmd/driver/peer-dialer.ts";
 import { type PeerNetwork, type PeerNetworkOptions, openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
+import type { CheckAsker } from "../../../dlmd/driver/self-check.ts";
 import { DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
@@ -495,4 +497,56 @@ test("ENOBUFS, and a send buffer that stays full: lost and counted, said once a 
   await until(() => heard.length === 2);
   expect(said.filter((line) => line.includes("datagram could not be sent"))).toHaveLength(1);
   expect(said[0]).toContain("ENOBUFS");
+});
+
+test("a program that asks for a check waits longer than a handshake may take, and becomes no peer", async () => {
+  const asked: { limitMs: number; asker: CheckAsker; hasLeft: boolean }[] = [];
+  const b = await side(2, {
+    check: (limitMs, asker) => {
+      const one = { limitMs, asker, hasLeft: false };
+      asked.push(one);
+      asker({ kind: "going" });
+      happened();
+      return () => {
+        one.hasLeft = true;
+        happened();
+      };
+    },
+  });
+  const target = { address: "127.77.0.2", port, localAddress: "127.77.0.1", node: "node2" };
+  const answer = askPeerToCheck(target, keyring, 2 * HANDSHAKE_TIMEOUT_MS);
+  await until(() => asked.length === 1);
+  expect(asked[0]).toMatchObject({ limitMs: 4000, hasLeft: false });
+  await new Promise((resolve) => setTimeout(resolve, HANDSHAKE_TIMEOUT_MS + HANDSHAKE_LOOK_MS));
+  asked[0]?.asker({ kind: "printed", text: '{"node":"node2","findings":[]}' });
+  expect(await answer).toEqual({ kind: "checked", findings: [] });
+  await until(() => asked[0]?.hasLeft === true);
+  expect([b.events, b.refusals, b.said]).toEqual([[], [], []]);
+});
+
+test("a program that goes away, or whose connection a dlmd ends, is not waited for", async () => {
+  const asked: (() => void)[] = [];
+  let left = 0;
+  const b = await side(2, {
+    check: (_, asker) => {
+      asked.push(() => asker({ kind: "printed", text: "" }));
+      asker({ kind: "going" });
+      happened();
+      return () => {
+        left += 1;
+        happened();
+      };
+    },
+  });
+  const target = { address: "127.77.0.2", port, localAddress: "127.77.0.1", node: "node2" };
+  // Its whole time is short: it ends the connection.
+  expect(await askPeerToCheck(target, keyring, 4000, 200)).toEqual({ kind: "other", words: "no end of its checks within 0.2 s" });
+  await until(() => left === 1);
+  // To a connection that is over nothing is said.
+  asked[0]?.();
+  const answer = askPeerToCheck(target, keyring, 4000);
+  await until(() => asked.length === 2);
+  await b.network.close();
+  expect(await answer).toEqual({ kind: "other", words: "it closed the connection before its checks had ended" });
+  expect(left).toBe(2);
 });

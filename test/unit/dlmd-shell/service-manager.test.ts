@@ -68,6 +68,7 @@ describe("words to the service manager", () => {
     manager.ready();
     manager.status("x");
     manager.waits(1000);
+    manager.stepDone();
     manager.stopping();
     manager.close();
     vi.advanceTimersByTime(120_000);
@@ -87,6 +88,23 @@ describe("words to the service manager", () => {
     const { said, manager } = recorded({ NOTIFY_SOCKET: "/run/n" });
     manager.waits(60_000);
     expect(said).toEqual(["EXTEND_TIMEOUT_USEC=150000000"]);
+  });
+
+  test("each step of a start has 90 s; a start that hangs gets no more, and nothing is said once it is ready, or leaves", () => {
+    const { said, manager } = recorded({ NOTIFY_SOCKET: "/run/n" });
+    const step = "EXTEND_TIMEOUT_USEC=90000000";
+    manager.stepDone();
+    vi.advanceTimersByTime(80_000);
+    manager.stepDone();
+    vi.advanceTimersByTime(600_000);
+    expect(said).toEqual([step, step]);
+    manager.ready();
+    manager.stepDone();
+    expect(said).toEqual([step, step, "READY=1"]);
+    const leaving = recorded({ NOTIFY_SOCKET: "/run/n" });
+    leaving.manager.stopping();
+    leaving.manager.stepDone();
+    expect(leaving.said).toEqual(["STOPPING=1\nSTATUS=leaving the cluster"]);
   });
 
   // EAGAIN, ENOMEM, ENOBUFS

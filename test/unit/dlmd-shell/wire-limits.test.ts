@@ -15,6 +15,17 @@ import { type ServerMessage, decodeServerMessage, encodeServerMessage } from "..
 import { type Seen, decodeSeen, encodeSeen } from "../../../dlmd/wire/look.ts";
 import { type PeerMessage, decodeFrame, encodeFrames } from "../../../dlmd/wire/peer.ts";
 import { maxProbeOwners, maxProbeRequests } from "../../../dlmd/wire/peer-plock.ts";
+import {
+  CheckKind,
+  MAX_CHECKED_BYTES,
+  MAX_CHECKED_FRAME_BYTES,
+  MAX_CHECK_LIMIT_MS,
+  MIN_CHECK_LIMIT_MS,
+  decodeCheckNews,
+  encodeCheck,
+  encodeCheckNews,
+  readCheck,
+} from "../../../dlmd/wire/self-check.ts";
 import { datagrams, peerMessages, seen, view } from "../../vector/dlmd/samples.ts";
 
 /** The codecs do not look at the values of a row that a list of them is made of. */
@@ -188,4 +199,21 @@ test("an answer about 31 nodes, with a hash of 32 bytes and reasons of 512, is u
   expect(many[at]).toBe(31);
   many[at] = 32;
   expect(() => decodeSeen(many)).toThrow("32 nodes seen");
+});
+
+test("a check: its limit is taken for the nearest that is allowed, and what it has printed has a length", () => {
+  const limitOf = (limitMs: number): number => readCheck(new ByteReader(encodeCheck(limitMs), 1));
+  expect([0, MIN_CHECK_LIMIT_MS, 4000, MAX_CHECK_LIMIT_MS, 2 ** 32 - 1].map(limitOf)).toEqual([100, 100, 4000, 30_000, 30_000]);
+  const longest = { kind: "printed", text: "x".repeat(MAX_CHECKED_BYTES) } as const;
+  expect(encodeCheckNews(longest)).toHaveLength(MAX_CHECKED_FRAME_BYTES);
+  expect(decodeCheckNews(encodeCheckNews(longest))).toEqual(longest);
+  const frame = (isPrinted: boolean, bytes: number): Uint8Array =>
+    new ByteWriter().u8(CheckKind.CHECKED).u8(1).bool(isPrinted).block(new Uint8Array(bytes).fill(120)).copy();
+  expect(() => decodeCheckNews(frame(true, MAX_CHECKED_BYTES + 1))).toThrow(WireError);
+  expect(decodeCheckNews(frame(false, 512))).toMatchObject({ kind: "failed" });
+  expect(() => decodeCheckNews(frame(false, 513))).toThrow(WireError);
+  expect(decodeCheckNews(encodeCheckNews({ kind: "failed", words: "y".repeat(600) }))).toEqual({
+    kind: "failed",
+    words: `${"y".repeat(506)}...`,
+  });
 });

@@ -10,7 +10,7 @@ afterEach(() => void vi.useRealTimers());
 
 /** dlmd, which grants EX at once, or as told; its service answers when told. */
 function bench(grants: Mode = Mode.EX) {
-  const asked: { op: string; ended: (result: FileLockResult | Error) => void }[] = [];
+  const asked: { op: string; heldMs: number | null; ended: (result: FileLockResult | Error) => void }[] = [];
   const failures: Error[] = [];
   const states = new Map<string, { lock: { mode: Mode }; handlers: LockHandlers; did: string[] }>();
   let firstFlags = 0;
@@ -36,9 +36,9 @@ function bench(grants: Mode = Mode.EX) {
       _file: string,
       _owner: unknown,
       _wanted: unknown,
-      _wait: boolean,
+      { heldMs }: { readonly heldMs: number | null },
       ended: (result: FileLockResult | Error) => void,
-    ) => asked.push({ op, ended }),
+    ) => asked.push({ op, heldMs, ended }),
     cancel: () => undefined,
   };
   const locks = new VolumeFileLocks({
@@ -163,16 +163,18 @@ it("a file that the kernel knows no more is given up, if nothing of it is locked
 });
 
 it("the list for people shows FILES_SHOWN files, and says that there are more", () => {
+  vi.useFakeTimers();
   const { locks } = bench();
   for (let at = 0; at < FILES_SHOWN; at++) void locks.lock(`f${at}`, 1, me, { ...whole, start: 5n }, true);
   expect(locks.describe().truncated).toBe(false);
   void locks.lock("one more", 1, me, whole, true);
+  vi.advanceTimersByTime(1500);
   const { files, truncated } = locks.describe();
   expect([files.length, truncated]).toEqual([FILES_SHOWN, true]);
   expect(files[0]).toEqual({
     file: "f0",
     kept: "here",
-    held: [{ kind: "posix", owner: "1", pid: 42, type: "write", start: "5", end: null }],
+    held: [{ kind: "posix", owner: "1", pid: 42, type: "write", start: "5", end: null, heldMs: 1500 }],
     waiting: 0,
   });
 });
@@ -181,9 +183,10 @@ it("to be seen, locks are brought to the service: for GATHER_LIMIT_MS at most", 
   vi.useFakeTimers();
   const { locks, asked, states } = bench();
   void locks.lock("f1.1", 1, me, whole, true);
+  await vi.advanceTimersByTimeAsync(7000);
   let gathered = false;
   void locks.gather(["f1.1"]).then(() => (gathered = true));
-  expect(asked.map(({ op }) => op)).toEqual(["lock"]);
+  expect(asked.map(({ op, heldMs }) => [op, heldMs])).toEqual([["lock", 7000]]);
   await vi.advanceTimersByTimeAsync(GATHER_LIMIT_MS - 1);
   expect(gathered).toBe(false);
   await vi.advanceTimersByTimeAsync(1);

@@ -174,7 +174,7 @@ export class LockCluster {
       giveUpState: (file) => state(file, "give-up"),
       ask: (id, ask) => {
         this.messages++;
-        const { file, op, owner, range, pid, wait, begun } = ask;
+        const { file, op, owner, range, pid, wait, begun, heldMs } = ask;
         const kind = { ownerKind: owner.kind, owner: owner.owner } as const;
         const message: PlockAsk = {
           requestId: id,
@@ -188,6 +188,7 @@ export class LockCluster {
           wait: wait && op === "lock",
           entangled: false,
           begun,
+          heldMs,
         };
         this.#deliver(`${node} service`, () => this.#master.request(node, message));
       },
@@ -252,7 +253,7 @@ export class LockCluster {
 
   #change(file: string, node: number, owner: LockOwner, start: bigint, end: bigint, type: "read" | "write" | null): void {
     const { tree } = this.#certainOf(file, node, owner);
-    changeOwned(tree, `${node}/${owner.owner}`, start, end, type, 0, () => ++this.#rank);
+    changeOwned(tree, `${node}/${owner.owner}`, { start, end, type, pid: 0 }, null, () => ++this.#rank);
   }
 
   /** From when it asks for less it may have less. */

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES } from "../../../overlay/lab/layout.ts";
 import { bringUp, type UpOptions } from "../../../overlay/lab/up.ts";
+import { UNFOLLOWED } from "../../../overlay/lab/work.ts";
 
 const COMMA = /commas/;
 
@@ -17,7 +18,7 @@ function up(change: Partial<UpOptions>): Promise<unknown> {
     image: null,
     ...change,
   };
-  return bringUp(options, () => undefined, new AbortController().signal);
+  return bringUp(options, UNFOLLOWED);
 }
 
 it("more than MAX_LAB_NODES nodes are refused", async () => {

@@ -1,7 +1,7 @@
 /** Times that commands of a lab wait: with a clock of the test's own, and stand-ins for the tools and for what runs. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -123,6 +123,8 @@ describe("a program of a node", () => {
     standIn("nsenter", `echo $$ >${dir}/pid; exec sleep 600`);
     const made = lab();
     const work = startDlmd(made, labNode(made, "node1"));
+    // Its time runs here at once: it is not ended before it has said who it is.
+    while (!existsSync(`${dir}/pid`) || readFileSync(`${dir}/pid`, "utf8") === "") await turn();
     expect(await isOverBefore(work, 30_000)).toBe(false);
     await expect(work).rejects.toThrow('it did not say "ready" within 30 s');
     process.kill(Number(readFileSync(`${dir}/pid`, "utf8")), "SIGKILL");

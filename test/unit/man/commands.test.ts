@@ -31,7 +31,7 @@ const all = commandsOf(coverlay).map(({ command, options }) => ({ name: command.
 const QUICK: ReadonlySet<string> = new Set(
   [
     "status, metrics, nodes, locks, why, fence show, fence history, fence ack, quorum reset",
-    "volume show, volume release, config check, config show, keygen, install-mount-helper",
+    "volume show, volume release, config show, keygen, install-mount-helper",
     "lab status, lab owner, lab kill, lab cut, lab uncut, lab hang, lab unhang, lab stall, lab unstall, lab partition, lab heal, lab net",
   ].flatMap((names) => names.split(", ")),
 );
@@ -55,6 +55,12 @@ describe.each(all)("coverlay $name", ({ name, options, command }) => {
     const elsewhere = name === "mount" || name.startsWith("lab");
     expect([name, !own || elsewhere || namedIn(section("EXIT STATUS")).has(name)]).toEqual([name, true]);
   });
+});
+
+it("each row about long work says what is shown, and what Ctrl-C leaves", () => {
+  const rows = [...section("LONG WORK").matchAll(/^\| `(.*) \|$/gm)].map(([, row = ""]) => row.split(" | "));
+  expect(rows.length).toBeGreaterThan(12);
+  expect(rows.filter((cells) => cells.length !== 3 || cells.some((cell) => cell.trim() === ""))).toEqual([]);
 });
 
 it("what the tables name is a command", () => {

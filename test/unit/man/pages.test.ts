@@ -195,6 +195,7 @@ describe("exit statuses", () => {
 
   const where: readonly (readonly [ExitingProgram, string])[] = [
     ["coverlay", "coverlay.8"],
+    ["coverlay", "coverlay-lab.8"],
     ["serve", "coverlay.8"],
     ["mount", "mount.clustered.8"],
     ["dlmd", "dlmd.8"],

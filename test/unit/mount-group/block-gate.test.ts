@@ -38,15 +38,16 @@ it("a closed gate holds all but what needs no owner, and lets it go in its order
   const answers: readonly unknown[] = [
     gated.mkdir(id, Buffer.from("a"), 0, { uid: 0, gid: 0, umask: 0 }),
     gated.getattr(id),
+    gated.tmpfile(id, 2, 0, { uid: 0, gid: 0, umask: 0 }, true),
     gated.syncfs(),
   ];
-  expect([gate.held, calls]).toEqual([3, []]);
+  expect([gate.held, calls]).toEqual([4, []]);
   gated.made(id);
   expect([gated.isAbsent(id, Buffer.from("b")), gated.fetch(id, handle, 0, 1)]).toEqual(["isAbsent", null]);
   expect(calls).toEqual(["made 1", "isAbsent 2"]);
   gate.letGo();
-  expect(await Promise.all(answers.map((answer) => Promise.resolve(answer)))).toEqual(["mkdir", "getattr", "syncfs"]);
-  expect(calls.slice(2)).toEqual(["mkdir 4", "getattr 1", "syncfs 0"]);
+  expect(await Promise.all(answers.map((answer) => Promise.resolve(answer)))).toEqual(["mkdir", "getattr", "tmpfile", "syncfs"]);
+  expect(calls.slice(2)).toEqual(["mkdir 4", "getattr 1", "tmpfile 5", "syncfs 0"]);
   expect([gate.held, gated.getattr(id), await gated.fetch(id, handle, 0, 1)]).toEqual([0, "getattr", "fetched"]);
 });
 

@@ -12,6 +12,7 @@ const posix = (owner: number, pid: number) => ({ op: "lock" as const, ownerKind:
 function service(): LoneService {
   const lone = new LoneService();
   lone.ask({ file: "a", wait: false, type: "write", ...range(0, 9), ...posix(1, 41) });
+  lone.time.nowMs = 50;
   lone.ask({ file: "a", wait: false, type: "read", start: 20n, end: maxOffset, ...posix(1, 41) });
   lone.ask({ file: "a", wait: true, type: "write", ...range(5, 30), ...posix(2, 42) });
   lone.ask({ file: "a", wait: true, type: "write", ...range(10, 15), ...posix(3, 43) });
@@ -23,7 +24,7 @@ function see(lone: LoneService, wanted: Partial<InspectRequest> = {}, rows = 100
   return describeFiles(lone.service.master, 1, { ...all, ...wanted }, { rows, lookedAt: 100 }, nowMs);
 }
 
-it("who has what, who waits since when, for a holder or behind somebody", () => {
+it("who has what and since when, who waits since when, for a holder or behind somebody", () => {
   const { files, truncated } = see(service(), { resource: "a" });
   const by = { nodeid: 1, clientId: 1, kind: "posix" };
   const second = { ...by, owner: "2", pid: 42, type: "write", start: "5", end: "30" };
@@ -35,12 +36,12 @@ it("who has what, who waits since when, for a holder or behind somebody", () => 
       file: "a",
       masterNodeid: 1,
       held: [
-        { ...by, owner: "1", pid: 41, type: "write", start: "0", end: "9" },
-        { ...by, owner: "1", pid: 41, type: "read", start: "20", end: null },
+        { ...by, owner: "1", pid: 41, type: "write", start: "0", end: "9", heldMs: 700 },
+        { ...by, owner: "1", pid: 41, type: "read", start: "20", end: null, heldMs: 650 },
       ],
       waiting: [
-        { ...second, waitingMs: 700, blocker: { ...by, owner: "1", behind: false } },
-        { ...third, waitingMs: 700, blocker: { ...by, owner: "2", behind: true } },
+        { ...second, waitingMs: 650, blocker: { ...by, owner: "1", behind: false } },
+        { ...third, waitingMs: 650, blocker: { ...by, owner: "2", behind: true } },
       ],
     },
   ]);

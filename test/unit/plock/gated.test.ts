@@ -7,7 +7,19 @@ import type { PlockAsk, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 
 function ask(requestId: number, change: Partial<PlockAsk> = {}): PlockAsk {
   const names = { requestId, lockspace: "a", file: "f", clientId: 1, ownerKind: "posix", owner: 1n } as const;
-  return { ...names, op: "lock", wait: true, entangled: false, begun: false, type: "read", start: 0n, end: 9n, pid: 1, ...change };
+  return {
+    ...names,
+    op: "lock",
+    wait: true,
+    entangled: false,
+    begun: false,
+    heldMs: null,
+    type: "read",
+    start: 0n,
+    end: 9n,
+    pid: 1,
+    ...change,
+  };
 }
 const held = { type: "read", start: 0n, end: 9n, pid: 1 } as const;
 const idsOf = (gated: GatedRequests, free: (lockspace: string) => boolean = () => true): string[] =>
@@ -71,7 +83,15 @@ it("an unlock is never refused: beyond twice as many requests its client's locks
   };
   const limit = 50;
   const master = new PlockMaster(port, { fileLocksPerFile: limit, fileLocksPerClient: limit });
-  master.claim(2, { kind: "plock-held", lockspace: "a", file: "f", clientId: 1, ownerKind: "posix", owner: 1n, ranges: [held] });
+  master.claim(2, {
+    kind: "plock-held",
+    lockspace: "a",
+    file: "f",
+    clientId: 1,
+    ownerKind: "posix",
+    owner: 1n,
+    ranges: [{ ...held, heldMs: 0 }],
+  });
   const unlock = (requestId: number): void => master.request(2, ask(requestId, { op: "unlock", start: 2n, end: 3n }));
   master.request(2, ask(1, { type: "write" }));
   for (let requestId = 2; requestId <= 2 * limit; requestId++) unlock(requestId);

@@ -9,7 +9,7 @@ import type { PlockTable } from "../../../dlmd/plock/table.ts";
 
 export type Result = Extract<ClientEvent, { kind: "plock-result" }>;
 type Plock = Extract<PlockClientRequest, { kind: "plock" }>;
-export type Ask = Omit<Plock, "kind" | "lockspaceId" | "requestId" | "begun"> & Partial<Pick<Plock, "begun">>;
+export type Ask = Omit<Plock, "kind" | "lockspaceId" | "requestId" | "begun" | "heldMs"> & Partial<Pick<Plock, "begun" | "heldMs">>;
 
 export interface Who {
   readonly kind: OwnerKind;
@@ -19,6 +19,7 @@ export interface Who {
 export class LoneService {
   readonly service: PlockService;
   readonly client: Client;
+  readonly time: { nowMs: number } = { nowMs: 0 };
   /** By request id. */
   readonly results: Map<number, Result> = new Map();
   #nextRequestId = 1;
@@ -26,7 +27,7 @@ export class LoneService {
   constructor(limits: Partial<PlockLimits> = {}) {
     this.service = new PlockService(
       1,
-      { nowMs: 0 },
+      this.time,
       {
         toPeer: (nodeid) => {
           throw new Error(`a message to node ${nodeid}`);
@@ -57,7 +58,7 @@ export class LoneService {
 
   ask(ask: Ask, client: Client = this.client): number {
     const requestId = this.#nextRequestId++;
-    this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, begun: false, ...ask });
+    this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, begun: false, heldMs: null, ...ask });
     this.service.search(Number.POSITIVE_INFINITY);
     return requestId;
   }

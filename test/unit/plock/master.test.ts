@@ -23,12 +23,22 @@ it("a request for less that the dead master had granted is granted, with what wa
   );
   const file = { lockspace: "test", file: "f", clientId: 1, ownerKind: "posix", owner: 1n } as const;
   const claim = (from: number, type: "read" | "write", start: bigint, end: bigint): void =>
-    master.claim(from, { kind: "plock-held", ...file, ranges: [{ type, start, end, pid: from }] });
+    master.claim(from, { kind: "plock-held", ...file, ranges: [{ type, start, end, pid: from, heldMs: 3000 }] });
   // Node 1 wrote 0-10, asked to read 5-15, was granted that, and unlocked 11-15; so 2 may read 5-6 and 3 write 12-13.
   claim(1, "write", 0n, 10n);
   claim(2, "read", 5n, 6n);
   claim(3, "write", 12n, 13n);
-  const again = { kind: "plock-again", ...file, pid: 1, wait: false, entangled: true, begun: false, waitedMs: 5, canceled: false } as const;
+  const again = {
+    kind: "plock-again",
+    ...file,
+    pid: 1,
+    wait: false,
+    entangled: true,
+    begun: false,
+    heldMs: null,
+    waitedMs: 5,
+    canceled: false,
+  } as const;
   master.again(1, { ...again, requestId: 7, op: "lock", type: "read", start: 5n, end: 15n });
   master.again(1, { ...again, requestId: 8, op: "unlock", type: "read", start: 11n, end: 15n });
   for (const _ of master.settle());

@@ -1,6 +1,14 @@
 /** What a machine must have, and how findings add up. */
 import { describe, expect, it } from "vitest";
-import { crossedLimit, describeFindings, exitStatusOf, judge, worstFirst } from "../../../overlay/setup/finding.ts";
+import {
+  type Finding,
+  type NodeFinding,
+  crossedLimit,
+  describeFindings,
+  exitStatusOf,
+  judge,
+  worstFirst,
+} from "../../../overlay/setup/finding.ts";
 import {
   type MachineFacts,
   judgeConfigFile,
@@ -90,20 +98,21 @@ describe("files and names", () => {
 
 describe("findings", () => {
   const one = judge("key", "k", "e");
+  const onNode = (findings: readonly Finding[], node: string | null): NodeFinding[] => findings.map((finding) => ({ ...finding, node }));
   const all = [one.ok("o"), one.unknown("u", "do u"), one.warn("w", "do w"), one.fail("f", "do f")] as const;
   it("have the exit status of the worst", () => {
     expect([[], [all[0]], [all[0], all[1]], [all[2]], all].map((findings) => exitStatusOf(findings))).toEqual([0, 0, 1, 1, 2]);
   });
   it("are told the worst first, with what to do", () => {
     expect(worstFirst(all).map(({ status }) => status)).toEqual(["fail", "warn", "unknown", "ok"]);
-    const text = describeFindings(worstFirst(all));
+    const text = describeFindings(onNode(worstFirst(all), "node1"), "node1");
     expect(text).toContain("fail     key: k\n           expected: e\n           found:    f\n           do:       do f\n");
     expect(text).toContain("ok       key: k: o\n");
     expect(text.endsWith("1 failed, 1 warnings, 1 not known, 1 well")).toBe(true);
   });
   it("a name with an end of line makes no line of its own", () => {
     const forged = judge("key", "k\nok       key: k: well", "e").fail("f\nok", "do\nf");
-    expect(describeFindings([forged]).split("\n")).toHaveLength(5);
+    expect(describeFindings(onNode([forged], null), null).split("\n")).toHaveLength(5);
   });
   it("a check that crosses its limit says so", () => {
     expect(crossedLimit("device", "/dev/sdb", 4000)).toMatchObject({

@@ -1,4 +1,6 @@
 /** A look at a device that is cut off: what was printed before counts, and the rest is not known. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { afterEach, expect, it, vi } from "vitest";
 import type { DiskFacts } from "../../../overlay/setup/judge-volume.ts";
@@ -91,8 +93,26 @@ it.each([
   expect(findings).toMatchObject([{ check: "device", status: "unknown", found: words }]);
 });
 
+it("while a look of before is left behind, no further one is started at that device", async () => {
+  const script = "echo '{}'; read word; exit 1";
+  const left = spawn("sh", ["-c", script, "sh", "/dev/sdb", "20", "1"], { stdio: ["pipe", "pipe", "ignore"] });
+  try {
+    await once(left.stdout, "data");
+    const { facts, findings } = await lookAtDisk("/dev/sdb", [], 4000, program(script));
+    expect(facts).toBeNull();
+    expect(findings).toMatchObject([
+      { check: "device", status: "unknown", found: expect.stringContaining(`process ${left.pid} `) as unknown },
+    ]);
+    expect((await lookAtDisk("/dev/sdc", [], 4000, program(script))).findings).toMatchObject([{ found: "exit status 1" }]);
+  } finally {
+    left.stdin.end();
+    await once(left, "exit");
+  }
+  expect((await lookAtDisk("/dev/sdb", [], 4000, program(script))).findings).toMatchObject([{ found: "exit status 1" }]);
+});
+
 it("the program is given the paths of fstab that are below /dev, and no others", async () => {
   const sources = ["/dev/sdb", "/nfs/image", "/dev/../nfs/image", "/dev/sdb", "UUID=1"];
   const { facts } = await lookAtDisk("/dev/sdb", sources, 4000, program(`echo '{"identity":{},"paths":"'"$*"'"}'`));
-  expect(facts?.paths).toBe("/dev/sdb 4000 /dev/sdb");
+  expect(facts?.paths).toBe(`/dev/sdb 4000 ${process.pid} /dev/sdb`);
 });

@@ -2,12 +2,13 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { type AddressInfo, type Server, type Socket, createServer } from "node:net";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { type Keyring, createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { createSecureAcceptor } from "../../../dlmd/tls/secure-connection.ts";
 import { encodeSeen } from "../../../dlmd/wire/look.ts";
-import { lookAtPeer, probeUdp } from "../../../overlay/setup/look-peers.ts";
+import { CHECK_LIMIT_MS, SILENCE_LEAST_MS, askPeerToCheck, lookAtPeer, probeUdp } from "../../../overlay/setup/look-peers.ts";
+import { MAX_CHECKED_BYTES, MAX_CHECKED_FRAME_BYTES, encodeCheckNews } from "../../../dlmd/wire/self-check.ts";
 import { seen } from "../../vector/dlmd/samples.ts";
 
 const keyring = createKeyring([Buffer.alloc(32, 1)]);
@@ -73,6 +74,64 @@ describe("a node", () => {
     expect(doubtMs).toBeGreaterThan(0);
   });
 
+  it("that closes a connection without a word is asked again, until the limit", async () => {
+    const acceptor = createSecureAcceptor(() => keyring);
+    let [connections, closes] = [0, 2];
+    const port = await listen((raw) =>
+      acceptor.accept(raw, {
+        secured: ({ socket }) => {
+          connections += 1;
+          socket.on("error", () => undefined);
+          socket.resume();
+          if (connections <= closes) socket.end();
+          else socket.write(frame(encodeSeen(seen)));
+        },
+        failed: () => raw.destroy(),
+      }),
+    );
+    expect(await look(port)).toMatchObject({ tcp: { kind: "answers" }, look: { kind: "seen", seen } });
+    expect(connections).toBe(3);
+    closes = Number.POSITIVE_INFINITY;
+    expect((await look(port, 10 * SHORT_MS)).look).toEqual({ kind: "other", words: "it closed the connection" });
+    expect(connections).toBeGreaterThan(4);
+  });
+
+  it("that closes one connection, and says nothing by the next until the limit, has closed the connection", async () => {
+    const acceptor = createSecureAcceptor(() => keyring);
+    let connections = 0;
+    const port = await listen((raw) =>
+      acceptor.accept(raw, {
+        secured: ({ socket }) => {
+          connections += 1;
+          socket.on("error", () => undefined);
+          socket.resume();
+          if (connections === 1) socket.end();
+        },
+        failed: () => raw.destroy(),
+      }),
+    );
+    expect((await look(port, 10 * SHORT_MS)).look).toEqual({ kind: "other", words: "it closed the connection" });
+    expect(connections).toBe(2);
+  });
+
+  it("whose answer came while this process was busy beyond the limit has answered", async () => {
+    const port = await listen(() => undefined);
+    const look = (target: number): ReturnType<typeof lookAtPeer> =>
+      lookAtPeer({ address: "127.0.0.1", port: target, localAddress: null }, null, SHORT_MS);
+    const busyWhile = <T>(work: Promise<T>): Promise<T> => {
+      // Behind the call that connects.
+      process.nextTick(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2 * SHORT_MS));
+      return work;
+    };
+    expect((await busyWhile(look(port))).tcp).toEqual({ kind: "answers" });
+    const probe = createSocket("udp4").bind(0, "127.0.0.1");
+    await once(probe, "listening");
+    const free = probe.address().port;
+    await new Promise<void>((resolve) => probe.close(() => resolve()));
+    expect((await busyWhile(look(free))).tcp).toEqual({ kind: "refused" });
+    expect(await busyWhile(probeUdp({ address: "127.0.0.1", port: free, localAddress: null }, SHORT_MS))).toEqual({ kind: "refused" });
+  });
+
   it("that nobody listens at is refused", async () => {
     const port = await listen(() => undefined);
     await new Promise((resolve) => server?.close(resolve));
@@ -114,6 +173,77 @@ describe("a node", () => {
   it("is connected to without a key, and asked nothing", async () => {
     const port = await listen(() => undefined);
     expect(await look(port, LIMIT_MS, null)).toEqual({ tcp: { kind: "answers" }, look: { kind: "none" } });
+  });
+});
+
+describe("a node that is asked to check its machine", () => {
+  const ask = (port: number, wholeMs?: number): ReturnType<typeof askPeerToCheck> =>
+    askPeerToCheck({ address: "127.0.0.1", port, localAddress: "127.0.0.1", node: "node2" }, keyring, SHORT_MS, wholeMs);
+  const going = frame(encodeCheckNews({ kind: "going" }));
+  const report = frame(encodeCheckNews({ kind: "printed", text: '{"node":"node2","findings":[]}' }));
+
+  it("tells of it, after a HELLO and words that it goes on", async () => {
+    expect(await ask(await peer(Buffer.concat([frame(Buffer.from([1, 2])), going, going, report])))).toEqual({
+      kind: "checked",
+      findings: [],
+    });
+  });
+
+  it.each([
+    ["cannot", frame(encodeCheckNews({ kind: "failed", words: "busy: w" })), { kind: "other", words: "busy: w" }],
+    ["is of an earlier version", frame(refusal("handshake frame of kind 6")), { kind: "earlier" }],
+    ["knows another version of the question", frame(refusal("damaged handshake: a check of version 1, 2 expected")), { kind: "earlier" }],
+    ["refuses", frame(refusal("why")), { kind: "other", words: "its dlmd refuses to answer: why" }],
+    ["says what is no report", frame(encodeCheckNews({ kind: "printed", text: "{" })), { kind: "other", words: "its answer is no JSON" }],
+    ["says what cannot be read", frame(Buffer.from([8, 1])), { kind: "other" }],
+    ["says that it says more than any", frame(new Uint8Array(8), MAX_CHECKED_FRAME_BYTES + 1), { kind: "other" }],
+  ])("and %s is told so", async (_, bytes, found) => {
+    expect(await ask(await peer(bytes))).toMatchObject(found);
+  });
+
+  it("and says more behind its answer keeps nobody waiting", async () => {
+    const begun = vi.spyOn(globalThis, "setTimeout");
+    expect(await ask(await peer(Buffer.concat([report, going, going])))).toMatchObject({ kind: "checked" });
+    // For a connection, for a first word, and for the whole.
+    const limits = begun.mock.calls.map(([, ms]) => ms).filter((ms) => ms !== undefined && ms >= SHORT_MS);
+    begun.mockRestore();
+    expect(limits).toHaveLength(3);
+  });
+
+  it("may say as much as is sent", async () => {
+    const found = await ask(await peer(frame(encodeCheckNews({ kind: "printed", text: "x".repeat(MAX_CHECKED_BYTES) }))));
+    expect(found).toEqual({ kind: "other", words: "its answer is no JSON" });
+  });
+
+  it("and has another key is told so", async () => {
+    expect(await ask(await peer(report, stranger))).toMatchObject({ kind: "wrong-key" });
+  });
+
+  it("and is there no more is told so", async () => {
+    const port = await listen(() => undefined);
+    await new Promise((resolve) => server?.close(resolve));
+    server = null;
+    expect(await ask(port)).toEqual({ kind: "other", words: "it answers no more: refused" });
+  });
+
+  it("and goes silent is given up after the time of an answer, which each word begins anew", async () => {
+    expect(await ask(await peer(going))).toEqual({ kind: "other", words: `no answer within ${SILENCE_LEAST_MS} ms` });
+  });
+
+  it("and goes on for ever is given up after the whole time", async () => {
+    expect(CHECK_LIMIT_MS).toBe(75_000);
+    const acceptor = createSecureAcceptor(() => keyring);
+    const port = await listen((raw) =>
+      acceptor.accept(raw, {
+        secured: ({ socket }) => {
+          const timer = setInterval(() => socket.write(going), 50);
+          socket.on("error", () => undefined).on("close", () => clearInterval(timer));
+          socket.resume();
+        },
+        failed: () => raw.destroy(),
+      }),
+    );
+    expect(await ask(port, 1000)).toEqual({ kind: "other", words: "no end of its checks within 1 s" });
   });
 });
 

@@ -87,14 +87,25 @@ describe("commands", () => {
 
   it("the line of fstab is read as it was meant", () => {
     const odd = { ...volume, device: "/dev/my disk#1", mountPoint: "/a\\b\tc" };
-    expect(parseFstab(fstabLine(odd), "f")).toMatchObject([{ source: odd.device, mountPoint: odd.mountPoint, type: "clustered" }]);
+    expect(parseFstab(fstabLine(odd, true), "f")).toMatchObject([{ source: odd.device, mountPoint: odd.mountPoint, type: "clustered" }]);
   });
 
   it("the line comes into fstab as it is, whatever the shell's echo does with backslashes", () => {
     const odd = { ...volume, device: "/dev/my disk", mountPoint: "/it's" };
     const step = nodeSteps("node1", odd, place).find(({ command }) => command.includes("/etc/fstab"))?.command ?? "";
     const written = execFileSync("sh", ["-c", step.replace(" >>/etc/fstab", "")], { encoding: "utf8" });
-    expect(written).toBe(`${fstabLine(odd)}\n`);
+    expect(written).toBe(`${fstabLine(odd, true)}\n`);
+  });
+
+  it("where systemd has the lock manager, the mount requires it", () => {
+    const lines = (setup: SetupPlace): string =>
+      nodeSteps("node1", volume, setup)
+        .map(({ command }) => command)
+        .join("\n");
+    expect(lines(place)).toContain(",x-systemd.requires=dlmd.service,");
+    // Its unit does not read another file, or is not there.
+    expect(lines({ ...place, configFile: "/etc/other.yaml" })).not.toContain("x-systemd.requires");
+    expect(lines({ ...place, hasUnit: false })).not.toContain("x-systemd.requires");
   });
 
   it("the volume is marked first, then each node has the files, looks, starts and mounts", () => {

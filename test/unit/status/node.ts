@@ -61,6 +61,7 @@ export const wellMount: MountFacts = {
   readOnly: false,
   disk: null,
   diskFault: null,
+  unwatched: null,
   ownerWait: null,
   groupWait: null,
   operatorBlocks: false,
@@ -90,6 +91,7 @@ export const wellNode: NodeFacts = {
   error: null,
   mounts: [wellMount],
   waiters: [],
+  calls: [],
   waits: [],
   waitsTruncated: false,
   unasked: [],
@@ -105,6 +107,7 @@ export const aWait: Wait = {
   what: "inode lock of inode 12",
   waiter: { node: "node1", pid: 4711, program: "main.js" },
   holders: [{ node: "node2", pid: 99, program: "main.js" }],
+  ahead: null,
   waitingMs: 10_000,
 };
 

@@ -29,7 +29,7 @@ it("all is well", () => {
 it("the keys are those that the README promises, and each code has a row there", () => {
   const readme = readFileSync(path.resolve(import.meta.dirname, "../../../overlay/status/README.md"), "utf8");
   const keys = Object.keys(reportOf(wellNode)).toSorted();
-  expect(keys).toEqual("atMs error level nodes problems tookMs unasked volumes waits waitsTruncated".split(" "));
+  expect(keys).toEqual("atMs calls error level nodes problems tookMs unasked volumes waits waitsTruncated".split(" "));
   expect(keys.filter((key) => !readme.includes(`\`${key}\``))).toEqual([]);
   const rows = [...readme.matchAll(/^\| `([a-z-]+)` \| (\w+) \| /gm)].map(([, code, level]) => [code, level]);
   expect(Object.fromEntries(rows)).toEqual(problemLevels);
@@ -107,6 +107,7 @@ const rows: readonly [ProblemCode, Partial<ClusterFacts>, Partial<MountFacts>, R
   ["disk-withdrawn", {}, { diskFault: "withdrawn", disk: "EIO" }, /\/shared: EIO/, /dmesg/],
   ["disk-read-only", {}, { diskFault: "read-only", disk: "turned read-only" }, /turned read-only/, /fsck/],
   ["disk-unread", {}, { diskFault: "unread", disk: "block 7" }, /block 7/, /dmesg/],
+  ["changes-unseen", {}, { unwatched: "a part of /x is not watched" }, /\/shared: a part of \/x/, /through the mount alone/],
   [
     "call-wait",
     {},

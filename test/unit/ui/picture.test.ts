@@ -65,11 +65,13 @@ it("an arrow leads from the row of the one that waits to the row of the one that
 });
 
 it("one that is only ahead in line holds nothing; one that holds elsewhere does", () => {
-  const line = [wait(party(2, 20), party(1, 10)), wait(party(3, 30), party(2, 20))];
+  const line = [wait(party(2, 20), party(1, 10)), { ...wait(party(3, 30)), ahead: party(2, 20) }];
   const rows = (waits: Wait[]): unknown => pictureOf({ nodes: nodesOf(3), links: [], volumes: [], waits }).cards[1]?.rows;
   expect(rows(line)).toEqual([{ label: "python3 20", waits: true, holds: false }]);
-  const [first, second] = line as [Wait, Wait];
-  expect(rows([first, { ...second, resource: "another" }])).toEqual([{ label: "python3 20", waits: true, holds: true }]);
+  const [first] = line as [Wait, Wait];
+  expect(rows([first, { ...wait(party(3, 30), party(2, 20)), resource: "another" }])).toEqual([
+    { label: "python3 20", waits: true, holds: true },
+  ]);
 });
 
 it("keeps the name of an arrow while it waits, and gives each wait of a program its own", () => {

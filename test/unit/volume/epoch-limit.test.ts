@@ -10,7 +10,8 @@ vi.mock("../../../overlay/volume/detached.ts", async (importOriginal) => ({
   getAttributeInPool: async () => Buffer.from(String(played.count)),
 }));
 vi.mock("../../../overlay/volume/bit.ts", async (importOriginal) => ({ ...(await importOriginal<object>()), decodeBit: () => bit }));
-vi.mock("../../../overlay/volume/file-system-root.ts", () => ({ requireFileSystemRoot: () => undefined }));
+vi.mock("../../../overlay/volume/file-system-root.ts", () => ({ isFileSystemRoot: () => true }));
+vi.mock("../../../overlay/volume/directory-place.ts", () => ({ requireNotNested: () => undefined, requirePlace: () => undefined }));
 
 it("is below MAX_EPOCH", async () => {
   const epochOf = async (count: number): Promise<number> => {

@@ -15,7 +15,16 @@ function refusal(text: string): OperatingError {
 
 describe("mount options", () => {
   test("nothing, and what mount(8) and systemd keep to themselves", () => {
-    const plain = { readOnly: false, remount: false, flags: 0, runDir: null, localFlocks: false, waitMs: null, background: false };
+    const plain = {
+      readOnly: false,
+      remount: false,
+      flags: 0,
+      runDir: null,
+      localFlocks: false,
+      transport: "kernel",
+      waitMs: null,
+      background: false,
+    };
     expect(parseMountOptions("")).toEqual(plain);
     expect(parseMountOptions("rw,_netdev,nofail,noauto,auto,clustered,x-systemd.automount,X-mount.mkdir=0755,,comment=a b")).toEqual(plain);
   });
@@ -41,6 +50,9 @@ describe("mount options", () => {
 
   test("localflocks", () => {
     expect(parseMountOptions("rw,localflocks").localFlocks).toBe(true);
+    expect(parseMountOptions("localflocks,transport=fuse-native").transport).toBe("fuse-native");
+    expect(() => parseMountOptions("transport=fuse-native")).toThrow("no file locks of the cluster");
+    expect(() => parseMountOptions("transport=nfs")).toThrow("kernel or fuse-native is expected");
     expect(refusal("localflocks=1").message).toBe('mount option "localflocks=1" takes no value');
     expect(refusal("localflock").hint).toBe('Did you mean "localflocks"?');
   });

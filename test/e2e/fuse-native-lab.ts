@@ -1,0 +1,39 @@
+/** A lab whose node 2 is served by libfuse, beside our own transport on the others. */
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { mountAt } from "../../dlmd/base/mount-table.ts";
+import { type RunResult, run } from "../../overlay/lab/command.ts";
+import { netnsArguments } from "../../overlay/lab/layout.ts";
+import { readMountRecord } from "../../overlay/volume/mount-record.ts";
+import { loadFuseNative } from "../../overlay/session/fuse-native/binding.ts";
+import { coverlayProgram, type TestLab } from "./lab.ts";
+
+/** The node whose transport is fuse-native. */
+export const NATIVE_NODE = 2;
+
+/** Why the tests are skipped; null: they are not. */
+export function noFuseNative(): string | null {
+  try {
+    loadFuseNative();
+    return null;
+  } catch (error) {
+    if (error instanceof OperatingError) return error.message;
+    throw error;
+  }
+}
+
+/** `coverlay mount` of that node. */
+export async function mountNative(lab: TestLab, device: string, options: string): Promise<RunResult> {
+  const { mount, runDir, netns } = lab.node(NATIVE_NODE);
+  const words = [process.execPath, coverlayProgram, "mount", device, mount, "-o", `runDir=${runDir},${options}`];
+  return run("nsenter", netnsArguments(netns, words));
+}
+
+/** Gives the device that is mounted. */
+export async function useFuseNative(lab: TestLab): Promise<string> {
+  const { mount } = lab.node(NATIVE_NODE);
+  const device = readMountRecord(mountAt(mount)?.device ?? "")?.source ?? "";
+  await lab.unmount(NATIVE_NODE);
+  const mounted = await mountNative(lab, device, "localflocks,transport=fuse-native");
+  if (mounted.status !== 0) throw new Error(`mount ${mount}: ${mounted.stderr}`);
+  return device;
+}

@@ -1,0 +1,136 @@
+/** The watch itself, over a real directory; the locks are played. */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import type { FSWatcher } from "chokidar";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { type Log, silentLog } from "../../../dlmd/base/log.ts";
+import type { Lockspace } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { nativeAddon } from "../../../native/index.ts";
+import { WATCH_BEGIN_MS, watchLocalChanges } from "../../../overlay/local-changes/watch.ts";
+import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
+import { directoryPlace, type Place } from "../../compliance/lower-fixture.ts";
+import { idOf } from "../lower/id-of.ts";
+
+let place: Place;
+let lower: LocalLower | null = null;
+let asked: string[] = [];
+let told: (string | null)[] = [];
+const tell = (unwatched: string | null): void => void told.push(unwatched);
+
+/** Grants at once. */
+const lockspace = {
+  name: "played",
+  createLock: (resource, { ast }) => {
+    const lock = {
+      request: (mode: Mode) => {
+        asked.push(`${mode === Mode.EX ? "EX" : "PR"} ${resource}`);
+        ast(lock as never, "granted");
+      },
+      unlock: () => undefined,
+    };
+    return lock as never;
+  },
+  batch: (make) => make(),
+} satisfies Lockspace as Lockspace;
+
+const file = (name: string): string => path.join(place.path, name);
+const resource = (name: string): string => {
+  const { ino, generation } = idOf(file(name), "tmpfs");
+  return `i${ino}.${generation}`;
+};
+
+async function watched(log: Log = silentLog): Promise<LocalLower> {
+  const local = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
+  await local.openOrphans(false);
+  lower = await watchLocalChanges({ native: nativeAddon(), local, rootFd: place.rootFd, directory: place.path, lockspace, tell, log });
+  return lower;
+}
+
+beforeEach(() => {
+  place = directoryPlace("/dev/shm");
+  asked = [];
+  told = [];
+});
+afterEach(async () => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+  await lower?.shutdown();
+  lower = null;
+  await place.release();
+});
+
+it("tells of a file of another program, and not of its own, nor of what belongs to coverlay", async () => {
+  mkdirSync(file("d"));
+  writeFileSync(file("d/f"), "before");
+  const served = await watched();
+  const { entry, handle } = await served.create(served.root, Buffer.from("own"), 2, 0o644, { uid: 0, gid: 0, umask: 0 });
+  await served.write(handle, Buffer.from("x"), 0, false);
+  served.close(handle);
+  writeFileSync(file(".coverlay.orphans/x"), "hidden");
+  writeFileSync(file("d/f"), "afterwards");
+  await vi.waitFor(() => expect(asked).toContain(`EX ${resource("d/f")}`), { timeout: 20_000, interval: 2 });
+  expect(asked).not.toContain(`EX i${entry.id.ino}.${entry.id.generation}`);
+  expect(asked).not.toContain(`EX ${resource(".coverlay.orphans/x")}`);
+});
+
+it("a directory that is made later is watched as well", async () => {
+  await watched();
+  mkdirSync(file("new/below"), { recursive: true });
+  await vi.waitFor(() => expect(asked).toContain(`EX ${resource("new/below")}`), { timeout: 20_000, interval: 2 });
+  writeFileSync(file("new/below/f"), "x");
+  await vi.waitFor(() => expect(asked).toContain(`EX ${resource("new/below/f")}`), { timeout: 20_000, interval: 2 });
+});
+
+it("does not watch what is mounted below", async () => {
+  mkdirSync(file("other"));
+  execFileSync("mount", ["-t", "tmpfs", "none", file("other")]);
+  try {
+    mkdirSync(file("other/inside"));
+    const added = vi.fn<(file: string) => void>();
+    const chokidar = await import("chokidar");
+    const emit = vi.spyOn(chokidar.FSWatcher.prototype, "emitWithAll");
+    await watched();
+    for (const [event, [path]] of emit.mock.calls) if (event === "addDir") added(path);
+    expect(added).toHaveBeenCalledWith(place.path);
+    expect(added).not.toHaveBeenCalledWith(file("other/inside"));
+  } finally {
+    execFileSync("umount", [file("other")]);
+  }
+});
+
+it("after WATCH_BEGIN_MS the volume is served without its watch, and the log says so", async () => {
+  expect(WATCH_BEGIN_MS).toBe(60_000);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  // Its first look at the directory does not come back.
+  const chokidar = await import("chokidar");
+  const add = vi.spyOn(chokidar.FSWatcher.prototype, "add").mockReturnThis();
+  const warned: string[] = [];
+  const begun = watched({ ...silentLog, warn: (_, words) => void warned.push(words) });
+  await vi.waitFor(() => expect(vi.getTimerCount()).toBeGreaterThan(0), { interval: 1 });
+  await vi.advanceTimersByTimeAsync(WATCH_BEGIN_MS);
+  await begun;
+  expect(warned).toEqual([expect.stringContaining("is not watched yet")]);
+  expect(told).toEqual([null, `${place.path} is still being read, and not watched yet`]);
+  vi.useRealTimers();
+  (add.mock.contexts[0] as FSWatcher).emit("ready");
+  await vi.waitFor(() => expect(told.at(-1)).toBeNull(), { interval: 1 });
+  expect(told).toHaveLength(3);
+});
+
+it("says what is not watched, once for each error, and how it is mended", async () => {
+  const { FSWatcher: Watcher } = await import("chokidar");
+  const add = vi.spyOn(Watcher.prototype, "add");
+  const failed: string[] = [];
+  await watched({ ...silentLog, error: (_, words) => void failed.push(words) });
+  const watcher = add.mock.contexts[0] as FSWatcher;
+  const noSpace = Object.assign(new Error("ENOSPC: no space left on device, watch"), { code: "ENOSPC" });
+  watcher.emit("error", noSpace);
+  watcher.emit("error", noSpace);
+  expect([failed.length, told.length]).toEqual([1, 2]);
+  expect(told.at(-1)).toMatch(/^a part of .* is not watched: ENOSPC.*max_user_watches, and mount again\.$/);
+  await lower?.shutdown();
+  lower = null;
+  expect(told.at(-1)).toBeNull();
+});
