@@ -7,6 +7,7 @@ import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { NodeFinding } from "../../overlay/setup/finding.ts";
 import type { Machine } from "./machine.ts";
 import { type Machines, startMachines } from "./machines.ts";
 import { addressOf, debian, nodeids } from "./image.ts";
@@ -282,12 +283,23 @@ systemd-run --quiet --unit=writer sh /run/writer.sh`);
       const status = await machine.run("coverlay status --limit 60");
       expect({ status: status.status, said: status.stdout + status.stderr }).toEqual({ status: 0, said: status.stdout });
       await machine.run("coverlay doctor --here --json --limit 120 >/run/doctor.json");
-      const { findings } = JSON.parse(await machine.type("cat /run/doctor.json")) as {
-        findings: readonly { check: string; about: string; status: string; found: string }[];
-      };
+      const { findings } = JSON.parse(await machine.type("cat /run/doctor.json")) as { findings: readonly NodeFinding[] };
       progress(`${machine.name}: doctor: ${findings.map(({ check, status: how }) => `${check} ${how}`).join(", ")}`);
       expect(findings.filter(({ status: how }) => how === "fail")).toEqual([]);
     });
+  });
+
+  it("doctor on one node has the others checked by their dlmds, confined as the unit says", async () => {
+    const [asking] = machines.all as [Machine];
+    await asking.run("coverlay doctor --json --limit 120 >/run/doctor.json");
+    const { findings } = JSON.parse(await asking.type("cat /run/doctor.json")) as { findings: readonly NodeFinding[] };
+    expect(findings.filter(({ status }) => status === "fail")).toEqual([]);
+    for (const other of others(asking)) {
+      const found = findings.filter(({ node }) => node === other.name);
+      progress(`${other.name}, asked: ${found.map(({ check, status }) => `${check} ${status}`).join(", ")}`);
+      // Of the disk too: the unit's filter of system calls lets it look.
+      expect(found.filter(({ check, status }) => check === "file-system" && status === "ok")).toHaveLength(1);
+    }
   });
 
   it("the service is confined as far as the unit says", async () => {

@@ -4,18 +4,22 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync } from "node:fs";
+import { appendFileSync, writeFileSync } from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { type AgentLink, type Typed, listenForAgent } from "./agent-link.ts";
 import { type VmImage, hardwareAddressOf, machineIdOf } from "./image.ts";
+import { MONITOR_KERNEL_WORDS, monitorWords, pressTaskKeys } from "./monitor.ts";
 import type { VmNetwork } from "./network.ts";
 import { listenForPower } from "./power.ts";
 import { progress } from "./progress.ts";
 
 const MEMORY_MIB = 1024;
 /** Of whatever is waited for. Where other programs take the processors, a boot was seen to take five minutes, and an installation nine. */
-const WAIT_LIMIT_MS = 1_200_000;
+const WAIT_LIMIT_MS = Number(process.env["COVERLAY_VM_WAIT_S"] ?? 1200) * 1000;
 const CONSOLE_LINES = 60;
+/** The stacks of all tasks are some 200 KiB. */
+const CONSOLE_CHARACTERS = 1024 * 1024;
 /** AES and SSE 4.2, but no AVX, which is slow to emulate. */
 const PROCESSOR = "Westmere";
 const KERNEL_WORDS =
@@ -76,8 +80,9 @@ function qemuWords(parts: MachineParts): string[] {
     ["-m", String(MEMORY_MIB)],
     ["-kernel", image.kernel],
     ["-initrd", image.initrd],
-    ["-append", `${KERNEL_WORDS} systemd.hostname=node${nodeid} systemd.machine_id=${machineIdOf(nodeid)}`],
+    ["-append", `${KERNEL_WORDS} ${MONITOR_KERNEL_WORDS} systemd.hostname=node${nodeid} systemd.machine_id=${machineIdOf(nodeid)}`],
     ["-serial", "stdio"],
+    monitorWords(socket("monitor")),
     ["-device", "virtio-rng-pci"],
     ["-device", "virtio-serial-pci"],
     ["-chardev", `socket,id=agent,server=off,path=${socket("agent")}`],
@@ -99,15 +104,19 @@ function qemuWords(parts: MachineParts): string[] {
   return options.flat();
 }
 
-/** The console of one machine, of all its lives: a file, and the last lines for an error. */
-function consoleOf(file: string): { add(bytes: Buffer): void; lastLines(): string } {
+/** What was waited for has not come within its limit: the machine may stand still. */
+class TooLate extends Error {}
+
+/** The console of one machine, of all its lives: a file, and its last megabyte for an error. */
+function consoleOf(file: string): { add(bytes: Buffer): void; lastLines(): string; text(): string } {
   let text = "";
   return {
     add(bytes) {
       appendFileSync(file, bytes);
-      text = (text + bytes.toString("latin1")).slice(-64 * 1024);
+      text = (text + bytes.toString("latin1")).slice(-CONSOLE_CHARACTERS);
     },
     lastLines: () => text.split(/\r?\n/).slice(-CONSOLE_LINES).join("\n"),
+    text: () => text,
   };
 }
 
@@ -141,16 +150,28 @@ export async function plugIn(parts: MachineParts): Promise<Machine> {
   const endPower = await listenForPower(path.join(dir, "power.sock"), parts.onPower);
   const power: Power = { process: null, ended: Promise.resolve() };
 
+  /** What its tasks wait for, in a file that outlives the machine; gives the words that name it. */
+  const keepStanding = async (): Promise<string> => {
+    if (power.process === null) return "It is off.";
+    const file = path.join(os.tmpdir(), `coverlay-vm-${name}-${process.pid}.console`);
+    await pressTaskKeys(path.join(dir, "monitor.sock")).catch((error: Error) =>
+      console_.add(Buffer.from(`no monitor: ${error.message}\n`)),
+    );
+    writeFileSync(file, console_.text());
+    return `Its console, with what each of its tasks waits for: ${file}`;
+  };
   const waitFor = async <T>(what: string, event: Promise<T>): Promise<T> => {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`not within ${WAIT_LIMIT_MS / 1000} s`)), WAIT_LIMIT_MS);
+      timer = setTimeout(() => reject(new TooLate(`not within ${WAIT_LIMIT_MS / 1000} s`)), WAIT_LIMIT_MS);
     });
     try {
       return await Promise.race([event, late]);
     } catch (error) {
       const { message } = error as Error;
-      throw new Error(`${name}: ${what}: ${message}\nThe last lines of its console:\n${console_.lastLines()}`, { cause: error });
+      const lines = console_.lastLines();
+      const kept = error instanceof TooLate ? `\n${await keepStanding()}` : "";
+      throw new Error(`${name}: ${what}: ${message}\nThe last lines of its console:\n${lines}${kept}`, { cause: error });
     } finally {
       clearTimeout(timer);
     }
