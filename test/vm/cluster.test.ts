@@ -298,7 +298,11 @@ systemd-run --quiet --unit=writer sh /run/writer.sh`);
       const found = findings.filter(({ node }) => node === other.name);
       progress(`${other.name}, asked: ${found.map(({ check, status }) => `${check} ${status}`).join(", ")}`);
       // Of the disk too: the unit's filter of system calls lets it look.
-      expect(found.filter(({ check, status }) => check === "file-system" && status === "ok")).toHaveLength(1);
+      for (const wanted of ["device", "same-disk", "fstab"])
+        expect(
+          found.filter(({ check, status }) => check === wanted && status === "ok"),
+          wanted,
+        ).toHaveLength(1);
     }
   });
 
