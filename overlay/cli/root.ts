@@ -34,8 +34,9 @@ const commands: Readonly<Record<string, AddCommand>> = {
   serve: async (cli) => cli.command((await import("./serve.ts")).serveCommand),
 };
 
-/** The command that the first word names; all, if it names none. */
+/** The command that the first word names; all, if it names none. For the version alone no command is needed. */
 function wanted(args: readonly string[]): readonly AddCommand[] {
+  if (args.length === 1 && args[0] === "--version") return [];
   const named = Object.entries(commands).find(([name]) => name === args[0]);
   return named === undefined ? Object.values(commands) : [named[1]];
 }

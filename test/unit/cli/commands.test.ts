@@ -7,7 +7,7 @@ import type { DlmdAnswer } from "../../../overlay/query/dlmd-query.ts";
 import { decodeClusterLocks } from "../../../overlay/query/cluster-locks.ts";
 import { byWaiting, describeLocks, waitingMsOf } from "../../../overlay/cli/locks.ts";
 import { decodeNodes, describeNodes } from "../../../overlay/cli/nodes.ts";
-import { runCli } from "../../../overlay/cli/root.ts";
+import { coverlayCli, runCli } from "../../../overlay/cli/root.ts";
 import { packageVersion } from "../../../overlay/cli/version.ts";
 import { describeStatus } from "../../../overlay/cli/status.ts";
 import { describeWhy } from "../../../overlay/cli/why-words.ts";
@@ -87,6 +87,12 @@ describe("the command line", () => {
     expect(await coverlay("--version")).toBe(0);
     expect(stdout.trim()).toBe(packageVersion());
     expect(packageVersion()).toMatch(/^\d+\.\d+\.\d+$/);
+  });
+
+  it("loads no command for its version, and all for the help of all", async () => {
+    const listed = async (...words: string[]): Promise<string[]> => listedCommands(await (await coverlayCli(words)).getHelp());
+    expect(await listed("--version")).toEqual([]);
+    expect(await listed("--help")).toContain("status");
   });
 
   it.each([
