@@ -35,9 +35,31 @@ interface VitestReport {
   }[];
 }
 
+/** Of a mutation: what it does to which source. */
+export type Replacement = Pick<Mutation, "file" | "find" | "replace">;
+
 /** How often the text that a mutation replaces is in its source. */
-export function timesFound(root: string, { file, find }: Mutation): number {
+export function timesFound(root: string, { file, find }: Replacement): number {
   return readFileSync(path.join(root, file), "utf8").split(find).length - 1;
+}
+
+/** The source with that rule broken, as the compiler would have written it. */
+export async function compileBroken(root: string, { file, find, replace }: Replacement): Promise<string> {
+  const source = readFileSync(path.join(root, file), "utf8");
+  const { code } = await transformWithEsbuild(
+    source.replace(find, () => replace),
+    file,
+    { loader: "ts", target: "es2023", sourcemap: false },
+  );
+  return code.replaceAll(/(from\s*"\.[^"]*)\.ts"/g, '$1.js"');
+}
+
+/** What a copy of the compiled tree needs beside it to run. */
+export function linkBeside(root: string, dir: string): void {
+  writeFileSync(path.join(dir, "package.json"), '{ "type": "module" }\n');
+  symlinkSync(path.join(root, "node_modules"), path.join(dir, "node_modules"));
+  mkdirSync(path.join(dir, "native"), { recursive: true });
+  symlinkSync(path.join(root, "native/build"), path.join(dir, "native/build"));
 }
 
 export class MutationTree {
@@ -57,10 +79,7 @@ export class MutationTree {
     // Scenarios and sources in C, which lie beside the tests that read them.
     const data = (from: string): boolean => !from.endsWith(".ts");
     cpSync(path.join(root, "test"), path.join(this.#dir, "dist/test"), { recursive: true, filter: data });
-    writeFileSync(path.join(this.#dir, "package.json"), '{ "type": "module" }\n');
-    symlinkSync(path.join(root, "node_modules"), path.join(this.#dir, "node_modules"));
-    mkdirSync(path.join(this.#dir, "native"), { recursive: true });
-    symlinkSync(path.join(root, "native/build"), path.join(this.#dir, "native/build"));
+    linkBeside(root, this.#dir);
   }
 
   /** Whatever still runs in it ends. */
@@ -87,24 +106,13 @@ export class MutationTree {
       return { failed: false, by: `it does not fit: found ${times} times in ${mutation.file}, once expected: ${mutation.find}` };
     const compiled = path.join(this.#dir, "dist", mutation.file.replace(/\.ts$/, ".js"));
     const whole = readFileSync(compiled, "utf8");
-    writeFileSync(compiled, await this.#compile(mutation));
+    writeFileSync(compiled, await compileBroken(this.#root, mutation));
     try {
       const usualMs = this.#usualMs.get(mutation.caughtBy) ?? longestMs / hangsAfter;
       return await this.#look(mutation.caughtBy, Math.max(hangsAfterMs, hangsAfter * usualMs));
     } finally {
       writeFileSync(compiled, whole);
     }
-  }
-
-  /** The source with that rule broken, as the compiler would have written it. */
-  async #compile({ file, find, replace }: Mutation): Promise<string> {
-    const source = readFileSync(path.join(this.#root, file), "utf8");
-    const { code } = await transformWithEsbuild(
-      source.replace(find, () => replace),
-      file,
-      { loader: "ts", target: "es2023", sourcemap: false },
-    );
-    return code.replaceAll(/(from\s*"\.[^"]*)\.ts"/g, '$1.js"');
   }
 
   /** In a process group of its own: vitest's workers, of which a broken rule may make one run in circles for ever, end with it. */

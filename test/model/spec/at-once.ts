@@ -79,7 +79,7 @@ export async function runAtOnce(options: AtOnceOptions): Promise<AtOnceReport> {
       if (verdict.kind === "linearizable") for (const id of verdict.needed) count(needed, id);
       if (verdict.kind !== "violation") continue;
       const found = { burst, why: reason(verdict, history), words: historyInWords(history) };
-      const again = await shrink(found, places, mounts.length, machine, stopped);
+      const again = await shrink(found, places, mounts.length, machine, options.shrinkTries ?? MAX_SHRINK_TRIES, stopped);
       violation = { seed, why: found.why, found: found.words, again: again === null ? null : `${again.why}\n${again.words}` };
     }
   });
@@ -134,11 +134,12 @@ async function shrink(
   places: readonly Place[],
   mounts: number,
   machine: Machine,
+  maxTries: number,
   stopped: () => boolean,
 ): Promise<Failure | null> {
   let tries = 0;
   const again = async (burst: Burst): Promise<Failure | null> => {
-    for (let time = 0; time < TRIES_OF_A_PART && tries < MAX_SHRINK_TRIES && !stopped(); time++) {
+    for (let time = 0; time < TRIES_OF_A_PART && tries < maxTries && !stopped(); time++) {
       tries++;
       const { verdict, history } = await makeBurst(burst, places, mounts, machine);
       if (verdict.kind === "violation") return { burst, why: reason(verdict, history), words: historyInWords(history) };

@@ -108,15 +108,16 @@ export class Comparison {
     return null;
   }
 
-  /** The whole tree, as a mount shows it. */
-  tree(state: State, found: readonly TreeEntry[]): string | null {
+  /** The whole tree, as a mount shows it. `wasRead`: through another one its links and directories were read a moment ago. */
+  tree(state: State, found: readonly TreeEntry[], wasRead = false): string | null {
     const left = new Map(found.map((entry) => [entry.path, entry]));
     for (const [path, ino] of pathsOf(state)) {
       const inode = state.inodes.get(ino);
       const entry = left.get(path);
       if (inode === undefined || entry === undefined) return `${path} is not there`;
       left.delete(path);
-      const why = this.stat(statOf(inode), entry.stat, state);
+      const wantedStat = statOf(inode);
+      const why = this.stat(wasRead && inode.type !== "file" ? { ...wantedStat, atime: null } : wantedStat, entry.stat, state);
       if (why !== null) return `${path}: ${why}`;
       if (inode.type === "symlink" && entry.target !== inode.target) return `${path}: leads to ${entry.target}, expected ${inode.target}`;
       const data = Buffer.from(inode.data).toString("latin1");
@@ -133,6 +134,26 @@ export class Comparison {
 function pathsOf(state: State, ino: Ino = ROOT, path = "/"): [string, Ino][] {
   const entries = [...(state.inodes.get(ino)?.entries ?? [])];
   return [[path, ino], ...entries.flatMap(([name, below]) => pathsOf(state, below, `${path === "/" ? "" : path}/${name}`))];
+}
+
+/** An entry of the tree as it should be. */
+export interface TreeExpected {
+  readonly path: string;
+  readonly stat: Stat;
+  readonly xattrs: Readonly<Record<string, string>>;
+  readonly target?: string;
+  readonly data?: string;
+}
+
+/** What `tree` compares, as data. */
+export function treeOf(state: State): TreeExpected[] {
+  return pathsOf(state).flatMap(([path, ino]) => {
+    const inode = state.inodes.get(ino);
+    if (inode === undefined) return [];
+    const { type, target, data, xattrs } = inode;
+    const rest = type === "symlink" ? { target } : type === "file" ? { data: Buffer.from(data).toString("latin1") } : {};
+    return [{ path, stat: statOf(inode), xattrs: Object.fromEntries(xattrs), ...rest }];
+  });
 }
 
 const inOrder = (xattrs: Iterable<readonly [string, string]>): string =>

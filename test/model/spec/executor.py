@@ -231,24 +231,5 @@ def handle(order):
     return None
 
 
-def replay(mounts):
-    """Calls that were printed, each in a process of its mount; their directory stays for a look at it."""
-    import subprocess
-    name = "replay-%d" % os.getpid()
-    children = [subprocess.Popen([sys.executable, "-I", "-u", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in mounts]
-    def ask(at, order):
-        children[at].stdin.write(json.dumps(order) + "\n")
-        children[at].stdin.flush()
-        return json.loads(children[at].stdout.readline())
-    for at, mount in enumerate(mounts):
-        ask(at, {"kind": "begin", "dir": os.path.join(mount, name), "make": at == 0, "umask": 0o022})
-    for line in map(json.loads, sys.stdin):
-        answer = ask(line["mount"], {"kind": "calls", "calls": [line["call"]]})[0]
-        print(*map(json.dumps, line["call"]), "\n    expected", line["expected"], "\n    found   ", answer.get("errno", json.dumps(answer.get("value"))))
-    print("what is there now:", os.path.join(mounts[0], name))
-
-
 os.umask(0o022)
-if len(sys.argv) > 1: replay(sys.argv[1:])
-else:
-    for line in sys.stdin: print(json.dumps(handle(json.loads(line))), flush=True)
+for line in sys.stdin: print(json.dumps(handle(json.loads(line))), flush=True)

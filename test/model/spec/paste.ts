@@ -1,15 +1,30 @@
-/** A sequence as a command that a person can paste: executor.py makes the calls again, and says what is answered beside what is expected. */
+/**
+ * A sequence as a command that a person can paste: replay.py makes the calls again, and says where the answers differ from what is expected. With other
+ * mounts in its first line it tries another file system.
+ */
 import path from "node:path";
-import { USERS } from "../state.ts";
+import type { TreeExpected } from "./compare.ts";
+import { treeOf } from "./compare.ts";
+import { emptyState, type Kind, USERS } from "../state.ts";
 import type { Foreseen } from "./sequence.ts";
 
-const SHOWN_BYTES = 160;
+interface TreeLine {
+  readonly mount: number;
+  readonly later: boolean;
+  readonly tree: readonly TreeExpected[];
+}
 
-export function pasted(calls: readonly Foreseen[], mounts: readonly string[]): string {
-  const program = path.join(import.meta.dirname.replace("/dist/test/", "/test/"), "executor.py");
-  const lines = calls.map(({ made: { user, mount, call }, outcome }) => {
-    const expected = "errno" in outcome ? outcome.errno : (JSON.stringify(outcome.value) ?? "").slice(0, SHOWN_BYTES);
-    return JSON.stringify({ mount, call: [USERS[user]?.uid, call.op, call.args], expected });
-  });
-  return [`python3 ${path.relative(process.cwd(), program)} ${mounts.join(" ")} <<'END'`, ...lines, "END"].join("\n");
+const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+
+/** `inTree`: it is the tree in the end that differs, and not the last call. */
+export function pasted(calls: readonly Foreseen[], mounts: readonly string[], { timesMayBeLater }: Kind, inTree: boolean): string {
+  const program = path.join(import.meta.dirname.replace("/dist/test/", "/test/"), "replay.py");
+  const later = timesMayBeLater;
+  const lines = calls.map(({ made: { user, mount, call }, outcome }) =>
+    JSON.stringify({ mount, later, call: [USERS[user]?.uid, call.op, call.args], expected: outcome }),
+  );
+  const tree = treeOf(calls.at(-1)?.after ?? emptyState());
+  const trees = inTree ? mounts.map((_, mount): TreeLine => ({ mount, later, tree })) : [];
+  const command = ["python3", program, ...mounts].map(quoted).join(" ");
+  return [`${command} <<'END'`, ...lines, ...trees.map((one) => JSON.stringify(one)), "END"].join("\n");
 }

@@ -18,6 +18,8 @@ export interface Difference {
   /** Up to the call that differs, which is the last one; of the tree: all. */
   readonly calls: readonly Foreseen[];
   readonly why: string;
+  /** It is the tree in the end that differs. */
+  readonly inTree: boolean;
 }
 
 /** How often what was reached. */
@@ -99,14 +101,14 @@ export async function compareCalls(
       if (answer === undefined) throw new Error("the executor answered too few calls");
       comparison.timed(from + at, answer);
       const why = comparison.answer(made.call.op, outcome, answer, after);
-      if (why !== null) return { calls: calls.slice(0, from + at + 1), why };
+      if (why !== null) return { calls: calls.slice(0, from + at + 1), why, inTree: false };
     }
     from = to;
   }
   const last = calls.at(-1)?.after ?? emptyState();
   for (const [mount, { executor }] of places.slice(0, mounts).entries()) {
-    const why = comparison.tree(last, await executor.tree());
-    if (why !== null) return { calls, why: `in the end, through mount ${mount + 1}: ${why}` };
+    const why = comparison.tree(last, await executor.tree(), mount > 0);
+    if (why !== null) return { calls, why: `in the end, through mount ${mount + 1}: ${why}`, inTree: true };
   }
   return null;
 }

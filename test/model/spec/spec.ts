@@ -21,6 +21,8 @@ export interface SpecOptions {
   readonly seconds: number | null;
   /** Null: as statfs(2) says. */
   readonly kind: Kind | null;
+  /** So many shorter sequences are tried when one differs (MAX_SHRINK_TRIES). */
+  readonly shrinkTries?: number;
   /** Asked before each sequence. */
   readonly stopped?: () => boolean;
   /** Told before each sequence: how many were made. */
@@ -79,8 +81,9 @@ export async function runSpec(options: SpecOptions): Promise<SpecReport> {
       const calls = foresee(drawSequence(seed, options.ops, places.length), machine, tally);
       const found = await tryCalls(calls, places, machine);
       if (found === null) continue;
-      const shortest = await shrink(found, places, machine, MAX_SHRINK_TRIES, stopped);
-      difference = { seed, calls: shortest.calls.length, why: shortest.why, commands: pasted(shortest.calls, options.mounts) };
+      const shortest = await shrink(found, places, machine, options.shrinkTries ?? MAX_SHRINK_TRIES, stopped);
+      const commands = pasted(shortest.calls, options.mounts, machine.kind, shortest.inTree);
+      difference = { seed, calls: shortest.calls.length, why: shortest.why, commands };
     }
   });
   return report(machine.kind, left, sequences, tally, difference);

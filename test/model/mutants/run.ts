@@ -1,0 +1,90 @@
+/** `npm run spec:mutants`: breaks one rule of the overlay at a time, and shows the sequence of calls by which the specification notices. */
+import path from "node:path";
+import yargs from "yargs";
+import { hideBin } from "yargs/helpers";
+import { MutantLab } from "./mutant-lab.ts";
+import { type Mutant, mutants } from "./table.ts";
+import { type Tried, tryMutant, tryWhole } from "./try.ts";
+
+const BAD_USAGE = 2;
+const root = path.resolve(import.meta.dirname, "../../../..");
+
+function fail(message: string): never {
+  process.stderr.write(`${message}\n`);
+  process.exit(BAD_USAGE);
+}
+
+const given = await yargs(hideBin(process.argv))
+  .scriptName("npm run spec:mutants --")
+  .usage("$0 [options]\n\nBreaks one rule of the overlay at a time in a lab of two nodes. The specification must find a difference.")
+  .option("list", { type: "boolean", default: false, describe: "what there is; nothing is run" })
+  .option("only", { type: "string", array: true, default: [], describe: "those with this in their id, file or words" })
+  .option("whole", { type: "boolean", default: true, describe: "first of all: with every rule in place there is no difference" })
+  .option("alone", { type: "boolean", default: true, describe: "what needs both mounts must not be seen through one" })
+  .option("json", { type: "boolean", default: false, describe: "an object a line" })
+  .example("$0", "all of them")
+  .example("$0 --only stale-pages --no-whole", "one of them, and the command that shows it")
+  .epilogue("Exit status: 0 all were found, 1 one was not, or the whole overlay differs, 2 bad usage. Needs root.")
+  .strict()
+  .exitProcess(false)
+  .fail((message, error) => fail(message ?? String(error)))
+  .parse();
+
+if (given["help"] === true || given["version"] === true) process.exit(0);
+const chosen = mutants.filter(
+  ({ id, file, breaks }) => given.only.length === 0 || given.only.some((part) => [id, file, breaks].some((words) => words.includes(part))),
+);
+if (chosen.length === 0) fail(`no mutant has "${given.only.join('" or "')}" in it: see --list`);
+
+const how = ({ through, atOnce }: Mutant): string => (atOnce === true ? `${through}, at once` : through);
+const note = (line: string): void => void process.stderr.write(`${line}\n`);
+
+function show({ mutant, found, alone, calls }: Tried, seconds: number): void {
+  const { id, breaks, file } = mutant;
+  if (given.json) return console.log(JSON.stringify({ id, breaks, file, how: how(mutant), found, alone, calls, seconds }));
+  console.log(`${found === null ? "SURVIVED" : "found   "} ${id} (${how(mutant)}): ${breaks}`);
+  if (alone !== null) console.log(`         through one mount alone, too: seed ${alone.seed}: ${alone.why}`);
+  if (found !== null) console.log(`         seed ${found.seed}: ${found.why}\n${found.commands}`);
+}
+
+async function runAll(lab: MutantLab): Promise<boolean> {
+  let good = true;
+  if (given.whole) {
+    note("every rule in place");
+    const found = await tryWhole(lab);
+    if (found !== null) {
+      note(`with every rule in place there is a difference, seed ${found.seed}: ${found.why}\n${found.commands}`);
+      return false;
+    }
+  }
+  for (const [at, mutant] of chosen.entries()) {
+    if (stoppedBy !== null) return false;
+    const startedMs = performance.now();
+    const tried = await tryMutant(lab, mutant, { stopped: () => stoppedBy !== null, alsoAlone: given.alone });
+    const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
+    show(tried, seconds);
+    good &&= tried.found !== null && tried.alone === null;
+    note(`${at + 1} of ${chosen.length}: ${mutant.id}, ${seconds} s`);
+  }
+  return good;
+}
+
+let stoppedBy: NodeJS.Signals | null = null;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    stoppedBy = signal;
+  });
+}
+
+if (given.list) {
+  for (const mutant of chosen) console.log(`${mutant.id} (${how(mutant)}): ${mutant.breaks}\n    ${mutant.file}`);
+  console.log(`${chosen.length} mutants`);
+} else {
+  if (process.getuid?.() !== 0) fail("it needs root: it brings a lab up");
+  const lab = new MutantLab(root);
+  try {
+    process.exitCode = (await runAll(lab)) ? 0 : 1;
+  } finally {
+    await lab.end();
+  }
+}

@@ -1,0 +1,97 @@
+/** Runs of the specification against mutants of the overlay, and against the whole overlay with the same seeds. */
+import { coverlayOver, KINDS } from "../state.ts";
+import { runAtOnce } from "../spec/at-once.ts";
+import { runSpec } from "../spec/spec.ts";
+import type { MutantLab } from "./mutant-lab.ts";
+import type { Mutant } from "./table.ts";
+
+/** Calls of a sequence; sequences; and for a mutant that both mounts must be needed for, sequences through each one alone. */
+const OPS = 100;
+const RUNS = 30;
+const RUNS_ALONE = 4;
+const SHRINK_TRIES = 80;
+/** The first seed. */
+const SEED = 1;
+const BURST_OPS = 6;
+const BURSTS = 300;
+const PROGRAMS = 4;
+
+export interface Found {
+  readonly seed: number;
+  readonly why: string;
+  /** The shortest sequence, as a command; of a burst its calls with their times. */
+  readonly commands: string;
+}
+
+export interface Tried {
+  readonly mutant: Mutant;
+  /** Null: no difference, so the mutant survived. */
+  readonly found: Found | null;
+  /** Of one that needs both mounts: what was found through one alone; null: nothing, as it should be. */
+  readonly alone: Found | null;
+  readonly calls: number;
+}
+
+export interface TryOptions {
+  readonly stopped?: () => boolean;
+  /** Each mutant with `through: "both"` is also tried through each mount alone. */
+  readonly alsoAlone: boolean;
+}
+
+const kind = coverlayOver(KINDS.ext4);
+
+function mountsOf(lab: MutantLab, { through }: Pick<Mutant, "through">): string[] {
+  const nodeids = through === "both" ? [1, 2] : [through === "node 1" ? 1 : 2];
+  return nodeids.map((nodeid) => lab.mount(nodeid));
+}
+
+async function inTurn(mounts: readonly string[], runs: number, stopped?: () => boolean): Promise<{ found: Found | null; calls: number }> {
+  const report = await runSpec({
+    mounts,
+    ops: OPS,
+    runs,
+    seed: SEED,
+    seconds: null,
+    kind,
+    shrinkTries: SHRINK_TRIES,
+    ...(stopped && { stopped }),
+  });
+  return { found: report.difference, calls: report.calls };
+}
+
+async function inBursts(mounts: readonly string[], bursts: number, stopped?: () => boolean): Promise<{ found: Found | null; calls: number }> {
+  const report = await runAtOnce({
+    mounts,
+    programs: PROGRAMS,
+    ops: BURST_OPS,
+    runs: bursts,
+    seed: SEED,
+    seconds: null,
+    kind,
+    shrinkTries: SHRINK_TRIES,
+    ...(stopped && { stopped }),
+  });
+  const { violation, calls } = report;
+  return { calls, found: violation === null ? null : { seed: violation.seed, why: violation.why, commands: violation.again ?? violation.found } };
+}
+
+export async function tryMutant(lab: MutantLab, mutant: Mutant, { stopped, alsoAlone }: TryOptions): Promise<Tried> {
+  await lab.use(mutant);
+  const mounts = mountsOf(lab, mutant);
+  if (mutant.atOnce === true) return { mutant, alone: null, ...(await inBursts(mounts, BURSTS, stopped)) };
+  let alone: Found | null = null;
+  for (const mount of alsoAlone && mutant.through === "both" ? mounts : []) {
+    alone ??= (await inTurn([mount], RUNS_ALONE, stopped)).found;
+  }
+  return { mutant, alone, ...(await inTurn(mounts, RUNS, stopped)) };
+}
+
+/** With every rule in place: the first difference, null as it should be. The seeds are those of the mutants, `runs` of them. */
+export async function tryWhole(lab: MutantLab, runs: number = RUNS, bursts: number = BURSTS): Promise<Found | null> {
+  await lab.use(null);
+  for (const through of ["node 1", "node 2", "both"] as const) {
+    const { found } = await inTurn(mountsOf(lab, { through }), runs);
+    if (found !== null) return found;
+  }
+  return bursts === 0 ? null : (await inBursts(mountsOf(lab, { through: "both" }), bursts)).found;
+}
