@@ -110,7 +110,7 @@ export class MutantLab {
   async end(): Promise<void> {
     this.#mend();
     await this.#down();
-    await this.#watchdog.callOff();
     rmSync(this.#dir, { recursive: true });
+    await this.#watchdog.callOff();
   }
 }

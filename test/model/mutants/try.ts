@@ -9,7 +9,7 @@ import type { Mutant } from "./table.ts";
 const OPS = 100;
 const RUNS = 30;
 const RUNS_ALONE = 4;
-const SHRINK_TRIES = 80;
+const SHRINK_TRIES = 30;
 /** The first seed. */
 const SEED = 1;
 const BURST_OPS = 6;

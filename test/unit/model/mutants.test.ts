@@ -1,0 +1,29 @@
+/** The table of mutants fits the sources; and the sequences that must notice them are drawn alike by one seed, with looks from another mount. */
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { expect, it } from "vitest";
+import { mutants } from "../../model/mutants/table.ts";
+import { drawSequence } from "../../model/spec/draw.ts";
+import { timesFound } from "../../sim/mutation-tree.ts";
+
+const root = path.resolve(import.meta.dirname, "../../..");
+
+it("every mutant changes exactly one place of its file", () => {
+  const wrong = mutants.flatMap((mutant) => {
+    const times = existsSync(path.join(root, mutant.file)) ? timesFound(root, mutant) : 0;
+    return times === 1 && mutant.find !== mutant.replace ? [] : [`${mutant.id}: found ${times} times in ${mutant.file}`];
+  });
+  expect(wrong).toEqual([]);
+});
+
+it("there are 30 at least, each with a name of its own, and 10 that take two mounts", () => {
+  const ids = new Set(mutants.map(({ id }) => id));
+  expect([ids.size, ids.size >= 30]).toEqual([mutants.length, true]);
+  expect(mutants.filter(({ through }) => through === "both").length).toBeGreaterThanOrEqual(10);
+});
+
+it("a seed gives its sequence again, and with two mounts both are used", () => {
+  expect(drawSequence(7, 60, 2)).toEqual(drawSequence(7, 60, 2));
+  expect(new Set(drawSequence(7, 60, 2).map(({ mount }) => mount))).toEqual(new Set([0, 1]));
+  expect(new Set(drawSequence(7, 60, 1).map(({ mount }) => mount))).toEqual(new Set([0]));
+});
