@@ -39,10 +39,16 @@ if (chosen.length === 0) fail(`no mutant has "${given.only.join('" or "')}" in i
 const how = ({ through, atOnce }: Mutant): string => (atOnce === true ? `${through}, at once` : through);
 const note = (line: string): void => void process.stderr.write(`${line}\n`);
 
+/** One that was interrupted has neither survived nor been found. */
+function verdictOf(found: Tried["found"]): string {
+  if (found !== null) return "found   ";
+  return stoppedBy === null ? "SURVIVED" : "undecided";
+}
+
 function show({ mutant, found, alone, calls }: Tried, seconds: number): void {
   const { id, breaks, file } = mutant;
   if (given.json) return console.log(JSON.stringify({ id, breaks, file, how: how(mutant), found, alone, calls, seconds }));
-  console.log(`${found === null ? "SURVIVED" : "found   "} ${id} (${how(mutant)}): ${breaks}`);
+  console.log(`${verdictOf(found)} ${id} (${how(mutant)}): ${breaks}`);
   if (alone !== null) console.log(`         through one mount alone, too: seed ${alone.seed}: ${alone.why}`);
   if (found !== null) console.log(`         seed ${found.seed}: ${found.why}\n${found.commands}`);
 }
