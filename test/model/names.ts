@@ -412,11 +412,13 @@ export const rename: Operation<Rename> = operation<Rename, Moved>({
     if (other !== null) leave(world, moved.new.dir, moved.new.name, other);
     enter(world, moved.new.dir, moved.new.name, inode);
     const ctime = has(args, "EXCHANGE") && !world.kind.exchangeChangesCtime ? null : world.now;
-    world.change(inode.ino, { ctime });
+    const isMtimeNew = has(args, "EXCHANGE") && world.kind.exchangeChangesMtime && moved.old.dir.ino !== moved.new.dir.ino;
+    const timesOf = (one: Inode): Partial<Inode> => (isMtimeNew && isDirectory(one) ? { ctime, mtime: world.now } : { ctime });
+    world.change(inode.ino, timesOf(inode));
     if (other !== null && has(args, "EXCHANGE")) {
       world.reach(renameExchange);
       enter(world, moved.old.dir, moved.old.name, other);
-      world.change(other.ino, { ctime });
+      world.change(other.ino, timesOf(other));
     } else if (other !== null) {
       world.reach(renameOver);
       unname(world, other.ino);

@@ -82,6 +82,8 @@ export interface Kind {
   readonly emptyTruncateKeepsSetuid: boolean;
   /** XFS leaves the ctime of what RENAME_EXCHANGE moves within a directory (xfs_cross_rename), so the model says nothing of it. */
   readonly exchangeChangesCtime: boolean;
+  /** XFS changes the mtime of a directory that RENAME_EXCHANGE moves to another one, as its `..` changes (xfs_cross_rename). */
+  readonly exchangeChangesMtime: boolean;
   /** The errno of rename(2) over a directory that has names: POSIX allows both. */
   readonly renameOverFull: "ENOTEMPTY" | "EEXIST";
   /** The time of a change may be later than the return of its call: coverlay's "written behind". */
@@ -96,6 +98,7 @@ export const KINDS: Readonly<Record<"ext4" | "xfs", Kind>> = {
     maxFileBytes: 2n ** 44n - 4096n,
     emptyTruncateKeepsSetuid: false,
     exchangeChangesCtime: true,
+    exchangeChangesMtime: false,
     renameOverFull: "ENOTEMPTY",
     timesMayBeLater: false,
     exceptions: "none",
@@ -105,6 +108,7 @@ export const KINDS: Readonly<Record<"ext4" | "xfs", Kind>> = {
     maxFileBytes: 2n ** 63n - 1n,
     emptyTruncateKeepsSetuid: true,
     exchangeChangesCtime: false,
+    exchangeChangesMtime: true,
     renameOverFull: "EEXIST",
     timesMayBeLater: false,
     exceptions: "none",
