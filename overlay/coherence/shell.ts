@@ -8,8 +8,7 @@ import { E, type Errno, errnoError } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Cover, type Inode, type InodeKind, inodesOf, isAtRest, mayBeCached } from "./cover.ts";
-import { WriteToken } from "./cover-parts.ts";
+import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Coherence, SessionCoherence } from "./api.ts";
 import { registerBorn, type RegisterOptions } from "./lock/new-inodes.ts";
@@ -18,14 +17,14 @@ import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
 import { CoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./kernel/revoke-round.ts";
-import { addWaiter, distrustCovers, handleBast, handleTimer, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
+import { addWaiter, distrustCovers, handleTimer, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
 import { handleInvalidated, handleRetryTimer } from "./lock/revoke.ts";
 import { SizeCheck, type SizeCounters } from "./size/check.ts";
-import { doubtSize, mustBeTaken } from "./size/doubt.ts";
+import { mustBeTaken } from "./size/doubt.ts";
 import { Suspension } from "./suspension.ts";
 import { ToldNames } from "./told-names.ts";
 
@@ -73,9 +72,6 @@ const UNREGISTERED_MAX = 256;
 /** ... that many are made known at once, the oldest: a revoke of a directory waits for all that are left. */
 const REGISTER_BATCH = 128;
 
-/** Of what keeps a restart waiting. */
-const RESTLESS_SHOWN = 10;
-
 /** Hazard F23: a mount that keeps its locks does none of these. */
 const lockEffects: ReadonlySet<Effect["do"]> = new Set(["request", "request-token", "unlock-token", "expect", "ask-anew"]);
 
@@ -99,7 +95,6 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   /** Every lock was given back. */
   #gaveBack = false;
   #keepsLocks = false;
-  #resting = false;
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
@@ -193,7 +188,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         effect.waiter(effect.result);
         return;
       case "expect":
-        if (!this.#suspension.active && !this.#resting) this.#expect(effect.cover);
+        if (!this.#suspension.active) this.#expect(effect.cover);
         return;
       case "ask-anew":
         if (!this.#suspension.active) this.#locks.requestEarly(effect.cover, Mode.EX);
@@ -340,73 +335,6 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     } catch (error) {
       this.#options.fail(error as Error);
     }
-  }
-
-  /**
-   * Gives up every lock that nothing uses here, as if another node wanted it (hazard F33), and asks for none ahead. To be called again until it says true:
-   * none is left, and the kernel has nothing that one covered.
-   */
-  rest(): boolean {
-    const state = this.#state;
-    this.#resting = true;
-    this.#register({ shared: false });
-    let rests = true;
-    for (const cover of this.#covers.all()) {
-      if (isAtRest(cover)) continue;
-      rests = false;
-      const mayGo = cover.phase === "idle" && cover.asking === null && !cover.unregistered && !cover.registering;
-      if (mayGo && cover.mode !== Mode.NL) handleBast(state, cover, Mode.EX, this.#options.now());
-    }
-    this.run();
-    return rests && state.unregistered.size === 0 && state.registering.size === 0;
-  }
-
-  /** The first of those that do not rest, in words. */
-  restless(): readonly string[] {
-    const covers = [...this.#covers.all()].filter((cover) => !isAtRest(cover) || cover.unregistered).slice(0, RESTLESS_SHOWN);
-    return covers.map(
-      ({ key, kind, mode, phase, asking, pins, waiters, registering, unregistered, revoke }) =>
-        `${kind} ${key}: mode ${mode}, ${phase}, asking ${asking}, pins ${pins}, waiters ${waiters.length}, registering ${registering}, unregistered ${unregistered}, round ${revoke?.round}`,
-    );
-  }
-
-  /** Locks are kept again. */
-  restEnds(): void {
-    this.#resting = false;
-  }
-
-  /** The kernel may have pages of it, or wait for some. */
-  mayHavePages({ cover }: Inode): boolean {
-    return !isAtRest(cover);
-  }
-
-  /** Another process of this mount has asked for the write tokens of this one, and gets them. */
-  giveTokens(): void {
-    for (const cover of this.#covers.all()) if (cover.token !== null) this.#locks.unlockToken(cover);
-  }
-
-  /**
-   * The process before had these open for writing with a page cache, and has their tokens until `giveTokens`: they are queued for. Resolves when all came.
-   * And what this kernel has of any inode is what a revoke has left.
-   */
-  restore(inodes: Iterable<Inode>, tokens: readonly { readonly inode: Inode; readonly users: number; readonly mapped: boolean }[]): void {
-    for (const { cover, kind } of inodes) if (kind === "file") doubtSize(cover);
-    for (const { inode, users, mapped } of tokens) {
-      const token = new WriteToken(true);
-      token.unregistered = false;
-      token.inherited = true;
-      token.users = users;
-      token.mapped = mapped;
-      inode.cover.token = token;
-      this.#state.registering.add(token);
-      this.#state.effects.push({ do: "request-token", cover: inode.cover });
-    }
-    this.run();
-  }
-
-  /** Every token that `restore` asked for is here. */
-  get hasTokens(): boolean {
-    return this.#state.registering.size === 0;
   }
 
   failWaiters(): void {

@@ -3,7 +3,6 @@
  * in which they need each other, and takes them down in reverse. It ends when the mount does.
  * What it does as the owner: owner-service.ts; where its own calls go: own-calls.ts; what it says of itself: mount-status.ts.
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { DlmClient, DlmClientHandlers, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/client/api.ts";
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
@@ -16,13 +15,7 @@ import { BlockGate } from "../mount-group/block-gate.ts";
 import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { MNT_DETACH } from "../../native/index.ts";
-import type { Mount } from "../op/mount.ts";
-import { giveMount, type RestartAnswer } from "../restart/give.ts";
-import type { RestartState } from "../restart/state.ts";
-import { heldOf, negotiatedOf, openAtOwnerOf, restoreTables } from "../restart/tables.ts";
-import { askedAll, type TakeOver } from "../restart/take.ts";
-import { connectionNumber } from "../session/connection.ts";
-import type { Session, SessionResume } from "../session/mount-session.ts";
+import type { Session } from "../session/mount-session.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import { dropAndAbort } from "./abandon.ts";
@@ -38,15 +31,6 @@ import { OwnerChanges } from "./owner-changes.ts";
 import { OwnerService } from "./owner-service.ts";
 import type { PreferredMove } from "./preferred-move.ts";
 import { SelfFence } from "./self-fence.ts";
-
-/** How often a new process looks whether it has the write tokens of the old one. */
-const TOKENS_LOOK_MS = 2;
-
-const notThere = { code: "restart-failed", hint: "The mount goes on in its process." };
-
-function requireSameOwner(isOwner: boolean, owner: OwnerRecord, { ownerEpoch }: RestartState): void {
-  if (isOwner || owner.epoch !== ownerEpoch) throw new OperatingError("the volume has another owner now", notThere);
-}
 
 /** A mount that ends waits so long for the owner to take what its programs have written (hazard F23). */
 export const WRITE_REST_MS = 10_000;
@@ -75,9 +59,6 @@ export class MountProcess {
   #session: Session | null = null;
   #coherence: CoherenceShell | null = null;
   #fileLocks: VolumeFileLocks | null = null;
-  #restarting = false;
-  /** Another process goes on with the mount. */
-  isGiven = false;
   /** SIGTERM came. */
   #terminating = false;
   #ending = false;
@@ -99,7 +80,6 @@ export class MountProcess {
       ownCalls: this.#ownCalls,
       gate: this.#gate,
       ownerChanges: this.#ownerChanges,
-      restart: () => this.restart(),
     });
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -129,18 +109,12 @@ export class MountProcess {
       const group = this.#createGroup(client, volume);
       await this.#unlessFailed(group.join());
       const dir = knobsDirectory(this.options.runDir, volume.name);
-      const show = (): void => group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
-      const { takeOver } = this.options;
-      if (takeOver === undefined) show();
+      group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
-      const before = takeOver === undefined ? null : await this.#unlessFailed(takeOver.state());
-      if (before !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? record, before);
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       // Another owner may have come since: it was reported while there was no remote lower to hear of it.
       const owner = this.#owner?.owner ?? record;
-      const lower = this.#gate.wrap(
-        await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, owner, before === null ? null : openAtOwnerOf(before))),
-      );
+      const lower = this.#gate.wrap(await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, owner)));
       // It is awaited to its end: what it has mounted must be taken out again.
       const session = await openSession({
         mount: this.options,
@@ -161,103 +135,13 @@ export class MountProcess {
           this.#ownCalls.shutdown();
         },
         fail: (error) => this.fail(error),
-        ...(takeOver === undefined || before === null ? {} : { resume: this.#resume(takeOver, before) }),
       });
-      if (takeOver !== undefined && before !== null) {
-        await this.#unlessFailed(this.#goOnWith(session, takeOver, before, lockspace));
-        show();
-      }
       await this.#enterMounted(session);
     } catch (error) {
       await this.#end();
       throw error;
     }
     this.options.changed();
-  }
-
-  #resume({ fuseFd: fd }: TakeOver, before: RestartState): SessionResume {
-    const { connection } = before;
-    const found = connectionNumber(this.options.mountpoint);
-    if (found !== connection)
-      throw new OperatingError(`connection ${connection} expected at ${this.options.mountpoint}, found ${found}`, notThere);
-    const restore = (mount: Mount): void => {
-      const { inodes, tokens } = restoreTables(mount, before);
-      this.#coherence?.restore(inodes, tokens);
-    };
-    return { fd, connection, negotiated: negotiatedOf(before), restore };
-  }
-
-  /** Resolves when this process answers the kernel. */
-  async #goOnWith(session: Session, takeOver: TakeOver, before: RestartState, lockspace: Lockspace): Promise<void> {
-    const { handOff } = session;
-    const coherence = this.#coherence;
-    const client = this.#client;
-    if (handOff === null || coherence === null || client === null) throw new Error("a mount that was taken over has a session");
-    const broken = this.#ownCalls.remote?.brokenFiles ?? 0;
-    if (broken > 0) throw new OperatingError(`${broken} open files could not be opened again at the owner`, notThere);
-    await askedAll(lockspace, client.info.clientId);
-    await takeOver.ready();
-    while (!coherence.hasTokens) await sleep(TOKENS_LOOK_MS);
-    handOff.begin(heldOf(before));
-  }
-
-  /** Gives this mount to a new process of the installed program; the answer says how it went. */
-  async restart(): Promise<RestartAnswer> {
-    const refused = (why: string): RestartAnswer => ({ kind: "refused", why });
-    if (this.#restarting) return refused("it is being restarted already");
-    const { log, words, leaveStatus } = this.options;
-    const session = this.#session;
-    const coherence = this.#coherence;
-    if (session === null || coherence === null) return refused("the mount does not answer yet");
-    const { handOff, connection } = session;
-    if (handOff === null)
-      return refused("the mount speaks to the kernel through libfuse (-o transport=fuse-native), which cannot be given on");
-    this.#restarting = true;
-    try {
-      return await giveMount({
-        log,
-        words,
-        handOff,
-        connection,
-        refusal: () => this.#restartRefusal(session),
-        ownerEpoch: () => this.#owner?.owner?.epoch ?? null,
-        openAtOwner: () => this.#ownCalls.remote?.openAtOwner() ?? null,
-        rest: () => coherence.rest(),
-        restEnds: () => coherence.restEnds(),
-        rules: { mayHavePages: (node) => coherence.mayHavePages(node), isOwn: (tid) => this.options.native.ownsThread(tid) },
-        restless: () => coherence.restless(),
-        giveTokens: () => coherence.giveTokens(),
-        leaveStatus,
-        fail: (error) => this.fail(error),
-        given: () => {
-          this.isGiven = true;
-          void handOff.given();
-        },
-      });
-    } finally {
-      this.#restarting = false;
-    }
-  }
-
-  /** In words; null: nothing is in the way. */
-  #restartRefusal(session: Session): string | null {
-    const { role } = this.answers;
-    if (this.#ending || this.#terminating || this.#failure !== null) return "the mount is ending";
-    if (role === "owner" || this.#service.owned !== null)
-      return "this node is the owner of the volume: hand it over first (coverlay handover)";
-    if (role === "waiting") return `there is no owner: ${this.answers.why}`;
-    if (this.#lease?.holds() !== true) return "the lease of this node has ended";
-    if (this.#client?.view.quorate !== true) return "the cluster has no quorum";
-    const wait = this.#group?.wait ?? null;
-    if (wait !== null) return wait;
-    if ((this.#fileLocks?.counters.fileLocks ?? 0) > 0)
-      return "programs hold file locks through this mount (coverlay locks --files lists them)";
-    const { requests } = session.underWay.list();
-    if (requests.some(({ fileLock }) => fileLock !== null))
-      return "programs wait for file locks through this mount (coverlay locks --files lists them)";
-    if (connectionNumber(this.options.mountpoint) !== session.connection)
-      return "the mount is not found at its path: it was unmounted, moved or covered";
-    return null;
   }
 
   async #connect(): Promise<DlmClient> {

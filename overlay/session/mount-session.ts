@@ -13,14 +13,13 @@ import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest } from "../fuse/request.ts";
 import type { Inode } from "../coherence/cover.ts";
-import type { Mount } from "../op/mount.ts";
 import type { Lower } from "../lower/lower.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import { RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
-import { Dispatch, type DispatchCounters, type HoldRules } from "./dispatch.ts";
+import { Dispatch, type DispatchCounters } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
 import { createMount, endState, type SessionState } from "./session-state.ts";
 import type { SessionSystem } from "./system.ts";
@@ -52,46 +51,11 @@ export interface SessionOptions {
   readonly lease?: LeaseGate;
   /** A broken invariant; the composition root takes the node out. */
   readonly fail: (error: Error) => void;
-  /** Goes on with the mount of another process (overlay/restart/): nothing is mounted, and nothing is read before `begin`. */
-  readonly resume?: SessionResume;
   /** INIT flags not to take although offered: to test what older kernels do. */
   readonly without?: bigint;
 }
 
-/** What a session goes on with. */
-export interface SessionResume {
-  /** /dev/fuse, from the process before. */
-  readonly fd: number;
-  readonly connection: number;
-  readonly negotiated: Negotiated;
-  /** Fills the tables of the mount. Throws what is wrong with them. */
-  readonly restore: (mount: Mount) => void;
-}
-
-/** How a session is given to another process. */
-export interface SessionHandOff {
-  readonly fd: number;
-  readonly negotiated: Negotiated;
-  readonly mount: Mount;
-  /** Operations that have not ended. */
-  readonly running: number;
-  readonly held: readonly Buffer[];
-  /** Dispatch.hold */
-  hold(rules: HoldRules): void;
-  passHeld(): void;
-  /** Nothing is read any more. */
-  stop(): void;
-  /** Undoes `hold` and `stop`. */
-  goOn(): void;
-  /** After `resume`: requests are read from now on, these before. */
-  begin(held: readonly Buffer[]): void;
-  /** Another process has it: the session ends here, and the mount does not. */
-  given(): Promise<void>;
-}
-
 export interface Session {
-  /** null: this transport can not be given to another process. */
-  readonly handOff: SessionHandOff | null;
   readonly counters: DispatchCounters;
   /** Inodes and handles that the kernel has of us. */
   readonly inodeCount: number;
@@ -109,12 +73,7 @@ export interface Session {
 
 /** Mounts and serves. OperatingError: the kernel is too old, the mount failed. Resolves when the mount answers. */
 export async function mountSession(options: SessionOptions): Promise<Session> {
-  const { native, log, resume } = options;
-  if (resume !== undefined) {
-    const serving = new Serving(options, resume.fd);
-    serving.resume(resume);
-    return serving.session(resume.connection);
-  }
+  const { native, log } = options;
   const fd = native.fuseOpen();
   if (fd < 0) {
     throw new OperatingError(`/dev/fuse can not be opened: ${errnoName(-fd)}`, {
@@ -156,16 +115,11 @@ class Serving {
   readonly ended: Promise<void>;
   readonly #options: SessionOptions;
   readonly #fd: number;
-  #device: Device | null = null;
+  readonly #device: Device;
   readonly #port: ReplyPort;
   readonly #interrupts: Interrupts;
   #state: SessionState | null = null;
-  readonly #buffers: RequestBuffers;
-  #negotiated: Negotiated | null = null;
-  /** Inodes whose FLUSHes come here. */
-  readonly #askedFlushes = new Set<number>();
-  /** Of devices that were stopped. */
-  #flushesBefore = 0;
+  #buffers: RequestBuffers;
   #resolveReady: (negotiated: Negotiated) => void = () => {};
   #rejectReady: (error: unknown) => void = () => {};
   #resolveEnded: () => void = () => {};
@@ -190,68 +144,15 @@ class Serving {
       lease: options.lease ?? endlessLease,
     };
     this.#interrupts = new Interrupts(system);
-    this.#buffers = new RequestBuffers(requestBufferBytes(MAX_WRITE_BYTES), (next) => {
-      if (this.#device !== null) native.deviceSetBuffer(this.#device, next);
-    });
-    if (options.resume === undefined) this.#read();
-  }
-
-  #read(): void {
-    const { native } = this.#options;
-    const device = native.deviceStart(
-      this.#fd,
+    this.#buffers = new RequestBuffers(requestBufferBytes(MAX_WRITE_BYTES), (next) => native.deviceSetBuffer(this.#device, next));
+    this.#device = native.deviceStart(
+      fd,
       this.#buffers.current,
       BATCH,
       (bytes) => this.#receive(bytes),
       (errno) => void this.#end(errno),
     );
-    this.#device = device;
-    native.deviceAnswerFlush(device);
-    for (const fuseNodeid of this.#askedFlushes) native.deviceAskFlush(device, fuseNodeid, true);
-  }
-
-  #stopReading(): void {
-    const { native } = this.#options;
-    const device = this.#device;
-    if (device === null) return;
-    this.#device = null;
-    this.#flushesBefore += native.deviceFlushes(device);
-    native.deviceStop(device);
-  }
-
-  /** The process before has answered INIT. Throws what is wrong with what it has left. */
-  resume({ negotiated, restore }: SessionResume): void {
-    this.#enterServing(negotiated);
-    if (this.#state !== null) restore(this.#state.mount);
-    this.#resolveReady(negotiated);
-  }
-
-  #handOff({ mount, dispatch }: SessionState): SessionHandOff {
-    const negotiated = this.#negotiated;
-    if (negotiated === null) throw new Error("a session before INIT");
-    return {
-      fd: this.#fd,
-      negotiated,
-      mount,
-      get running() {
-        return dispatch.running;
-      },
-      get held() {
-        return dispatch.heldRequests;
-      },
-      hold: (rules) => dispatch.hold(rules),
-      passHeld: () => dispatch.passHeld(),
-      stop: () => this.#stopReading(),
-      goOn: () => {
-        dispatch.letGo();
-        if (this.#device === null) this.#read();
-      },
-      begin: (held) => {
-        for (const bytes of held) dispatch.begin(bytes);
-        this.#read();
-      },
-      given: () => this.#end(null),
-    };
+    native.deviceAnswerFlush(this.#device);
   }
 
   session(connection: number): Session {
@@ -259,12 +160,11 @@ class Serving {
     const state = this.#state;
     if (state === null) throw new Error("a session before INIT");
     const { mount, dispatch } = state;
-    const flushesOf = (): number => this.#flushesBefore + (this.#device === null ? 0 : native.deviceFlushes(this.#device));
+    const device = this.#device;
     return {
-      handOff: this.#handOff(state),
       get counters(): DispatchCounters {
         const { requests, atOnce, ...others } = dispatch.counters;
-        const flushes = flushesOf();
+        const flushes = native.deviceFlushes(device);
         return { requests: requests + flushes, atOnce: atOnce + flushes, ...others };
       },
       get inodeCount(): number {
@@ -318,16 +218,6 @@ class Serving {
       return;
     }
     const { negotiated, reply } = answer;
-    this.#enterServing(negotiated);
-    const written = native.deviceWrite(this.#fd, reply, reply.length);
-    if (written < 0) this.#rejectReady(errnoError(-written));
-    else this.#resolveReady(negotiated);
-  }
-
-  /** What depends on the outcome of INIT. */
-  #enterServing(negotiated: Negotiated): void {
-    const { native, lower, log } = this.#options;
-    this.#negotiated = negotiated;
     const coherence = this.#options.createCoherence(this.#fd, negotiated);
     const { system, fileLocks = null } = this.#options;
     const mount = createMount({
@@ -339,11 +229,7 @@ class Serving {
       clusterLocks: negotiated.fileLocks,
       dontMask: negotiated.posixAcl,
       fileAttributes: negotiated.fileAttributes,
-      askFlush: (fuseNodeid, asked) => {
-        if (asked) this.#askedFlushes.add(fuseNodeid);
-        else this.#askedFlushes.delete(fuseNodeid);
-        if (this.#device !== null) native.deviceAskFlush(this.#device, fuseNodeid, asked);
-      },
+      askFlush: (fuseNodeid, asked) => native.deviceAskFlush(this.#device, fuseNodeid, asked),
     });
     const dispatch = new Dispatch({
       mount,
@@ -356,15 +242,16 @@ class Serving {
       fail: this.#options.fail,
     });
     this.#state = { mount, dispatch, coherence };
+    const written = native.deviceWrite(this.#fd, reply, reply.length);
+    if (written < 0) this.#rejectReady(errnoError(-written));
+    else this.#resolveReady(negotiated);
   }
 
-  /** null: another process goes on with the mount. */
-  async #end(errno: number | null): Promise<void> {
+  async #end(errno: number): Promise<void> {
     const { native, log, lower } = this.#options;
-    if (errno === null) log.info({}, "given to another process");
-    else if (errno === E.ENODEV) log.info({}, "unmounted");
+    if (errno === E.ENODEV) log.info({}, "unmounted");
     else log.error({ errno: errnoName(errno) }, "reading /dev/fuse failed: the mount is gone");
-    this.#stopReading();
+    native.deviceStop(this.#device);
     // What is kept for the lease is given up first: nobody is to be hurried on its account any more.
     await this.#options.disconnected?.();
     this.#interrupts.stop();

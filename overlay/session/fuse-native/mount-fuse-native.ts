@@ -187,7 +187,6 @@ class FuseNative {
   session(connection: number): Session {
     const { mount, dispatch } = this.#state;
     return {
-      handOff: null,
       get counters() {
         return dispatch.counters;
       },
