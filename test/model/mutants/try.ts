@@ -59,7 +59,11 @@ async function inTurn(mounts: readonly string[], runs: number, stopped?: () => b
   return { found: report.difference, calls: report.calls };
 }
 
-async function inBursts(mounts: readonly string[], bursts: number, stopped?: () => boolean): Promise<{ found: Found | null; calls: number }> {
+async function inBursts(
+  mounts: readonly string[],
+  bursts: number,
+  stopped?: () => boolean,
+): Promise<{ found: Found | null; calls: number }> {
   const report = await runAtOnce({
     mounts,
     programs: PROGRAMS,
@@ -72,7 +76,10 @@ async function inBursts(mounts: readonly string[], bursts: number, stopped?: () 
     ...(stopped && { stopped }),
   });
   const { violation, calls } = report;
-  return { calls, found: violation === null ? null : { seed: violation.seed, why: violation.why, commands: violation.again ?? violation.found } };
+  return {
+    calls,
+    found: violation === null ? null : { seed: violation.seed, why: violation.why, commands: violation.again ?? violation.found },
+  };
 }
 
 export async function tryMutant(lab: MutantLab, mutant: Mutant, { stopped, alsoAlone }: TryOptions): Promise<Tried> {

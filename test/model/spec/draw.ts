@@ -64,7 +64,10 @@ const ns = fc.constantFrom("1000000000123456789", "0", "1500000000000000000", "2
 /** Two names: often those of one file, which the beginning has made. */
 const twoNames = fc.oneof(
   { weight: 4, arbitrary: fc.record({ from: path, to: path }) },
-  { weight: 1, arbitrary: fc.constantFrom({ from: "c", to: "b/c" }, { from: "a/a", to: "a/c" }, { from: "a/c", to: "a/a" }, { from: "d", to: "b/d" }) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom({ from: "c", to: "b/c" }, { from: "a/a", to: "a/c" }, { from: "a/c", to: "a/a" }, { from: "d", to: "b/d" }),
+  },
 );
 
 type Draw<N extends OperationName> = fc.Arbitrary<Extract<Call, { op: N }>["args"]>;
@@ -239,10 +242,13 @@ export function drawSequence(seed: number, calls: number, mounts: number): Made[
   const user = fc.constantFrom(0, 1, 1, 2);
   const mount = fc.nat(mounts - 1);
   const made = fc.record({ user, mount, call });
-  const looks = mounts === 1 ? fc.constant(null) : fc.option(fc.record({ mount, how: fc.uniqueArray(fc.nat(LOOKS - 1), { minLength: 1, maxLength: 2 }) }), { freq: 1 });
-  const beginning = fc.subarray([...BEGINNING]).chain((chosen) =>
-    fc.tuple(...chosen.map((one) => fc.record({ user: fc.constantFrom(ROOT_USER, 1), mount, call: fc.constant(one) }))),
-  );
+  const looks =
+    mounts === 1
+      ? fc.constant(null)
+      : fc.option(fc.record({ mount, how: fc.uniqueArray(fc.nat(LOOKS - 1), { minLength: 1, maxLength: 2 }) }), { freq: 1 });
+  const beginning = fc
+    .subarray([...BEGINNING])
+    .chain((chosen) => fc.tuple(...chosen.map((one) => fc.record({ user: fc.constantFrom(ROOT_USER, 1), mount, call: fc.constant(one) }))));
   const crowd = fc.oneof({ weight: 5, arbitrary: fc.constant<readonly Call[]>([]) }, { weight: 1, arbitrary: fc.constant(CROWD) });
   const drawn = fc.record({
     first: fc.oneof({ weight: 1, arbitrary: fc.constant<Made[]>([]) }, { weight: 4, arbitrary: beginning }),
