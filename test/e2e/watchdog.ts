@@ -14,6 +14,8 @@ export function startWatchdog(script: string, words: readonly string[]): Watchdo
   return {
     callOff: () =>
       new Promise((resolve) => {
+        // A process that waits for nothing else would end first, with status 13.
+        child.ref();
         child.once("exit", () => resolve());
         child.stdin?.end("done\n");
       }),

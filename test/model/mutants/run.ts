@@ -66,7 +66,15 @@ async function runAll(lab: MutantLab): Promise<boolean> {
   for (const [at, mutant] of chosen.entries()) {
     if (stoppedBy !== null) return false;
     const startedMs = performance.now();
-    const tried = await tryMutant(lab, mutant, { stopped: () => stoppedBy !== null, alsoAlone: given.alone });
+    let tried: Tried;
+    try {
+      tried = await tryMutant(lab, mutant, { stopped: () => stoppedBy !== null, alsoAlone: given.alone });
+    } catch (error) {
+      // It has broken more than a rule: a sequence did not come to its end. Neither a difference nor none.
+      good = false;
+      note(`${at + 1} of ${chosen.length}: ${mutant.id}: ${error instanceof Error ? error.message : String(error)}`);
+      continue;
+    }
     const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
     show(tried, seconds);
     good &&= tried.found !== null && tried.alone === null;
