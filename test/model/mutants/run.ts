@@ -4,7 +4,7 @@ import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { MutantLab } from "./mutant-lab.ts";
 import { type Mutant, mutants } from "./table.ts";
-import { type Tried, tryMutant, tryWhole } from "./try.ts";
+import { RUNS, type Tried, tryMutant, tryWhole } from "./try.ts";
 
 const BAD_USAGE = 2;
 const root = path.resolve(import.meta.dirname, "../../../..");
@@ -21,6 +21,7 @@ const given = await yargs(hideBin(process.argv))
   .option("only", { type: "string", array: true, default: [], describe: "those with this in their id, file or words" })
   .option("whole", { type: "boolean", default: true, describe: "first of all: with every rule in place there is no difference" })
   .option("alone", { type: "boolean", default: true, describe: "what needs both mounts must not be seen through one" })
+  .option("runs", { type: "number", default: RUNS, describe: "sequences for each, at most" })
   .option("json", { type: "boolean", default: false, describe: "an object a line" })
   .example("$0", "all of them")
   .example("$0 --only stale-pages --no-whole", "one of them, and the command that shows it")
@@ -68,7 +69,7 @@ async function runAll(lab: MutantLab): Promise<boolean> {
     const startedMs = performance.now();
     let tried: Tried;
     try {
-      tried = await tryMutant(lab, mutant, { stopped: () => stoppedBy !== null, alsoAlone: given.alone });
+      tried = await tryMutant(lab, mutant, { runs: given.runs, stopped: () => stoppedBy !== null, alsoAlone: given.alone });
     } catch (error) {
       // It has broken more than a rule: a sequence did not come to its end. Neither a difference nor none.
       good = false;

@@ -7,7 +7,7 @@ import type { Mutant } from "./table.ts";
 
 /** Calls of a sequence; sequences; and for a mutant that both mounts must be needed for, sequences through each one alone. */
 const OPS = 100;
-const RUNS = 30;
+export const RUNS = 200;
 const RUNS_ALONE = 4;
 const SHRINK_TRIES = 30;
 /** The first seed. */
@@ -33,6 +33,8 @@ export interface Tried {
 }
 
 export interface TryOptions {
+  /** Sequences at most; RUNS if not given. */
+  readonly runs?: number;
   readonly stopped?: () => boolean;
   /** Each mutant with `through: "both"` is also tried through each mount alone. */
   readonly alsoAlone: boolean;
@@ -82,7 +84,7 @@ async function inBursts(
   };
 }
 
-export async function tryMutant(lab: MutantLab, mutant: Mutant, { stopped, alsoAlone }: TryOptions): Promise<Tried> {
+export async function tryMutant(lab: MutantLab, mutant: Mutant, { runs = RUNS, stopped, alsoAlone }: TryOptions): Promise<Tried> {
   await lab.use(mutant);
   const mounts = mountsOf(lab, mutant);
   if (mutant.atOnce === true) return { mutant, alone: null, ...(await inBursts(mounts, BURSTS, stopped)) };
@@ -90,7 +92,7 @@ export async function tryMutant(lab: MutantLab, mutant: Mutant, { stopped, alsoA
   for (const mount of alsoAlone && mutant.through === "both" ? mounts : []) {
     alone ??= (await inTurn([mount], RUNS_ALONE, stopped)).found;
   }
-  return { mutant, alone, ...(await inTurn(mounts, RUNS, stopped)) };
+  return { mutant, alone, ...(await inTurn(mounts, runs, stopped)) };
 }
 
 /** With every rule in place: the first difference, null as it should be. The seeds are those of the mutants, `runs` of them. */
