@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, copyFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type AgentLink, type Typed, listenForAgent } from "./agent-link.ts";
@@ -18,8 +18,6 @@ const MEMORY_MIB = 1024;
 /** Of whatever is waited for. Where other programs take the processors, a boot was seen to take five minutes, and an installation nine. */
 const WAIT_LIMIT_MS = Number(process.env["COVERLAY_VM_WAIT_S"] ?? 1200) * 1000;
 const CONSOLE_LINES = 60;
-/** The stacks of all tasks are some 200 KiB. */
-const CONSOLE_CHARACTERS = 1024 * 1024;
 /** AES and SSE 4.2, but no AVX, which is slow to emulate. */
 const PROCESSOR = "Westmere";
 const KERNEL_WORDS =
@@ -107,16 +105,15 @@ function qemuWords(parts: MachineParts): string[] {
 /** What was waited for has not come within its limit: the machine may stand still. */
 class TooLate extends Error {}
 
-/** The console of one machine, of all its lives: a file, and its last megabyte for an error. */
-function consoleOf(file: string): { add(bytes: Buffer): void; lastLines(): string; text(): string } {
+/** The console of one machine, of all its lives: a file, and the last lines for an error. */
+function consoleOf(file: string): { add(bytes: Buffer): void; lastLines(): string } {
   let text = "";
   return {
     add(bytes) {
       appendFileSync(file, bytes);
-      text = (text + bytes.toString("latin1")).slice(-CONSOLE_CHARACTERS);
+      text = (text + bytes.toString("latin1")).slice(-64 * 1024);
     },
     lastLines: () => text.split(/\r?\n/).slice(-CONSOLE_LINES).join("\n"),
-    text: () => text,
   };
 }
 
@@ -144,7 +141,8 @@ function switchOn(parts: MachineParts, power: Power, console_: ReturnType<typeof
 export async function plugIn(parts: MachineParts): Promise<Machine> {
   const { nodeid, dir, network } = parts;
   const name = `node${nodeid}`;
-  const console_ = consoleOf(path.join(dir, "console.log"));
+  const consoleFile = path.join(dir, "console.log");
+  const console_ = consoleOf(consoleFile);
   await network.attach(nodeid, path.join(dir, "net.sock"));
   const agent = await listenForAgent(path.join(dir, "agent.sock"));
   const endPower = await listenForPower(path.join(dir, "power.sock"), parts.onPower);
@@ -157,7 +155,7 @@ export async function plugIn(parts: MachineParts): Promise<Machine> {
     await pressTaskKeys(path.join(dir, "monitor.sock")).catch((error: Error) =>
       console_.add(Buffer.from(`no monitor: ${error.message}\n`)),
     );
-    writeFileSync(file, console_.text());
+    copyFileSync(consoleFile, file);
     return `Its console, with what each of its tasks waits for: ${file}`;
   };
   const waitFor = async <T>(what: string, event: Promise<T>): Promise<T> => {
