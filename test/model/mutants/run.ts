@@ -24,7 +24,7 @@ const given = await yargs(hideBin(process.argv))
   .option("runs", { type: "number", default: RUNS, describe: "sequences for each, at most" })
   .option("json", { type: "boolean", default: false, describe: "an object a line" })
   .example("$0", "all of them")
-  .example("$0 --only stale-pages --no-whole", "one of them, and the command that shows it")
+  .example("$0 --only stale-names --no-whole", "one of them, and the command that shows it")
   .epilogue("Exit status: 0 all were found, 1 one was not, or the whole overlay differs, 2 bad usage. Needs root.")
   .strict()
   .exitProcess(false)
@@ -58,7 +58,7 @@ async function runAll(lab: MutantLab): Promise<boolean> {
   let good = true;
   if (given.whole) {
     note("every rule in place");
-    const found = await tryWhole(lab);
+    const found = await tryWhole(lab, given.runs, undefined, () => stoppedBy !== null);
     if (found !== null) {
       note(`with every rule in place there is a difference, seed ${found.seed}: ${found.why}\n${found.commands}`);
       return false;

@@ -5,9 +5,11 @@ import { runSpec } from "../spec/spec.ts";
 import type { MutantLab } from "./mutant-lab.ts";
 import type { Mutant } from "./table.ts";
 
-/** Calls of a sequence; sequences; and for a mutant that both mounts must be needed for, sequences through each one alone. */
+/** Calls of a sequence. */
 const OPS = 100;
+/** Sequences, at most. */
 export const RUNS = 200;
+/** Those through each mount alone, of a mutant that needs both. */
 const RUNS_ALONE = 4;
 const SHRINK_TRIES = 30;
 /** The first seed. */
@@ -96,11 +98,16 @@ export async function tryMutant(lab: MutantLab, mutant: Mutant, { runs = RUNS, s
 }
 
 /** With every rule in place: the first difference, null as it should be. The seeds are those of the mutants, `runs` of them. */
-export async function tryWhole(lab: MutantLab, runs: number = RUNS, bursts: number = BURSTS): Promise<Found | null> {
+export async function tryWhole(
+  lab: MutantLab,
+  runs: number = RUNS,
+  bursts: number = BURSTS,
+  stopped?: () => boolean,
+): Promise<Found | null> {
   await lab.use(null);
   for (const through of ["node 1", "node 2", "both"] as const) {
-    const { found } = await inTurn(mountsOf(lab, { through }), runs);
+    const { found } = await inTurn(mountsOf(lab, { through }), runs, stopped);
     if (found !== null) return found;
   }
-  return bursts === 0 ? null : (await inBursts(mountsOf(lab, { through: "both" }), bursts)).found;
+  return bursts === 0 ? null : (await inBursts(mountsOf(lab, { through: "both" }), bursts, stopped)).found;
 }
