@@ -26,6 +26,7 @@ const commands: Readonly<Record<string, AddCommand>> = {
   volume: async (cli) => cli.command((await import("./volume.ts")).volumeCommand),
   mount: async (cli) => cli.command((await import("./mount.ts")).mountCommand),
   handover: async (cli) => cli.command((await import("./handover.ts")).handoverCommand),
+  restart: async (cli) => cli.command((await import("./restart.ts")).restartCommand),
   umount: async (cli) => cli.command((await import("./umount.ts")).umountCommand),
   lab: async (cli) => cli.command((await import("./lab.ts")).labCommand),
   config: async (cli) => cli.command((await import("./config.ts")).configCommand),

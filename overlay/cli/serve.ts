@@ -13,6 +13,7 @@ import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
+import { TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
@@ -34,6 +35,7 @@ interface ServeArguments {
   readonly logLevel: LogLevel;
   readonly metadataCalls: "inline" | "pool";
   readonly bastLimitMs: number;
+  readonly takeOver: boolean;
 }
 
 /** Open files of all nodes are open here on the owner. */
@@ -64,6 +66,7 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
       default: bastLimitMs(),
       describe: "a lock not given up after so long: this mount hangs (for tests)",
     },
+    "take-over": { type: "boolean", default: false, describe: "goes on with the mount of the process that starts this one" },
   },
   handler: async (args) => serve(args),
 };
@@ -137,6 +140,20 @@ function prepareProcess(log: Log): void {
   log.debug(results, "process prepared");
 }
 
+/** What starts another process for the same mount. */
+function wordsOf({
+  device,
+  mountpoint,
+  options,
+  runDir,
+  logLevel,
+  metadataCalls,
+  bastLimitMs: limitMs,
+}: ServeArguments): readonly string[] {
+  const mount = ["--device", device, "--mountpoint", mountpoint, "--options", options, "--run-dir", runDir];
+  return ["serve", ...mount, "--log-level", logLevel, "--metadata-calls", metadataCalls, "--bast-limit-ms", String(limitMs)];
+}
+
 function isMountThere(device: string): boolean {
   return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
 }
@@ -145,12 +162,16 @@ async function serve(args: ServeArguments): Promise<void> {
   const pipe = readyPipe();
   const log = createPinoLog(args.logLevel, null);
   let statusServer: StatusServer | null = null;
+  let takeOver: TakeOver | null = null;
+  /** Another process writes what is shown of this mount. */
+  let hasLeft = false;
   try {
     prepareProcess(log);
     trimRegularly();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);
-    const mount = new MountProcess({
+    takeOver = args.takeOver ? new TakeOver((error) => mount.fail(error)) : null;
+    const mount: MountProcess = new MountProcess({
       native: nativeAddon(),
       log,
       dlmdSocket: dlmdSocketPath(args.runDir),
@@ -166,7 +187,14 @@ async function serve(args: ServeArguments): Promise<void> {
       bastLimitMs: args.bastLimitMs,
       localFlocks: mountOptions.localFlocks,
       transport: mountOptions.transport,
+      ...(takeOver === null ? {} : { takeOver }),
+      words: wordsOf(args),
+      leaveStatus: () => {
+        statusServer?.close(true);
+        hasLeft = true;
+      },
       changed: () => {
+        if (hasLeft) return;
         if (statusServer !== null) statusServer.update();
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
@@ -187,7 +215,10 @@ async function serve(args: ServeArguments): Promise<void> {
       localFlocks: mountOptions.localFlocks,
     });
     pipe.ready();
+    takeOver?.serving();
     const failure = await mount.ended;
+    // What is shown of the mount is of the process that goes on with it.
+    if (mount.isGiven) process.exit(EXIT.OK);
     // A mount that was taken out stays in the tree until someone unmounts it.
     const isLeft = failure !== null && isMountThere(device);
     statusServer.close(isLeft);
@@ -203,6 +234,7 @@ async function serve(args: ServeArguments): Promise<void> {
     );
     statusServer?.close(true);
     pipe.fail(error);
+    await takeOver?.failed(error instanceof Error ? error : new Error(String(error)));
     process.exit(EXIT.MOUNT);
   }
 }

@@ -216,6 +216,11 @@ export function mayBeCached(cover: Cover): boolean {
   return kernelKnows(cover) && (cover.mode !== Mode.NL || cover.phase !== "idle");
 }
 
+/** No lock of it is here or asked for, and nothing goes on with it: the kernel has nothing that one covered. */
+export function isAtRest({ mode, phase, asking, pins, waiters, registering }: Cover): boolean {
+  return mode === Mode.NL && phase === "idle" && asking === null && pins === 0 && waiters.length === 0 && !registering;
+}
+
 /** Those that the inode table has. */
 export function inodesOf(covers: Iterable<Cover>): Inode[] {
   const inodes: Inode[] = [];

@@ -153,7 +153,7 @@ export class LockRequests {
     // What was born here can not be held elsewhere: it is not taken back.
     if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
     // It is kept while the file is open here: a blocking AST may find no answer for hours (hazard H13).
-    lock.request(Mode.PW, LockFlag.MAYKEEP);
+    lock.request(Mode.PW, LockFlag.MAYKEEP | (token.inherited ? LockFlag.HEADQUE : 0));
   }
 
   unlockToken(cover: Cover): void {

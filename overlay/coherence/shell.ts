@@ -25,6 +25,7 @@ import { Pins, type PinsHost } from "./pins.ts";
 import { handleInvalidated, handleRetryTimer } from "./lock/revoke.ts";
 import { SizeCheck, type SizeCounters } from "./size/check.ts";
 import { mustBeTaken } from "./size/doubt.ts";
+import { Rest } from "./rest.ts";
 import { Suspension } from "./suspension.ts";
 import { ToldNames } from "./told-names.ts";
 
@@ -85,6 +86,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly #sizes: SizeCheck;
   readonly #limit: CacheLimit;
   readonly #suspension: Suspension;
+  /** For another process of this mount. */
+  readonly rest: Rest;
   #evicting = false;
   /** Births until the last time that all were made known, but for what was in use. */
   #bornBefore = 0;
@@ -125,6 +128,14 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     });
     this.#sizes = new SizeCheck(options.ownInodes, callerThreads, state, () => this.#suspension.active);
     this.#limit = new CacheLimit(options.cachedMax);
+    this.rest = new Rest({
+      state,
+      covers: this.#covers,
+      locks: this.#locks,
+      now,
+      register: () => this.#register({ shared: false }),
+      run: () => this.run(),
+    });
     this.operations = new Pins(state, {
       host: this,
       sizes: this.#sizes,
@@ -188,7 +199,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         effect.waiter(effect.result);
         return;
       case "expect":
-        if (!this.#suspension.active) this.#expect(effect.cover);
+        if (!this.#suspension.active && !this.rest.active) this.#expect(effect.cover);
         return;
       case "ask-anew":
         if (!this.#suspension.active) this.#locks.requestEarly(effect.cover, Mode.EX);

@@ -46,6 +46,17 @@ export class HandleTable {
     return file;
   }
 
+  /** Those that are open, and the next number. */
+  all(): { readonly files: readonly OpenFile[]; readonly nextFh: number } {
+    return { files: [...this.#files.values()], nextFh: this.#nextFh };
+  }
+
+  /** What the process before has had open. Before any request. */
+  restore(files: readonly OpenFile[], nextFh: number): void {
+    for (const file of files) this.#files.set(file.fh, file);
+    this.#nextFh = nextFh;
+  }
+
   get(fh: number): OpenFile | undefined {
     return this.#files.get(fh);
   }

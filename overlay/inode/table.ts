@@ -45,6 +45,15 @@ export interface InodeTableOptions {
   readonly dropped: (inode: Inode, removed: boolean) => void;
 }
 
+/** A record as another process of this mount goes on with it. */
+export interface InodeRow {
+  readonly fuseNodeid: number;
+  readonly id: FileId;
+  readonly kind: InodeKind;
+  readonly nlookup: number;
+  readonly nlinkHint: number;
+}
+
 export class InodeTable {
   readonly root: InodeRecord;
   readonly #options: InodeTableOptions;
@@ -61,6 +70,29 @@ export class InodeTable {
 
   get size(): number {
     return this.#byNodeid.size;
+  }
+
+  /** All but the root, and the next number that is counted. null: one is of a lost inode, and another one has its identity. */
+  rows(): { readonly rows: readonly InodeRow[]; readonly nextCounted: number } | null {
+    const rows: InodeRow[] = [];
+    for (const record of this.#byNodeid.values()) {
+      if (record === this.root) continue;
+      if (this.#find(record.id) !== record) return null;
+      const { fuseNodeid, id, kind, nlookup, nlinkHint } = record;
+      rows.push({ fuseNodeid, id, kind, nlookup, nlinkHint });
+    }
+    return { rows, nextCounted: this.#nextCounted };
+  }
+
+  /** What the process before has had. Before any request; handles are added by `opened`. */
+  restore(rows: readonly InodeRow[], nextCounted: number): void {
+    this.#nextCounted = nextCounted;
+    for (const { fuseNodeid, id, kind, nlookup, nlinkHint } of rows) {
+      assert(!this.#byNodeid.has(fuseNodeid), `inode ${fuseNodeid} was handed over twice`);
+      const record = this.#create(id, kind, fuseNodeid);
+      record.nlookup = nlookup;
+      record.nlinkHint = nlinkHint;
+    }
   }
 
   /** The record behind the number that a request names; undefined: the kernel was never told it, or forgot it. */

@@ -35,6 +35,15 @@ export interface LossesTold {
   lossesTold: number;
 }
 
+/** All of an `Unsynced`, as plain data. */
+export interface UnsyncedState {
+  readonly changed: readonly (readonly [string, Change])[];
+  readonly lost: readonly (readonly [string, Loss])[];
+  readonly deaths: number;
+  readonly syncfsFails: boolean;
+  readonly tick: number;
+}
+
 export class Unsynced {
   readonly #changed: Map<string, Change> = new Map();
   /** The oldest first. */
@@ -42,6 +51,21 @@ export class Unsynced {
   #deaths = 0;
   #syncfsFails = false;
   #tick = 0;
+
+  /** For another process of this mount. */
+  state(): UnsyncedState {
+    const lost = [...this.#lost].map(([key, loss]): [string, Loss] => [key, { ...loss }]);
+    return { changed: [...this.#changed], lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
+  }
+
+  /** Before anything else. */
+  restore({ changed, lost, deaths, syncfsFails, tick }: UnsyncedState): void {
+    for (const [key, change] of changed) this.#changed.set(key, change);
+    for (const [key, loss] of lost) this.#lost.set(key, { ...loss });
+    this.#deaths = deaths;
+    this.#syncfsFails = syncfsFails;
+    this.#tick = tick;
+  }
 
   /** Now; what is noted later is not covered by a sync that starts now. */
   now(): number {

@@ -25,6 +25,15 @@ function callKey({ op, pid }: Caller, name: Buffer): string {
 export class EstaleRetry {
   readonly #calls = new Set<string>();
 
+  /** Calls that were answered ESTALE once, for another process of this mount. */
+  all(): readonly string[] {
+    return [...this.#calls];
+  }
+
+  restore(calls: readonly string[]): void {
+    for (const call of calls) this.#calls.add(call);
+  }
+
   /** The call went well after all. */
   settled(caller: Caller, name: Buffer): void {
     if (this.#calls.size > 0) this.#calls.delete(callKey(caller, name));

@@ -21,6 +21,16 @@ export class PlaceholderInodes {
   /** Threads that were shown one and have sent no RENAME since. True: such a thread has walked once more, and sees the truth. */
   readonly #threads = new Map<number, boolean>();
 
+  /** For another process of this mount. */
+  all(): { readonly shownTo: readonly (readonly [number, number])[]; readonly threads: readonly (readonly [number, boolean])[] } {
+    return { shownTo: [...this.#shownTo], threads: [...this.#threads] };
+  }
+
+  restore({ shownTo, threads }: ReturnType<PlaceholderInodes["all"]>): void {
+    for (const [fuseNodeid, tid] of shownTo) this.#shownTo.set(fuseNodeid, tid);
+    for (const [tid, walked] of threads) this.#threads.set(tid, walked);
+  }
+
   show(fuseNodeid: number, tid: number): void {
     this.#shownTo.set(fuseNodeid, tid);
     if (this.#threads.has(tid)) return;

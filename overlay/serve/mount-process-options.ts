@@ -1,6 +1,7 @@
 /** What the process behind one mount is told of it. */
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Native } from "../../native/index.ts";
+import type { TakeOver } from "../restart/take.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import type { LowerSource } from "../volume/lower-mount.ts";
 import type { Transport } from "../volume/mount-options.ts";
@@ -28,6 +29,12 @@ export interface MountProcessOptions {
   readonly localFlocks: boolean;
   /** Not given: the kernel's protocol. */
   readonly transport?: Transport;
+  /** This process goes on with the mount of another one (overlay/restart/). */
+  readonly takeOver?: TakeOver;
+  /** The words that start a process for this mount. */
+  readonly words: readonly string[];
+  /** Another process is to be found for this mount from now on. */
+  readonly leaveStatus: () => void;
   /** Something that is shown changed: role, owner. */
   readonly changed: () => void;
 }

@@ -15,6 +15,7 @@ import { BlockGate } from "../mount-group/block-gate.ts";
 import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { MNT_DETACH } from "../../native/index.ts";
+import { openAtOwnerOf } from "../restart/tables.ts";
 import type { Session } from "../session/mount-session.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -24,6 +25,7 @@ import { findVolume } from "./find-volume.ts";
 import type { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import { type MountParts, MountStatus } from "./mount-status.ts";
+import { goOnWith, MountRestart, requireSameOwner, type Resumed, resumeOf } from "./mount-restart.ts";
 import { openSession } from "./open-session.ts";
 import { OwnCalls } from "./own-calls.ts";
 import { createOwnerRole, type OwnerRoleHost } from "./owner-role.ts";
@@ -59,6 +61,7 @@ export class MountProcess {
   #session: Session | null = null;
   #coherence: CoherenceShell | null = null;
   #fileLocks: VolumeFileLocks | null = null;
+  readonly #restart: MountRestart;
   /** SIGTERM came. */
   #terminating = false;
   #ending = false;
@@ -80,6 +83,17 @@ export class MountProcess {
       ownCalls: this.#ownCalls,
       gate: this.#gate,
       ownerChanges: this.#ownerChanges,
+      restart: () => this.#restart.give(),
+    });
+    this.#restart = new MountRestart({
+      mount: options,
+      answers: this.answers,
+      ownCalls: this.#ownCalls,
+      parts: () => this.#parts,
+      isEnding: () => this.#ending || this.#terminating || this.#failure !== null,
+      ownsVolume: () => this.#service.owned !== null,
+      hasOwned: () => this.#preferredMove?.hasOwned === true,
+      fail: (error) => this.fail(error),
     });
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -109,12 +123,22 @@ export class MountProcess {
       const group = this.#createGroup(client, volume);
       await this.#unlessFailed(group.join());
       const dir = knobsDirectory(this.options.runDir, volume.name);
-      group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
+      const show = (): void => group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
+      const { takeOver } = this.options;
+      if (takeOver === undefined) show();
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
+      const resumed: Resumed | null = takeOver === undefined ? null : { takeOver, before: await this.#unlessFailed(takeOver.state()) };
+      if (resumed !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? record, resumed.before);
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       // Another owner may have come since: it was reported while there was no remote lower to hear of it.
       const owner = this.#owner?.owner ?? record;
-      const lower = this.#gate.wrap(await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, owner)));
+      const lower = this.#gate.wrap(
+        await this.#unlessFailed(
+          this.#ownCalls.choose(client, this.#service.owned, owner, resumed === null ? null : openAtOwnerOf(resumed.before)),
+        ),
+      );
+      if (resumed !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, resumed.before);
+      if (resumed?.before.hasOwned === true) this.#preferredMove?.becameOwner();
       // It is awaited to its end: what it has mounted must be taken out again.
       const session = await openSession({
         mount: this.options,
@@ -135,13 +159,27 @@ export class MountProcess {
           this.#ownCalls.shutdown();
         },
         fail: (error) => this.fail(error),
+        ...(resumed === null ? {} : { resume: resumeOf(resumed, this.options.mountpoint, () => this.#coherence) }),
       });
+      if (resumed !== null) {
+        const brokenFiles = this.#ownCalls.remote?.brokenFiles ?? 0;
+        const { handOff } = session;
+        const hasTokens = (): boolean => this.#coherence?.rest.hasTokens === true;
+        await this.#unlessFailed(goOnWith(resumed, { handOff, hasTokens, brokenFiles, lockspace, clientId: client.info.clientId }));
+        show();
+      }
       await this.#enterMounted(session);
     } catch (error) {
+      this.options.takeOver?.giveUp(error instanceof Error ? error : new Error(String(error)));
       await this.#end();
       throw error;
     }
     this.options.changed();
+  }
+
+  /** Another process goes on with the mount. */
+  get isGiven(): boolean {
+    return this.#restart.isGiven;
   }
 
   async #connect(): Promise<DlmClient> {
@@ -322,6 +360,11 @@ export class MountProcess {
   /** This node no longer knows what it holds: its kernel's caches are dropped, then the mount is ended (hazard F7: never the abort alone). */
   fail(error: Error): void {
     if (this.#ending || this.#failure !== null) return;
+    if (this.#restart.hasLetGo) {
+      this.options.log.error({ error: error.message, stack: error.stack }, "failed after another process has got the mount");
+      return;
+    }
+    this.options.takeOver?.giveUp(error);
     this.#failure = error;
     this.options.log.error({ error: error.message, stack: error.stack }, "the mount is taken out");
     this.#giveUpOwner(error);
@@ -385,6 +428,8 @@ export class MountProcess {
 
   /** Ends the mount from within: SIGTERM. The mount point is free at once; what is in use goes on to its end while there are an owner, a quorum and a lease. */
   terminate(): void {
+    // Another process has the mount, and this one ends anyway.
+    if (this.#restart.hasLetGo) return;
     const session = this.#session;
     if (session === null) {
       this.fail(

@@ -6,6 +6,7 @@ import type { Lease } from "../lease/lease.ts";
 import { type OwnerWait, ownerWaitWords, waitOfMount } from "../lower/owner-wait.ts";
 import type { BlockGate } from "../mount-group/block-gate.ts";
 import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
+import type { RestartAnswer } from "../restart/give.ts";
 import type { Session } from "../session/mount-session.ts";
 import { sizeWords } from "../status/problem.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
@@ -39,6 +40,7 @@ export interface MountStatusOptions {
   readonly ownCalls: OwnCalls;
   readonly gate: BlockGate;
   readonly ownerChanges: OwnerChanges;
+  readonly restart: () => Promise<RestartAnswer>;
 }
 
 export interface MountWork {
@@ -111,6 +113,11 @@ export class MountStatus implements StatusAnswers {
       device: lower.path,
       fileLocks: localFlocks ? "local" : "cluster",
     };
+  }
+
+  /** For {"query":"restart"}. */
+  restart(): Promise<RestartAnswer> {
+    return this.#options.restart();
   }
 
   /** For {"query":"requests"}: what callers wait for. */

@@ -12,7 +12,7 @@ import type { Lease } from "../lease/lease.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import { connectionNumber } from "../session/connection.ts";
 import { mountFuseNative } from "../session/fuse-native/mount-fuse-native.ts";
-import { mountSession, type Session } from "../session/mount-session.ts";
+import { mountSession, type Session, type SessionResume } from "../session/mount-session.ts";
 import { runningSystem } from "../session/system.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 
@@ -34,11 +34,13 @@ export interface OpenSessionOptions {
   /** The kernel has ended the connection. */
   readonly disconnected: () => Promise<void>;
   readonly fail: (error: Error) => void;
+  /** SessionOptions.resume */
+  readonly resume?: SessionResume;
 }
 
 /** Throws what mount(2) says. */
 export function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail } = options;
+  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, resume } = options;
   const { native, log, mountpoint, mountFlags, lower: source, transport } = options.mount;
   const shared = { native, lower, system: runningSystem, log, lease, source: source.path, mountpoint, mountFlags, disconnected, fail };
   const createCoherence = (caches: KernelCaches, ownInodes: OwnInodes): CoherenceShell => {
@@ -61,6 +63,7 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
   return mountSession({
     ...shared,
     ...(fileLocks === null ? {} : { fileLocks }),
+    ...(resume === undefined ? {} : { resume }),
     createCoherence: (fd, negotiated) =>
       createCoherence(
         createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),

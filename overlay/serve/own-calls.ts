@@ -8,6 +8,7 @@ import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import type { Holds } from "../lower/remote/known.ts";
 import type { OwnerAddress } from "../lower/remote/connection.ts";
+import type { OpenAtOwner } from "../lower/remote/core.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
 import type { DiskGuard } from "../lower/server/disk-guard.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -43,14 +44,15 @@ export class OwnCalls {
     return this.#ownGuard;
   }
 
-  /** The lower that this mount begins with. `owner`: who has the volume, if it is not this node. */
-  async choose(client: DlmClient, owned: OwnedLower | null, owner: OwnerRecord): Promise<Lower> {
+  /** The lower that this mount begins with. `owner`: who has the volume, if it is not this node. `before`: what is open there already. */
+  async choose(client: DlmClient, owned: OwnedLower | null, owner: OwnerRecord, before: OpenAtOwner | null = null): Promise<Lower> {
     if (owned !== null) {
       this.#ownGuard = owned.disk?.guard ?? null;
       this.#ownEpoch = owned.mount.epoch;
       return this.#ownGuard?.own ?? owned.local;
     }
     const remote = this.#createRemote(client);
+    if (before !== null) remote.continueWith(before);
     await remote.connect(addressOf(owner), owner.epoch);
     return remote;
   }

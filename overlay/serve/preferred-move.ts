@@ -45,6 +45,11 @@ export class PreferredMove {
     this.#timer = null;
   }
 
+  /** PreferredOwner.hasOwned */
+  get hasOwned(): boolean {
+    return this.#core.hasOwned;
+  }
+
   becameOwner(): void {
     this.#core.becameOwner();
   }

@@ -29,6 +29,8 @@ export interface StatusAnswers {
   fileLocks(): object;
   gather(lockspace: string, files: readonly string[]): Promise<object>;
   handOver(heir: number): Promise<object>;
+  /** Gives the mount to a new process. */
+  restart(): Promise<object>;
   /** Begins to grow the volume's file system, or says why not. */
   grow(): Promise<object>;
   /** How far that is. */
@@ -95,6 +97,7 @@ async function reply(line: string, answers: StatusAnswers): Promise<object> {
   if (query === "file-locks") return answers.fileLocks();
   if (query === "inode" && typeof ino === "number" && Number.isSafeInteger(ino)) return answers.inode(ino);
   if (query === "gather" && typeof lockspace === "string" && isNames(files)) return answers.gather(lockspace, files);
+  if (query === "restart") return answers.restart();
   if (query === "grow") return answers.grow();
   if (query === "growth") return answers.growth();
   if (query === "hand-over" && isNodeid(heir)) return answers.handOver(heir);

@@ -40,6 +40,13 @@ export interface DispatchOptions {
   readonly fail: (error: Error) => void;
 }
 
+export interface HoldRules {
+  /** The kernel may have pages of it, or wait for some. */
+  readonly mayHavePages: (node: InodeRecord) => boolean;
+  /** A thread of this process, which looks at sizes. */
+  readonly isOwn: (tid: number) => boolean;
+}
+
 export interface DispatchCounters {
   requests: number;
   /** Answered within the turn in which they came. */
@@ -61,6 +68,7 @@ export class Dispatch {
   /** Handlers that have not ended; the session waits for them before it gives up what they use. */
   #running = 0;
   #idle: (() => void) | null = null;
+  #held: { readonly requests: Buffer[]; bytes: number; readonly passes: HoldRules } | null = null;
 
   constructor(options: DispatchOptions) {
     this.#options = options;
@@ -68,6 +76,97 @@ export class Dispatch {
 
   get running(): number {
     return this.#running;
+  }
+
+  /**
+   * Hazard F33. From now on no request begins but what the kernel may have locked pages for, of an inode that may have some (hazard F1), what this process asks of its own
+   * mount (hazard F5), and what tidies up. The others are kept as they came, in their order.
+   */
+  hold(passes: HoldRules): void {
+    this.#held ??= { requests: [], bytes: 0, passes };
+  }
+
+  /** Those that may have pages again begin: their lock came back for an operation that ran. */
+  passHeld(): void {
+    const held = this.#held;
+    if (held === null) return;
+    const { interrupts } = this.#options;
+    const kept: Buffer[] = [];
+    for (const bytes of held.requests.splice(0)) {
+      const request = this.#decode(bytes, bytes.length);
+      // One that comes after what has just begun stops it.
+      if (request?.op === "interrupt" && interrupts.has(request.targetUnique)) interrupts.receive(request.targetUnique);
+      else if (request !== null && request.op !== "interrupt" && this.#passes(request)) this.#serve(request as Operation, true);
+      else {
+        kept.push(bytes);
+        continue;
+      }
+      held.bytes -= bytes.length;
+    }
+    held.requests.unshift(...kept);
+  }
+
+  get heldRequests(): readonly Buffer[] {
+    return this.#held?.requests ?? [];
+  }
+
+  get heldBytes(): number {
+    return this.#held?.bytes ?? 0;
+  }
+
+  /** The kernel has ended the connection: nobody waits for what was held. */
+  dropHeld(): void {
+    this.#held = null;
+  }
+
+  /** All that was held begins. */
+  letGo(): void {
+    const { heldRequests } = this;
+    this.#held = null;
+    for (const bytes of heldRequests) this.begin(bytes);
+  }
+
+  /** A request that was held, here or in the process before; `bytes` are nobody else's. */
+  begin(bytes: Buffer): void {
+    this.#receive(bytes, bytes.length, true);
+  }
+
+  #passes(request: ReturnType<typeof decodeRequest>): boolean {
+    const { mount, interrupts } = this.#options;
+    switch (request.op) {
+      case "forget":
+      case "notifyReply":
+      case "init":
+      case "destroy":
+      case "release":
+      case "releasedir":
+      case "flush":
+        return true;
+      case "interrupt":
+        return interrupts.has(request.targetUnique);
+      case "read":
+      case "readlink":
+      case "write":
+      case "setattr":
+      case "fallocate":
+      case "fsync":
+      case "copyFileRange": {
+        const node = mount.inodes.get(request.fuseNodeid);
+        const rules = this.#held?.passes;
+        return rules?.isOwn(request.pid) === true || (node !== undefined && rules?.mayHavePages(node) === true);
+      }
+      default:
+        return this.#held?.passes.isOwn(request.pid) === true;
+    }
+  }
+
+  #decode(buffer: Buffer, bytes: number): ReturnType<typeof decodeRequest> | null {
+    try {
+      return decodeRequest(buffer, bytes);
+    } catch (error) {
+      this.#refuseDamaged(buffer, bytes, error);
+      return null;
+    }
   }
 
   /** Resolves when no handler runs. */
@@ -80,14 +179,20 @@ export class Dispatch {
 
   /** The request in the first `bytes` of the current buffer. */
   receive(bytes: number): void {
-    const { buffers, log, mount, interrupts } = this.#options;
-    const buffer = buffers.current;
+    this.#receive(this.#options.buffers.current, bytes, false);
+  }
+
+  /** `kept`: nobody else uses the buffer. */
+  #receive(buffer: Buffer, bytes: number, kept: boolean): void {
+    const { log, mount, interrupts } = this.#options;
     this.counters.requests += 1;
-    let request: ReturnType<typeof decodeRequest>;
-    try {
-      request = decodeRequest(buffer, bytes);
-    } catch (error) {
-      this.#refuseDamaged(buffer, bytes, error);
+    const request = this.#decode(buffer, bytes);
+    if (request === null) return;
+    if (this.#held !== null && !this.#passes(request)) {
+      this.#held.requests.push(kept ? buffer : Buffer.from(buffer.subarray(0, bytes)));
+      this.#held.bytes += bytes;
+      // That it came shows what its thread has done.
+      if ("pid" in request) mount.coherence.sizes.heard(request.pid);
       return;
     }
     switch (request.op) {
@@ -108,7 +213,7 @@ export class Dispatch {
         new Call(request, this.#options.port).empty();
         return;
       default:
-        this.#serve(request, false);
+        this.#serve(request, kept);
     }
   }
 

@@ -46,6 +46,11 @@ export class Interrupts {
     return this.#watched.size;
   }
 
+  /** That request waits here. */
+  has(unique: number): boolean {
+    return this.#inFlight.has(unique);
+  }
+
   /** The request waits for something. An INTERRUPT that came before it counts. */
   add(call: Interruptible): void {
     this.#inFlight.set(call.unique, call);

@@ -13,13 +13,14 @@ import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest } from "../fuse/request.ts";
 import type { Inode } from "../coherence/cover.ts";
+import type { Mount } from "../op/mount.ts";
 import type { Lower } from "../lower/lower.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import { RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
-import { Dispatch, type DispatchCounters } from "./dispatch.ts";
+import { Dispatch, type DispatchCounters, type HoldRules } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
 import { createMount, endState, type SessionState } from "./session-state.ts";
 import type { SessionSystem } from "./system.ts";
@@ -51,11 +52,47 @@ export interface SessionOptions {
   readonly lease?: LeaseGate;
   /** A broken invariant; the composition root takes the node out. */
   readonly fail: (error: Error) => void;
+  /** Goes on with the mount of another process (overlay/restart/): nothing is mounted, and nothing is read before `begin`. */
+  readonly resume?: SessionResume;
   /** INIT flags not to take although offered: to test what older kernels do. */
   readonly without?: bigint;
 }
 
+/** What a session goes on with. */
+export interface SessionResume {
+  /** /dev/fuse, from the process before. */
+  readonly fd: number;
+  readonly connection: number;
+  readonly negotiated: Negotiated;
+  /** Fills the tables of the mount. Throws what is wrong with them. */
+  readonly restore: (mount: Mount) => void;
+}
+
+/** How a session is given to another process. */
+export interface SessionHandOff {
+  readonly fd: number;
+  readonly negotiated: Negotiated;
+  readonly mount: Mount;
+  /** Operations that have not ended. */
+  readonly running: number;
+  readonly held: readonly Buffer[];
+  readonly heldBytes: number;
+  /** Dispatch.hold */
+  hold(rules: HoldRules): void;
+  passHeld(): void;
+  /** Nothing is read any more. */
+  stop(): void;
+  /** Undoes `hold` and `stop`, unless the kernel has ended the connection meanwhile. */
+  goOn(): void;
+  /** After `resume`: requests are read from now on, these before. */
+  begin(held: readonly Buffer[]): void;
+  /** Another process has it: the session ends here, and the mount does not. */
+  given(): Promise<void>;
+}
+
 export interface Session {
+  /** null: this transport can not be given to another process. */
+  readonly handOff: SessionHandOff | null;
   readonly counters: DispatchCounters;
   /** Inodes and handles that the kernel has of us. */
   readonly inodeCount: number;
@@ -73,7 +110,12 @@ export interface Session {
 
 /** Mounts and serves. OperatingError: the kernel is too old, the mount failed. Resolves when the mount answers. */
 export async function mountSession(options: SessionOptions): Promise<Session> {
-  const { native, log } = options;
+  const { native, log, resume } = options;
+  if (resume !== undefined) {
+    const serving = new Serving(options, resume.fd);
+    serving.resume(resume);
+    return serving.session(resume.connection);
+  }
   const fd = native.fuseOpen();
   if (fd < 0) {
     throw new OperatingError(`/dev/fuse can not be opened: ${errnoName(-fd)}`, {
@@ -115,11 +157,18 @@ class Serving {
   readonly ended: Promise<void>;
   readonly #options: SessionOptions;
   readonly #fd: number;
-  readonly #device: Device;
+  #device: Device | null = null;
   readonly #port: ReplyPort;
   readonly #interrupts: Interrupts;
   #state: SessionState | null = null;
-  #buffers: RequestBuffers;
+  readonly #buffers: RequestBuffers;
+  #negotiated: Negotiated | null = null;
+  /** Inodes whose FLUSHes come here. */
+  readonly #askedFlushes = new Set<number>();
+  /** Of devices that were stopped. */
+  #flushesBefore = 0;
+  /** It has ended, or is ending. */
+  #over = false;
   #resolveReady: (negotiated: Negotiated) => void = () => {};
   #rejectReady: (error: unknown) => void = () => {};
   #resolveEnded: () => void = () => {};
@@ -144,15 +193,73 @@ class Serving {
       lease: options.lease ?? endlessLease,
     };
     this.#interrupts = new Interrupts(system);
-    this.#buffers = new RequestBuffers(requestBufferBytes(MAX_WRITE_BYTES), (next) => native.deviceSetBuffer(this.#device, next));
-    this.#device = native.deviceStart(
-      fd,
+    this.#buffers = new RequestBuffers(requestBufferBytes(MAX_WRITE_BYTES), (next) => {
+      if (this.#device !== null) native.deviceSetBuffer(this.#device, next);
+    });
+    if (options.resume === undefined) this.#read();
+  }
+
+  #read(): void {
+    const { native } = this.#options;
+    const device = native.deviceStart(
+      this.#fd,
       this.#buffers.current,
       BATCH,
       (bytes) => this.#receive(bytes),
       (errno) => void this.#end(errno),
     );
-    native.deviceAnswerFlush(this.#device);
+    this.#device = device;
+    native.deviceAnswerFlush(device);
+    for (const fuseNodeid of this.#askedFlushes) native.deviceAskFlush(device, fuseNodeid, true);
+  }
+
+  #stopReading(): void {
+    const { native } = this.#options;
+    const device = this.#device;
+    if (device === null) return;
+    this.#device = null;
+    this.#flushesBefore += native.deviceFlushes(device);
+    native.deviceStop(device);
+  }
+
+  /** The process before has answered INIT. Throws what is wrong with what it has left. */
+  resume({ negotiated, restore }: SessionResume): void {
+    this.#enterServing(negotiated);
+    if (this.#state !== null) restore(this.#state.mount);
+    this.#resolveReady(negotiated);
+  }
+
+  #handOff({ mount, dispatch }: SessionState): SessionHandOff {
+    const negotiated = this.#negotiated;
+    if (negotiated === null) throw new Error("a session before INIT");
+    return {
+      fd: this.#fd,
+      negotiated,
+      mount,
+      get running() {
+        return dispatch.running;
+      },
+      get held() {
+        return dispatch.heldRequests;
+      },
+      get heldBytes() {
+        return dispatch.heldBytes;
+      },
+      hold: (rules) => dispatch.hold(rules),
+      passHeld: () => dispatch.passHeld(),
+      stop: () => this.#stopReading(),
+      goOn: () => {
+        if (this.#over) return dispatch.dropHeld();
+        dispatch.letGo();
+        if (this.#device === null) this.#read();
+      },
+      begin: (held) => {
+        if (this.#over) return;
+        for (const bytes of held) dispatch.begin(bytes);
+        this.#read();
+      },
+      given: () => this.#end(null),
+    };
   }
 
   session(connection: number): Session {
@@ -160,11 +267,12 @@ class Serving {
     const state = this.#state;
     if (state === null) throw new Error("a session before INIT");
     const { mount, dispatch } = state;
-    const device = this.#device;
+    const flushesOf = (): number => this.#flushesBefore + (this.#device === null ? 0 : native.deviceFlushes(this.#device));
     return {
+      handOff: this.#handOff(state),
       get counters(): DispatchCounters {
         const { requests, atOnce, ...others } = dispatch.counters;
-        const flushes = native.deviceFlushes(device);
+        const flushes = flushesOf();
         return { requests: requests + flushes, atOnce: atOnce + flushes, ...others };
       },
       get inodeCount(): number {
@@ -218,6 +326,16 @@ class Serving {
       return;
     }
     const { negotiated, reply } = answer;
+    this.#enterServing(negotiated);
+    const written = native.deviceWrite(this.#fd, reply, reply.length);
+    if (written < 0) this.#rejectReady(errnoError(-written));
+    else this.#resolveReady(negotiated);
+  }
+
+  /** What depends on the outcome of INIT. */
+  #enterServing(negotiated: Negotiated): void {
+    const { native, lower, log } = this.#options;
+    this.#negotiated = negotiated;
     const coherence = this.#options.createCoherence(this.#fd, negotiated);
     const { system, fileLocks = null } = this.#options;
     const mount = createMount({
@@ -229,7 +347,11 @@ class Serving {
       clusterLocks: negotiated.fileLocks,
       dontMask: negotiated.posixAcl,
       fileAttributes: negotiated.fileAttributes,
-      askFlush: (fuseNodeid, asked) => native.deviceAskFlush(this.#device, fuseNodeid, asked),
+      askFlush: (fuseNodeid, asked) => {
+        if (asked) this.#askedFlushes.add(fuseNodeid);
+        else this.#askedFlushes.delete(fuseNodeid);
+        if (this.#device !== null) native.deviceAskFlush(this.#device, fuseNodeid, asked);
+      },
     });
     const dispatch = new Dispatch({
       mount,
@@ -242,16 +364,17 @@ class Serving {
       fail: this.#options.fail,
     });
     this.#state = { mount, dispatch, coherence };
-    const written = native.deviceWrite(this.#fd, reply, reply.length);
-    if (written < 0) this.#rejectReady(errnoError(-written));
-    else this.#resolveReady(negotiated);
   }
 
-  async #end(errno: number): Promise<void> {
+  /** null: another process goes on with the mount. */
+  async #end(errno: number | null): Promise<void> {
+    if (this.#over) return;
+    this.#over = true;
     const { native, log, lower } = this.#options;
-    if (errno === E.ENODEV) log.info({}, "unmounted");
+    if (errno === null) log.info({}, "given to another process");
+    else if (errno === E.ENODEV) log.info({}, "unmounted");
     else log.error({ errno: errnoName(errno) }, "reading /dev/fuse failed: the mount is gone");
-    native.deviceStop(this.#device);
+    this.#stopReading();
     // What is kept for the lease is given up first: nobody is to be hurried on its account any more.
     await this.#options.disconnected?.();
     this.#interrupts.stop();

@@ -21,7 +21,7 @@ export class PreferredOwner {
   readonly #nodeid: number;
   readonly #preferred: readonly number[];
   /** It was the owner in this mount: what took the volume from it was a person or a failure, and it does not ask for it back. */
-  #hasOwned = false;
+  hasOwned = false;
   #since: { readonly under: string; readonly ms: number } | null = null;
   #attempts = 0;
   #notBeforeMs = 0;
@@ -34,14 +34,14 @@ export class PreferredOwner {
 
   /** To be called at once: an owner whose disk fails while it becomes the owner is none any more at the next look. */
   becameOwner(): void {
-    this.#hasOwned = true;
+    this.hasOwned = true;
   }
 
   /** True: it is time to ask, if `leavesItTo` says null. To be called at each change of the owner, and now and then. `nowMs`: never goes back. */
   look({ owner, viewId, isWell }: PreferredSituation, nowMs: number): boolean {
-    if (owner?.nodeid === this.#nodeid) this.#hasOwned = true;
+    if (owner?.nodeid === this.#nodeid) this.hasOwned = true;
     const isWanted = owner !== null && !this.#preferred.includes(owner.nodeid) && this.#preferred.includes(this.#nodeid);
-    if (!isWell || !isWanted || this.#hasOwned) {
+    if (!isWell || !isWanted || this.hasOwned) {
       this.#since = null;
       return false;
     }

@@ -33,7 +33,7 @@ export function coverlayProgram(): string {
  * little room for young objects, of which an overlay has few at a time. An overlay at rest takes 80 MB instead of 120, one with 100,000 cached inodes a
  * third less than by default. (`--optimize-for-size` does that too, but it makes create, close and unlink a sixth slower.)
  */
-const NODE_FLAGS: readonly string[] = ["--heap-growing-percent=6", "--max-semi-space-size=4"];
+export const NODE_FLAGS: readonly string[] = ["--heap-growing-percent=6", "--max-semi-space-size=4"];
 
 /** malloc(3) otherwise gives each thread that meets another one there an arena of its own, up to eight for each processor, and none gives much back. */
 const ENVIRONMENT: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: "2" };

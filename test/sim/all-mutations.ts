@@ -21,6 +21,7 @@ import { overlayNamelessMutations } from "./overlay-nameless-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
+import { overlayRestartMutations } from "./overlay-restart-mutations.ts";
 import { overlayVolumeMutations } from "./overlay-volume-mutations.ts";
 import { ownerDiskMutations } from "./owner-disk/mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
@@ -36,6 +37,7 @@ export const allMutations: readonly Mutation[] = [
   ...plockMutations,
   ...engineMutations,
   ...corosyncMutations,
+  ...overlayRestartMutations,
   ...checkMutations,
   ...configMutations,
   ...leaseMutations,

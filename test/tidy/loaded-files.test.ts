@@ -47,6 +47,7 @@ const COMMANDS: Readonly<Record<string, readonly [number, ...string[]]>> = {
   mount: [90],
   nodes: [45, "zod"],
   quorum: [45],
+  restart: [100, "zod"],
   serve: [310, "chokidar", "pino", "zod"],
   setup: [120, "yaml", "zod"],
   status: [80, "zod"],

@@ -155,6 +155,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   "told-names.ts": ["cover.ts", "names", "effect.ts", "lock", "kernel"],
   "suspension.ts": ["cover.ts", "effect.ts", "kernel"],
   "pins.ts": ["page-range.ts", "cover.ts", "names", "effect.ts", "size", "api.ts", "lock", "kernel", "pages"],
+  "rest.ts": ["cover.ts", "cover-parts.ts", "effect.ts", "lock", "lock-requests.ts", "size"],
   "shell.ts": [
     "cover.ts",
     "effect.ts",
@@ -164,6 +165,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
     "kernel",
     "lock-requests.ts",
     "told-names.ts",
+    "rest.ts",
     "suspension.ts",
     "pins.ts",
   ],

@@ -26,7 +26,7 @@ import type { OpenFile } from "../lower.ts";
 import { andThen, inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { MAX_REMOTE_HANDLES, type RemoteHandle, RemoteHandles } from "./handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
-import { type Changed, Unsynced } from "../unsynced.ts";
+import { type Changed, Unsynced, type UnsyncedState } from "../unsynced.ts";
 import { attrAfter, attrWritten, WritesBehind } from "./write-behind.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 
@@ -52,6 +52,12 @@ export interface Adopted {
   readonly handles: readonly OpenFile[];
   readonly unsynced: Unsynced;
   readonly epoch: number;
+}
+
+/** What a process of this mount has at the present owner, for the next process. */
+export interface OpenAtOwner {
+  readonly files: readonly (OpenFile & { readonly lossesTold: number })[];
+  readonly unsynced: UnsyncedState;
 }
 
 export class RemoteCore {
@@ -94,6 +100,30 @@ export class RemoteCore {
     for (const handle of handles) this.handles.adopt(handle);
     this.#unsynced = unsynced;
     this.session.continueFrom(epoch);
+  }
+
+  /** null: something is under way, or a file could not be opened at this owner. */
+  openAtOwner(): OpenAtOwner | null {
+    const files = this.handles.all();
+    if (this.behind.over() !== undefined || files.some(({ error, behind }) => error !== null || behind > 0)) return null;
+    return {
+      files: files.map(({ handle, id, flags, directory, lossesTold }) => ({ handle, id, flags, directory, lossesTold })),
+      unsynced: this.unsynced.state(),
+    };
+  }
+
+  /** What the process before has open at the present owner. Before `connect`, which opens them. */
+  continueWith({ files, unsynced }: OpenAtOwner): void {
+    for (const file of files) {
+      this.handles.adopt(file);
+      this.handles.get(file.handle).lossesTold = file.lossesTold;
+    }
+    this.unsynced.restore(unsynced);
+  }
+
+  /** Files that the owner could not open. */
+  get brokenFiles(): number {
+    return this.handles.all().filter(({ error }) => error !== null).length;
   }
 
   get welcome(): Welcome {

@@ -7,7 +7,7 @@ import { checkName, checkWritable, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_M
 import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, Lower } from "../lower.ts";
 import type { AnswerOf } from "../wire/call-types.ts";
-import { type Adopted, RemoteCore, type RemoteCoreOptions } from "./core.ts";
+import { type Adopted, type OpenAtOwner, RemoteCore, type RemoteCoreOptions } from "./core.ts";
 import type { OwnerAddress, RemoteCounters } from "./connection.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnerWait } from "../owner-wait.ts";
@@ -17,6 +17,12 @@ export type RemoteLowerOptions = RemoteCoreOptions;
 export interface RemoteLower extends Lower {
   /** Files that were open at another owner: to be opened at the next one, under the same numbers. Before anything else. */
   adopt(before: Adopted): void;
+  /** What this mount has open at the present owner, for its next process; null: not now, something is under way. */
+  openAtOwner(): OpenAtOwner | null;
+  /** What the process before had open there. Before `connect`. */
+  continueWith(before: OpenAtOwner): void;
+  /** Files that the owner could not open. */
+  readonly brokenFiles: number;
   /** `ownerFound`, and resolves when calls reach the owner. Rejects with OperatingError (code: the refusal). */
   connect(address: OwnerAddress, epoch: number): Promise<void>;
   /** There is an owner. The same again does nothing; a higher epoch is another owner. */
@@ -180,6 +186,11 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
       await session.whenRunning();
     },
     adopt: (before) => core.adopt(before),
+    openAtOwner: () => core.openAtOwner(),
+    continueWith: (before) => core.continueWith(before),
+    get brokenFiles(): number {
+      return core.brokenFiles;
+    },
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
     handOver: (epoch, heir) => core.call("handOver", { epoch, heir }),
     tellOpens(id) {

@@ -187,6 +187,7 @@ class FuseNative {
   session(connection: number): Session {
     const { mount, dispatch } = this.#state;
     return {
+      handOff: null,
       get counters() {
         return dispatch.counters;
       },

@@ -7,6 +7,8 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { askGrow } from "../../../overlay/cli/grow.ts";
 import { askHandover, describeHandover } from "../../../overlay/cli/handover.ts";
+import { askRestart, describeRestart } from "../../../overlay/cli/restart.ts";
+import { HELLO_LIMIT_MS, READY_LIMIT_MS, REST_LIMIT_MS, SERVING_LIMIT_MS } from "../../../overlay/restart/give.ts";
 import type { HandOverAnswer, HandOverStage } from "../../../overlay/serve/hand-over.ts";
 import { type OverlayStatus, overlaySocketPath, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import { DISK_ANSWER_LIMIT_MS } from "../../../overlay/volume/disk-steps.ts";
@@ -74,6 +76,34 @@ it("a hand-over is waited for until ANSWER_TIMEOUT_MS, which is beyond the overl
   await vi.advanceTimersByTimeAsync(1);
   await asking;
   expect(error).toMatchObject({ code: "overlay-silent" });
+});
+
+it("a restart is waited for until its ANSWER_TIMEOUT_MS, which is beyond the overlay's own limits", async () => {
+  let asked: () => void = () => undefined;
+  const question = new Promise<void>((resolve) => {
+    asked = resolve;
+  });
+  await overlayThat(() => asked());
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  let error: unknown = null;
+  const asking = askRestart(runDir, CONNECTION).catch((reason: unknown) => {
+    error = reason;
+  });
+  await question;
+  await vi.advanceTimersByTimeAsync(94_999);
+  expect([error, 94_999 > HELLO_LIMIT_MS + REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS]).toEqual([null, true]);
+  await vi.advanceTimersByTimeAsync(1);
+  await asking;
+  expect(error).toMatchObject({ code: "overlay-silent" });
+});
+
+it("what a restart came to, in words", () => {
+  const done = { kind: "done", pid: 77, pauseMs: 120, inodes: 5, files: 2, requests: 1 } as const;
+  expect(describeRestart(done, "/shared")).toBe("process 77 serves /shared now; calls waited for 120 ms");
+  const why = "programs hold file locks";
+  expect(() => describeRestart({ kind: "refused", why }, "/shared")).toThrow("/shared is not restarted: programs hold file locks");
+  expect(() => describeRestart({ kind: "failed", why: "it died" }, "/shared")).toThrow("/shared is not restarted: it died");
+  expect(() => describeRestart({ kind: "lost", why: "it died" }, "/shared")).toThrow("the mount on /shared has ended: it died");
 });
 
 it("the beginning of a growth is waited for until BEGIN_ANSWER_MS, which is beyond two answers of the disk", async () => {

@@ -1,0 +1,115 @@
+/** `coverlay restart MOUNTPOINT`: the overlay of a mount is replaced by a new process of the installed program; nothing is unmounted. */
+import type { CommandModule } from "yargs";
+import * as z from "zod";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
+import { HELLO_LIMIT_MS, READY_LIMIT_MS, REST_LIMIT_MS, type RestartAnswer, SERVING_LIMIT_MS } from "../restart/give.ts";
+import { askHandover, describeHandover } from "./handover.ts";
+import { interruptedError } from "./interrupt.ts";
+import { longWork } from "./long-work.ts";
+import { requireRoot } from "./mount.ts";
+import { type NodeOptions, nodeOptions } from "./node-options.ts";
+import { print, printJson, runCommand } from "./output.ts";
+
+/** The overlay answers within its own limits. */
+const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS + 10_000;
+
+interface RestartArguments extends NodeOptions {
+  readonly mountpoint: string;
+}
+
+const answerShape: z.ZodType<RestartAnswer> = z.discriminatedUnion("kind", [
+  z.looseObject({ kind: z.literal("refused"), why: z.string() }),
+  z.looseObject({ kind: z.literal("failed"), why: z.string() }),
+  z.looseObject({ kind: z.literal("lost"), why: z.string() }),
+  z.looseObject({
+    kind: z.literal("done"),
+    pid: z.number(),
+    pauseMs: z.number(),
+    inodes: z.number(),
+    files: z.number(),
+    requests: z.number(),
+  }),
+]);
+
+/** Exported for tests. */
+export function askRestart(runDir: string, connection: number, signal?: AbortSignal): Promise<RestartAnswer> {
+  return askOverlay(runDir, connection, { query: "restart" }, answerShape, ANSWER_TIMEOUT_MS, signal);
+}
+
+function findMount(runDir: string, mountpoint: string): OverlayEntry {
+  const living = listOverlays(runDir).filter(({ alive }) => alive);
+  const found = living.find(({ file }) => file.mountpoint === mountpoint || file.volume === mountpoint);
+  if (found !== undefined) return found;
+  const names = living.map(({ file }) => file.mountpoint).join(", ");
+  throw new OperatingError(`a mount point of this node expected, found ${mountpoint}`, {
+    code: "not-mounted",
+    hint: names === "" ? "Nothing is mounted here." : `Mounted here: ${names}.`,
+  });
+}
+
+/** Words for people. Throws what it is, if it is not as it was asked for. Exported for tests. */
+export function describeRestart(answer: RestartAnswer, mountpoint: string): string {
+  switch (answer.kind) {
+    case "done":
+      return `process ${answer.pid} serves ${mountpoint} now; calls waited for ${answer.pauseMs} ms`;
+    case "refused":
+      throw new OperatingError(`${mountpoint} is not restarted: ${answer.why}`, {
+        code: "not-restarted",
+        hint: "Nothing was begun, and the mount goes on as before.",
+      });
+    case "failed":
+      throw new OperatingError(`${mountpoint} is not restarted: ${answer.why}`, {
+        code: "not-restarted",
+        hint: "The mount goes on in its process, and no call failed. Its log says more. Try again.",
+      });
+    case "lost":
+      throw new OperatingError(`the mount on ${mountpoint} has ended: ${answer.why}`, {
+        code: "restart-lost",
+        hint: `Calls there fail: umount -l ${mountpoint}, and mount it again. The log of the overlay says why.`,
+      });
+  }
+}
+
+/** `say`: hears that it is handed over. */
+async function handOverFirst(
+  runDir: string,
+  { connection, file }: OverlayEntry,
+  say: (words: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  if (file.role !== "owner") return;
+  say(`this node is the owner of volume ${file.volume}: handing it over to another node first`);
+  describeHandover(await askHandover(runDir, connection, 0, signal), file.volume, (nodeid) => `node ${nodeid}`);
+}
+
+export const restartCommand: CommandModule<object, RestartArguments> = {
+  command: "restart <mountpoint>",
+  describe: "replace the process of a mount by a new one, of the installed program; programs there go on",
+  builder: (yargs) =>
+    nodeOptions(yargs)
+      .positional("mountpoint", { type: "string", demandOption: true, describe: "where it is mounted here, or the name of its volume" })
+      .example("$0 restart /shared", "after an upgrade of the package")
+      .example("$0 restart /shared --json", "for programs")
+      .epilogue(
+        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. dlmd is not restarted. An owner hands its volume over to another node first. Refused, and nothing is changed: while programs hold or wait for file locks through the mount; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
+      ),
+  handler: ({ runDir, json, mountpoint }) =>
+    runCommand(json, async () => {
+      requireRoot("restart the process of a mount");
+      const found = findMount(runDir, mountpoint);
+      const { file } = found;
+      const answer = await longWork(
+        json,
+        () => interruptedError(`the restart of ${file.mountpoint} goes on if it has begun`, "coverlay status shows its process."),
+        async ({ say, signal }) => {
+          say(`restarting the process of ${file.mountpoint}`);
+          await handOverFirst(runDir, found, say, signal);
+          return askRestart(runDir, found.connection, signal);
+        },
+      );
+      const words = describeRestart(answer, file.mountpoint);
+      if (json) printJson(answer);
+      else print(words);
+    }),
+};

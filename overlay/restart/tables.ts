@@ -1,0 +1,119 @@
+/** The tables of a mount as a RestartState, and back (hazard F33). */
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Negotiated } from "../fuse/init.ts";
+import type { InheritedToken, LateRow } from "../coherence/rest.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { LowerHandle } from "../lower/lower.ts";
+import type { OpenAtOwner } from "../lower/remote/core.ts";
+import type { Mount } from "../op/mount.ts";
+import type { SessionHandOff } from "../session/mount-session.ts";
+import type { RestartState } from "./state.ts";
+
+export interface Given {
+  readonly handOff: Pick<SessionHandOff, "mount" | "negotiated" | "held">;
+  readonly connection: number;
+  readonly ownerEpoch: number;
+  readonly open: OpenAtOwner;
+  readonly lates: readonly LateRow[];
+  readonly hasOwned: boolean;
+}
+
+/** null: the kernel still knows a file that was lost with an owner, and whose identity another one has. */
+export function stateOf({ handOff, connection, ownerEpoch, open, lates, hasOwned }: Given): RestartState | null {
+  const { mount, negotiated, held } = handOff;
+  const inodes = mount.inodes.rows();
+  if (inodes === null) return null;
+  const { files, nextFh } = mount.handles.all();
+  // What this process reads ahead by itself is its own, and ends with it.
+  const opened = new Set(files.map(({ inode }) => inode.fuseNodeid));
+  const rows = inodes.rows.filter(({ fuseNodeid, nlookup }) => nlookup > 0 || opened.has(fuseNodeid));
+  const known = new Set(rows.map(({ fuseNodeid }) => fuseNodeid));
+  const byPrograms = new Set(files.map(({ lowerHandle }) => lowerHandle));
+  const mapped = new Set(files.filter(({ inode }) => inode.cover.token?.mapped === true).map(({ inode }) => inode.fuseNodeid));
+  const standIns = mount.standIns.all();
+  return {
+    connection,
+    ownerEpoch,
+    negotiated: { ...negotiated, flags: String(negotiated.flags) },
+    inodes: rows,
+    nextCounted: inodes.nextCounted,
+    handles: files.map(({ fh, inode, lowerHandle, writable, cached, writeToken, mappable, manyNew }) => ({
+      fh,
+      fuseNodeid: inode.fuseNodeid,
+      lowerHandle,
+      writable,
+      cached,
+      writeToken,
+      mappable,
+      manyNew,
+    })),
+    nextFh,
+    mapped: [...mapped],
+    // The sentinel of hazard F5 is no safe integer; both are beyond any size.
+    lates: lates
+      .filter(({ fuseNodeid }) => known.has(fuseNodeid))
+      .map(({ end, ...late }) => ({ ...late, end: Number.isSafeInteger(end) ? end : null })),
+    openFiles: open.files.filter(({ handle }) => byPrograms.has(handle)),
+    unsynced: {
+      ...open.unsynced,
+      changed: open.unsynced.changed.map(([key, change]) => [key, change]),
+      lost: open.unsynced.lost.map(([key, loss]) => [key, loss]),
+    },
+    staleOnce: [...mount.staleOnce.all()],
+    hasOwned,
+    standIns: {
+      shownTo: standIns.shownTo.map(([fuseNodeid, tid]) => [fuseNodeid, tid]),
+      threads: standIns.threads.map(([tid, walked]) => [tid, walked]),
+    },
+    held: held.map((bytes) => bytes.toString("base64")),
+  };
+}
+
+export function negotiatedOf({ negotiated }: RestartState): Negotiated {
+  return { ...negotiated, flags: BigInt(negotiated.flags) };
+}
+
+export function openAtOwnerOf({ openFiles, unsynced }: RestartState): OpenAtOwner {
+  return { files: openFiles.map((file) => ({ ...file, handle: file.handle as LowerHandle })), unsynced };
+}
+
+export function heldOf({ held }: RestartState): Buffer[] {
+  return held.map((bytes) => Buffer.from(bytes, "base64"));
+}
+
+export interface Restored {
+  /** By the kernel's numbers. */
+  readonly inodes: ReadonlyMap<number, InodeRecord>;
+  /** Write tokens, and how many handles have them. */
+  readonly tokens: readonly InheritedToken[];
+  readonly lates: readonly LateRow[];
+}
+
+/** Fills the empty tables of a new session. */
+export function restoreTables(mount: Mount, state: RestartState): Restored {
+  mount.inodes.restore(state.inodes, state.nextCounted);
+  const inodeOf = (fuseNodeid: number): InodeRecord => {
+    const found = mount.inodes.get(fuseNodeid);
+    if (found === undefined)
+      throw new OperatingError(`inode ${fuseNodeid} is not in the state`, { code: "bad-state", hint: "Mount again." });
+    return found;
+  };
+  const users = new Map<InodeRecord, number>();
+  const files: OpenFile[] = [];
+  for (const { fuseNodeid, lowerHandle, ...handle } of state.handles) {
+    const inode = inodeOf(fuseNodeid);
+    mount.inodes.opened(inode, handle.mappable);
+    if (handle.writeToken) users.set(inode, (users.get(inode) ?? 0) + 1);
+    files.push({ ...handle, inode, lowerHandle: lowerHandle as LowerHandle, directory: inode.kind === "directory" });
+  }
+  mount.handles.restore(files, state.nextFh);
+  mount.staleOnce.restore(state.staleOnce);
+  mount.standIns.restore(state.standIns);
+  const mapped = new Set(state.mapped);
+  return {
+    inodes: new Map(state.inodes.map(({ fuseNodeid }) => [fuseNodeid, inodeOf(fuseNodeid)])),
+    lates: state.lates.map(({ end, ...late }) => ({ ...late, end: end ?? Number.POSITIVE_INFINITY })),
+    tokens: [...users].map(([inode, count]) => ({ inode, users: count, mapped: mapped.has(inode.fuseNodeid) })),
+  };
+}

@@ -1,0 +1,112 @@
+/** The new process of a mount: says that it is there, gets the state of the old one, and goes on (README.md, hazard F33). */
+import { readFileSync } from "node:fs";
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { LockFlag, type Lockspace } from "../../dlmd/client/api.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { Channel, CHANNEL_FD, FUSE_FD } from "./channel.ts";
+import { decodeState, type RestartState, STATE_VERSION } from "./state.ts";
+
+/** The old process comes to rest and writes its state within its own limits; this is beyond all of them. */
+export const STATE_LIMIT_MS = 120_000;
+/** The old process lets go, or ends this one. */
+export const GO_LIMIT_MS = 60_000;
+
+/** For tests: this process ends at the step which the file names that is named here. */
+const DIE_FILE = "COVERLAY_RESTART_DIE_FILE";
+
+export class TakeOver {
+  readonly fuseFd: number = FUSE_FD;
+  readonly #channel: Channel;
+  /** The old one has let go: its end is no matter any more. */
+  #isOurs = false;
+  /** This process ends. */
+  #failed: Error | null = null;
+
+  /** `fail`: the old process is gone, and has given nothing. `stream`: but in tests, what this process has inherited. */
+  constructor(fail: (error: Error) => void, stream: Duplex = new Socket({ fd: CHANNEL_FD, readable: true, writable: true })) {
+    this.#channel = new Channel(stream);
+    void this.#watch(fail);
+  }
+
+  async #watch(fail: (error: Error) => void): Promise<void> {
+    await this.#channel.closed;
+    if (this.#isOurs) return;
+    fail(new OperatingError("the process before has ended, and gave nothing", { code: "restart-cut-off", hint: "Mount again." }));
+  }
+
+  /** This process has joined all that it needs. Resolves with what the old one had. */
+  async state(): Promise<RestartState> {
+    this.#mayDie("hello");
+    this.#channel.say({ say: "hello", versions: [STATE_VERSION], pid: process.pid });
+    const { state } = await this.#channel.expect("state", STATE_LIMIT_MS);
+    this.#mayDie("state");
+    return decodeState(Buffer.from(state, "base64"));
+  }
+
+  /** All is open at the owner. Resolves when the old process has let go. */
+  async ready(): Promise<void> {
+    this.check();
+    this.#channel.say({ say: "ready" });
+    await this.#channel.expect("go", GO_LIMIT_MS);
+    this.#isOurs = true;
+    this.check();
+    this.#mayDie("go");
+  }
+
+  waiting(): void {
+    this.#channel.say({ say: "waiting" });
+  }
+
+  /** Throws why this process ends, if it does. */
+  check(): void {
+    if (this.#failed !== null) throw this.#failed;
+  }
+
+  serving(): void {
+    this.#channel.say({ say: "serving" });
+  }
+
+  /** This process ends: nothing is taken over any more, and the old one is told at once. */
+  giveUp(error: Error): void {
+    if (this.#failed !== null) return;
+    this.#failed = error;
+    this.#channel.say({ say: "failed", why: error.message });
+  }
+
+  /** Resolves when the old process was told. */
+  async failed(error: Error): Promise<void> {
+    this.giveUp(error);
+    await this.#channel.flushed();
+  }
+
+  #mayDie(step: string): void {
+    const file = process.env[DIE_FILE];
+    if (file === undefined) return;
+    try {
+      if (readFileSync(file, "utf8").trim() === step) process.kill(process.pid, "SIGKILL");
+    } catch {
+      // No file: no step.
+    }
+  }
+}
+
+/**
+ * Resolves when dlmd has taken all that was asked of that lockspace before: its answers come in order. What another process of this node asks later comes
+ * to each master later, too.
+ */
+export function askedAll(lockspace: Lockspace, clientId: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const lock = lockspace.createLock(`restart.${clientId}`, {
+      ast: (held, status) => {
+        if (status === "granted") held.unlock(0);
+        else if (status === "unlocked") resolve();
+        else
+          reject(held.error ?? new OperatingError(`a lock of this process alone: ${status}`, { code: "lock-refused", hint: "Try again." }));
+      },
+      bast: () => {},
+    });
+    lock.request(Mode.EX, LockFlag.NOQUEUE);
+  });
+}

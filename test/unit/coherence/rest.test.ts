@@ -1,0 +1,123 @@
+/** Another process goes on with the mount (hazard F33): all locks go here, and there the write tokens are queued for. */
+import { describe, expect, it } from "vitest";
+import { LockFlag } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import type { Waiter } from "../../../overlay/coherence/api.ts";
+import { sizeOf } from "../../../overlay/coherence/cover.ts";
+import { mustWait } from "../../../overlay/coherence/size/doubt.ts";
+import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+
+const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });
+
+describe("the old process", () => {
+  it("gives up every lock, as if another node wanted it, and does not say that it rests before", async () => {
+    const asked: string[] = [];
+    const dropped: number[] = [];
+    const shell = shellOver(lockspaceThatGrants(asked).lockspace, {
+      invalidatePages: (fuseNodeid) => {
+        dropped.push(fuseNodeid);
+        return Promise.resolve([0]);
+      },
+    });
+    const [dir, file] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "other")];
+    for (const [inode, mode] of [[dir, Mode.EX] as const, [file, Mode.PR] as const]) {
+      await shell.operations.pin(inode, mode, waiter());
+      shell.operations.unpin(inode, mode);
+    }
+    // Made here a moment ago: dlmd does not know it yet.
+    const made = inodeOf(shell, 14, "file");
+    await shell.operations.pin(dir, Mode.EX, waiter());
+    shell.operations.enterNew(made);
+    shell.operations.unpin(dir, Mode.EX);
+    expect(shell.rest.rest()).toBe(false);
+    expect(shell.rest.mayHavePages(file)).toBe(true);
+    await expect.poll(() => shell.rest.rest()).toBe(true);
+    expect([dir, file, made].map(({ cover }) => cover.mode)).toEqual([Mode.NL, Mode.NL, Mode.NL]);
+    expect(shell.rest.mayHavePages(file)).toBe(false);
+    expect(dropped).toContain(13);
+    expect(asked).toEqual(expect.arrayContaining([expect.stringContaining("i14.7")]));
+    await shell.close();
+  });
+
+  it("waits for what has a lock in use, and gives one up that comes back", async () => {
+    const shell = shellOver(lockspaceThatGrants([]).lockspace);
+    const dir = inodeOf(shell, 12, "directory");
+    await shell.operations.pin(dir, Mode.EX, waiter());
+    for (let looks = 0; looks < 5; looks += 1) {
+      expect(shell.rest.rest()).toBe(false);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(dir.cover.mode).toBe(Mode.EX);
+    expect(shell.rest.restless()).toEqual([expect.stringContaining("directory 12.7: mode 5, draining, asking null, pins 1")]);
+    shell.operations.unpin(dir, Mode.EX);
+    await expect.poll(() => shell.rest.rest()).toBe(true);
+    // An operation that ran needs one more.
+    await shell.operations.pin(dir, Mode.PR, waiter());
+    expect(shell.rest.rest()).toBe(false);
+    shell.operations.unpin(dir, Mode.PR);
+    await expect.poll(() => shell.rest.rest()).toBe(true);
+    shell.rest.end();
+    await shell.close();
+  });
+
+  it("keeps the write tokens until it is told to give them", async () => {
+    const asked: string[] = [];
+    const shell = shellOver(lockspaceThatGrants(asked).lockspace);
+    const file = inodeOf(shell, 13, "file");
+    expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
+    await expect.poll(() => shell.rest.rest()).toBe(true);
+    expect(asked).not.toContain("unlock w13.7");
+    shell.rest.giveTokens();
+    expect(asked).toContain("unlock w13.7");
+    await shell.close();
+  });
+
+  it("says which replies may not be taken yet", async () => {
+    const shell = shellOver(lockspaceThatGrants([]).lockspace);
+    const file = inodeOf(shell, 13, "file");
+    file.cover.inode = file;
+    sizeOf(file.cover).late = { effect: "raises", tid: 77, end: 4096, harms: true, seen: false };
+    expect(shell.rest.lates()).toEqual([{ fuseNodeid: 13, effect: "raises", tid: 77, end: 4096 }]);
+    await shell.close();
+  });
+});
+
+describe("the new process", () => {
+  it("queues for the write tokens before all others, and has them when all came", async () => {
+    const { lockspace, flags } = lockspaceThatGrants([]);
+    const shell = shellOver(lockspace);
+    const [mapped, file] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+    shell.rest.restore(
+      new Map([mapped, file].map((inode) => [inode.fuseNodeid, inode])),
+      [
+        { inode: mapped, users: 2, mapped: true },
+        { inode: file, users: 1, mapped: false },
+      ],
+      [],
+    );
+    expect(shell.rest.hasTokens).toBe(false);
+    expect([...flags]).toEqual([
+      ["w12.7", LockFlag.MAYKEEP | LockFlag.HEADQUE],
+      ["w13.7", LockFlag.MAYKEEP | LockFlag.HEADQUE],
+    ]);
+    await expect.poll(() => shell.rest.hasTokens).toBe(true);
+    expect(mapped.cover.token).toMatchObject({ state: "held", users: 2, mapped: true });
+    // The last of two handles gives it up.
+    shell.operations.closeForWrite(mapped);
+    expect(mapped.cover.token).toMatchObject({ state: "held", users: 1 });
+    await shell.close();
+  });
+
+  it("doubts each file's size, and waits for a reply of the old one that its thread may not have taken", async () => {
+    const shell = shellOver(lockspaceThatGrants([]).lockspace);
+    const [dir, file, other] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
+    shell.rest.restore(
+      new Map([dir, file, other].map((inode) => [inode.fuseNodeid, inode])),
+      [],
+      [{ fuseNodeid: 13, effect: "misplaced", tid: 77, end: Number.POSITIVE_INFINITY }],
+    );
+    expect([dir, file, other].map(({ cover }) => cover.size?.doubt)).toEqual([undefined, true, true]);
+    expect([mustWait(file.cover, 4096), mustWait(other.cover, 4096)]).toEqual([true, false]);
+    await shell.close();
+  });
+});

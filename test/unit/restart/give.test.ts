@@ -1,0 +1,228 @@
+/** The old process of a mount: until it has said "go" it goes on whenever anything is not as it should be. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import {
+  type GiveHost,
+  giveMount,
+  HELD_BYTES_MAX,
+  HELD_MAX,
+  HELLO_LIMIT_MS,
+  READY_LIMIT_MS,
+  REST_LIMIT_MS,
+  SERVING_LIMIT_MS,
+} from "../../../overlay/restart/give.ts";
+import { decodeState } from "../../../overlay/restart/state.ts";
+import { negotiatedOf } from "../../../overlay/restart/tables.ts";
+import { someState } from "./some-state.ts";
+import { Workbench } from "../op/workbench.ts";
+import { OtherEnd } from "./other-end.ts";
+
+function setUp(): {
+  host: GiveHost;
+  next: OtherEnd;
+  log: string[];
+  rig: { rests: boolean; refusal: string | null; running: number; held: Buffer[]; epoch: number };
+} {
+  const log: string[] = [];
+  const note = (what: string) => (): void => void log.push(what);
+  const rig = { rests: true, refusal: null as string | null, running: 0, held: [] as Buffer[], epoch: 3 };
+  const bench = new Workbench();
+  const { mount } = bench;
+  bench.file.nlookup = 1;
+  const host: GiveHost = {
+    log: silentLog,
+    words: [],
+    connection: 41,
+    handOff: {
+      fd: -1,
+      mount,
+      negotiated: negotiatedOf(someState()),
+      get running() {
+        return rig.running;
+      },
+      get held() {
+        return rig.held;
+      },
+      get heldBytes() {
+        return rig.held.reduce((sum, { length }) => sum + length, 0);
+      },
+      hold: note("hold"),
+      passHeld: () => undefined,
+      stop: note("stop"),
+      goOn: note("go on"),
+      begin: () => undefined,
+      given: () => Promise.resolve(),
+    },
+    refusal: () => rig.refusal,
+    ownerEpoch: () => rig.epoch,
+    openAtOwner: () => ({ files: [], unsynced: { changed: [], lost: [], deaths: 0, syncfsFails: false, tick: 0 } }),
+    rest: () => rig.rests,
+    restEnds: note("rest ends"),
+    restless: () => [],
+    rules: { mayHavePages: () => false, isOwn: () => false },
+    giveTokens: note("tokens"),
+    lates: () => [{ fuseNodeid: bench.file.fuseNodeid, effect: "misplaced", tid: 7, end: 0x5a00_0000_0000_0000 }],
+    hasOwned: () => true,
+    leaveStatus: note("leave status"),
+    fail: note("fail"),
+    given: note("given"),
+  };
+  return { host, next: new OtherEnd(), log, rig };
+}
+
+const HELLO = { say: "hello", versions: [1], pid: 7 };
+
+describe("the old process", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const give = ({ host, next, log }: ReturnType<typeof setUp>): ReturnType<typeof giveMount> =>
+    giveMount(host, () => ({
+      stream: next,
+      failed: () => undefined,
+      leave: () => undefined,
+      kill: () => void log.push("kill"),
+      end: () => void log.push("end"),
+    }));
+
+  it("gives all, and in that order", async () => {
+    const set = setUp();
+    set.rig.held = [Buffer.from("raw")];
+    const answer = give(set);
+    set.next.say(HELLO);
+    await vi.advanceTimersByTimeAsync(5);
+    expect(set.log).toEqual(["hold", "stop"]);
+    const state = decodeState(Buffer.from(set.next.said[0]?.state ?? "", "base64"));
+    // The end of an append that came with the sentinel's offset is beyond any size.
+    expect(state.lates).toEqual([{ fuseNodeid: state.inodes[0]?.fuseNodeid, effect: "misplaced", tid: 7, end: null }]);
+    expect([state.hasOwned, state.held]).toEqual([true, [Buffer.from("raw").toString("base64")]]);
+    set.next.say({ say: "ready" });
+    await vi.advanceTimersByTimeAsync(5);
+    expect(set.log).toEqual(["hold", "stop", "leave status", "tokens"]);
+    expect(set.next.said.map(({ say }) => say)).toEqual(["state", "go"]);
+    set.next.say({ say: "serving" });
+    await vi.advanceTimersByTimeAsync(5);
+    expect(await answer).toMatchObject({ kind: "done", pid: 7, requests: 1 });
+    expect(set.log.at(-1)).toBe("given");
+    expect(set.log).not.toContain("go on");
+  });
+
+  it("begins nothing when it is refused", async () => {
+    const set = setUp();
+    set.rig.refusal = "programs hold file locks";
+    expect(await give(set)).toEqual({ kind: "refused", why: "programs hold file locks" });
+    expect(set.log).toEqual([]);
+  });
+
+  const goesOn: readonly (readonly [string, string, number, (set: ReturnType<typeof setUp>) => void])[] = [
+    ["the new one does not say hello", 'has not said "hello" in 30 s', HELLO_LIMIT_MS, () => undefined],
+    ["it does not know the version", "knows states of version 9, 8", 5, ({ next }) => next.say({ ...HELLO, versions: [9, 8] })],
+    ["it says something else", '"hello" expected, the other process said "ready"', 5, ({ next }) => next.say({ say: "ready" })],
+    ["it fails", "no key", 5, ({ next }) => next.say({ say: "failed", why: "no key" })],
+    ["it dies", "the other process has ended", 5, ({ next }) => void next.destroy()],
+    [
+      "calls do not end",
+      "1 calls have not ended in 10 s",
+      REST_LIMIT_MS + 10,
+      ({ next, rig }) => {
+        rig.running = 1;
+        next.say(HELLO);
+      },
+    ],
+    [
+      "locks do not go",
+      "or locks could not be given up",
+      REST_LIMIT_MS + 10,
+      ({ next, rig }) => {
+        rig.rests = false;
+        next.say(HELLO);
+      },
+    ],
+    [
+      "too many calls come",
+      `more than ${HELD_MAX} calls`,
+      50,
+      ({ next, rig }) => {
+        rig.rests = false;
+        rig.held = Array.from({ length: HELD_MAX + 1 }, () => Buffer.alloc(0));
+        next.say(HELLO);
+      },
+    ],
+    [
+      "calls with too many bytes come",
+      `more than ${HELD_BYTES_MAX} bytes`,
+      50,
+      ({ next, rig }) => {
+        rig.rests = false;
+        rig.held = [Buffer.alloc(HELD_BYTES_MAX), Buffer.alloc(1)];
+        next.say(HELLO);
+      },
+    ],
+    ["it does not open the files", 'has not said "ready" in 15 s', READY_LIMIT_MS + 10, ({ next }) => next.say(HELLO)],
+    [
+      "the owner changes meanwhile",
+      "the volume has another owner now",
+      50,
+      ({ next, rig }) => {
+        next.say(HELLO);
+        setTimeout(() => {
+          rig.epoch = 4;
+          next.say({ say: "ready" });
+        }, 10);
+      },
+    ],
+    [
+      "a file lock is taken meanwhile",
+      "programs hold file locks",
+      50,
+      ({ next, rig }) => {
+        next.say(HELLO);
+        setTimeout(() => {
+          rig.refusal = "programs hold file locks";
+          next.say({ say: "ready" });
+        }, 10);
+      },
+    ],
+  ];
+  it.each(goesOn)("goes on if %s", async (_, why, afterMs, act) => {
+    const set = setUp();
+    const answer = give(set);
+    act(set);
+    await vi.advanceTimersByTimeAsync(afterMs);
+    expect(await answer).toEqual({ kind: "failed", why: expect.stringContaining(why) });
+    expect(set.log.slice(-3)).toEqual(["end", "rest ends", "go on"]);
+    expect(set.log).not.toContain("tokens");
+    expect(set.next.said.map(({ say }) => say)).not.toContain("go");
+  });
+
+  it("waits on while the new one says that it waits for dlmd", async () => {
+    const set = setUp();
+    const answer = give(set);
+    set.next.say(HELLO);
+    set.next.say({ say: "ready" });
+    await vi.advanceTimersByTimeAsync(5);
+    for (let times = 0; times < 3; times += 1) {
+      await vi.advanceTimersByTimeAsync(SERVING_LIMIT_MS - 10);
+      set.next.say({ say: "waiting" });
+      await vi.advanceTimersByTimeAsync(5);
+    }
+    set.next.say({ say: "serving" });
+    await vi.advanceTimersByTimeAsync(5);
+    expect(await answer).toMatchObject({ kind: "done" });
+  });
+
+  it.each([
+    ["dies", "the other process has ended", (next: OtherEnd): void => void next.destroy()],
+    ["does not answer", 'has not said "serving" in 30 s', (): void => undefined],
+  ])("ends the mount if the new one %s after that", async (_, why, act) => {
+    const set = setUp();
+    const answer = give(set);
+    set.next.say(HELLO);
+    set.next.say({ say: "ready" });
+    await vi.advanceTimersByTimeAsync(5);
+    act(set.next);
+    await vi.advanceTimersByTimeAsync(SERVING_LIMIT_MS);
+    expect(await answer).toEqual({ kind: "lost", why: expect.stringContaining(why) });
+    expect(set.log.slice(-2)).toEqual(["kill", "fail"]);
+    expect(set.log).not.toContain("go on");
+  });
+});
