@@ -30,8 +30,8 @@ export class ClientLock implements Lock, LockResults {
   exists = false;
   /** FORCEUNLOCK was sent while a request was outstanding: two results are under way. */
   #forced = false;
-  /** Results of conversions down that are under way, and were told here when those were sent. */
-  #toldAhead = 0;
+  /** An unlock was sent, and its end is told after this turn. */
+  #givenUp = false;
 
   constructor(connection: Connection, lockspaceId: number, resource: string, handlers: LockHandlers) {
     this.#connection = connection;
@@ -53,18 +53,18 @@ export class ClientLock implements Lock, LockResults {
     const ahead = this.#endsWhenSent(mode, flags, lvb);
     // A conversion down takes effect when it is sent (hazard H2).
     if (modeCovers(this.mode, mode)) this.mode = mode;
-    // What has ended can not end with "timeout".
-    const timeoutMs = ahead ? undefined : options.timeoutMs;
-    encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null, timeoutMs, options.transaction);
-    if (!ahead) return;
-    this.#toldAhead++;
+    if (!ahead) {
+      encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null, options.timeoutMs, options.transaction);
+      return;
+    }
+    encodeRequest.down(writer, this.lockId, mode, flags, lvb ?? null);
     queueMicrotask(() => this.#tellAhead());
   }
 
   /** Down to another mode, and nothing that dlmd could say against it: what its answer will be is known. */
   #endsWhenSent(mode: Mode, flags: number, lvb: Uint8Array | undefined): boolean {
     if (mode === this.mode || !modeCovers(this.mode, mode) || readsLvb(this.mode, mode, flags)) return false;
-    return (lvb === undefined || lvb.byteLength <= LVB_BYTES) && wrongFlags("convert", this.mode, mode, flags) === null;
+    return isBlock(lvb) && wrongFlags("convert", this.mode, mode, flags) === null;
   }
 
   /** So what the program asks for next goes along with the conversion, instead of a round trip to dlmd later. */
@@ -80,14 +80,34 @@ export class ClientLock implements Lock, LockResults {
 
   unlock(flags: number, lvb?: Uint8Array): void {
     if (flags === LockFlag.CANCEL) return this.cancel();
+    // Forced or not, it goes.
+    if (this.#givenUp && (flags & LockFlag.FORCEUNLOCK) !== 0) return;
     this.#forced = this.busy && (flags & LockFlag.FORCEUNLOCK) !== 0;
     assert(!this.busy || this.#forced, `${this.resource}: a request is outstanding`);
     assert(this.exists || this.#forced, `${this.resource}: nothing to unlock`);
     const writer = this.#connection.entry();
+    const ahead = !this.busy && isBlock(lvb) && wrongFlags("unlock", this.mode, Mode.NL, flags) === null;
     this.busy = true;
     this.error = null;
     this.mode = Mode.NL;
-    encodeRequest.unlock(writer, this.lockId, flags, lvb ?? null);
+    if (!ahead) {
+      encodeRequest.unlock(writer, this.lockId, flags, lvb ?? null);
+      return;
+    }
+    encodeRequest.giveUp(writer, this.lockId, flags, lvb ?? null);
+    this.#givenUp = true;
+    queueMicrotask(() => this.#tellGivenUp());
+  }
+
+  /** Its number is free: what is on its way for it are blocking ASTs, and who has the number next holds nothing that they could mean. */
+  #tellGivenUp(): void {
+    if (this.#connection.over) return;
+    this.#givenUp = false;
+    this.busy = false;
+    this.demoted = false;
+    this.altMode = false;
+    this.#forget();
+    this.#handlers.ast(this, "unlocked");
   }
 
   cancel(): void {
@@ -96,12 +116,6 @@ export class ClientLock implements Lock, LockResults {
   }
 
   receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
-    if (this.#toldAhead > 0) {
-      // Results come in the order of the requests.
-      assert(status === "granted", `${this.resource}: a conversion down ended with "${status}"`);
-      this.#toldAhead--;
-      return;
-    }
     assert(this.busy, `${this.resource}: a result without a request`);
     if (this.#forced && status !== "unlocked") {
       // That of the request which the unlock cuts short: the lock's end is still to come.
@@ -126,7 +140,6 @@ export class ClientLock implements Lock, LockResults {
   }
 
   receiveRefused(mode: Mode, errno: number, reason: string): void {
-    assert(this.#toldAhead === 0, `${this.resource}: a conversion down was refused: ${reason}`);
     assert(this.busy, `${this.resource}: a refusal without a request`);
     if (this.#forced && errno === E.ENOENT) return this.receiveAst("unlocked", mode, 0, false, null, false);
     this.#forced = false;
@@ -151,6 +164,10 @@ export class ClientLock implements Lock, LockResults {
     this.exists = false;
     this.mode = Mode.NL;
   }
+}
+
+function isBlock(lvb: Uint8Array | undefined): boolean {
+  return lvb === undefined || lvb.byteLength <= LVB_BYTES;
 }
 
 /** Throws OperatingError for a name that no dlmd would take. */

@@ -266,8 +266,7 @@ export class Clients {
       else {
         this.#timed.delete(request);
         client.saved.splice(at, 1);
-        const mode = client.locks.get(request.lockId)?.granted ?? Mode.NL;
-        this.#port.toClient(client, astEvent(request.lockId, "timeout", mode));
+        this.#port.toClient(client, astEvent(request.lockId, "timeout", modeBefore(client, request.lockId, at)));
         this.adjustPause(client);
       }
     }
@@ -426,4 +425,14 @@ export class Clients {
       if (this.#service.view?.id === id && !this.#service.stopped) this.#service.send(from, { kind: "client-gone-ack", clientId });
     });
   }
+}
+
+/** What that lock holds once the saved requests before that place are done. Only those that are not answered can be of the same lock (hazard H2). */
+function modeBefore({ saved, locks }: Client, lockId: number, at: number): Mode {
+  for (let earlier = at - 1; earlier >= 0; earlier -= 1) {
+    const request = saved[earlier] as SavedRequest;
+    if (request.kind === "convert" && request.lockId === lockId) return request.mode;
+    if (request.kind === "unlock" && request.lockId === lockId) return Mode.NL;
+  }
+  return locks.get(lockId)?.granted ?? Mode.NL;
 }

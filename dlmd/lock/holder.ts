@@ -165,7 +165,9 @@ export class Holder {
     const granted = lkb.granted as Mode;
     const wrong = wrongMode(mode) ?? wrongFlags("convert", granted, mode, flags) ?? wrongBlock(lvb);
     if (wrong !== null) return this.fail(client, lockId, E.EINVAL, wrong);
-    if (modeCovers(granted, mode) && !readsLvb(granted, mode, flags)) return this.#down(lkb, granted, mode, flags, lvb);
+    if (modeCovers(granted, mode) && !readsLvb(granted, mode, flags)) return this.#down(lkb, granted, request);
+    if (request.silent === true)
+      return this.fail(client, lockId, E.EINVAL, `lock ${lockId}: what is not answered goes down, and reads no block`);
     lkb.transaction = request.transaction ?? lkb.transaction;
     this.#tables.asked(lkb, this.#deadlineOf(request));
     const resource = lkb.resource;
@@ -179,7 +181,7 @@ export class Holder {
   }
 
   /** Takes effect here and now; the master learns of it (hazard H2). */
-  #down(lkb: Lkb, granted: Mode, mode: Mode, flags: number, lvb: Uint8Array | null): void {
+  #down(lkb: Lkb, granted: Mode, { mode, flags, lvb, silent }: Asked<"convert">): void {
     const resource = lkb.resource;
     const write = lvbWriteOf(granted, mode, flags, lvb);
     if (write !== "none") {
@@ -195,7 +197,7 @@ export class Holder {
     lkb.bastMode = Mode.NL;
     if (tell) this.unanswered.answered(lkb);
     // Before the master looks again: a blocking AST for the new mode comes after it.
-    this.#ast(lkb, "granted", false);
+    if (silent !== true) this.#ast(lkb, "granted", false);
     if (!tell) return;
     const { grantNo, lvbSeq } = lkb;
     if (this.#tables.masters(resource)) {
@@ -214,13 +216,13 @@ export class Holder {
     const wrong = wrongFlags("unlock", lkb.granted, Mode.NL, flags) ?? wrongBlock(lvb);
     if (wrong !== null) return this.fail(client, lockId, E.EINVAL, wrong);
     const outstanding = lkb.requested !== null;
-    if (outstanding && (flags & FORCEUNLOCK) === 0) {
+    if (outstanding && ((flags & FORCEUNLOCK) === 0 || request.silent === true)) {
       return this.fail(client, lockId, E.EBUSY, `lock ${lockId} has a request outstanding: cancel it first, or unlock with FORCEUNLOCK`);
     }
     // Each request has its answer: that which is cut short too.
     if (outstanding) this.#ast(lkb, "canceled", false);
     this.#remove(lkb, unlockWriteOf(lkb, flags, lvb), lvb);
-    this.#port.toClient(client, astEvent(lockId, "unlocked", Mode.NL));
+    if (request.silent !== true) this.#port.toClient(client, astEvent(lockId, "unlocked", Mode.NL));
   }
 
   #remove(lkb: Lkb, write: LvbWrite, lvb: Uint8Array | null): void {

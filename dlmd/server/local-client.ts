@@ -116,6 +116,12 @@ export class LocalClient implements RequestSink {
   unlock(lockId: number, flags: number, lvb: Uint8Array | null): void {
     this.#requests.push({ kind: "unlock", lockId, flags, lvb: lvb === null ? null : Uint8Array.from(lvb) });
   }
+  down(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void {
+    this.#requests.push({ kind: "convert", lockId, mode, flags, lvb: lvb === null ? null : Uint8Array.from(lvb), silent: true });
+  }
+  giveUp(lockId: number, flags: number, lvb: Uint8Array | null): void {
+    this.#requests.push({ kind: "unlock", lockId, flags, lvb: lvb === null ? null : Uint8Array.from(lvb), silent: true });
+  }
   cancel(lockId: number): void {
     this.#requests.push({ kind: "cancel", lockId });
   }

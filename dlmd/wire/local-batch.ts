@@ -39,13 +39,16 @@ function readMode(reader: ByteReader): Mode {
 
 /* Lock requests ------------------------------------------------------------------------------------------------- */
 
-const Request = { LOCK: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4, LOCK_X: 5, CONVERT_X: 6 } as const;
+const Request = { LOCK: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4, LOCK_X: 5, CONVERT_X: 6, DOWN: 7, GIVE_UP: 8 } as const;
 
 /** Receives the entries of a batch of requests, in order. `lvb` is a view: who keeps it copies it. */
 export interface RequestSink {
   lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number, timeoutMs: number, transaction: number): void;
   convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null, timeoutMs: number, transaction: number | undefined): void;
   unlock(lockId: number, flags: number, lvb: Uint8Array | null): void;
+  /** A conversion down and an unlock of which the client knows the end: they are not answered (hazard H2). */
+  down(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void;
+  giveUp(lockId: number, flags: number, lvb: Uint8Array | null): void;
   cancel(lockId: number): void;
 }
 
@@ -127,6 +130,14 @@ export const encodeRequest = {
     writer.u8(Request.UNLOCK).u32(lockId).u32(flags);
     writeLvb(writer, lvb);
   },
+  down(writer: ByteWriter, lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void {
+    writer.u8(Request.DOWN).u32(lockId).u8(mode).u32(flags);
+    writeLvb(writer, lvb);
+  },
+  giveUp(writer: ByteWriter, lockId: number, flags: number, lvb: Uint8Array | null): void {
+    writer.u8(Request.GIVE_UP).u32(lockId).u32(flags);
+    writeLvb(writer, lvb);
+  },
   cancel(writer: ByteWriter, lockId: number): void {
     writer.u8(Request.CANCEL).u32(lockId);
   },
@@ -162,11 +173,22 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
         sink.unlock(lockId, flags, readLvb(reader));
         break;
       }
+      case Request.DOWN: {
+        const mode = readMode(reader);
+        const flags = reader.u32();
+        sink.down(lockId, mode, flags, readLvb(reader));
+        break;
+      }
+      case Request.GIVE_UP: {
+        const flags = reader.u32();
+        sink.giveUp(lockId, flags, readLvb(reader));
+        break;
+      }
       case Request.CANCEL:
         sink.cancel(lockId);
         break;
       default:
-        throw new WireError(`lock request of kind ${request}, 1 to 6 expected`);
+        throw new WireError(`lock request of kind ${request}, 1 to 8 expected`);
     }
   }
 }

@@ -42,7 +42,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 12;
+export const LOCAL_VERSION = 13;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;

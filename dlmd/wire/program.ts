@@ -112,7 +112,10 @@ export type ClientRequest =
       /** The core's own: set while the request waits for lock service. */
       readonly deadlineMs?: number;
     }
-  /** A conversion of a granted lock. Answered by exactly one "ast". `lvb`: at most 256 bytes, null: none given. */
+  /**
+   * A conversion of a granted lock. Answered by exactly one "ast"; `silent`, only where it goes down and reads no block: by none. `lvb`: at most 256
+   * bytes, null: none given.
+   */
   | {
       readonly kind: "convert";
       readonly lockId: number;
@@ -123,9 +126,19 @@ export type ClientRequest =
       readonly timeoutMs?: number;
       readonly transaction?: number;
       readonly deadlineMs?: number;
+      readonly silent?: true;
     }
-  /** Answered by exactly one "ast", "unlocked"; the lock id is free again after it. */
-  | { readonly kind: "unlock"; readonly lockId: number; readonly flags: number; readonly lvb: Uint8Array | null }
+  /**
+   * Answered by exactly one "ast", "unlocked"; the lock id is free again after it. `silent`, only where no request is outstanding: not answered, and
+   * the lock id is free at once.
+   */
+  | {
+      readonly kind: "unlock";
+      readonly lockId: number;
+      readonly flags: number;
+      readonly lvb: Uint8Array | null;
+      readonly silent?: true;
+    }
   /** No answer of its own: the outstanding request ends with "canceled", or with what it got if that was faster. */
   | { readonly kind: "cancel"; readonly lockId: number }
   /**

@@ -47,6 +47,8 @@ export class CoherenceState {
   readonly refused: { inRow: number; at: number } = { inRow: 0, at: 0 };
   /** Covers whose lock or token dlmd does not know yet (born here). */
   readonly unregistered: Set<Cover> = new Set();
+  /** Born here, and made known to dlmd as EX, which nobody has asked for since (lock/new-inodes.ts). */
+  readonly kept: Set<Cover> = new Set();
   /** Locks and tokens whose first request is under way. */
   readonly registering: Set<Cover | WriteToken> = new Set();
   /** Directories in "publishing", with what they still wait for. */

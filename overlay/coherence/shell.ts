@@ -263,13 +263,13 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   noteBorn(): void {
     this.#registerTimer ??= setTimeout(() => this.#registerAll(), REGISTER_DELAY_MS);
-    if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register({ shared: false, count: REGISTER_BATCH });
+    if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register({ shared: false, keeps: true, count: REGISTER_BATCH });
   }
 
   #registerAll(): void {
     this.#registerTimer = null;
     for (const cover of this.#state.unregistered) this.#sizes.own.forgetEnded(cover);
-    this.#register({ shared: false, inUseAfter: this.#bornBefore });
+    this.#register({ shared: false, keeps: true, inUseAfter: this.#bornBefore });
     this.#bornBefore = this.#state.births;
     if (this.#state.unregistered.size > 0) this.noteBorn();
   }

@@ -30,6 +30,8 @@ export class Cluster {
   readonly agenda: Agenda = new Agenda();
   readonly script: Script;
   readonly streams: Streams;
+  /** Programs ask without wanting an answer (client.ts). */
+  readonly silent: boolean;
   readonly history: ConfigHistory;
   readonly network: Network;
   readonly checker: Checker;
@@ -71,6 +73,7 @@ export class Cluster {
   constructor(script: Script, faults: FaultOptions = noFaultOptions) {
     this.script = script;
     this.streams = new Streams(script.seed);
+    this.silent = script.seed % 4 === 3;
     this.#timer = this.streams.of("timer");
     this.history = new ConfigHistory(this, quorumKinds[script.quorum]?.options ?? {});
     this.transactions = script.transactions;

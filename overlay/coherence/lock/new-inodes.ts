@@ -1,7 +1,10 @@
 /**
  * A new inode is born EX on its creator without a message: nobody can know it before the lock of the directory that names it is
  * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
- * again by then (temporary files, lock files) and never costs a message. Pure.
+ * again by then (temporary files, lock files) and never costs a message.
+ *
+ * A file that is made known by the clock stays EX: its maker changes it without a message. Another node that looks at it would have to take it away: so all such
+ * files that are at rest are lowered to PR before a directory's lock goes (hazard F34). Who looks comes by a directory. Pure.
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Cover } from "../cover.ts";
@@ -27,8 +30,12 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
   return first;
 }
 
+/** So many files stay EX until a directory's lock goes: it waits while they are lowered. What is made known beyond is PR at once. */
+export const KEPT_MAX = 4096;
+
 /** It is gone before anybody was told. */
 export function dropUnregistered(state: CoherenceState, cover: Cover): void {
+  state.kept.delete(cover);
   if (!state.unregistered.delete(cover)) return;
   cover.unregistered = false;
   cover.mode = Mode.NL;
@@ -38,6 +45,8 @@ export function dropUnregistered(state: CoherenceState, cover: Cover): void {
 export interface RegisterOptions {
   /** Somebody elsewhere is about to read the directory in which they were made. */
   readonly shared: boolean;
+  /** Nobody elsewhere is about to have a directory: files stay EX, as far as there is room. */
+  readonly keeps?: boolean;
   /** So many, the oldest; absent: all. */
   readonly count?: number;
   /** Files that somebody here is at work on are passed over, if they were born after that birth. */
@@ -45,17 +54,21 @@ export interface RegisterOptions {
 }
 
 /**
- * Makes unregistered locks known. A file that nobody here is at work on is held PR from then on: another node that looks at it then has PR beside ours
- * at once, where EX would have to be taken away first. A directory stays EX, for what is made in it next, unless `shared`.
+ * Makes unregistered locks known. A file that nobody here is at work on is held PR from then on, unless `keeps`: another node that looks at it then has PR
+ * beside ours at once, where EX would have to be taken away first. A directory stays EX, for what is made in it next, unless `shared`.
  */
-export function registerBorn(state: CoherenceState, { shared, count, inUseAfter = Number.POSITIVE_INFINITY }: RegisterOptions): void {
+export function registerBorn(
+  state: CoherenceState,
+  { shared, keeps = false, count, inUseAfter = Number.POSITIVE_INFINITY }: RegisterOptions,
+): void {
   let left = count ?? state.unregistered.size;
   for (const cover of state.unregistered) {
     if (left === 0) return;
     if (cover.kind === "file" && cover.born > inUseAfter && !isAtRest(cover)) continue;
     left -= 1;
     state.unregistered.delete(cover);
-    const mode = (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
+    const mode = !stays(state, cover, keeps) && (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
+    if (mode === Mode.EX && cover.kind !== "directory" && state.kept.size < KEPT_MAX) state.kept.add(cover);
     cover.unregistered = false;
     cover.registering = true;
     cover.asking = mode;
@@ -73,6 +86,22 @@ export function registerBorn(state: CoherenceState, { shared, count, inUseAfter 
       state.effects.push({ do: "request-token", cover });
     }
   }
+}
+
+function stays(state: CoherenceState, { kind }: Cover, keeps: boolean): boolean {
+  return keeps && kind !== "directory" && state.kept.size < KEPT_MAX;
+}
+
+/** Kept as EX, and may be lowered now without waiting for anybody; those that were taken away since are forgotten. */
+export function takeKept(state: CoherenceState): readonly Cover[] {
+  const taken: Cover[] = [];
+  for (const cover of state.kept) {
+    const resting = cover.phase === "idle" && cover.asking === null && cover.wanted === Mode.NL && isAtRest(cover);
+    if (cover.mode === Mode.EX && !resting) continue;
+    state.kept.delete(cover);
+    if (cover.mode === Mode.EX) taken.push(cover);
+  }
+  return taken;
 }
 
 /** And what was answered of its size was taken: as with any step down to PR. */

@@ -13,7 +13,7 @@
 import { assert } from "../../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { PageRange } from "../page-range.ts";
-import { publishBefore } from "./new-inodes.ts";
+import { publishBefore, takeKept } from "./new-inodes.ts";
 import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } from "../cover.ts";
 import { Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
@@ -88,6 +88,8 @@ export function handleRegistered(state: CoherenceState, what: Cover | WriteToken
 }
 
 function enterInvalidating(state: CoherenceState, cover: Cover, now: number): void {
+  // Who has the directory next looks at what is in it (hazard F34).
+  if (cover.kind === "directory") for (const kept of takeKept(state)) enterRevoke(state, kept, Mode.PR, now);
   cover.phase = "invalidating";
   startRound(state, cover, now);
 }

@@ -3,8 +3,9 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { enterUnregistered, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { noteLateReply, noteThread } from "../../../overlay/coherence/size/doubt.ts";
+import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { openToken } from "../../../overlay/coherence/lock/write-token.ts";
+import { handleTokenAst, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
 
 it("an inode that a LOOKUP beside its CREATE found first is not born: its lock is asked for already", () => {
@@ -112,4 +113,95 @@ it("a file in use may wait until it is at rest, if it was born late enough; a di
   unpin(state, later, 1);
   registerBorn(state, { shared: false, inUseAfter: later.born - 1 });
   expect([later.unregistered, later.mode]).toEqual([false, Mode.PR]);
+});
+
+/** Files that were made known by the clock, and dlmd has said so. */
+function keptFiles(state: CoherenceState, count: number): Cover[] {
+  const covers = Array.from({ length: count }, (_, at) => new Cover({ ino: 20 + at, generation: 7 }, `${20 + at}.7`, "file"));
+  for (const cover of covers) enterUnregistered(state, cover, 0);
+  registerBorn(state, { shared: false, keeps: true });
+  for (const cover of covers) handleAst(state, cover, "granted", Mode.EX, 0);
+  state.effects.length = 0;
+  return covers;
+}
+
+const requests = (state: CoherenceState): [string, Mode][] =>
+  state.effects.splice(0).flatMap((effect) => (effect.do === "request" ? [[effect.cover.key, effect.mode] as [string, Mode]] : []));
+
+function directoryHere(): Cover {
+  const directory = new Cover({ ino: 12, generation: 7 }, "12.7", "directory");
+  directory.mode = Mode.EX;
+  return directory;
+}
+
+it("F34: what the clock made known stays EX here, and is lowered to PR before a directory's lock goes", () => {
+  const state = new CoherenceState();
+  const [file, other] = keptFiles(state, 2) as [Cover, Cover];
+  expect([file, other].map((cover) => tryPin(cover, Mode.EX))).toEqual([true, true]);
+  unpin(state, file, 1);
+  unpin(state, other, 1);
+  expect(state.effects).toEqual([]);
+  handleBast(state, directoryHere(), Mode.PR, 2);
+  expect(requests(state)).toEqual([
+    ["20.7", Mode.PR],
+    ["21.7", Mode.PR],
+    ["12.7", Mode.PR],
+  ]);
+  expect(tryPin(file, Mode.PR)).toBe(false);
+  handleAst(state, file, "granted", Mode.PR, 3);
+  expect([tryPin(file, Mode.PR), tryPin(file, Mode.EX), file.phase, state.kept.size]).toEqual([true, false, "idle", 0]);
+});
+
+it("F34: of it nothing is lowered that is in use, wanted, or asked for: a later directory does that", () => {
+  const state = new CoherenceState();
+  const [pinned, open, late, wanted, rest] = keptFiles(state, 5) as [Cover, Cover, Cover, Cover, Cover];
+  expect(tryPin(pinned, Mode.EX)).toBe(true);
+  expect(openToken(state, open, () => undefined)).toBe(false);
+  if (open.token !== null) handleTokenAst(state, open, open.token, "granted", 1);
+  noteLateReply(state, late, 100, "raises", 4096);
+  wanted.wanted = Mode.EX;
+  state.effects.length = 0;
+  handleBast(state, directoryHere(), Mode.EX, 2);
+  expect(requests(state)).toEqual([
+    ["24.7", Mode.PR],
+    ["12.7", Mode.NL],
+  ]);
+  expect([pinned, open, late, wanted, rest].map(({ phase }) => phase)).toEqual(["idle", "idle", "idle", "idle", "converting"]);
+  unpin(state, pinned, 3);
+  handleBast(state, directoryHere(), Mode.PR, 4);
+  expect(requests(state)).toEqual([
+    ["20.7", Mode.PR],
+    ["12.7", Mode.PR],
+  ]);
+});
+
+it("F34: what is being made known when a directory's lock is asked for is lowered, too", () => {
+  const state = new CoherenceState();
+  const file = new Cover({ ino: 20, generation: 7 }, "20.7", "file");
+  enterUnregistered(state, file, 0);
+  registerBorn(state, { shared: false, keeps: true });
+  handleBast(state, directoryHere(), Mode.PR, 1);
+  expect(requests(state)).toEqual([["20.7", Mode.EX]]);
+  handleAst(state, file, "granted", Mode.EX, 2);
+  expect(requests(state)).toEqual([
+    ["20.7", Mode.PR],
+    ["12.7", Mode.PR],
+  ]);
+});
+
+it("F34: what was taken away, or is forgotten, is not kept", () => {
+  const state = new CoherenceState();
+  const table = new CoverTable(state, () => undefined);
+  const gone = table.take({ ino: 19, generation: 7 }, "file");
+  enterUnregistered(state, gone, 0);
+  const [taken] = keptFiles(state, 1) as [Cover];
+  handleAst(state, gone, "granted", Mode.EX, 0);
+  handleBast(state, taken, Mode.EX, 1);
+  expect(requests(state)).toEqual([["20.7", Mode.NL]]);
+  handleAst(state, taken, "granted", Mode.NL, 2);
+  gone.doomed = true;
+  table.forgotten({ fuseNodeid: 19, id: gone.id, key: gone.key, kind: "file", nlookup: 0, openCount: 0, mappableCount: 0, cover: gone });
+  expect([...state.kept]).toEqual([taken]);
+  handleBast(state, directoryHere(), Mode.PR, 3);
+  expect([requests(state), state.kept.size]).toEqual([[["12.7", Mode.PR]], 0]);
 });

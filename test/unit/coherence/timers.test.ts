@@ -7,6 +7,7 @@ import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names/names.ts";
+import { KEPT_MAX } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
 
@@ -137,7 +138,7 @@ describe("locks", () => {
     await vi.advanceTimersByTimeAsync(999);
     expect(asked).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
-    expect(asked).toEqual([`lock i11.7 ${Mode.PR}`]);
+    expect(asked).toEqual([`lock i11.7 ${Mode.EX}`]);
     await shell.close();
   });
 
@@ -163,8 +164,18 @@ describe("locks", () => {
     expect(asked).toHaveLength(0);
     bear(256);
     expect(asked).toHaveLength(128);
-    expect(asked.at(-1)).toBe(`lock i128.7 ${Mode.PR}`);
+    expect(asked.at(-1)).toBe(`lock i128.7 ${Mode.EX}`);
     await soon();
+    await shell.close();
+  });
+
+  it("of new files are registered EX by the clock until KEPT_MAX are, and then PR (hazard F34)", async () => {
+    const asked: string[] = [];
+    const shell = shellOver(lockspaceThatGrants(asked).lockspace);
+    for (let ino = 1; ino <= KEPT_MAX + 1; ino += 1) shell.operations.enterNew(inodeOf(shell, ino, "file"));
+    await vi.advanceTimersByTimeAsync(1000);
+    const last = [KEPT_MAX - 1, KEPT_MAX].map((at) => asked[at]);
+    expect([asked.length, ...last]).toEqual([KEPT_MAX + 1, `lock i${KEPT_MAX}.7 ${Mode.EX}`, `lock i${KEPT_MAX + 1}.7 ${Mode.PR}`]);
     await shell.close();
   });
 });

@@ -111,6 +111,8 @@ const clientCorpus = (() => {
   encodeRequest.lock(batch, 1, 1, "resource", 5, 0, 1000, 7);
   encodeRequest.convert(batch, 1, 3, 0, new Uint8Array(8));
   encodeRequest.unlock(batch, 1, 0, null);
+  encodeRequest.down(batch, 1, 3, 0, new Uint8Array(8));
+  encodeRequest.giveUp(batch, 1, 0, null);
   encodeRequest.cancel(batch, 1);
   const encoded = messages.map((message) => {
     const writer = new ByteWriter();
@@ -120,7 +122,7 @@ const clientCorpus = (() => {
   return [...encoded, batch.copy()];
 })();
 const frameCorpus = peerMessages.map((message) => (encodeFrames(view, [message])[0] as Uint8Array).slice());
-const sink = { lock() {}, convert() {}, unlock() {}, cancel() {} };
+const sink = { lock() {}, convert() {}, unlock() {}, down() {}, giveUp() {}, cancel() {} };
 
 test(
   "datagrams under a seal that is right",

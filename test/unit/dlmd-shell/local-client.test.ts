@@ -74,18 +74,81 @@ test("one request at a time; a conversion down and an unlock take effect when th
   lock.request(Mode.PR, 0);
   expect([lock.mode, lock.busy]).toEqual([Mode.PR, true]);
   // On its way when the lock stepped down: PR does not block PR, but blocks EX.
-  lab.send(
-    client.info.clientId,
-    { kind: "bast", lockId: 0, wanted: Mode.PR },
-    { kind: "bast", lockId: 0, wanted: Mode.EX },
-    granted(0, Mode.PR),
-  );
+  lab.send(client.info.clientId, { kind: "bast", lockId: 0, wanted: Mode.PR }, { kind: "bast", lockId: 0, wanted: Mode.EX });
   await lab.until(() => basts.length > 0);
   expect([statuses.length, basts]).toEqual([2, [Mode.EX]]);
 
   lock.unlock(0);
   expect(lock.mode).toBe(Mode.NL);
   expect(() => lock.unlock(0)).toThrow("a request is outstanding");
+  await lab.until(() => statuses.length === 3);
+  expect([statuses.at(-1), lock.exists, lock.busy]).toEqual(["unlocked", false, false]);
+  await lab.until(() => lab.reads.at(-1)?.requests[0]?.kind === "unlock");
+  expect(lab.reads.at(-1)?.requests).toEqual([{ kind: "unlock", lockId: 0, flags: 0, lvb: null, silent: true }]);
+  expect([client.counters.sent, client.counters.received]).toEqual([5, 5]);
+});
+
+test("H2: what is asked for when a lock was given up goes along with it, under its number; a late blocking AST means nothing there", async () => {
+  const lab = current();
+  const client = await lab.connect();
+  const space = await client.lockspace("data");
+  const ends: string[] = [];
+  const basts: Mode[] = [];
+  const handlers = {
+    ast(ended: { resource: string }, status: LockStatus) {
+      ends.push(`${ended.resource} ${status}`);
+      if (status === "unlocked" && ends.length === 2) next.request(Mode.PR, 0);
+      lab.happened();
+    },
+    bast(_: unknown, wanted: Mode) {
+      basts.push(wanted);
+      lab.happened();
+    },
+  };
+  const lock = space.createLock("r", handlers);
+  const next = space.createLock("s", handlers);
+  lock.request(Mode.EX, 0);
+  await lab.until(() => ends.length === 1);
+  lab.onRequests = () => {};
+  lab.reads.length = 0;
+  lock.unlock(0);
+  // It goes whether it is forced or not, and there is one end.
+  lock.unlock(LockFlag.FORCEUNLOCK);
+  await lab.until(() => lab.reads.length === 1);
+  expect(lab.reads[0]?.requests.map((request) => [request.kind, "lockId" in request && request.lockId])).toEqual([
+    ["unlock", 0],
+    ["lock", 0],
+  ]);
+  lab.send(client.info.clientId, { kind: "bast", lockId: 0, wanted: Mode.EX }, granted(0, Mode.PR), {
+    kind: "bast",
+    lockId: 0,
+    wanted: Mode.PW,
+  });
+  await lab.until(() => basts.length > 0);
+  expect([ends, basts, next.mode]).toEqual([["r granted", "r unlocked", "s granted"], [Mode.PW], Mode.PR]);
+});
+
+test("an unlock whose end only dlmd knows waits for it", async () => {
+  const lab = current();
+  const client = await lab.connect();
+  const space = await client.lockspace("data");
+  const statuses: LockStatus[] = [];
+  const lock = space.createLock("r", {
+    ast(_, status) {
+      statuses.push(status);
+      lab.happened();
+    },
+    bast() {},
+  });
+  lock.request(Mode.EX, 0);
+  await lab.until(() => statuses.length === 1);
+  lab.onRequests = () => {};
+  lab.reads.length = 0;
+  // dlmd refuses its flags.
+  lock.unlock(LockFlag.NOQUEUE);
+  await lab.until(() => lab.reads.length === 1);
+  expect(lab.reads[0]?.requests).toEqual([{ kind: "unlock", lockId: 0, flags: LockFlag.NOQUEUE, lvb: null }]);
+  expect([statuses.length, lock.busy]).toEqual([1, true]);
 });
 
 test("what is asked for when a conversion down has ended goes along with it: each request has its own result", async () => {
@@ -107,17 +170,20 @@ test("what is asked for when a conversion down has ended goes along with it: eac
   lab.reads.length = 0;
   lock.request(Mode.NL, LockFlag.VALBLK, new Uint8Array(8));
   await lab.until(() => lab.reads.length === 1);
-  expect(lab.reads[0]?.requests.map((request) => request.kind === "convert" && request.mode)).toEqual([Mode.NL, Mode.EX]);
+  expect(lab.reads[0]?.requests.map((request) => request.kind === "convert" && [request.mode, request.silent])).toEqual([
+    [Mode.NL, true],
+    [Mode.EX, undefined],
+  ]);
   expect(ends.slice(1)).toEqual([["granted", Mode.NL]]);
   expect([lock.mode, lock.busy]).toEqual([Mode.NL, true]);
-  lab.send(client.info.clientId, granted(0, Mode.NL), granted(0, Mode.EX));
+  lab.send(client.info.clientId, granted(0, Mode.EX));
   await lab.until(() => ends.length === 3);
   expect(ends[2]).toEqual(["granted", Mode.EX]);
 
   // Cut short before it is told: its own result, then the end of the lock.
   lock.request(Mode.CR, 0);
   lock.unlock(LockFlag.FORCEUNLOCK);
-  lab.send(client.info.clientId, granted(0, Mode.CR), { ...granted(0, Mode.NL), status: "unlocked" } as ClientEvent);
+  lab.send(client.info.clientId, { ...granted(0, Mode.NL), status: "unlocked" } as ClientEvent);
   await lab.until(() => ends.length === 5);
   expect(ends.slice(3)).toEqual([
     ["granted", Mode.NL],

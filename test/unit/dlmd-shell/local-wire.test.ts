@@ -39,7 +39,7 @@ const view: ViewInfo = {
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c440c006712000002006c7302006d65e8030000",
+    "0143564c440d006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -179,6 +179,8 @@ function requestsOf(body: Uint8Array): unknown[] {
     lock: (...entry) => seen.push(["lock", ...entry]),
     convert: (lockId, mode, flags, lvb, ...more) => seen.push(["convert", lockId, mode, flags, plain(lvb), ...more]),
     unlock: (lockId, flags, lvb) => seen.push(["unlock", lockId, flags, plain(lvb)]),
+    down: (lockId, mode, flags, lvb) => seen.push(["down", lockId, mode, flags, plain(lvb)]),
+    giveUp: (lockId, flags, lvb) => seen.push(["giveUp", lockId, flags, plain(lvb)]),
     cancel: (...entry) => seen.push(["cancel", ...entry]),
   };
   const message = decodeClientMessage(body);
@@ -202,7 +204,8 @@ const requestBatch =
   "030107000000020000000501000000" +
   "0500666f6fc3a90507000000020000000501000100e8030000090000000300666f6f" +
   "020700000003040000000200aabb06070000000304000000e8030000ffffffffffff" +
-  "060700000003040000000000000000000000ffff030700000000000000ffff0407000000";
+  "060700000003040000000000000000000000ffff030700000000000000ffff0407000000" +
+  "070700000003040000000200aabb080700000000000000ffff";
 const resultBatch = "83010700000000050b0200aabb01070000000400040207000000050307000000021000040062757379";
 
 describe("batches", () => {
@@ -216,6 +219,8 @@ describe("batches", () => {
       encodeRequest.convert(writer, 7, Mode.PR, 4, null, 0, 0);
       encodeRequest.unlock(writer, 7, 0, null);
       encodeRequest.cancel(writer, 7);
+      encodeRequest.down(writer, 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
+      encodeRequest.giveUp(writer, 7, 0, null);
     });
     expect(hex).toBe(requestBatch);
     expect(requestsOf(Buffer.from(hex, "hex"))).toEqual([
@@ -226,6 +231,8 @@ describe("batches", () => {
       ["convert", 7, Mode.PR, 4, null, 0, 0],
       ["unlock", 7, 0, null],
       ["cancel", 7],
+      ["down", 7, Mode.PR, 4, [0xaa, 0xbb]],
+      ["giveUp", 7, 0, null],
     ]);
   });
 
@@ -248,7 +255,7 @@ describe("batches", () => {
 
   test("a cut batch hands on what is whole and then says so", () => {
     const whole = Buffer.from(requestBatch, "hex");
-    const ends = new Set([1, 22, 49, 63, 83, 103, 114, 119]);
+    const ends = new Set([1, 22, 49, 63, 83, 103, 114, 119, 133, 144]);
     for (let bytes = 1; bytes <= whole.length; bytes++) {
       expect([bytes, isRefused(() => requestsOf(whole.subarray(0, bytes)))]).toEqual([bytes, !ends.has(bytes)]);
     }
@@ -320,7 +327,7 @@ describe("batches", () => {
 
 test("a question that is asked no more, or anew, makes another version", () => {
   // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
-  expect([LOCAL_VERSION, queries]).toEqual([12, ["status", "nodes"]]);
+  expect([LOCAL_VERSION, queries]).toEqual([13, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {

@@ -1,5 +1,6 @@
 /** What programs of a node may leave behind, or send, while nothing can be done for them. */
 import { expect, it } from "vitest";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { NodeCore } from "../../../dlmd/node.ts";
 import type { Effect } from "../../../dlmd/node-api.ts";
 import type { ClientEvent, ClientRequest } from "../../../dlmd/wire/program.ts";
@@ -71,4 +72,30 @@ it('a program that is read for its answer to "gone" alone, and sends something e
     if (node.step({ kind: "tick" }, nowMs).some(({ kind }) => kind === "end-client")) ends.push(nowMs);
   expect(ends).toHaveLength(1);
   expect(ends[0]).toBeGreaterThan(GONE_LIMIT_MS);
+});
+
+it("H2: a request that runs out of time while nothing is served ends in the mode that was given up before it", () => {
+  const node = loneNode();
+  node.step({ kind: "client-connected", clientId: 1 }, 0);
+  const quiet = { flags: 0, lvb: null, silent: true } as const;
+  const timed = { flags: 0, timeoutMs: 100 } as const;
+  const requests: ClientRequest[] = [
+    open,
+    { kind: "convert", lockId: 1, mode: Mode.PR, ...quiet },
+    { kind: "convert", lockId: 1, mode: Mode.CR, ...quiet },
+    { kind: "convert", lockId: 1, mode: Mode.EX, lvb: null, ...timed },
+    { kind: "convert", lockId: 2, mode: Mode.PR, ...quiet },
+    { kind: "unlock", lockId: 2, ...quiet },
+    { kind: "lock", lockspaceId: 1, lockId: 2, resource: "r", mode: Mode.EX, ...timed },
+  ];
+  node.step({ kind: "client-requests", clientId: 1, requests }, 0);
+  const ends: unknown[] = [];
+  for (let nowMs = 20; nowMs <= 120; nowMs += 20) {
+    for (const event of events(node.step({ kind: "tick" }, nowMs), 1))
+      if (event.kind === "ast") ends.push([event.lockId, event.status, event.mode]);
+  }
+  expect(ends).toEqual([
+    [1, "timeout", Mode.CR],
+    [2, "timeout", Mode.NL],
+  ]);
 });

@@ -1,7 +1,7 @@
 /** Queues, conversions, blocking ASTs, cancel and value blocks at a master, through a node that is alone in its cluster. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { IVVALBLK, MAYKEEP, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../../dlmd/wire/flag.ts";
+import { FORCEUNLOCK, IVVALBLK, MAYKEEP, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../../dlmd/wire/flag.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { lockspacesPerClient } from "../../../dlmd/wire/peer-gone.ts";
 import { createBench } from "./bench-node.ts";
@@ -284,6 +284,30 @@ describe("clients", () => {
     expect(errno(5)).toBe(E.ENOLCK);
     b.unlock(2, 1);
     expect(b.last(2, 1).status).toBe("unlocked");
+  });
+
+  it("H2: what goes down or away in silence is done, and not answered; what is neither ends with an error", () => {
+    const b = createBench([1, 2]);
+    b.lock(1, 1, EX);
+    b.lock(2, 1, PR);
+    b.told();
+    b.request(1, { kind: "convert", lockId: 1, mode: PR, flags: 0, lvb: null, silent: true });
+    expect(b.told()).toEqual(["2:1 granted PR"]);
+    b.request(1, { kind: "convert", lockId: 1, mode: EX, flags: 0, lvb: null, silent: true });
+    expect([b.told(), b.last(1, 1).error?.errno]).toEqual([["1:1 error PR"], E.EINVAL]);
+    b.convert(1, 1, EX);
+    b.told();
+    b.request(1, { kind: "unlock", lockId: 1, flags: FORCEUNLOCK, lvb: null, silent: true });
+    expect([b.told(), b.last(1, 1).error?.errno]).toEqual([["1:1 error PR"], E.EBUSY]);
+    b.cancel(1, 1);
+    b.convert(2, 1, NL);
+    b.convert(2, 1, EX);
+    b.told();
+    b.request(1, { kind: "unlock", lockId: 1, flags: 0, lvb: null, silent: true });
+    expect(b.told()).toEqual(["2:1 granted EX"]);
+    // Its number is free.
+    b.lock(1, 1, NL);
+    expect(b.told()).toEqual(["1:1 granted NL"]);
   });
 
   it("a client opens 64 lockspaces, and not one more", () => {
