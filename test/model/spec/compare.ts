@@ -13,6 +13,8 @@ const asListed = (entry: string): string => {
   return `${listedTypes.has(type) ? type : "other"} ${name.join(" ")}`;
 };
 
+const asShown = (entries: readonly string[]): string[] => entries.map(asListed).toSorted();
+
 export type StatField = "type" | "mode" | "uid" | "gid" | "nlink" | "size" | "atime" | "mtime" | "ctime";
 const FIELDS: readonly StatField[] = ["type", "mode", "uid", "gid", "nlink", "size", "atime", "mtime", "ctime"];
 
@@ -64,7 +66,12 @@ export class Comparison {
       const found = answer.value as number;
       return found >= least && (most === null || found <= most) ? null : `${least} to ${most ?? "ENXIO"} expected, found ${found}`;
     }
-    const wanted = op === "readdir" || op === "getdents" ? (expected.value as string[]).map(asListed).toSorted() : expected.value;
+    const wanted =
+      op === "readdir" || op === "getdents"
+        ? asShown(expected.value as string[])
+        : op === "rewinddir"
+          ? (expected.value as string[][]).map(asShown)
+          : expected.value;
     const found = answer.value;
     return JSON.stringify(wanted) === JSON.stringify(found) ? null : `${short(wanted)} expected, found ${short(found)}`;
   }
@@ -116,6 +123,7 @@ export class Comparison {
       const entry = left.get(path);
       if (inode === undefined || entry === undefined) return `${path} is not there`;
       left.delete(path);
+      if (entry.error !== undefined) return `${path}: it cannot be looked at: ${entry.error}`;
       const wantedStat = statOf(inode);
       const why = this.stat(wasRead && inode.type !== "file" ? { ...wantedStat, atime: null } : wantedStat, entry.stat, state);
       if (why !== null) return `${path}: ${why}`;
