@@ -118,14 +118,6 @@ const onOwner: readonly Mutant[] = [
     through: "node 1",
   },
   {
-    id: "rename-forgets-the-other-name",
-    breaks: "after a rename between two names of one file the first one is told absent",
-    file: "overlay/lower/directory-names.ts",
-    find: "(flags & RENAME.EXCHANGE) !== 0 || fileKey(replaced) === fileKey(moved)",
-    replace: "(flags & RENAME.EXCHANGE) !== 0",
-    through: "node 1",
-  },
-  {
     id: "write-keeps-setuid",
     breaks: "set-user-ID stays when a stranger writes",
     file: write,
@@ -309,6 +301,14 @@ const onBoth: readonly Mutant[] = [
     through: "both",
   },
   {
+    id: "rename-forgets-the-other-name",
+    breaks: "after a rename between two names of one file the first one is told absent",
+    file: "overlay/lower/directory-names.ts",
+    find: "(flags & RENAME.EXCHANGE) !== 0 || fileKey(replaced) === fileKey(moved)",
+    replace: "(flags & RENAME.EXCHANGE) !== 0",
+    through: "both",
+  },
+  {
     id: "stale-exchanged-names",
     breaks: "after an exchange nobody remembers that the kernel has the two names",
     file: rename,
@@ -404,14 +404,6 @@ const onBoth: readonly Mutant[] = [
     replace: "if (known === undefined) return undefined;",
     through: "both",
   },
-  {
-    id: "append-where-the-kernel-believes",
-    breaks: "a write with O_APPEND goes where this node's kernel last saw the end",
-    file: write,
-    find: "(request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);",
-    replace: "isSentinelOffset(request.offset);",
-    through: "both",
-  },
 ];
 
 const atOnce: readonly Mutant[] = [
@@ -421,6 +413,15 @@ const atOnce: readonly Mutant[] = [
     file: create,
     find: "if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;",
     replace: "if (!isErrno(error, E.EEXIST)) throw error;",
+    through: "both",
+    atOnce: true,
+  },
+  {
+    id: "append-where-the-kernel-believes",
+    breaks: "a write with O_APPEND goes where this node's kernel last saw the end",
+    file: write,
+    find: "(request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);",
+    replace: "isSentinelOffset(request.offset);",
     through: "both",
     atOnce: true,
   },
