@@ -118,6 +118,9 @@ export class Comparison {
   /** The whole tree, as a mount shows it. `wasRead`: through another one its links and directories were read a moment ago. */
   tree(state: State, found: readonly TreeEntry[], wasRead = false): string | null {
     const left = new Map(found.map((entry) => [entry.path, entry]));
+    for (const { path, unlisted = [] } of found) {
+      if (unlisted.length > 0) return `${path}: its listing leaves out ${short(unlisted)}, and stat(2) finds that`;
+    }
     for (const [path, ino] of pathsOf(state)) {
       const inode = state.inodes.get(ino);
       const entry = left.get(path);

@@ -83,8 +83,8 @@ function building(dir: string): fc.Arbitrary<readonly Call[]> {
 }
 
 /** What shows whether a node has kept something. In any order: one look may bring what another one would have shown to be old. */
-function looks(dir: string): fc.Arbitrary<readonly Call[]> {
-  const stats = NAMES.map((name): Call => ({ op: "stat", args: { target: { path: `${dir}/${name}`, follow: false } } }));
+function looks(dir: string, focus: string): fc.Arbitrary<readonly Call[]> {
+  const statOf = (name: string): Call => ({ op: "stat", args: { target: { path: `${dir}/${name}`, follow: false } } });
   const held: readonly Target[] = [{ slot: HELD_SLOT }, { slot: HELD_DIRECTORY_SLOT }];
   const through: Call[] = [
     ...held.map((target): Call => ({ op: "stat", args: { target } })),
@@ -94,32 +94,54 @@ function looks(dir: string): fc.Arbitrary<readonly Call[]> {
     { op: "stat", args: { target: { path: dir, follow: true } } },
     { op: "readlink", args: { path: `${dir}/${LINK}` } },
   ];
-  return fc.shuffledSubarray([...stats, ...through], { minLength: 5 });
+  // Twice of the focus: it is hardly ever left out.
+  return fc.shuffledSubarray([...NAMES.map(statOf), statOf(focus), ...through], { minLength: 5 });
 }
 
-/** In `dir`, which must not be there before. */
-export function episodeIn(dir: string, mounts: number): fc.Arbitrary<readonly Choice[]> {
+/** Calls of users, one of which is made. */
+type Choices = readonly (readonly { readonly user: number; readonly call: Call }[])[];
+
+interface Drawn {
+  readonly maker: number;
+  readonly looker: number;
+  /** Null: any other one than who looks. */
+  readonly changer: number | null;
+  readonly built: readonly Call[];
+  readonly before: readonly Call[];
+  /** Of who looks, before the others'. */
+  readonly own: Choices;
+  readonly changes: Choices;
+  readonly after: readonly Call[];
+}
+
+/** Most calls have to do with the name `focus`. */
+function drawnAround(dir: string, focus: string, mounts: number): fc.Arbitrary<Drawn> {
   const mount = fc.nat(mounts - 1);
-  const path = fc.constantFrom(...NAMES).map((name) => `${dir}/${name}`);
+  const path = fc.constantFrom(...NAMES, ...NAMES.map(() => focus)).map((name) => `${dir}/${name}`);
   const where: Where = { path, slot: fc.constantFrom(FILE_SLOT, OTHER_SLOT), twoNames: fc.record({ from: path, to: path }) };
   const user = fc.constantFrom(ROOT_USER, ROOT_USER, 1, 2);
-  const choices = (weights: typeof CHANGES, maxLength: number): fc.Arbitrary<{ readonly user: number; readonly call: Call }[][]> => {
+  const choices = (weights: typeof CHANGES, minLength: number, maxLength: number): fc.Arbitrary<Choices> => {
     const one = fc.record({ user, call: callsIn(where, weights) });
-    return fc.array(fc.array(one, { minLength: CHOICE, maxLength: CHOICE }), { minLength: maxLength === 1 ? 0 : 1, maxLength });
+    return fc.array(fc.array(one, { minLength: CHOICE, maxLength: CHOICE }), { minLength, maxLength, size: "max" });
   };
-  const drawn = fc.record({
+  return fc.record({
     maker: mount,
     looker: mount,
     changer: fc.oneof({ weight: 1, arbitrary: mount }, { weight: 3, arbitrary: fc.constant(null) }),
     built: building(dir),
-    before: looks(dir),
-    own: choices(NAME_CHANGES, 1),
-    changes: choices(CHANGES, 2),
-    after: looks(dir),
+    before: looks(dir, focus),
+    own: choices(NAME_CHANGES, 0, 1),
+    changes: choices(CHANGES, 1, 2),
+    after: looks(dir, focus),
   });
+}
+
+/** In `dir`, which must not be there before. */
+export function episodeIn(dir: string, mounts: number): fc.Arbitrary<readonly Choice[]> {
+  const drawn = fc.constantFrom(...NAMES).chain((focus) => drawnAround(dir, focus, mounts));
   return drawn.map(({ maker, looker, changer, built, before, own, changes, after }) => {
     const by = (one: number, calls: readonly Call[]): Choice[] => calls.map((call) => [{ user: ROOT_USER, mount: one, call }]);
-    const chosen = (one: number, from: typeof own): Choice[] => from.map((each) => each.map((some) => ({ ...some, mount: one })));
+    const chosen = (one: number, from: Choices): Choice[] => from.map((each) => each.map((some) => ({ ...some, mount: one })));
     const other = changer ?? (looker + 1) % mounts;
     return [
       ...by(maker, built),

@@ -226,7 +226,16 @@ def look(path, entry):
         fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
         try: entry["data"] = os.pread(fd, st.st_size + 1, 0).decode("latin1")
         finally: os.close(fd)
-    return sorted(os.listdir(path)) if stat.S_ISDIR(st.st_mode) else []
+    if not stat.S_ISDIR(st.st_mode): return []
+    names = os.listdir(path)
+    entry["unlisted"] = sorted(name for name in named - {"", ".", ".."} - set(names) if is_there(os.path.join(path, name)))
+    return sorted(names)
+
+
+def is_there(path):
+    try: os.lstat(path)
+    except OSError: return False
+    return True
 
 
 def note_names(args):

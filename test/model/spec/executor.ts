@@ -48,6 +48,8 @@ export interface TreeEntry {
   readonly path: string;
   /** A call that looks at it was refused: which, and how. The rest may be missing then. */
   readonly error?: string;
+  /** Of a directory: names that it does not list, and by which something is found. */
+  readonly unlisted?: readonly string[];
   readonly stat: RealStat;
   readonly xattrs: Readonly<Record<string, string>>;
   readonly target?: string;

@@ -67,6 +67,8 @@ def wrong_answer(op, expected, answer, later):
 
 def wrong_tree(expected, found, later):
     wrong, left = [], {entry["path"]: entry for entry in found}
+    wrong += ["%s: its listing leaves out %s, and stat(2) finds that" % (entry["path"], json.dumps(entry["unlisted"])[:600])
+              for entry in found if entry.get("unlisted")]
     for entry in expected:
         real = left.pop(entry["path"], None)
         if real is None: wrong.append(entry["path"] + " is not there")
