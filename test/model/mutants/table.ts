@@ -134,14 +134,6 @@ const onOwner: readonly Mutant[] = [
     through: "node 1",
   },
   {
-    id: "fallocate-keeps-setuid",
-    breaks: "set-user-ID stays after fallocate(2) of a stranger",
-    file: dataOp,
-    find: "if (call.uid !== 0) await killSuidgid(mount, file);",
-    replace: "",
-    through: "node 1",
-  },
-  {
     id: "xattr-flag-ignored",
     breaks: "XATTR_CREATE and XATTR_REPLACE are ignored",
     file: localAttributes,
@@ -297,7 +289,8 @@ const onBoth: readonly Mutant[] = [
     breaks: "after a rename nobody remembers that the kernel has the new name",
     file: rename,
     find: "  coherence.names.moveEntry(oldDir, request.name, newDir, request.newName);\n",
-    replace: "  coherence.names.dropEntry(oldDir, request.name);\n",
+    // Of both names: the kernel was told of the new one, too, when it looked for it before the rename.
+    replace: "  coherence.names.dropEntry(oldDir, request.name); coherence.names.dropEntry(newDir, request.newName);\n",
     through: "both",
   },
   {
@@ -437,3 +430,33 @@ const atOnce: readonly Mutant[] = [
 ];
 
 export const mutants: readonly Mutant[] = [...onOwner, ...onOther, ...onBoth, ...atOnce];
+
+/** A rule that something else stands in for, where the mutants are tried: no program there can see it broken. */
+export interface Equivalent extends Mutant {
+  readonly because: string;
+}
+
+export const equivalents: readonly Equivalent[] = [
+  {
+    id: "fallocate-keeps-setuid",
+    breaks: "set-user-ID stays after fallocate(2) of a stranger",
+    file: dataOp,
+    find: "if (call.uid !== 0) await killSuidgid(mount, file);",
+    replace: "",
+    through: "node 1",
+    because:
+      "This kernel asks for it by itself, with a SETATTR before the FALLOCATE (fs/fuse/file.c, fuse_file_fallocate: file_modified; fs/attr.c, notify_change). " +
+      "The rule is for kernels that do not.",
+  },
+  {
+    id: "stale-moved-name-alone",
+    breaks: "after a rename nobody remembers that the kernel has the old name's file at the new one",
+    file: rename,
+    find: "  coherence.names.moveEntry(oldDir, request.name, newDir, request.newName);\n",
+    replace: "  coherence.names.dropEntry(oldDir, request.name);\n",
+    through: "both",
+    because:
+      "The kernel has looked for the new name before, and what it was told is remembered (overlay/coherence/names/names.ts, tellName). " +
+      "So a revoke has it drop that name, whatever it stands for by then (planExpiry). stale-moved-name breaks both.",
+  },
+];

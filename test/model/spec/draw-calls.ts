@@ -98,7 +98,7 @@ const tableOf = ({ path, slot, twoNames }: Where, target: fc.Arbitrary<Target>, 
   rename: [
     8,
     fc
-      .tuple(twoNames, fc.constantFrom<Rename["flags"]>([], [], [], ["NOREPLACE"], ["EXCHANGE"], ["NOREPLACE", "EXCHANGE"]))
+      .tuple(twoNames, fc.constantFrom<Rename["flags"]>([], [], [], ["NOREPLACE"], ["EXCHANGE"], ["EXCHANGE"], ["NOREPLACE", "EXCHANGE"]))
       .map(([two, flags]) => ({ ...two, flags })),
   ],
   setxattr: [
@@ -121,7 +121,7 @@ export function callsIn(where: Where, weights?: Partial<Readonly<Record<Operatio
   const byPath = fc.record({ path, follow: fc.constant(true) });
   const itself = fc.record({ path, follow: fc.constant(false) });
   const bySlot = fc.record({ slot });
-  const target = fc.oneof({ weight: 3, arbitrary: byPath }, { weight: 1, arbitrary: itself }, { weight: 1, arbitrary: bySlot });
+  const target = fc.oneof({ weight: 3, arbitrary: byPath }, { weight: 2, arbitrary: itself }, { weight: 1, arbitrary: bySlot });
   // chmod(2) follows.
   const followed = fc.oneof({ weight: 3, arbitrary: byPath }, { weight: 1, arbitrary: bySlot });
   const table = Object.entries(tableOf(where, target, followed));
