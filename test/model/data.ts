@@ -51,6 +51,18 @@ function noPosition<A extends At>(call: string): Refuse<Opened, A> {
   );
 }
 
+/** Positions have 63 bits. */
+const POSITION_MAX = 2n ** 63n - 1n;
+
+function tooFar<A extends At & { readonly length: number }>(call: string): Refuse<Opened, A> {
+  return refuse(
+    "EINVAL",
+    `${call}: up to a position that no number is for`,
+    "fs/read_write.c rw_verify_area",
+    (_, { offset, length }) => offset !== null && BigInt(offset) + BigInt(length) > POSITION_MAX,
+  );
+}
+
 const setuidGoes = holds(
   "write: set-user-ID goes, and set-group-ID, if a stranger or the owner writes",
   "write(2); fs/inode.c file_remove_privs",
@@ -99,6 +111,7 @@ export const read: Operation<Read> = operation<Read, Opened>({
     absent("read"),
     noPosition("read"),
     refuse("EBADF", "read: it is not open for reading", "fs/read_write.c vfs_read", (given) => !handleOf(given).read),
+    tooFar("read"),
     refuse("EISDIR", "read: a directory", "fs/libfs.c generic_read_dir", ({ inode }) => inode?.type === "directory"),
   ],
   effect(given, { slot, offset, length }, world) {
@@ -131,6 +144,7 @@ export const write: Operation<Write> = operation<Write, Opened>({
     absent("write"),
     noPosition("write"),
     refuse("EBADF", "write: it is not open for writing", "fs/read_write.c vfs_write", (given) => !handleOf(given).write),
+    tooFar("write"),
     refuse(
       "EFBIG",
       "write: at a position where no file has a byte",
