@@ -1,6 +1,6 @@
 /** Calls in which coverlay is known to differ from Linux. They are not made there, and counted; overlay/README.md has the contract. */
 import type { Call } from "./file-system.ts";
-import { RENAME_SAME } from "./names.ts";
+import { LINK_PROTECTED, RENAME_SAME } from "./names.ts";
 import type { Rule } from "./rule.ts";
 import type { Kind, State } from "./state.ts";
 import { USERS } from "./state.ts";
@@ -55,6 +55,14 @@ const COVERLAY: readonly Exception[] = [
       const ino = state.handles.get(`${mount}:${slot}`)?.ino;
       return special.some((inode) => inode.ino === ino);
     },
+  },
+  {
+    id: "link to a stranger's set-user-ID file",
+    reason:
+      "A gap: protected_hardlinks looks at the mode that the kernel has of the file (fs/namei.c, safe_hardlink_source), and asks nobody for it. " +
+      "If another node has set the bit since, the link is made.",
+    applies: ({ op }, user, _, __, reached) => op === "link" && USERS[user]?.uid !== 0 && reached.some(({ id }) => id === LINK_PROTECTED),
+    answers: ["EPERM"],
   },
   {
     id: "rename between two names of one file, by a stranger",

@@ -144,6 +144,8 @@ export interface TwoPaths {
   readonly to: string;
 }
 
+export const LINK_PROTECTED = "link: a stranger's file that may not be read and written, or that is special or set-user-ID";
+
 /** safe_hardlink_source. */
 function safeSource(world: World, inode: Inode): boolean {
   const { user } = world.caller;
@@ -161,7 +163,7 @@ export const link: Operation<TwoPaths> = operation<TwoPaths, Place>({
     ...creation<TwoPaths>("link", false),
     refuse(
       "EPERM",
-      "link: a stranger's file that may not be read and written, or that is special or set-user-ID",
+      LINK_PROTECTED,
       "proc_sys_fs(5) protected_hardlinks; fs/namei.c may_linkat",
       ({ inode }, _, world) =>
         world.kernel.protectedHardlinks > 0 && inode !== null && !safeSource(world, inode) && !owns(world.caller.user, inode),
