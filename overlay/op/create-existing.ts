@@ -122,7 +122,8 @@ async function checkOpen(
   checkCreateInSticky(who, await mount.lower.getattr(dir.id), attr);
 }
 
-async function hasAcl(mount: Mount, child: InodeRecord): Promise<boolean> {
+/** It has an access ACL. */
+export async function hasAcl(mount: Mount, child: InodeRecord): Promise<boolean> {
   if (!mount.lower.hasAcls) return false;
   try {
     await mount.lower.getxattr(child.id, ACCESS_ACL);

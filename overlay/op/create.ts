@@ -7,11 +7,12 @@ import type { Attr, Caller, Entry, LowerHandle } from "../lower/lower.ts";
 import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, changedNames, resized } from "./change.ts";
-import { openExisting } from "./create-existing.ts";
+import { hasAcl, openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
 import { uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
+import { checkHardlink, hardlinksAreProtected, unknownCredentials } from "./permission.ts";
 import { pinned, pinnedAll } from "./pinned.ts";
 
 function callerOf(mount: Mount, call: Call, umask: number): Caller {
@@ -233,6 +234,15 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
   }
 }
 
+/** Under its lock: what the kernel checked may be what was there before another node changed it. */
+async function checkSource(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
+  if (call.uid === 0 || !hardlinksAreProtected()) return;
+  const attr = await mount.lower.getattr(inode.id);
+  if (attr.uid === call.uid) return;
+  const who = mount.credentials(call.pid);
+  checkHardlink(who ?? unknownCredentials(call.uid, call.gid), attr, who === null || (await hasAcl(mount, inode)));
+}
+
 async function linkPinned(
   mount: Mount,
   call: Call,
@@ -242,6 +252,7 @@ async function linkPinned(
   made: () => void,
 ): Promise<void> {
   const { sizes, names } = mount.coherence;
+  await checkSource(mount, call, inode);
   const attr = await changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
   made();
   // The reply sets those of the inode itself.

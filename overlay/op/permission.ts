@@ -1,14 +1,17 @@
 /**
  * The permission checks that the kernel made on something else than what is there now (hazard F12): made again here, as
- * fs/namei.c does (inode_permission, may_delete with check_sticky, may_create_in_sticky). Only reached when a name changed between
- * the kernel's walk and the operation, twice. Where this file can not know (an ACL), it refuses.
+ * fs/namei.c does (inode_permission, may_delete with check_sticky, may_create_in_sticky, may_linkat). But for hard links, only reached when a name
+ * changed between the kernel's walk and the operation, twice. Where this file can not know (an ACL), it refuses.
  */
+import { readFileSync } from "node:fs";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Credentials } from "../caller/status.ts";
 import type { Attr } from "../lower/lower.ts";
-import { S_IFDIR, S_IFMT } from "./linux.ts";
+import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID } from "./linux.ts";
 
 const S_ISVTX = 0o1000;
+const S_ISUID = 0o4000;
+const SETGID_EXEC = S_ISGID | 0o010;
 
 const CAP_DAC_OVERRIDE = 1n << 1n;
 const CAP_FOWNER = 1n << 3n;
@@ -16,6 +19,7 @@ const CAP_FOWNER = 1n << 3n;
 export const MAY_READ = 4;
 export const MAY_WRITE = 2;
 const MAY_EXEC = 1;
+const PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks";
 
 /** Nobody in particular: what a caller that can not be seen may do. */
 export function unknownCredentials(uid: number, gid: number): Credentials {
@@ -29,9 +33,7 @@ export function checkAccess(who: Credentials, attr: Attr, mask: number, hasAcl: 
     throw errnoError(E.EACCES);
   }
   if (who.uid !== attr.uid && hasAcl) throw errnoError(E.EACCES);
-  const inGroup = who.gid === attr.gid || who.groups.includes(attr.gid);
-  const shift = who.uid === attr.uid ? 6 : inGroup ? 3 : 0;
-  if (((attr.mode >> shift) & mask) !== mask) throw errnoError(E.EACCES);
+  if ((permissionBits(who, attr) & mask) !== mask) throw errnoError(E.EACCES);
 }
 
 /** EPERM: in a sticky directory a name goes only by its file's owner, the directory's, or root. */
@@ -44,4 +46,31 @@ export function checkSticky(who: Credentials, dir: Attr, victim: Attr): void {
 export function checkCreateInSticky(who: Credentials, dir: Attr, found: Attr): void {
   if ((dir.mode & S_ISVTX) === 0 || (dir.mode & 0o022) === 0) return;
   if (found.uid !== dir.uid && found.uid !== who.uid) throw errnoError(E.EACCES);
+}
+
+/** proc_sys_fs(5). Set, if it can not be read. */
+export function hardlinksAreProtected(): boolean {
+  try {
+    return readFileSync(PROTECTED_HARDLINKS, "latin1").trim() !== "0";
+  } catch {
+    return true;
+  }
+}
+
+/**
+ * EPERM: nobody links another's file that is special, set-user-ID, or not for him to read and write (fs/namei.c, may_linkat and safe_hardlink_source). The
+ * kernel looks at the mode and the owner that it was told last, before it asks for others. `hasAcl`: then the mode says nothing of who may.
+ */
+export function checkHardlink(who: Credentials, attr: Attr, hasAcl: boolean): void {
+  if (who.uid === attr.uid || (who.capabilities & CAP_FOWNER) !== 0n) return;
+  const { mode } = attr;
+  const isSafe = (mode & S_IFMT) === S_IFREG && (mode & S_ISUID) === 0 && (mode & SETGID_EXEC) !== SETGID_EXEC;
+  if (!isSafe) throw errnoError(E.EPERM);
+  if (hasAcl || (who.capabilities & CAP_DAC_OVERRIDE) !== 0n) return;
+  if ((permissionBits(who, attr) & (MAY_READ | MAY_WRITE)) !== (MAY_READ | MAY_WRITE)) throw errnoError(E.EPERM);
+}
+
+function permissionBits(who: Credentials, { mode, uid, gid }: Attr): number {
+  const inGroup = who.gid === gid || who.groups.includes(gid);
+  return (mode >> (who.uid === uid ? 6 : inGroup ? 3 : 0)) & 0o7;
 }

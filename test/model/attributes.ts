@@ -218,6 +218,24 @@ export const readdir: Operation<{ path: string }> = operation<{ path: string }, 
   effect: (dir, _, world) => listing(world, dir),
 });
 
+export interface Rewinddir {
+  readonly path: string;
+  /** Where the stream goes when it has come to its end: to the beginning, or to what telldir(3) said in the middle. */
+  readonly how: "rewind" | "seek";
+}
+
+/** Twice through one stream; what is read from the middle on, with the first half, is all of it again. */
+export const rewinddir: Operation<Rewinddir> = operation<Rewinddir, Inode>({
+  name: "rewinddir",
+  source: "rewinddir(3), telldir(3), seekdir(3), getdents(2)",
+  given: (world, { path }) => walk(world, path, true),
+  refusals: [
+    refuse("ENOTDIR", "rewinddir: it is no directory", "open(2) O_DIRECTORY; fs/namei.c do_open", ({ type }) => type !== "directory"),
+    refuse("EACCES", "rewinddir: it may not be read", "fs/namei.c may_open", (dir, _, { caller }) => !may(caller.user, dir, READ)),
+  ],
+  effect: (dir, _, world) => [listing(world, dir), listing(world, dir)],
+});
+
 export const getdents: Operation<{ slot: number }> = operation<{ slot: number }, Inode | null>({
   name: "getdents",
   source: "getdents(2); fs/readdir.c iterate_dir",

@@ -51,6 +51,18 @@ function noPosition<A extends At>(call: string): Refuse<Opened, A> {
   );
 }
 
+/** Positions have 63 bits. */
+const POSITION_MAX = 2n ** 63n - 1n;
+
+function tooFar<A extends At & { readonly length: number }>(call: string): Refuse<Opened, A> {
+  return refuse(
+    "EINVAL",
+    `${call}: up to a position that no number is for`,
+    "fs/read_write.c rw_verify_area",
+    (_, { offset, length }) => offset !== null && BigInt(offset) + BigInt(length) > POSITION_MAX,
+  );
+}
+
 const setuidGoes = holds(
   "write: set-user-ID goes, and set-group-ID, if a stranger or the owner writes",
   "write(2); fs/inode.c file_remove_privs",
@@ -59,6 +71,13 @@ const sparse = holds("write: behind the end, zeros lie between", "lseek(2)");
 const appended = holds("write: O_APPEND goes to the end, whatever position is given", "open(2) O_APPEND; pwrite(2) BUGS");
 const nothing = holds("write: of no bytes changes nothing", "write(2)");
 export const writeRules: readonly Rule[] = [setuidGoes, sparse, appended, nothing];
+
+/** Longer files are real, but have no place in a model's memory. */
+const MAX_MODEL_BYTES = 2 ** 24;
+
+function checkRoom(bytes: number): void {
+  if (bytes > MAX_MODEL_BYTES) throw new Unspecified("a file that is longer than the model's memory");
+}
 
 /** New contents: times, and the bits that go. */
 function alter(world: World, inode: Inode, data: Uint8Array): void {
@@ -92,6 +111,7 @@ export const read: Operation<Read> = operation<Read, Opened>({
     absent("read"),
     noPosition("read"),
     refuse("EBADF", "read: it is not open for reading", "fs/read_write.c vfs_read", (given) => !handleOf(given).read),
+    tooFar("read"),
     refuse("EISDIR", "read: a directory", "fs/libfs.c generic_read_dir", ({ inode }) => inode?.type === "directory"),
   ],
   effect(given, { slot, offset, length }, world) {
@@ -112,6 +132,9 @@ export interface Write extends At {
   readonly length: number;
 }
 
+const writesAt = ({ handle, inode }: Opened, { offset }: Pick<At, "offset">): number =>
+  handle?.append === true ? (inode?.data.length ?? 0) : (offset ?? handle?.position ?? 0);
+
 export const write: Operation<Write> = operation<Write, Opened>({
   name: "write",
   source: "write(2), pwrite(2); fs/read_write.c vfs_write",
@@ -121,6 +144,13 @@ export const write: Operation<Write> = operation<Write, Opened>({
     absent("write"),
     noPosition("write"),
     refuse("EBADF", "write: it is not open for writing", "fs/read_write.c vfs_write", (given) => !handleOf(given).write),
+    tooFar("write"),
+    refuse(
+      "EFBIG",
+      "write: at a position where no file has a byte",
+      "fs/read_write.c generic_write_check_limits",
+      (given, args, { kind }) => given.inode?.type === "file" && args.length > 0 && BigInt(writesAt(given, args)) >= kind.maxFileBytes,
+    ),
   ],
   effect(given, { slot, offset, letter, length }, world) {
     const inode = inodeOf(given.inode);
@@ -130,7 +160,8 @@ export const write: Operation<Write> = operation<Write, Opened>({
       world.reach(nothing);
       return 0;
     }
-    const at = handle.append ? inode.data.length : (offset ?? handle.position);
+    const at = writesAt(given, { offset });
+    checkRoom(at + length);
     if (handle.append) world.reach(appended);
     if (at > inode.data.length) world.reach(sparse);
     alter(world, inode, overwritten(inode.data, at, new Uint8Array(length).fill(letter.charCodeAt(0))));
@@ -176,11 +207,8 @@ export interface Truncate {
 
 const tooLong = (world: World, length: number): boolean => BigInt(length) > world.kind.maxFileBytes;
 
-/** Longer files are real, but have no place in a model's memory. */
-const MAX_MODEL_BYTES = 2 ** 24;
-
 function setLength(world: World, inode: Inode, length: number, always: boolean): null {
-  if (length > MAX_MODEL_BYTES) throw new Unspecified("a file that is longer than the model's memory");
+  checkRoom(length);
   const early = length === 0 && inode.data.length === 0 && world.kind.emptyTruncateKeepsSetuid && !always;
   if (early) return null;
   const mode = modeAfterWrite(world.caller.user, inode);
@@ -262,9 +290,16 @@ export const fallocate: Operation<Fallocate> = operation<Fallocate, Opened>({
     ),
     refuse("EBADF", "fallocate: it is not open for writing", "fs/open.c vfs_fallocate", (given) => !handleOf(given).write),
     refuse("ESPIPE", "fallocate: a FIFO", "fs/open.c vfs_fallocate", ({ inode }) => inode?.type === "fifo"),
+    refuse(
+      "EFBIG",
+      "fallocate: a range that ends where no file can",
+      "fs/open.c vfs_fallocate",
+      (_, { offset, length }, { kind }) => BigInt(offset) + BigInt(length) > kind.maxFileBytes,
+    ),
   ],
   effect({ inode }, { mode, offset, length }, world) {
     const before = inodeOf(inode);
+    checkRoom(offset + length);
     const end = mode.includes("KEEP_SIZE") ? before.data.length : Math.max(before.data.length, offset + length);
     if (end > before.data.length) world.reach(grows);
     const data = resized(before.data, end);

@@ -29,6 +29,7 @@ interface Operations {
   readonly access: typeof attributes.access;
   readonly readlink: typeof attributes.readlink;
   readonly readdir: typeof attributes.readdir;
+  readonly rewinddir: typeof attributes.rewinddir;
   readonly getdents: typeof attributes.getdents;
   readonly mkdir: typeof names.mkdir;
   readonly mknod: typeof names.mknod;
@@ -62,6 +63,7 @@ export const OPERATIONS: Operations = {
   access: attributes.access,
   readlink: attributes.readlink,
   readdir: attributes.readdir,
+  rewinddir: attributes.rewinddir,
   getdents: attributes.getdents,
   mkdir: names.mkdir,
   mknod: names.mknod,

@@ -3,7 +3,7 @@ import path from "node:path";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { MutantLab } from "./mutant-lab.ts";
-import { type Mutant, mutants } from "./table.ts";
+import { equivalents, type Mutant, mutants } from "./table.ts";
 import { RUNS, type Tried, tryMutant, tryWhole } from "./try.ts";
 
 const BAD_USAGE = 2;
@@ -19,20 +19,22 @@ const given = await yargs(hideBin(process.argv))
   .usage("$0 [options]\n\nBreaks one rule of the overlay at a time in a lab of two nodes. The specification must find a difference.")
   .option("list", { type: "boolean", default: false, describe: "what there is; nothing is run" })
   .option("only", { type: "string", array: true, default: [], describe: "those with this in their id, file or words" })
+  .option("equivalent", { type: "boolean", default: false, describe: "those that something else stands in for: none may be found" })
   .option("whole", { type: "boolean", default: true, describe: "first of all: with every rule in place there is no difference" })
   .option("alone", { type: "boolean", default: true, describe: "what needs both mounts must not be seen through one" })
   .option("runs", { type: "number", default: RUNS, describe: "sequences for each, at most" })
   .option("json", { type: "boolean", default: false, describe: "an object a line" })
   .example("$0", "all of them")
   .example("$0 --only stale-names --no-whole", "one of them, and the command that shows it")
-  .epilogue("Exit status: 0 all were found, 1 one was not, or the whole overlay differs, 2 bad usage. Needs root.")
+  .epilogue("Exit status: 0 all were found (with --equivalent: none), 1 not so, or the whole overlay differs, 2 bad usage. Needs root.")
   .strict()
   .exitProcess(false)
   .fail((message, error) => fail(message ?? String(error)))
   .parse();
 
 if (given["help"] === true || given["version"] === true) process.exit(0);
-const chosen = mutants.filter(
+const table: readonly Mutant[] = given.equivalent ? equivalents : mutants;
+const chosen = table.filter(
   ({ id, file, breaks }) => given.only.length === 0 || given.only.some((part) => [id, file, breaks].some((words) => words.includes(part))),
 );
 if (chosen.length === 0) fail(`no mutant has "${given.only.join('" or "')}" in it: see --list`);
@@ -78,7 +80,7 @@ async function runAll(lab: MutantLab): Promise<boolean> {
     }
     const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
     show(tried, seconds);
-    good &&= tried.found !== null && tried.alone === null;
+    good &&= (tried.found === null) === given.equivalent && tried.alone === null;
     note(`${at + 1} of ${chosen.length}: ${mutant.id}, ${seconds} s`);
   }
   return good;
@@ -94,6 +96,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 if (given.list) {
   for (const mutant of chosen) console.log(`${mutant.id} (${how(mutant)}): ${mutant.breaks}\n    ${mutant.file}`);
   console.log(`${chosen.length} mutants`);
+  if (!given.equivalent) for (const { id, because } of equivalents) console.log(`not among them: ${id}\n    ${because}`);
 } else {
   if (process.getuid?.() !== 0) fail("it needs root: it brings a lab up");
   const lab = new MutantLab(root);

@@ -8,7 +8,7 @@ import type { Mutant } from "./table.ts";
 /** Calls of a sequence. */
 const OPS = 100;
 /** Sequences, at most. */
-export const RUNS = 200;
+export const RUNS = 300;
 /** Those through each mount alone, of a mutant that needs both. */
 const RUNS_ALONE = 4;
 const SHRINK_TRIES = 30;

@@ -23,6 +23,7 @@ export interface AtOnceOptions extends SpecOptions {
 export interface AtOnceReport {
   readonly kind: string;
   readonly leftBehind: readonly string[];
+  readonly notRemoved: string | null;
   readonly programs: number;
   readonly bursts: number;
   readonly calls: number;
@@ -66,7 +67,7 @@ export async function runAtOnce(options: AtOnceOptions): Promise<AtOnceReport> {
   const needed = new Map<string, number>();
   let violation: AtOnceReport["violation"] = null;
   const ofPrograms = Array.from({ length: programs }, (_, at) => mounts[at % mounts.length] ?? first);
-  await withPlaces(ofPrograms, async (places) => {
+  const notRemoved = await withPlaces(ofPrograms, async (places) => {
     while (counts.bursts < options.runs && Date.now() < end && !stopped() && violation === null) {
       options.progress?.(counts.bursts, counts.calls);
       const seed = options.seed + counts.bursts++;
@@ -86,6 +87,7 @@ export async function runAtOnce(options: AtOnceOptions): Promise<AtOnceReport> {
   return {
     kind: machine.kind.name,
     leftBehind: left,
+    notRemoved,
     programs,
     ...counts,
     operations: sorted(operations),
@@ -101,7 +103,7 @@ function isBesideAnother({ answer }: RecordedCall, { calls }: History): boolean 
 }
 
 async function makeBurst(burst: Burst, places: readonly Place[], mounts: number, machine: Machine): Promise<Tried> {
-  return await inNewDirectory(places, async () => {
+  const { result } = await inNewDirectory(places, async () => {
     const comparison = new Comparison(machine.kind);
     const first = foresee(burst.first, machine, newTally());
     const difference = await compareCalls(first, places, comparison, mounts);
@@ -114,6 +116,7 @@ async function makeBurst(burst: Burst, places: readonly Place[], mounts: number,
     const history: History = { machine, umask: UMASK, before, calls, trees, comparison, firstCall: first.length };
     return { history, verdict: checkHistory(history) };
   });
+  return result;
 }
 
 async function makeAtOnce(drawn: readonly Made[], places: readonly Place[]): Promise<RecordedCall[]> {

@@ -13,6 +13,8 @@ const asListed = (entry: string): string => {
   return `${listedTypes.has(type) ? type : "other"} ${name.join(" ")}`;
 };
 
+const asShown = (entries: readonly string[]): string[] => entries.map(asListed).toSorted();
+
 export type StatField = "type" | "mode" | "uid" | "gid" | "nlink" | "size" | "atime" | "mtime" | "ctime";
 const FIELDS: readonly StatField[] = ["type", "mode", "uid", "gid", "nlink", "size", "atime", "mtime", "ctime"];
 
@@ -64,7 +66,12 @@ export class Comparison {
       const found = answer.value as number;
       return found >= least && (most === null || found <= most) ? null : `${least} to ${most ?? "ENXIO"} expected, found ${found}`;
     }
-    const wanted = op === "readdir" || op === "getdents" ? (expected.value as string[]).map(asListed).toSorted() : expected.value;
+    const wanted =
+      op === "readdir" || op === "getdents"
+        ? asShown(expected.value as string[])
+        : op === "rewinddir"
+          ? (expected.value as string[][]).map(asShown)
+          : expected.value;
     const found = answer.value;
     return JSON.stringify(wanted) === JSON.stringify(found) ? null : `${short(wanted)} expected, found ${short(found)}`;
   }
@@ -111,11 +118,15 @@ export class Comparison {
   /** The whole tree, as a mount shows it. `wasRead`: through another one its links and directories were read a moment ago. */
   tree(state: State, found: readonly TreeEntry[], wasRead = false): string | null {
     const left = new Map(found.map((entry) => [entry.path, entry]));
+    for (const { path, unlisted = [] } of found) {
+      if (unlisted.length > 0) return `${path}: its listing leaves out ${short(unlisted)}, and stat(2) finds that`;
+    }
     for (const [path, ino] of pathsOf(state)) {
       const inode = state.inodes.get(ino);
       const entry = left.get(path);
       if (inode === undefined || entry === undefined) return `${path} is not there`;
       left.delete(path);
+      if (entry.error !== undefined) return `${path}: it cannot be looked at: ${entry.error}`;
       const wantedStat = statOf(inode);
       const why = this.stat(wasRead && inode.type !== "file" ? { ...wantedStat, atime: null } : wantedStat, entry.stat, state);
       if (why !== null) return `${path}: ${why}`;

@@ -40,7 +40,7 @@ type Draw<N extends OperationName> = fc.Arbitrary<Extract<Call, { op: N }>["args
  * Not drawn: what has a position of its own in a handle (lseek, read and write without an offset), which no other program sees; getdents,
  * seek_data, fallocate, copy_file_range, which the sequences of one program try; what is refused before any path is looked up.
  */
-const CALLS: { readonly [N in OperationName]?: readonly [weight: number, draw: Draw<N>] } = {
+const CALLS: Table = {
   open: [
     8,
     fc.record({
@@ -92,27 +92,26 @@ const CALLS: { readonly [N in OperationName]?: readonly [weight: number, draw: D
   removexattr: [1, fc.record({ target: followed, name: attribute })],
 };
 
-const call: fc.Arbitrary<Call> = fc.oneof(
-  ...Object.entries(CALLS).map(([op, [weight, args]]) => ({
-    weight,
-    arbitrary: (args as fc.Arbitrary<unknown>).map((drawn) => ({ op, args: drawn }) as Call),
-  })),
-);
+type Table = { readonly [N in OperationName]?: readonly [weight: number, draw: Draw<N>] };
+
+function anyOf(table: Table): fc.Arbitrary<Call> {
+  return fc.oneof(
+    ...Object.entries(table).map(([op, [weight, args]]) => ({
+      weight,
+      arbitrary: (args as fc.Arbitrary<unknown>).map((drawn) => ({ op, args: drawn }) as Call),
+    })),
+  );
+}
+
+const root = (mount: number, one: Call): Made => ({ user: 0, mount, call: one });
 
 /** What is there before: two directories, a file in each place that is drawn, a link; and each program has one of the files open. */
 const beginning = (programs: number): fc.Arbitrary<Made[]> => {
-  const root = (one: Call): Made => ({ user: 0, mount: 0, call: one });
-  const directories = ["d", "e"].map((at) => root({ op: "mkdir", args: { path: at, mode: 0o777 } }));
+  const directories = ["d", "e"].map((at) => root(0, { op: "mkdir", args: { path: at, mode: 0o777 } }));
   const opened = fc.constantFrom("a", "b", "d/a", "d/b", "e/a");
   const opens = fc.tuple(
     ...Array.from({ length: programs }, (_, mount) =>
-      opened.map(
-        (at): Made => ({
-          user: 0,
-          mount,
-          call: { op: "open", args: { path: at, access: "RDWR", flags: ["CREAT"], mode: 0o666, slot: 0 } },
-        }),
-      ),
+      opened.map((at) => root(mount, { op: "open", args: { path: at, access: "RDWR", flags: ["CREAT"], mode: 0o666, slot: 0 } })),
     ),
   );
   const contents = fc.constantFrom<Call>(
@@ -126,15 +125,71 @@ const beginning = (programs: number): fc.Arbitrary<Made[]> => {
   );
   return fc
     .tuple(opens, fc.array(contents, { maxLength: 5 }))
-    .map(([open, more]) => [...directories, ...open, ...more.map((one) => root(one))]);
+    .map(([open, more]) => [...directories, ...open, ...more.map((one) => root(0, one))]);
+};
+
+/** What programs do at once. */
+interface Fray {
+  readonly weight: number;
+  readonly first: (programs: number) => fc.Arbitrary<Made[]>;
+  readonly call: fc.Arbitrary<Call>;
+}
+
+const anything: Fray = { weight: 4, first: beginning, call: anyOf(CALLS) };
+
+/** All append to one file, and some look at what there is by then. */
+const appends: Fray = {
+  weight: 1,
+  first: (programs) =>
+    fc.constant(
+      Array.from({ length: programs }, (_, mount) =>
+        root(mount, { op: "open", args: { path: "a", access: "RDWR", flags: ["CREAT", "APPEND"], mode: 0o666, slot: 0 } }),
+      ),
+    ),
+  call: anyOf({
+    write: [6, fc.record({ slot: fc.constant(0), offset: position, letter: fc.constantFrom("x", "y", "z"), length })],
+    read: [1, fc.record({ slot: fc.constant(0), offset: position, length })],
+    stat: [1, fc.record({ target: fc.constantFrom<Target>({ slot: 0 }, { path: "a", follow: true }) })],
+    ftruncate: [1, fc.record({ slot: fc.constant(0), length: position })],
+  }),
+};
+
+/** A sticky directory: who removes a name must own what it stands for, and that is replaced meanwhile. */
+const sticky: Fray = {
+  weight: 1,
+  first: () =>
+    fc.constant([
+      root(0, { op: "mkdir", args: { path: "t", mode: 0o777 } }),
+      root(0, { op: "chmod", args: { target: { path: "t", follow: true }, mode: 0o1777 } }),
+      { user: 1, mount: 0, call: { op: "mknod", args: { path: "t/a", type: "file", mode: 0o666 } } },
+      root(0, { op: "mknod", args: { path: "t/b", type: "file", mode: 0o666 } }),
+    ]),
+  call: ((): fc.Arbitrary<Call> => {
+    const name = fc.constantFrom("t/a", "t/a", "t/b");
+    const two = { from: fc.constantFrom("t/a", "t/b", "t/c"), to: name };
+    return anyOf({
+      unlink: [4, fc.record({ path: name })],
+      mknod: [4, fc.record({ path: name, type: fc.constant("file" as const), mode: fc.constant(0o666) })],
+      rename: [4, fc.record({ ...two, flags: fc.constantFrom([], ["EXCHANGE"]) })],
+      link: [2, fc.record(two)],
+      stat: [1, fc.record({ target: name.map((path): Target => ({ path, follow: false })) })],
+    });
+  })(),
 };
 
 export function drawBurst(seed: number, programs: number, ops: number): Burst {
-  const made = (mount: number): fc.Arbitrary<Made> => fc.record({ user: fc.constantFrom(0, 0, 1), mount: fc.constant(mount), call });
-  const calls = fc.tuple(
-    ...Array.from({ length: programs }, (_, at) => fc.array(made(at), { minLength: ops, maxLength: ops, size: "max" })),
+  const user = fc.constantFrom(0, 0, 1);
+  const drawn = fc.oneof(
+    ...[anything, appends, sticky].map((fray) => {
+      const { weight, first, call } = fray;
+      const made = (mount: number): fc.Arbitrary<Made> => fc.record({ user, mount: fc.constant(mount), call });
+      // All of them meet: with more, there are too many orders.
+      const each = fray === anything ? ops : Math.ceil(ops / 2);
+      const ofEach = Array.from({ length: programs }, (_, at) => fc.array(made(at), { minLength: each, maxLength: each, size: "max" }));
+      const arbitrary = fc.tuple(first(programs), fc.tuple(...ofEach)).map(([before, all]) => ({ first: before, calls: all.flat() }));
+      return { weight, arbitrary };
+    }),
   );
-  const drawn = fc.tuple(beginning(programs), calls).map(([first, each]) => ({ first, calls: each.flat() }));
   const [burst] = fc.sample(drawn, { seed, numRuns: 1 });
   if (burst === undefined) throw new Error("no burst was drawn");
   return burst;

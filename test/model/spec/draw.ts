@@ -3,134 +3,22 @@
  * another mount before and after it. fast-check draws them; a seed gives them again.
  */
 import * as fc from "fast-check";
-import { type Call, type OperationName, type Step, step } from "../file-system.ts";
+import { type Call, type Step, step } from "../file-system.ts";
 import type { Target } from "../attributes.ts";
-import type { Rename } from "../names.ts";
-import type { Open, OpenFlag } from "../open.ts";
 import { emptyState, KINDS, type State, USERS } from "../state.ts";
+import { anyPath, callsIn, SLOTS } from "./draw-calls.ts";
+import { type Choice, episodeIn } from "./episode.ts";
 import type { Made } from "./executor.ts";
-
-const SLOTS = 4;
-const EMPTY_NAME_WEIGHT = 1;
-const name = fc.constantFrom("a", "b", "c", "d");
-const odd = fc.constantFrom(".", "..", "n".repeat(255), "n".repeat(256));
-const part = fc.oneof({ weight: 40, arbitrary: name }, { weight: 1, arbitrary: odd });
-const parts = fc.oneof(
-  { weight: 5, arbitrary: fc.tuple(part) },
-  { weight: 5, arbitrary: fc.tuple(part, part) },
-  { weight: 1, arbitrary: fc.tuple(part, part, part) },
-);
-const ordinary = fc
-  .tuple(parts, fc.nat(29), fc.nat(29))
-  .map(([words, slash, root]) => `${root === 0 ? "/" : ""}${words.join("/")}${slash === 0 ? "/" : ""}`);
-const path = fc.oneof(
-  { weight: 80, arbitrary: ordinary },
-  { weight: EMPTY_NAME_WEIGHT, arbitrary: fc.constantFrom("", "/", "/..", `${"a/".repeat(2100)}a`) },
-);
-const slot = fc.nat(SLOTS - 1);
-const mode = fc.oneof(
-  { weight: 6, arbitrary: fc.constantFrom(0o755, 0o777, 0o644, 0o666, 0o600, 0o700) },
-  { weight: 4, arbitrary: fc.constantFrom(0o1777, 0o2777, 0o2755, 0o4755, 0o6777, 0o2666, 0o6755, 0o4711, 0o1775) },
-  { weight: 2, arbitrary: fc.nat(0o7777) },
-);
-const position = fc.constantFrom(0, 0, 1, 7, 4095, 4096, 4097, 8192, 10_000, 12_288);
-const length = fc.constantFrom(0, 1, 5, 100, 4096, 5000, 9000);
-const signed = fc.oneof({ weight: 12, arbitrary: position }, { weight: 1, arbitrary: fc.constant(-1) });
-const offset = fc.oneof({ weight: 1, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: signed });
-const target: fc.Arbitrary<Target> = fc.oneof(
-  { weight: 3, arbitrary: fc.record({ path, follow: fc.constant(true) }) },
-  { weight: 1, arbitrary: fc.record({ path, follow: fc.constant(false) }) },
-  { weight: 1, arbitrary: fc.record({ slot }) },
-);
-/** chmod(2) follows. */
-const followed: fc.Arbitrary<Target> = fc.oneof(
-  { weight: 3, arbitrary: fc.record({ path, follow: fc.constant(true) }) },
-  { weight: 1, arbitrary: fc.record({ slot }) },
-);
-const access = fc.constantFrom<Open["access"]>("RDONLY", "WRONLY", "RDWR", "RDWR");
-const flag = fc.constantFrom<OpenFlag>("CREAT", "CREAT", "CREAT", "EXCL", "TRUNC", "APPEND", "DIRECTORY", "NOFOLLOW", "NOATIME");
-// O_EXCL without O_CREAT is not specified: open(2).
-const flags = fc
-  .uniqueArray(flag, { maxLength: 3 })
-  .map((drawn) => (drawn.includes("EXCL") && !drawn.includes("CREAT") ? [...drawn, "CREAT" as const] : drawn));
-const attribute = fc.oneof(
-  { weight: 8, arbitrary: fc.constantFrom("user.a", "user.b") },
-  { weight: 1, arbitrary: fc.constantFrom("trusted.t", "user.", "nothing.x", "", `user.${"n".repeat(251)}`) },
-);
-const id = fc.constantFrom(-1, 0, 1001, 1002);
-const group = fc.constantFrom(-1, 0, 1001, 1002, 2000);
-const ns = fc.constantFrom("1000000000123456789", "0", "1500000000000000000", "2000000000999999999");
 
 /** Two names: often those of one file, which the beginning has made. */
 const twoNames = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ from: path, to: path }) },
+  { weight: 4, arbitrary: fc.record({ from: anyPath, to: anyPath }) },
   {
     weight: 1,
     arbitrary: fc.constantFrom({ from: "c", to: "b/c" }, { from: "a/a", to: "a/c" }, { from: "a/c", to: "a/a" }, { from: "d", to: "b/d" }),
   },
 );
-
-type Draw<N extends OperationName> = fc.Arbitrary<Extract<Call, { op: N }>["args"]>;
-const CALLS: { readonly [N in OperationName]: readonly [weight: number, draw: Draw<N>] } = {
-  open: [12, fc.record({ path, access, flags, mode, slot })],
-  close: [2, fc.record({ slot })],
-  read: [4, fc.record({ slot, offset, length })],
-  write: [7, fc.record({ slot, offset, letter: fc.constantFrom("x", "y", "z"), length })],
-  lseek: [2, fc.record({ slot, offset: fc.constantFrom(0, 5, 4096, -3), whence: fc.constantFrom("SET", "CUR", "END") })],
-  seek_data: [1, fc.record({ slot, offset: signed, what: fc.constantFrom("DATA", "HOLE") })],
-  truncate: [3, fc.record({ path, length: fc.oneof({ weight: 20, arbitrary: signed }, { weight: 1, arbitrary: fc.constant(2 ** 62) }) })],
-  ftruncate: [2, fc.record({ slot, length: signed })],
-  fallocate: [
-    3,
-    fc.record({
-      slot,
-      mode: fc.constantFrom([], ["KEEP_SIZE"], ["KEEP_SIZE", "PUNCH_HOLE"], ["ZERO_RANGE"], ["KEEP_SIZE", "ZERO_RANGE"], ["PUNCH_HOLE"]),
-      offset: signed,
-      length,
-    }),
-  ],
-  copy_file_range: [3, fc.record({ from: slot, fromOffset: position, to: slot, toOffset: position, length })],
-  fsync: [1, fc.record({ slot, dataOnly: fc.boolean() })],
-  stat: [8, fc.record({ target })],
-  chmod: [6, fc.record({ target: followed, mode })],
-  chown: [5, fc.record({ target, uid: id, gid: group })],
-  utimens: [3, fc.record({ target, times: fc.option(fc.record({ atimeNs: ns, mtimeNs: ns })) })],
-  access: [2, fc.record({ path, mask: fc.nat(7) })],
-  readlink: [2, fc.record({ path })],
-  readdir: [3, fc.record({ path })],
-  getdents: [1, fc.record({ slot })],
-  mkdir: [8, fc.record({ path, mode })],
-  mknod: [2, fc.record({ path, type: fc.constantFrom("file", "fifo", "socket", "char"), mode })],
-  symlink: [4, fc.record({ target: path, path })],
-  link: [6, twoNames],
-  unlink: [4, fc.record({ path })],
-  rmdir: [3, fc.record({ path })],
-  rename: [
-    8,
-    fc
-      .tuple(twoNames, fc.constantFrom<Rename["flags"]>([], [], [], ["NOREPLACE"], ["EXCHANGE"], ["NOREPLACE", "EXCHANGE"]))
-      .map(([two, flags]) => ({ ...two, flags })),
-  ],
-  setxattr: [
-    4,
-    fc.record({
-      target,
-      name: attribute,
-      value: fc.constantFrom("", "v", "value".repeat(20)),
-      flag: fc.constantFrom(null, null, "CREATE", "REPLACE"),
-    }),
-  ],
-  getxattr: [2, fc.record({ target, name: attribute })],
-  listxattr: [1, fc.record({ target })],
-  removexattr: [2, fc.record({ target, name: attribute })],
-};
-
-const call: fc.Arbitrary<Call> = fc.oneof(
-  ...Object.entries(CALLS).map(([op, [weight, args]]) => ({
-    weight,
-    arbitrary: (args as fc.Arbitrary<unknown>).map((drawn) => ({ op, args: drawn }) as Call),
-  })),
-);
+const call: fc.Arbitrary<Call> = callsIn({ path: anyPath, slot: fc.nat(SLOTS - 1), twoNames });
 
 const ROOT_USER = 0;
 const at = (words: string): Target => ({ path: words, follow: true });
@@ -237,6 +125,18 @@ class Foresight {
   }
 }
 
+/** Episodes of a sequence, at most. */
+const EPISODES = 6;
+/** Without any, a sequence has the whole file system for its calls. */
+const EPISODES_OF = { oneMount: 1, severalMounts: 4, of: 8 };
+
+function episodes(mounts: number): fc.Arbitrary<readonly Choice[]> {
+  const weight = mounts === 1 ? EPISODES_OF.oneMount : EPISODES_OF.severalMounts;
+  const each = fc.tuple(...Array.from({ length: EPISODES }, (_, at) => episodeIn(`e${at}`, mounts)));
+  const some = fc.tuple(fc.integer({ min: 1, max: EPISODES }), each).map(([count, drawn]) => drawn.slice(0, count).flat());
+  return fc.oneof({ weight: EPISODES_OF.of - weight, arbitrary: fc.constant<readonly Choice[]>([]) }, { weight, arbitrary: some });
+}
+
 /** `mounts`: taken in turn, at random. With several, half of the changes are looked at through another one. */
 export function drawSequence(seed: number, calls: number, mounts: number): Made[] {
   const user = fc.constantFrom(0, 1, 1, 2);
@@ -251,6 +151,7 @@ export function drawSequence(seed: number, calls: number, mounts: number): Made[
     .chain((chosen) => fc.tuple(...chosen.map((one) => fc.record({ user: fc.constantFrom(ROOT_USER, 1), mount, call: fc.constant(one) }))));
   const crowd = fc.oneof({ weight: 5, arbitrary: fc.constant<readonly Call[]>([]) }, { weight: 1, arbitrary: fc.constant(CROWD) });
   const drawn = fc.record({
+    episodes: episodes(mounts),
     first: fc.oneof({ weight: 1, arbitrary: fc.constant<Made[]>([]) }, { weight: 4, arbitrary: beginning }),
     crowd: fc.tuple(mount, crowd),
     rest: fc.array(fc.record({ any: fc.nat(3), choice: fc.tuple(...Array.from({ length: CHOICE }, () => made)), looks }), {
@@ -271,11 +172,16 @@ export function drawSequence(seed: number, calls: number, mounts: number): Made[
       drawnCalls.push(each);
     }
   };
+  const choose = (choice: Choice): Made | undefined => choice.find((one) => foresight.isMade(one)) ?? choice[0];
+  for (const choice of sequence.episodes) {
+    const chosen = choose(choice);
+    if (chosen !== undefined) add({ made: chosen, looks: null });
+  }
+  // The episodes have names of their own.
   for (const one of [...sequence.first, ...crowded]) add({ made: one, looks: null });
   for (const { any, choice, looks: looked } of sequence.rest) {
     if (drawnCalls.length >= calls) break;
-    const [first] = choice;
-    const chosen = any === 0 ? first : (choice.find((one) => foresight.isMade(one)) ?? first);
+    const chosen = any === 0 ? choice[0] : choose(choice);
     if (chosen !== undefined) add({ made: chosen, looks: looked });
   }
   return drawnCalls.slice(0, calls);

@@ -12,6 +12,15 @@ libc.fallocate.argtypes = [I, I, L, L]
 libc.faccessat.argtypes = [I, S, I, I]
 libc.truncate.argtypes = [S, L]
 libc.ftruncate.argtypes = [I, L]
+class Dirent(ctypes.Structure):
+    _fields_ = [("ino", ctypes.c_uint64), ("off", ctypes.c_int64), ("reclen", ctypes.c_ushort), ("type", ctypes.c_ubyte), ("name", ctypes.c_char * 256)]
+
+libc.fdopendir.restype, libc.fdopendir.argtypes = ctypes.c_void_p, [I]
+libc.readdir.restype, libc.readdir.argtypes = ctypes.POINTER(Dirent), [ctypes.c_void_p]
+libc.telldir.restype, libc.telldir.argtypes = L, [ctypes.c_void_p]
+libc.seekdir.argtypes = [ctypes.c_void_p, L]
+libc.rewinddir.argtypes = [ctypes.c_void_p]
+libc.closedir.argtypes = [ctypes.c_void_p]
 AT_FDCWD = -100
 NO_FD = 9999  # What is not open is asked for all the same: other refusals may come first. os.* takes -1 for no handle at all.
 CLOCK_REALTIME_COARSE = 5  # Of times of files: no later than the call, by up to a tick.
@@ -20,10 +29,12 @@ NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 USERS = {0: (0, []), 1001: (1001, [2000]), 1002: (1002, [])}
 TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket", stat.S_IFCHR: "char"}
 BITS = {name: bits for bits, name in TYPES.items()}
+LISTED = {4: "directory", 8: "file", 10: "symlink"}  # DT_DIR, DT_REG, DT_LNK
 
 outside = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
 slots = {}
 now_is = 0
+named = set()  # Names in this sequence: a listing may leave some of them out.
 
 
 def become(uid):
@@ -121,6 +132,33 @@ def op_getdents(slot):
     fd = fd_of(slot)
     if not stat.S_ISDIR(os.fstat(fd).st_mode): raise OSError(errno.ENOTDIR, "")
     return listed(os.dup(fd))
+def op_rewinddir(path, how):
+    stream = libc.fdopendir(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK))
+    try:
+        first, positions = read_on(stream)
+        if how == "rewind":
+            libc.rewinddir(stream)
+            second = read_on(stream)[0]
+        else:
+            middle = len(first) // 2
+            libc.seekdir(stream, positions[middle])
+            second = first[:middle] + read_on(stream)[0]
+        return [sorted(filter(None, names)) for names in (first, second)]
+    finally: libc.closedir(stream)
+
+def read_on(stream):
+    """Entries, None for . and .., and where the stream was before each of them, and in the end."""
+    found, positions = [], []
+    while True:
+        positions.append(libc.telldir(stream))
+        ctypes.set_errno(0)
+        entry = libc.readdir(stream)
+        if not entry:
+            must(ctypes.get_errno())
+            return found, positions
+        name = entry.contents.name.decode()
+        found.append(None if name in (".", "..") else LISTED.get(entry.contents.type, "other") + " " + name)
+
 def op_mkdir(path, mode): os.mkdir(path, mode)
 def op_mknod(path, type, mode): os.mknod(path, BITS[type] | mode, os.makedev(1, 3) if type == "char" else 0)
 def op_symlink(target, path): os.symlink(target, path)
@@ -161,14 +199,26 @@ def tree():
     """All that is there, as root sees it. Links are read in the end: that changes the access time, which their other names show, too."""
     found = walk("/", [])
     for entry in found:
-        if "target" in entry: entry["target"] = os.readlink(entry["path"])
+        if entry.get("target", "") is None:
+            try: entry["target"] = os.readlink(entry["path"])
+            except OSError as error: entry["error"] = NAMES.get(error.errno, str(error.errno))
     return found
 
 
 def walk(path, found):
-    st = os.lstat(path)
-    entry = {"path": path, "stat": described(st), "xattrs": {}}
+    entry = {"path": path, "xattrs": {}}
     found.append(entry)
+    try: names = look(path, entry)
+    except OSError as error: entry["error"] = NAMES.get(error.errno, str(error.errno))
+    else:
+        for name in names: walk(path.rstrip("/") + "/" + name, found)
+    return found
+
+
+def look(path, entry):
+    """What is below it."""
+    st = os.lstat(path)
+    entry["stat"] = described(st)
     for name in os.listxattr(path, follow_symlinks=False):
         if name.startswith(("user.", "trusted.")): entry["xattrs"][name] = os.getxattr(path, name, follow_symlinks=False).decode()
     if stat.S_ISLNK(st.st_mode): entry["target"] = None
@@ -176,13 +226,27 @@ def walk(path, found):
         fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
         try: entry["data"] = os.pread(fd, st.st_size + 1, 0).decode("latin1")
         finally: os.close(fd)
-    if stat.S_ISDIR(st.st_mode):
-        for name in sorted(os.listdir(path)): walk(path.rstrip("/") + "/" + name, found)
-    return found
+    if not stat.S_ISDIR(st.st_mode): return []
+    names = os.listdir(path)
+    entry["unlisted"] = sorted(name for name in named - {"", ".", ".."} - set(names) if is_there(os.path.join(path, name)))
+    return sorted(names)
+
+
+def is_there(path):
+    try: os.lstat(path)
+    except OSError: return False
+    return True
+
+
+def note_names(args):
+    paths = [args.get("path"), args.get("from"), args.get("to")]
+    for path in paths:
+        if isinstance(path, str) and len(path) < 1000: named.update(path.split("/"))
 
 
 def make(uid, op, args):
     become(uid)
+    note_names(args)
     began = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
     try: answer = {"value": globals()["op_" + op](**args)}
     except OSError as error: answer = {"errno": NAMES.get(error.errno, str(error.errno))}
@@ -212,6 +276,30 @@ def leave():
     os.chroot(".")
 
 
+def remove(dir):
+    """What is wrong; None: it is gone."""
+    try:
+        shutil.rmtree(dir)
+        return None
+    except OSError: clear(dir)
+    try: os.rmdir(dir)
+    except OSError as error: return NAMES.get(error.errno, str(error.errno))
+
+
+def clear(dir):
+    """What a directory lists is removed, and what it does not but has all the same. No error stops it."""
+    try: listed = os.listdir(dir)
+    except OSError: listed = []
+    for name in (named | set(listed)) - {"", ".", ".."}:
+        path = os.path.join(dir, name)
+        try:
+            if not stat.S_ISDIR(os.lstat(path).st_mode): os.unlink(path)
+            else:
+                clear(path)
+                os.rmdir(path)
+        except OSError: pass
+
+
 def handle(order):
     kind = order["kind"]
     if kind == "calls": return [make(*call) for call in order["calls"]]
@@ -221,13 +309,14 @@ def handle(order):
         return tree()
     leave()
     if kind == "begin":
+        named.clear()
         if order["make"]:
             os.mkdir(order["dir"])
             os.chmod(order["dir"], 0o777)
         os.chroot(order["dir"])
         os.chdir("/")
         os.umask(order["umask"])
-    elif kind == "remove": shutil.rmtree(order["dir"])
+    elif kind == "remove": return remove(order["dir"])
     return None
 
 

@@ -46,6 +46,10 @@ export interface RealStat {
 
 export interface TreeEntry {
   readonly path: string;
+  /** A call that looks at it was refused: which, and how. The rest may be missing then. */
+  readonly error?: string;
+  /** Of a directory: names that it does not list, and by which something is found. */
+  readonly unlisted?: readonly string[];
   readonly stat: RealStat;
   readonly xattrs: Readonly<Record<string, string>>;
   readonly target?: string;
@@ -58,8 +62,9 @@ export interface Executor {
   /** From a moment of CLOCK_MONOTONIC on, in ns: other executors do the same. */
   callsAtOnce(calls: readonly Made[], at: number): Promise<readonly TimedAnswer[]>;
   tree(): Promise<readonly TreeEntry[]>;
-  /** Leaves the directory, and removes it or not. */
-  leave(remove: string | null): Promise<void>;
+  leave(): Promise<void>;
+  /** Leaves the directory, and removes it, by the names that it has seen if the listing lies. What refuses that, or null. */
+  remove(dir: string): Promise<string | null>;
   end(): Promise<void>;
 }
 
@@ -105,7 +110,8 @@ export function startExecutor(): Executor {
     calls: async (calls) => (await order({ kind: "calls", calls: calls.map(ordered) })) as Answer[],
     callsAtOnce: async (calls, at) => (await order({ kind: "at-once", at, calls: calls.map(ordered) })) as TimedAnswer[],
     tree: async () => (await order({ kind: "tree" })) as TreeEntry[],
-    leave: async (remove) => void (await order(remove === null ? { kind: "leave" } : { kind: "remove", dir: remove })),
+    leave: async () => void (await order({ kind: "leave" })),
+    remove: async (dir) => (await order({ kind: "remove", dir })) as string | null,
     async end() {
       child.stdin.end();
       await ended;

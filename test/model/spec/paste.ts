@@ -16,15 +16,15 @@ interface TreeLine {
 
 const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 
-/** `inTree`: it is the tree in the end that differs, and not the last call. */
-export function pasted(calls: readonly Foreseen[], mounts: readonly string[], { timesMayBeLater }: Kind, inTree: boolean): string {
+/** `inEnd`: what is there in the end differs, and not the answer to the last call. */
+export function pasted(calls: readonly Foreseen[], mounts: readonly string[], { timesMayBeLater }: Kind, inEnd: boolean): string {
   const program = path.join(import.meta.dirname.replace("/dist/test/", "/test/"), "replay.py");
   const later = timesMayBeLater;
   const lines = calls.map(({ made: { user, mount, call }, outcome }) =>
     JSON.stringify({ mount, later, call: [USERS[user]?.uid, call.op, call.args], expected: outcome }),
   );
   const tree = treeOf(calls.at(-1)?.after ?? emptyState());
-  const trees = inTree ? mounts.map((_, mount): TreeLine => ({ mount, later, tree })) : [];
+  const trees = inEnd ? mounts.map((_, mount): TreeLine => ({ mount, later, tree })) : [];
   const command = ["python3", program, ...mounts].map(quoted).join(" ");
   return [`${command} <<'END'`, ...lines, ...trees.map((one) => JSON.stringify(one)), "END"].join("\n");
 }

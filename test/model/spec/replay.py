@@ -61,14 +61,18 @@ def wrong_answer(op, expected, answer, later):
     if "errno" in answer: return "%s expected, found %s" % (json.dumps(value)[:600], shown)
     if op == "stat": return wrong_stat(value, found, later)
     if op in ("readdir", "getdents"): value = sorted(map(listed, value))
+    if op == "rewinddir": value = [sorted(map(listed, each)) for each in value]
     return None if value == found else "%s expected, found %s" % (json.dumps(value)[:600], shown)
 
 
 def wrong_tree(expected, found, later):
     wrong, left = [], {entry["path"]: entry for entry in found}
+    wrong += ["%s: its listing leaves out %s, and stat(2) finds that" % (entry["path"], json.dumps(entry["unlisted"])[:600])
+              for entry in found if entry.get("unlisted")]
     for entry in expected:
         real = left.pop(entry["path"], None)
         if real is None: wrong.append(entry["path"] + " is not there")
+        elif "error" in real: wrong.append("%s: it cannot be looked at: %s" % (entry["path"], real["error"]))
         else:
             # The mount that showed its tree first has read links and directories for that.
             why = [wrong_stat(entry["stat"], real["stat"], later, at > 0 and entry["stat"]["type"] != "file")]

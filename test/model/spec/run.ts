@@ -87,6 +87,7 @@ const common = {
 };
 const report = atOnce ? await runAtOnce({ ...common, programs }) : await runSpec(common);
 for (const dir of report.leftBehind) process.stderr.write(`${dir}: of a run that was killed, or of one on another machine; not removed\n`);
+if (report.notRemoved !== null) process.stderr.write(`${report.notRemoved}: not removed, as the mount refuses it\n`);
 if (given.json) process.stdout.write(`${JSON.stringify(report)}\n`);
 else process.stdout.write("bursts" in report ? burstsInWords(report) : inWords(report));
 process.exitCode = ("bursts" in report ? report.violation : report.difference) === null ? 0 : 1;

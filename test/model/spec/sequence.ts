@@ -15,11 +15,11 @@ export interface Foreseen {
 }
 
 export interface Difference {
-  /** Up to the call that differs, which is the last one; of the tree: all. */
+  /** Up to the call that differs, which is the last one; of the end: all. */
   readonly calls: readonly Foreseen[];
   readonly why: string;
-  /** It is the tree in the end that differs. */
-  readonly inTree: boolean;
+  /** It is the tree in the end that differs, or that the directory cannot be removed. */
+  readonly inEnd: boolean;
 }
 
 /** How often what was reached. */
@@ -67,20 +67,42 @@ export interface Place {
 let sequences = 0;
 
 /** Makes it, in a new directory. Null: no difference. */
-export function tryCalls(calls: readonly Foreseen[], places: readonly Place[], machine: Machine): Promise<Difference | null> {
-  return inNewDirectory(places, () => compareCalls(calls, places, new Comparison(machine.kind)));
+export async function tryCalls(calls: readonly Foreseen[], places: readonly Place[], machine: Machine): Promise<Difference | null> {
+  const { result, left } = await inNewDirectory(places, () => compareCalls(calls, places, new Comparison(machine.kind)));
+  if (result !== null || left === null) return result;
+  return { calls, why: `in the end: its directory cannot be removed (${left}), as rm -r of what the command leaves may show`, inEnd: true };
+}
+
+interface InDirectory<T> {
+  readonly result: T;
+  /** Why the directory is still there; null: it is not. */
+  readonly left: string | null;
 }
 
 /** All executors are in it meanwhile. */
-export async function inNewDirectory<T>(places: readonly Place[], work: () => Promise<T>): Promise<T> {
+export async function inNewDirectory<T>(places: readonly Place[], work: () => Promise<T>): Promise<InDirectory<T>> {
   const name = `s${++sequences}`;
   for (const [at, { executor, dir }] of places.entries()) await executor.begin(`${dir}/${name}`, at === 0, UMASK);
+  let left: string | null = null;
+  let result: T;
   try {
-    return await work();
+    result = await work();
   } finally {
-    for (const { executor } of places.slice(1)) await executor.leave(null);
-    await places[0]?.executor.leave(`${places[0].dir}/${name}`);
+    for (const { executor } of places) await executor.leave();
+    left = await removeOne(places, name);
   }
+  return { result, left };
+}
+
+/** Where a listing leaves names out, each executor knows those that it has used. */
+async function removeOne(places: readonly Place[], name: string): Promise<string | null> {
+  let left: string | null = null;
+  for (const { executor, dir } of places) {
+    const why = await executor.remove(`${dir}/${name}`);
+    if (why === null || (left !== null && why === "ENOENT")) return null;
+    left = why;
+  }
+  return left;
 }
 
 /** Makes them one after the other, in a directory that is there. `mounts`: so many of the places have one of their own, and are looked at. */
@@ -101,14 +123,14 @@ export async function compareCalls(
       if (answer === undefined) throw new Error("the executor answered too few calls");
       comparison.timed(from + at, answer);
       const why = comparison.answer(made.call.op, outcome, answer, after);
-      if (why !== null) return { calls: calls.slice(0, from + at + 1), why, inTree: false };
+      if (why !== null) return { calls: calls.slice(0, from + at + 1), why, inEnd: false };
     }
     from = to;
   }
   const last = calls.at(-1)?.after ?? emptyState();
   for (const [mount, { executor }] of places.slice(0, mounts).entries()) {
     const why = comparison.tree(last, await executor.tree(), mount > 0);
-    if (why !== null) return { calls, why: `in the end, through mount ${mount + 1}: ${why}`, inTree: true };
+    if (why !== null) return { calls, why: `in the end, through mount ${mount + 1}: ${why}`, inEnd: true };
   }
   return null;
 }

@@ -33,6 +33,8 @@ export interface SpecReport {
   readonly kind: string;
   /** Directories of runs that were killed. */
   readonly leftBehind: readonly string[];
+  /** The directory of this run, if the mount refuses to remove it; else null. */
+  readonly notRemoved: string | null;
   readonly sequences: number;
   readonly calls: number;
   readonly operations: Readonly<Record<string, number>>;
@@ -74,7 +76,7 @@ export async function runSpec(options: SpecOptions): Promise<SpecReport> {
   const end = options.seconds === null ? Number.POSITIVE_INFINITY : Date.now() + options.seconds * 1000;
   let sequences = 0;
   let difference: SpecReport["difference"] = null;
-  await withPlaces(options.mounts, async (places) => {
+  const notRemoved = await withPlaces(options.mounts, async (places) => {
     while (sequences < options.runs && Date.now() < end && !stopped() && difference === null) {
       options.progress?.(sequences, tally.calls);
       const seed = options.seed + sequences++;
@@ -82,29 +84,21 @@ export async function runSpec(options: SpecOptions): Promise<SpecReport> {
       const found = await tryCalls(calls, places, machine);
       if (found === null) continue;
       const shortest = await shrink(found, places, machine, options.shrinkTries ?? MAX_SHRINK_TRIES, stopped);
-      const commands = pasted(shortest.calls, options.mounts, machine.kind, shortest.inTree);
+      const commands = pasted(shortest.calls, options.mounts, machine.kind, shortest.inEnd);
       difference = { seed, calls: shortest.calls.length, why: shortest.why, commands };
     }
   });
-  return report(machine.kind, left, sequences, tally, difference);
+  return { kind: machine.kind.name, leftBehind: left, notRemoved, sequences, difference, ...counted(tally) };
 }
 
-function report(
-  { name }: Kind,
-  left: readonly string[],
-  sequences: number,
-  tally: Tally,
-  difference: SpecReport["difference"],
-): SpecReport {
+type Counted = "calls" | "operations" | "rules" | "rulesNeverReached" | "notTried";
+
+function counted(tally: Tally): Pick<SpecReport, Counted> {
   return {
-    kind: name,
-    leftBehind: left,
-    sequences,
     calls: tally.calls,
     operations: sorted(tally.operations),
     rules: sorted(tally.rules),
     rulesNeverReached: [...new Set(allRules.map(({ id }) => id))].filter((id) => !tally.rules.has(id)),
     notTried: sorted(tally.exceptions),
-    difference,
   };
 }

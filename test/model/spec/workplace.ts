@@ -6,17 +6,32 @@ import type { Place } from "./sequence.ts";
 
 const NAME = /^spec-(\d+)-\w{6}$/;
 
-/** An executor for each of these mounts, which may be there twice: all in one directory. */
-export async function withPlaces<T>(mounts: readonly string[], work: (places: readonly Place[]) => Promise<T>): Promise<T> {
+/**
+ * An executor for each of these mounts, which may be there twice: all in one directory. Gives that directory if it cannot be removed, because
+ * what it lists is not what it has; else null.
+ */
+export async function withPlaces(mounts: readonly string[], work: (places: readonly Place[]) => Promise<void>): Promise<string | null> {
   const [first] = mounts;
   if (first === undefined) throw new Error("no mount");
   const dir = mkdtempSync(path.join(first, `spec-${process.pid}-`));
   const places = mounts.map((mount): Place => ({ executor: startExecutor(), dir: path.join(mount, path.basename(dir)) }));
+  let left: string | null = null;
   try {
-    return await work(places);
+    await work(places);
   } finally {
     for (const { executor } of places) await executor.end();
+    left = isRemoved(dir) ? null : dir;
+  }
+  return left;
+}
+
+function isRemoved(dir: string): boolean {
+  try {
     rmSync(dir, { recursive: true });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOTEMPTY") return false;
+    throw error;
   }
 }
 

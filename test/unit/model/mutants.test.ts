@@ -2,14 +2,14 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { expect, it } from "vitest";
-import { mutants } from "../../model/mutants/table.ts";
+import { equivalents, mutants } from "../../model/mutants/table.ts";
 import { drawSequence } from "../../model/spec/draw.ts";
 import { timesFound } from "../../sim/mutation-tree.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
 
 it("every mutant changes exactly one place of its file", () => {
-  const wrong = mutants.flatMap((mutant) => {
+  const wrong = [...mutants, ...equivalents].flatMap((mutant) => {
     const times = existsSync(path.join(root, mutant.file)) ? timesFound(root, mutant) : 0;
     return times === 1 && mutant.find !== mutant.replace ? [] : [`${mutant.id}: found ${times} times in ${mutant.file}`];
   });
@@ -20,6 +20,11 @@ it("there are 30 at least, each with a name of its own, and 10 that take two mou
   const ids = new Set(mutants.map(({ id }) => id));
   expect([ids.size, ids.size >= 30]).toEqual([mutants.length, true]);
   expect(mutants.filter(({ through }) => through === "both").length).toBeGreaterThanOrEqual(10);
+});
+
+it("what no program can see has its reason, and is not among those that must be caught", () => {
+  const ids = new Set(mutants.map(({ id }) => id));
+  expect(equivalents.filter(({ id, because }) => because === "" || ids.has(id))).toEqual([]);
 });
 
 it("a seed gives its sequence again, and with two mounts both are used", () => {

@@ -34,7 +34,7 @@ type Call = keyof Lower;
 
 export class ScriptedLower implements Lower {
   readonly root: FileId = ROOT;
-  readonly hasAcls = false;
+  hasAcls = false;
   readonly calls: string[] = [];
   /** Errors to answer with, the next call's first; the last one stays. */
   readonly errors: Map<Call, number[]> = new Map<Call, number[]>();

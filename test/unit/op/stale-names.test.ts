@@ -211,3 +211,39 @@ describe("EstaleRetry", () => {
     expect(once.give({ op: "unlink", pid: 0 }, name)).toBe(true);
   });
 });
+
+describe("LINK of a file that the kernel knows from before another node changed it (protected_hardlinks)", () => {
+  const stranger = { uid: 1000, gid: 1000, groups: [50], capabilities: 0n };
+  const outcome = async (
+    mode: number,
+    set: { uid?: number; gid?: number; who?: typeof stranger | null; acl?: boolean } = {},
+  ): Promise<number> => {
+    const bench = new Workbench();
+    Object.assign(bench.lower, { fileMode: mode, fileUid: set.uid ?? 2000, hasAcls: true });
+    if (set.acl !== true) bench.lower.errors.set("getxattr", [E.ENODATA]);
+    bench.who = set.who === undefined ? stranger : set.who;
+    const reply = await bench.serve({ op: "link", targetFuseNodeid: bench.file.fuseNodeid, name });
+    expect(bench.lower.calls.includes("link")).toBe(reply?.errno === 0);
+    expect([bench.coherence.held, bench.coherence.violations]).toEqual([0, []]);
+    return reply?.errno ?? -1;
+  };
+
+  it("is refused if it is special, set-user-ID or set-group-ID by now, or not to be read and written", async () => {
+    expect(await outcome(0o100666)).toBe(0);
+    for (const mode of [0o104666, 0o102676, 0o100664, 0o100662, 0o120777, 0o010666])
+      expect([mode, await outcome(mode)]).toEqual([mode, E.EPERM]);
+    // Without the bit for the group's execution it means something else.
+    expect(await outcome(0o102666)).toBe(0);
+  });
+
+  it("is not if it is the caller's own, or its capabilities say so", async () => {
+    expect(await outcome(0o104600, { uid: 1000 })).toBe(0);
+    expect(await outcome(0o104600, { who: { ...stranger, capabilities: 1n << 3n } })).toBe(0);
+    expect(await outcome(0o100600, { who: { ...stranger, capabilities: 1n << 1n } })).toBe(0);
+  });
+
+  it("with an ACL, or a caller who can not be seen, only the bits that mean danger count: the kernel has asked for the others", async () => {
+    expect([await outcome(0o100600, { acl: true }), await outcome(0o104600, { acl: true })]).toEqual([0, E.EPERM]);
+    expect([await outcome(0o100600, { who: null }), await outcome(0o104600, { who: null })]).toEqual([0, E.EPERM]);
+  });
+});
