@@ -170,22 +170,22 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
       for (const { nodeid, mount } of lab.nodes)
         workers.push(new Worker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)]));
       for (const one of workers) await one.goesOn();
-      const pauses: number[] = [];
+      const pauses: string[] = [];
       let number = 1;
       for (let time = 0; time < RESTARTS; time += 1) {
         // What was cached here is stale after this, if a lock was lost on the way.
         for (const nodeid of [2, 3]) {
           const before = await pidOf(nodeid);
-          const { pid, pauseMs } = await mustRestart(nodeid);
+          const { pid, pauseMs, inodes } = await mustRestart(nodeid);
           expect(pid).not.toBe(before);
           expect(await pidOf(nodeid)).toBe(pid);
-          pauses.push(pauseMs);
+          pauses.push(`${pauseMs}/${inodes}`);
           await meet(elsewhere, here, number + 1, number);
           number += 1;
           for (const one of workers) await one.goesOn(2);
         }
       }
-      process.stderr.write(`pauses in ms: ${pauses.join(" ")}\n`);
+      process.stderr.write(`pauses in ms, and inodes handed over: ${pauses.join(" ")}\n`);
       // The listing goes on where it was.
       const listed = await here.run<string[]>(`names+=[entry.name for entry in stream]; result=sorted(names)`);
       expect(listed).toEqual(Array.from({ length: 400 }, (_, k) => `entry${String(k).padStart(4, "0")}`));
