@@ -1,34 +1,28 @@
 /** Ctrl-C at `config apply`: the command ends, and the change goes on. A node whose disk is full holds it up until then. */
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { coverlay } from "../lab.ts";
 import { follow } from "../followed.ts";
 import { createCluster, type TestCluster } from "./cluster.ts";
+import { SmallDisk } from "./small-disk.ts";
 
 let cluster: TestCluster;
-let disk: string;
+let disk: SmallDisk;
 beforeEach(() => {
   cluster = createCluster({ nodes: 3 });
-  disk = mkdtempSync(path.join(tmpdir(), "coverlay-disk-"));
-  execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", disk]);
+  disk = new SmallDisk();
 });
 afterEach(async ({ task }) => {
   if (task.result?.state === "fail") console.error(cluster.story());
-  await cluster.close().finally(() => {
-    execFileSync("umount", [disk]);
-    rmdirSync(disk);
-  });
+  await cluster.close().finally(() => disk.remove());
 });
 
 test("it says for what it waits, and at Ctrl-C that the change may still come into force; it does", async () => {
-  await Promise.all([cluster.start(1), cluster.start(2, { stateDir: disk }), cluster.start(3)]);
+  await Promise.all([cluster.start(1), cluster.start(2, { stateDir: disk.dir }), cluster.start(3)]);
   const client = await cluster.connect(1);
   await client.seen([1, 2, 3]);
-  const filler = path.join(disk, "filler");
-  expect(() => writeFileSync(filler, new Uint8Array(1024 * 1024))).toThrow("ENOSPC");
+  await disk.fillAfterView(1, 2, 3);
 
   const volume = "  - { name: v, uuid: 6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11, lower: device }";
   const next = readFileSync(cluster.configFile, "utf8").replace("version: 1\n", "version: 2\n");
@@ -48,7 +42,7 @@ test("it says for what it waits, and at Ctrl-C that the change may still come in
     pending: { version: 2 },
   });
 
-  rmSync(filler);
+  disk.makeRoom();
   const inForce = (): boolean => cluster.log(1).some(({ msg, version }) => msg === "configuration in force" && version === 2);
   await expect.poll(inForce, { timeout: 30_000, interval: 50 }).toBe(true);
 }, 60_000);
