@@ -28,7 +28,8 @@ const answerShape: z.ZodType<HandOverAnswer> = z.discriminatedUnion("kind", [
   z.looseObject({ kind: z.literal("done"), from: z.number(), to: z.number(), owner: z.number(), pauseMs: z.number(), why: z.string() }),
 ]);
 
-function findMount(runDir: string, volume: string): OverlayEntry {
+/** The living overlay of that volume or mount point. Throws "not-mounted". */
+export function findMount(runDir: string, volume: string): OverlayEntry {
   const living = listOverlays(runDir).filter(({ alive }) => alive);
   const found = living.find(({ file }) => file.volume === volume || file.mountpoint === volume);
   if (found !== undefined) return found;

@@ -2,9 +2,9 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
+import { askOverlay, type OverlayEntry } from "../query/overlay-query.ts";
 import { HELLO_LIMIT_MS, READY_LIMIT_MS, REST_LIMIT_MS, type RestartAnswer, SERVING_LIMIT_MS } from "../restart/give.ts";
-import { askHandover, describeHandover } from "./handover.ts";
+import { askHandover, describeHandover, findMount } from "./handover.ts";
 import { interruptedError } from "./interrupt.ts";
 import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
@@ -35,17 +35,6 @@ const answerShape: z.ZodType<RestartAnswer> = z.discriminatedUnion("kind", [
 /** Exported for tests. */
 export function askRestart(runDir: string, connection: number, signal?: AbortSignal): Promise<RestartAnswer> {
   return askOverlay(runDir, connection, { query: "restart" }, answerShape, ANSWER_TIMEOUT_MS, signal);
-}
-
-function findMount(runDir: string, mountpoint: string): OverlayEntry {
-  const living = listOverlays(runDir).filter(({ alive }) => alive);
-  const found = living.find(({ file }) => file.mountpoint === mountpoint || file.volume === mountpoint);
-  if (found !== undefined) return found;
-  const names = living.map(({ file }) => file.mountpoint).join(", ");
-  throw new OperatingError(`a mount point of this node expected, found ${mountpoint}`, {
-    code: "not-mounted",
-    hint: names === "" ? "Nothing is mounted here." : `Mounted here: ${names}.`,
-  });
 }
 
 /** Words for people. Throws what it is, if it is not as it was asked for. Exported for tests. */

@@ -140,20 +140,6 @@ function prepareProcess(log: Log): void {
   log.debug(results, "process prepared");
 }
 
-/** What starts another process for the same mount. */
-function wordsOf({
-  device,
-  mountpoint,
-  options,
-  runDir,
-  logLevel,
-  metadataCalls,
-  bastLimitMs: limitMs,
-}: ServeArguments): readonly string[] {
-  const mount = ["--device", device, "--mountpoint", mountpoint, "--options", options, "--run-dir", runDir];
-  return ["serve", ...mount, "--log-level", logLevel, "--metadata-calls", metadataCalls, "--bast-limit-ms", String(limitMs)];
-}
-
 function isMountThere(device: string): boolean {
   return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
 }
@@ -188,7 +174,6 @@ async function serve(args: ServeArguments): Promise<void> {
       localFlocks: mountOptions.localFlocks,
       transport: mountOptions.transport,
       ...(takeOver === null ? {} : { takeOver }),
-      words: wordsOf(args),
       leaveStatus: () => {
         statusServer?.close(true);
         hasLeft = true;

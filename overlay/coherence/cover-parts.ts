@@ -106,8 +106,6 @@ export class WriteToken {
   /** A WRITE from a shared mapping was seen since the last close (hazard F9). */
   mapped = false;
   waiters: TokenWaiter[] = [];
-  /** Another process of this mount has it, and this one goes before all others (hazard F33). */
-  inherited = false;
 
   constructor(born = false) {
     this.state = born ? "held" : "none";

@@ -217,7 +217,7 @@ export function mayBeCached(cover: Cover): boolean {
 }
 
 /** No lock of it is here or asked for, and nothing goes on with it: the kernel has nothing that one covered. */
-export function isAtRest({ mode, phase, asking, pins, waiters, registering }: Cover): boolean {
+export function isReleased({ mode, phase, asking, pins, waiters, registering }: Cover): boolean {
   return mode === Mode.NL && phase === "idle" && asking === null && pins === 0 && waiters.length === 0 && !registering;
 }
 

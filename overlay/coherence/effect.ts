@@ -36,7 +36,8 @@ export type Effect =
   /** Being given up, and a change waits here for the lock: EX is asked for in the same message, from the end of the queue. */
   | { readonly do: "ask-anew"; readonly cover: Cover }
   | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
-  | { readonly do: "request-token"; readonly cover: Cover }
+  /** `first`: before all who wait for it. Another process of this mount has it (hazard F33). */
+  | { readonly do: "request-token"; readonly cover: Cover; readonly first?: true }
   | { readonly do: "unlock-token"; readonly cover: Cover }
   | { readonly do: "settle-token"; readonly waiter: TokenWaiter; readonly result: "cached" | "direct" };
 

@@ -127,7 +127,7 @@ export class LockRequests {
     this.#options.told(cover);
   }
 
-  requestToken(cover: Cover): void {
+  requestToken(cover: Cover, first: boolean): void {
     const token = cover.token;
     assert(token !== null, `no write token asked for ${cover.key}`);
     let timer: NodeJS.Timeout | null = null;
@@ -153,7 +153,7 @@ export class LockRequests {
     // What was born here can not be held elsewhere: it is not taken back.
     if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
     // It is kept while the file is open here: a blocking AST may find no answer for hours (hazard H13).
-    lock.request(Mode.PW, LockFlag.MAYKEEP | (token.inherited ? LockFlag.HEADQUE : 0));
+    lock.request(Mode.PW, LockFlag.MAYKEEP | (first ? LockFlag.HEADQUE : 0));
   }
 
   unlockToken(cover: Cover): void {

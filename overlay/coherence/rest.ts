@@ -1,6 +1,6 @@
 /** What this room does when another process goes on with the mount (hazard F33): here all locks are given up, and there the write tokens are asked for. */
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Inode, isAtRest } from "./cover.ts";
+import { type Inode, isReleased } from "./cover.ts";
 import { type SizeEffect, WriteToken } from "./cover-parts.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { CoverTable } from "./lock/cover-table.ts";
@@ -55,7 +55,7 @@ export class Rest {
     register();
     let rests = true;
     for (const cover of covers.all()) {
-      if (isAtRest(cover)) continue;
+      if (isReleased(cover)) continue;
       rests = false;
       const mayGo = cover.phase === "idle" && cover.asking === null && !cover.unregistered && !cover.registering;
       if (mayGo && cover.mode !== Mode.NL) handleBast(state, cover, Mode.EX, now());
@@ -71,7 +71,7 @@ export class Rest {
 
   /** The first of those that do not rest, in words. */
   restless(): readonly string[] {
-    const covers = [...this.#host.covers.all()].filter((cover) => !isAtRest(cover) || cover.unregistered).slice(0, RESTLESS_SHOWN);
+    const covers = [...this.#host.covers.all()].filter((cover) => !isReleased(cover) || cover.unregistered).slice(0, RESTLESS_SHOWN);
     return covers.map(
       ({ key, kind, mode, phase, asking, pins, waiters, registering, unregistered, revoke }) =>
         `${kind} ${key}: mode ${mode}, ${phase}, asking ${asking}, pins ${pins}, waiters ${waiters.length}, registering ${registering}, unregistered ${unregistered}, round ${revoke?.round}`,
@@ -80,7 +80,7 @@ export class Rest {
 
   /** The kernel may have pages of it, or wait for some. */
   mayHavePages({ cover }: Inode): boolean {
-    return !isAtRest(cover);
+    return !isReleased(cover);
   }
 
   /** Another process of this mount has asked for the write tokens of this one, and gets them. */
@@ -114,12 +114,11 @@ export class Rest {
     for (const { inode, users, mapped } of tokens) {
       const token = new WriteToken(true);
       token.unregistered = false;
-      token.inherited = true;
       token.users = users;
       token.mapped = mapped;
       inode.cover.token = token;
       state.registering.add(token);
-      state.effects.push({ do: "request-token", cover: inode.cover });
+      state.effects.push({ do: "request-token", cover: inode.cover, first: true });
     }
     run();
   }

@@ -211,7 +211,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         this.#setTimer(effect.cover, effect.purpose, effect.delayMs);
         return;
       case "request-token":
-        this.#locks.requestToken(effect.cover);
+        this.#locks.requestToken(effect.cover, effect.first === true);
         return;
       case "unlock-token":
         this.#locks.unlockToken(effect.cover);

@@ -240,7 +240,7 @@ async function checkSource(mount: Mount, call: Call, inode: InodeRecord): Promis
   const attr = await mount.lower.getattr(inode.id);
   if (attr.uid === call.uid) return;
   const who = mount.credentials(call.pid);
-  checkHardlink(who ?? unknownCredentials(call.uid, call.gid), attr, who === null || (await hasAcl(mount, inode)));
+  await checkHardlink(who ?? unknownCredentials(call.uid, call.gid), attr, () => who === null || hasAcl(mount, inode));
 }
 
 async function linkPinned(

@@ -5,6 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Credentials } from "../caller/status.ts";
 import type { Attr } from "../lower/lower.ts";
 import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID } from "./linux.ts";
@@ -28,12 +29,16 @@ export function unknownCredentials(uid: number, gid: number): Credentials {
 
 /** EACCES unless the mode bits allow `mask`. `hasAcl`: there is an access ACL, whose entries are not looked at. */
 export function checkAccess(who: Credentials, attr: Attr, mask: number, hasAcl: boolean): void {
-  if ((who.capabilities & CAP_DAC_OVERRIDE) !== 0n) {
-    if ((mask & MAY_EXEC) === 0 || (attr.mode & S_IFMT) === S_IFDIR || (attr.mode & 0o111) !== 0) return;
-    throw errnoError(E.EACCES);
-  }
-  if (who.uid !== attr.uid && hasAcl) throw errnoError(E.EACCES);
-  if ((permissionBits(who, attr) & mask) !== mask) throw errnoError(E.EACCES);
+  const overrides = (who.capabilities & CAP_DAC_OVERRIDE) !== 0n;
+  if (!overrides && who.uid !== attr.uid && hasAcl) throw errnoError(E.EACCES);
+  if (!modeAllows(who, attr, mask)) throw errnoError(E.EACCES);
+}
+
+function modeAllows(who: Credentials, { mode, uid, gid }: Attr, mask: number): boolean {
+  if ((who.capabilities & CAP_DAC_OVERRIDE) !== 0n) return (mask & MAY_EXEC) === 0 || (mode & S_IFMT) === S_IFDIR || (mode & 0o111) !== 0;
+  const inGroup = who.gid === gid || who.groups.includes(gid);
+  const shift = who.uid === uid ? 6 : inGroup ? 3 : 0;
+  return ((mode >> shift) & mask) === mask;
 }
 
 /** EPERM: in a sticky directory a name goes only by its file's owner, the directory's, or root. */
@@ -59,18 +64,13 @@ export function hardlinksAreProtected(): boolean {
 
 /**
  * EPERM: nobody links another's file that is special, set-user-ID, or not for him to read and write (fs/namei.c, may_linkat and safe_hardlink_source). The
- * kernel looks at the mode and the owner that it was told last, before it asks for others. `hasAcl`: then the mode says nothing of who may.
+ * kernel looks at the mode and the owner that it was told last, before it asks for others. `mayHaveMore`: asked where the mode bits do not allow it; an
+ * ACL may.
  */
-export function checkHardlink(who: Credentials, attr: Attr, hasAcl: boolean): void {
+export async function checkHardlink(who: Credentials, attr: Attr, mayHaveMore: () => MaybePromise<boolean>): Promise<void> {
   if (who.uid === attr.uid || (who.capabilities & CAP_FOWNER) !== 0n) return;
   const { mode } = attr;
   const isSafe = (mode & S_IFMT) === S_IFREG && (mode & S_ISUID) === 0 && (mode & SETGID_EXEC) !== SETGID_EXEC;
   if (!isSafe) throw errnoError(E.EPERM);
-  if (hasAcl || (who.capabilities & CAP_DAC_OVERRIDE) !== 0n) return;
-  if ((permissionBits(who, attr) & (MAY_READ | MAY_WRITE)) !== (MAY_READ | MAY_WRITE)) throw errnoError(E.EPERM);
-}
-
-function permissionBits(who: Credentials, { mode, uid, gid }: Attr): number {
-  const inGroup = who.gid === gid || who.groups.includes(gid);
-  return (mode >> (who.uid === uid ? 6 : inGroup ? 3 : 0)) & 0o7;
+  if (!modeAllows(who, attr, MAY_READ | MAY_WRITE) && !(await mayHaveMore())) throw errnoError(E.EPERM);
 }

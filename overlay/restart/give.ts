@@ -32,10 +32,11 @@ export const HELD_BYTES_MAX: number = 64 * 1024 * 1024;
 /** A new process that is to end may take so long. */
 export const END_LIMIT_MS = 10_000;
 
+/** Of `coverlay serve`. */
+const TAKE_OVER = "--take-over";
+
 export interface GiveHost {
   readonly log: Log;
-  /** The words of `coverlay serve` for this mount. */
-  readonly words: readonly string[];
   readonly handOff: SessionHandOff;
   readonly connection: number;
   /** Why it cannot be now, in words; null: it can. Asked again before each step. */
@@ -132,8 +133,10 @@ function wordsOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-function startNext({ handOff, words }: GiveHost): NextProcess {
-  const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, "--take-over"], {
+/** As this process was started itself. */
+function startNext({ handOff }: GiveHost): NextProcess {
+  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER);
+  const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, TAKE_OVER], {
     detached: true,
     cwd: "/",
     stdio: ["ignore", "inherit", "inherit", "ignore", "pipe", handOff.fd],

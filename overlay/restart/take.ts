@@ -13,7 +13,7 @@ export const STATE_LIMIT_MS = 120_000;
 /** The old process lets go, or ends this one. */
 export const GO_LIMIT_MS = 60_000;
 
-/** For tests: this process ends at the step which the file names that is named here. */
+/** For tests: names a file with a step, at which this process ends, or a step and another signal to itself. */
 const DIE_FILE = "COVERLAY_RESTART_DIE_FILE";
 
 export class TakeOver {
@@ -85,7 +85,8 @@ export class TakeOver {
     const file = process.env[DIE_FILE];
     if (file === undefined) return;
     try {
-      if (readFileSync(file, "utf8").trim() === step) process.kill(process.pid, "SIGKILL");
+      const [at, signal = "SIGKILL"] = readFileSync(file, "utf8").trim().split(" ");
+      if (at === step) process.kill(process.pid, signal);
     } catch {
       // No file: no step.
     }

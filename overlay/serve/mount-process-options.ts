@@ -31,8 +31,6 @@ export interface MountProcessOptions {
   readonly transport?: Transport;
   /** This process goes on with the mount of another one (overlay/restart/). */
   readonly takeOver?: TakeOver;
-  /** The words that start a process for this mount. */
-  readonly words: readonly string[];
   /** Another process is to be found for this mount from now on. */
   readonly leaveStatus: () => void;
   /** Something that is shown changed: role, owner. */

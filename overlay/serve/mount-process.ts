@@ -128,7 +128,6 @@ export class MountProcess {
       if (takeOver === undefined) show();
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
       const resumed: Resumed | null = takeOver === undefined ? null : { takeOver, before: await this.#unlessFailed(takeOver.state()) };
-      if (resumed !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? record, resumed.before);
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       // Another owner may have come since: it was reported while there was no remote lower to hear of it.
       const owner = this.#owner?.owner ?? record;

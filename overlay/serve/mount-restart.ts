@@ -72,10 +72,9 @@ export class MountRestart {
 
   #give(session: Session, handOff: SessionHandOff, rest: Rest): Promise<RestartAnswer> {
     const { mount, ownCalls, parts, fail } = this.#host;
-    const { log, words, leaveStatus, native } = mount;
+    const { log, leaveStatus, native } = mount;
     return giveMount({
       log,
-      words,
       handOff,
       connection: session.connection,
       refusal: () => this.#refusal(session),

@@ -45,7 +45,7 @@ async function fitsMore(lab: TestLab, nodeid: number): Promise<string> {
 
 it("XFS grows under load; it is refused with words elsewhere, and without room; then the volume moves, fails over, and is whole", () =>
   withLab({ nodes: 3, lower: "xfs" }, async (lab) => {
-    const workers = lab.nodes.map(({ nodeid, mount }) => new SteadyWorker(mount, `node${nodeid}`));
+    const workers = lab.nodes.map(({ nodeid, mount }) => new SteadyWorker(mount, [`node${nodeid}`]));
     try {
       for (const worker of workers) await worker.goesOn();
       expect(await lab.owner()).toBe(1);
@@ -111,7 +111,7 @@ it("XFS grows under load; it is refused with words elsewhere, and without room; 
 
 it("ext4 does the same; a mount without CAP_SYS_RESOURCE says that it lacks it, and is not disturbed", () =>
   withLab({ nodes: 2, lower: "ext4" }, async (lab) => {
-    const workers = lab.nodes.map(({ nodeid, mount }) => new SteadyWorker(mount, `node${nodeid}`));
+    const workers = lab.nodes.map(({ nodeid, mount }) => new SteadyWorker(mount, [`node${nodeid}`]));
     try {
       for (const worker of workers) await worker.goesOn();
       const owner = await lab.owner();

@@ -22,7 +22,7 @@ describe("handover", () => {
   });
 
   it("from each node to each, asked for on the owner and elsewhere: no program gets an error, and nothing is lost", async () => {
-    for (const { nodeid, mount } of lab.nodes) workers.push(new SteadyWorker(mount, `node${nodeid}`));
+    for (const { nodeid, mount } of lab.nodes) workers.push(new SteadyWorker(mount, [`node${nodeid}`]));
     for (const one of workers) await one.goesOn();
     expect(await lab.owner()).toBe(1);
     for (const [asked, to] of [

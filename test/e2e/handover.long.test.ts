@@ -25,7 +25,7 @@ describe("a restart of each node in turn", () => {
     let total = 0;
     let moves = 0;
     let lives = 0;
-    const begin = (nodeid: number): void => void workers.set(nodeid, new SteadyWorker(lab.node(nodeid).mount, `life${++lives}`));
+    const begin = (nodeid: number): void => void workers.set(nodeid, new SteadyWorker(lab.node(nodeid).mount, [`life${++lives}`]));
     for (const { nodeid } of lab.nodes) begin(nodeid);
     for (const nodeid of [1, 2, 3, await lab.owner()]) {
       for (const one of workers.values()) await one.goesOn();
@@ -57,7 +57,7 @@ describe("a restart of each node in turn", () => {
     // Mounts know what was in force when they were made.
     await lab.stop(preferred);
     const others = lab.nodes.filter(({ nodeid }) => nodeid !== preferred);
-    const steady = others.map(({ mount, nodeid }) => new SteadyWorker(mount, `steady${nodeid}`));
+    const steady = others.map(({ mount, nodeid }) => new SteadyWorker(mount, [`steady${nodeid}`]));
     for (const one of steady) workers.set(100 + workers.size, one);
     for (let turn = 0; turn < 2; turn++) {
       for (const one of steady) await one.goesOn();

@@ -1,25 +1,24 @@
 /** `coverlay restart`: a new process goes on with a mount, while programs on all nodes work there. Nothing ends with an error, and nothing is stale. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import type { RunResult } from "../../overlay/lab/command.ts";
+import { run, type RunResult } from "../../overlay/lab/command.ts";
 import { askRestart } from "../../overlay/cli/restart.ts";
-import { listOverlays, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import type { RestartAnswer } from "../../overlay/restart/give.ts";
+import { connectionNumber } from "../../overlay/session/connection.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
+import { SteadyWorker } from "./steady-worker.ts";
 
 /** How often each of two mounts is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 10);
 
 /** Works until its input ends: no file locks. What it reads of others never goes back. */
 const program = `
-import os,sys,threading
+import json,os,sys,threading
 me,others=sys.argv[1],sys.argv[2:]
 stop=threading.Event()
 threading.Thread(target=lambda:(sys.stdin.read(),stop.set()),daemon=True).start()
@@ -51,50 +50,31 @@ while not stop.is_set():
 os.fsync(log)
 lines=os.pread(log,9*n+9,0).split()
 assert lines==[f"{k:08d}".encode() for k in range(1,n+1)],("log",len(lines),n)
-print(f"end {n}",flush=True)
+print(json.dumps({"rounds":n}),flush=True)
 `;
 
-class Worker {
-  readonly #child: ChildProcess;
-  rounds = 0;
-  result: number | null = null;
-  #errors = "";
-
-  constructor(mount: string, words: readonly string[]) {
-    this.#child = spawn("python3", ["-u", "-c", program, ...words], { cwd: mount, stdio: ["pipe", "pipe", "pipe"] });
-    createInterface({ input: this.#child.stdout as NodeJS.ReadableStream }).on("line", (line) => {
-      if (line.startsWith("end ")) this.result = Number(line.slice(4));
-      else this.rounds = Number(line);
-    });
-    this.#child.stderr?.on("data", (chunk: Buffer) => (this.#errors += chunk.toString()));
+/** The process that is to go on with that mount after this one; null: there is none. */
+function newProcessOf(mount: string, serving: number): number | null {
+  for (const pid of readdirSync("/proc")) {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      if (words.includes("--take-over") && words.includes(mount) && Number(pid) !== serving) return Number(pid);
+    } catch {
+      // No process, or none any more.
+    }
   }
+  return null;
+}
 
-  async goesOn(rounds = 3): Promise<void> {
-    const target = this.rounds + rounds;
-    await until(`${rounds} rounds more`, () => {
-      if (this.#child.exitCode !== null) throw new Error(`the program ended: ${this.#errors}`);
-      return this.rounds >= target;
-    });
-  }
-
-  async end(): Promise<number> {
-    const closed = this.#child.exitCode === null ? once(this.#child, "close") : Promise.resolve();
-    this.#child.stdin?.end();
-    await closed;
-    if (this.result === null) throw new Error(`the program failed after ${this.rounds} rounds: ${this.#errors}`);
-    return this.result;
-  }
-
-  kill(): void {
-    this.#child.kill("SIGKILL");
-  }
+function isStopped(pid: number | null): boolean {
+  return pid !== null && /^State:\s*T/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
 }
 
 type Done = Extract<RestartAnswer, { kind: "done" }>;
 
 describe("coverlay restart", () => {
   let lab: TestLab;
-  const workers: Worker[] = [];
+  const workers: SteadyWorker[] = [];
   const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-restart-"));
   const dieFile = path.join(scratch, "die");
   const restart = (nodeid: number, ...words: string[]): Promise<RunResult> =>
@@ -168,7 +148,7 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
       await meet(elsewhere, here, 1, 0);
       const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
       for (const { nodeid, mount } of lab.nodes)
-        workers.push(new Worker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)]));
+        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], program));
       for (const one of workers) await one.goesOn();
       const pauses: string[] = [];
       let number = 1;
@@ -222,23 +202,33 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
   });
 
   it("is given up when the mount is unmounted meanwhile, and ends with it", async () => {
-    const { runDir } = lab.node(2);
-    const { connection } = listOverlays(runDir).find(({ alive }) => alive) ?? { connection: 0 };
-    const asked = askRestart(runDir, connection).then(
+    const { runDir, mount } = lab.node(2);
+    // The programs of the tests before end, and then it is in use no more.
+    endActors();
+    writeFileSync(dieFile, "hello SIGSTOP");
+    const found = findOverlay(runDir, mount);
+    if (found === null) throw new Error(`nothing is mounted on ${mount}`);
+    const asked = askRestart(runDir, found.connection).then(
       ({ kind }) => kind,
       (error: unknown) => (error instanceof OperatingError ? error.code : String(error)),
     );
-    // The programs of the tests before end, and then it is in use no more.
-    endActors();
-    const unmount = (): Promise<boolean> =>
-      lab.unmount(2).then(
-        () => true,
-        (error: unknown) => !String(error).includes("EBUSY"),
-      );
-    await until("it is unmounted", unmount);
-    // The process that was asked may have ended before it could say so.
+    const next = (): number | null => newProcessOf(mount, found.file.pid);
+    await until("the new process stands, and has said nothing", () => isStopped(next()));
+    try {
+      await until("it is unmounted", async () => {
+        const { status, stderr } = await run("umount", ["-i", mount]);
+        if (status !== 0 && !stderr.includes("target is busy")) throw new Error(stderr);
+        return status === 0;
+      });
+      expect(connectionNumber(mount)).toBeNull();
+    } finally {
+      const pid = next();
+      if (pid !== null) process.kill(pid, "SIGCONT");
+    }
+    // The process that was asked may end before it can say so.
     expect(["refused", "failed", "overlay-silent"]).toContain(await asked);
-    await until("nobody serves it", () => listOverlays(runDir).every(({ alive }) => !alive));
+    rmSync(dieFile);
+    await until("nobody serves it", () => findOverlay(runDir, mount) === null && next() === null);
     await lab.start(2);
     await mustRestart(2);
   });

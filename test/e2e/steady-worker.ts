@@ -1,11 +1,11 @@
-/** A program that works in a mount of a lab until it is told to end, and then looks whether all that it did is there. */
+/** Programs that work in a mount of a lab until they are told to end, and then look whether all that they did is there. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { until } from "./actor.ts";
 
 /** Works in the mount until its input ends: one line for each round, and at the end what it has seen. */
-const program = `
+const withFileLocks = `
 import fcntl,json,os,sys,threading
 me=sys.argv[1]
 stop=threading.Event()
@@ -38,14 +38,15 @@ assert os.pread(held,9,9*n)==f"{n:08d}\\n".encode()
 print(json.dumps({"rounds":n}),flush=True)
 `;
 
+/** `program`: for python3; says the number of each round, ends with its input, and then says {"rounds":N}. `words`: its arguments. */
 export class SteadyWorker {
   readonly #child: ChildProcess;
   rounds = 0;
   result: { rounds: number } | null = null;
   #errors = "";
 
-  constructor(mount: string, name: string) {
-    this.#child = spawn("python3", ["-u", "-c", program, name], { cwd: mount, stdio: ["pipe", "pipe", "pipe"] });
+  constructor(mount: string, words: readonly string[], program: string = withFileLocks) {
+    this.#child = spawn("python3", ["-u", "-c", program, ...words], { cwd: mount, stdio: ["pipe", "pipe", "pipe"] });
     const lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream });
     lines.on("line", (line) => {
       if (line.startsWith("{")) this.result = JSON.parse(line) as { rounds: number };

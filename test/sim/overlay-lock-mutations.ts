@@ -224,8 +224,8 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "H13",
     breaks: "a mount that keeps the write token is ended after a minute",
     file: "overlay/coherence/lock-requests.ts",
-    find: "lock.request(Mode.PW, LockFlag.MAYKEEP | (token.inherited ? LockFlag.HEADQUE : 0));",
-    replace: "lock.request(Mode.PW, token.inherited ? LockFlag.HEADQUE : 0);",
+    find: "lock.request(Mode.PW, LockFlag.MAYKEEP | (first ? LockFlag.HEADQUE : 0));",
+    replace: "lock.request(Mode.PW, first ? LockFlag.HEADQUE : 0);",
     caughtBy: "test/unit/coherence/write-token.test.ts",
   },
   {
@@ -433,8 +433,8 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "F34",
     breaks: "any number of files is kept EX: a directory's lock waits until all are lowered",
     file: "overlay/coherence/lock/new-inodes.ts",
-    find: 'return keeps && kind !== "directory" && state.kept.size < KEPT_MAX;',
-    replace: 'return keeps && kind !== "directory";',
+    find: 'cover.kind !== "directory" && state.kept.size < KEPT_MAX;',
+    replace: 'cover.kind !== "directory";',
     caughtBy: "test/unit/coherence/timers.test.ts",
   },
   {

@@ -70,8 +70,8 @@ export const overlayRestartMutations: readonly Mutation[] = [
     hazard: "F33",
     breaks: "another node gets the write token between the two processes",
     file: "overlay/coherence/rest.ts",
-    find: "token.inherited = true;",
-    replace: "token.inherited = false;",
+    find: "cover: inode.cover, first: true }",
+    replace: "cover: inode.cover }",
     caughtBy: "test/unit/coherence/rest.test.ts",
   },
   {

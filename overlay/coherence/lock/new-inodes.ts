@@ -67,8 +67,9 @@ export function registerBorn(
     if (cover.kind === "file" && cover.born > inUseAfter && !isAtRest(cover)) continue;
     left -= 1;
     state.unregistered.delete(cover);
-    const mode = !stays(state, cover, keeps) && (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
-    if (mode === Mode.EX && cover.kind !== "directory" && state.kept.size < KEPT_MAX) state.kept.add(cover);
+    const mayStay = cover.kind !== "directory" && state.kept.size < KEPT_MAX;
+    const mode = !(keeps && mayStay) && (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
+    if (mayStay && mode === Mode.EX) state.kept.add(cover);
     cover.unregistered = false;
     cover.registering = true;
     cover.asking = mode;
@@ -86,10 +87,6 @@ export function registerBorn(
       state.effects.push({ do: "request-token", cover });
     }
   }
-}
-
-function stays(state: CoherenceState, { kind }: Cover, keeps: boolean): boolean {
-  return keeps && kind !== "directory" && state.kept.size < KEPT_MAX;
 }
 
 /** Kept as EX, and may be lowered now without waiting for anybody; those that were taken away since are forgotten. */

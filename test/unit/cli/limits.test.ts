@@ -39,7 +39,8 @@ async function overlayThat(answers: (socket: Socket) => void): Promise<void> {
   await new Promise<void>((resolve) => listening.listen(overlaySocketPath(runDir, CONNECTION), resolve));
 }
 
-it("an overlay that has not answered within QUERY_TIMEOUT_MS is said to be silent", async () => {
+/** What is said of one that does not answer, when `limitMs` are over, and not before. */
+async function errorAfter(limitMs: number, ask: () => Promise<unknown>): Promise<unknown> {
   let asked: () => void = () => undefined;
   const question = new Promise<void>((resolve) => {
     asked = resolve;
@@ -47,54 +48,35 @@ it("an overlay that has not answered within QUERY_TIMEOUT_MS is said to be silen
   await overlayThat(() => asked());
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   let error: unknown = null;
-  const ask = async (): Promise<void> => {
-    error = await queryOverlayStatus(runDir).catch((reason: unknown) => reason);
-  };
-  const asking = ask();
+  const asking = ask().catch((reason: unknown) => {
+    error = reason;
+  });
   await question;
-  await vi.advanceTimersByTimeAsync(4999);
+  await vi.advanceTimersByTimeAsync(limitMs - 1);
   expect(error).toBeNull();
   await vi.advanceTimersByTimeAsync(1);
   await asking;
-  expect(error).toMatchObject({ code: "overlay-silent" });
+  return error;
+}
+
+const silent = { code: "overlay-silent" };
+
+it("an overlay that has not answered within QUERY_TIMEOUT_MS is said to be silent", async () => {
+  expect(await errorAfter(5000, () => queryOverlayStatus(runDir))).toMatchObject(silent);
 });
 
 it("a hand-over is waited for until ANSWER_TIMEOUT_MS, which is beyond the overlay's own limit", async () => {
-  let asked: (question: string) => void = () => undefined;
-  const question = new Promise<string>((resolve) => {
-    asked = resolve;
-  });
-  await overlayThat((socket) => asked(String(socket.bytesRead)));
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  let error: unknown = null;
-  const asking = askHandover(runDir, CONNECTION, 2).catch((reason: unknown) => {
-    error = reason;
-  });
-  await question;
-  await vi.advanceTimersByTimeAsync(39_999);
-  expect(error).toBeNull();
-  await vi.advanceTimersByTimeAsync(1);
-  await asking;
-  expect(error).toMatchObject({ code: "overlay-silent" });
+  expect(await errorAfter(40_000, () => askHandover(runDir, CONNECTION, 2))).toMatchObject(silent);
 });
 
 it("a restart is waited for until its ANSWER_TIMEOUT_MS, which is beyond the overlay's own limits", async () => {
-  let asked: () => void = () => undefined;
-  const question = new Promise<void>((resolve) => {
-    asked = resolve;
-  });
-  await overlayThat(() => asked());
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  let error: unknown = null;
-  const asking = askRestart(runDir, CONNECTION).catch((reason: unknown) => {
-    error = reason;
-  });
-  await question;
-  await vi.advanceTimersByTimeAsync(94_999);
-  expect([error, 94_999 > HELLO_LIMIT_MS + REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS]).toEqual([null, true]);
-  await vi.advanceTimersByTimeAsync(1);
-  await asking;
-  expect(error).toMatchObject({ code: "overlay-silent" });
+  expect(95_000).toBeGreaterThan(HELLO_LIMIT_MS + REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS);
+  expect(await errorAfter(95_000, () => askRestart(runDir, CONNECTION))).toMatchObject(silent);
+});
+
+it("the beginning of a growth is waited for until BEGIN_ANSWER_MS, which is beyond two answers of the disk", async () => {
+  expect(15_000).toBeGreaterThan(2 * DISK_ANSWER_LIMIT_MS);
+  expect(await errorAfter(15_000, () => askGrow(runDir, CONNECTION))).toMatchObject(silent);
 });
 
 it("what a restart came to, in words", () => {
@@ -104,25 +86,6 @@ it("what a restart came to, in words", () => {
   expect(() => describeRestart({ kind: "refused", why }, "/shared")).toThrow("/shared is not restarted: programs hold file locks");
   expect(() => describeRestart({ kind: "failed", why: "it died" }, "/shared")).toThrow("/shared is not restarted: it died");
   expect(() => describeRestart({ kind: "lost", why: "it died" }, "/shared")).toThrow("the mount on /shared has ended: it died");
-});
-
-it("the beginning of a growth is waited for until BEGIN_ANSWER_MS, which is beyond two answers of the disk", async () => {
-  let asked: () => void = () => undefined;
-  const question = new Promise<void>((resolve) => {
-    asked = resolve;
-  });
-  await overlayThat(() => asked());
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  let error: unknown = null;
-  const asking = askGrow(runDir, CONNECTION).catch((reason: unknown) => {
-    error = reason;
-  });
-  await question;
-  await vi.advanceTimersByTimeAsync(14_999);
-  expect([error, 14_999 > 2 * DISK_ANSWER_LIMIT_MS]).toEqual([null, true]);
-  await vi.advanceTimersByTimeAsync(1);
-  await asking;
-  expect(error).toMatchObject({ code: "overlay-silent" });
 });
 
 it("what a hand-over came to, in words", () => {

@@ -121,7 +121,7 @@ describe("more inodes than can be dropped in time", () => {
     tell(5).asking = Mode.EX;
     tell(6).unregistered = true;
     tell(7).phase = "draining";
-    tell(8).token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    tell(8).token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     tell(9).mode = Mode.EX;
     expect(evicted()).toEqual([9]);
     expect(evicted()).toEqual([]);

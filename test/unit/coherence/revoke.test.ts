@@ -163,7 +163,7 @@ describe("the revoke", () => {
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
     const writing = (mappableCount: number): Cover => {
       const written = holding("file", Mode.EX);
-      written.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+      written.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
       if (written.inode !== null) written.inode.mappableCount = mappableCount;
       return written;
     };
@@ -254,7 +254,7 @@ describe("the revoke", () => {
 
   it("F1: a round that was put off waits for who passes meanwhile, or for the stronger mode that he needs", () => {
     const file = holding("file", Mode.PR);
-    file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     handleBast(state, file, Mode.EX, 0);
     for (const round of [1, 2]) {
       addWaiter(state, file, waiter(Mode.PR, true), 0);
@@ -278,7 +278,7 @@ describe("the revoke", () => {
 
   it("F1: a cached WRITE that meets a shared lock in a revoke is made exclusive in place, and never runs under PR", () => {
     const file = holding("file", Mode.PR);
-    file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     handleBast(state, file, Mode.EX, 0);
     effects();
     const write = waiter(Mode.EX, true);

@@ -181,7 +181,7 @@ describe("locks", () => {
 });
 
 describe("the kernel's size of a file", () => {
-  const writers = { state: "held" as const, unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+  const writers = { state: "held" as const, unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
 
   it("has a READ wait STALE_MS for a repair that is older than it, and then refused", async () => {
     const { check, inode, kernel } = bench(1 << 30);

@@ -25,7 +25,7 @@ const drops = (bench: Workbench): string[] => bench.coherence.events.filter((eve
 function shared(): Workbench {
   const bench = new Workbench();
   bench.file.cover.sweeps = 3;
-  bench.file.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+  bench.file.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
   return bench;
 }
 

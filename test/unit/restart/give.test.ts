@@ -31,7 +31,6 @@ function setUp(): {
   bench.file.nlookup = 1;
   const host: GiveHost = {
     log: silentLog,
-    words: [],
     connection: 41,
     handOff: {
       fd: -1,

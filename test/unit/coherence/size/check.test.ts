@@ -31,7 +31,7 @@ describe("a reply with a size", () => {
 
   it("beside another: who waited for the inode's lock together make one repair, and not one each", async () => {
     const { check, inode, file, done } = bench(1 << 30);
-    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     check.toldSentinel(inode);
     await Promise.all([tell(check, inode, file, done), tell(check, inode, file, done), tell(check, inode, file, done)]);
     expect(done.filter((what) => what.startsWith("repair to"))).toEqual(["repair to 100"]);
@@ -40,7 +40,7 @@ describe("a reply with a size", () => {
 
   it("that waits answers the GETATTRs of our own threads, whichever they are: as a program's they would wait for what waits for them", async () => {
     const { check, inode, file, done, kernel } = bench(1 << 30);
-    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     check.toldSentinel(inode);
     kernel.locked = true;
     const told = tell(check, inode, file, done);

@@ -66,7 +66,7 @@ describe("a READ that ends at the end of the file", () => {
 
   it("where writers here fill pages: takes the inode's lock until the repair is over, and no size is told meanwhile", async () => {
     const { check, inode, kernel, done } = bench(1 << 30);
-    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     check.toldSentinel(inode);
     kernel.truncating = (): void => {};
     expect(await check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0)).toBe(true);
@@ -80,7 +80,7 @@ describe("a READ that ends at the end of the file", () => {
 
   it("where writers here fill pages and have the inode's lock: gets EINTR, because they may wait for its page", async () => {
     const { check, inode, kernel } = bench(1 << 30);
-    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] };
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
     check.toldSentinel(inode);
     kernel.locked = true;
     const read = { ...end, mark: check.mark(inode) };

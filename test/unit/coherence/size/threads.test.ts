@@ -78,7 +78,7 @@ describe("a repair by the thread that asks", () => {
     [
       "with a writer here that has a page cache",
       (cover: Cover): unknown =>
-        (cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, inherited: false, waiters: [] }),
+        (cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] }),
     ],
     [
       "while a late reply may still change the size",
