@@ -325,13 +325,29 @@ interface Copied {
   readonly to: Opened;
 }
 
-const copies = (given: Copied, { fromOffset, length }: CopyRange): number =>
+/** Of a file system that shares them between files. */
+const BLOCK_BYTES = 4096;
+const wholeBlocks = (length: number): number => length - (length % BLOCK_BYTES);
+const asked = (given: Copied, { fromOffset, length }: CopyRange): number =>
   Math.max(0, Math.min(length, inodeOf(given.from.inode).data.length - fromOffset));
+
+/**
+ * How much of that length is shared: all of the blocks' rest only where both files end with it. 0: nothing is, and it is copied.
+ * Source: fs/remap_range.c generic_remap_checks, generic_remap_check_len.
+ */
+function shared(given: Copied, { fromOffset, toOffset }: CopyRange, length: number): number {
+  if (fromOffset % BLOCK_BYTES !== 0 || toOffset % BLOCK_BYTES !== 0) return 0;
+  const isToEnd = fromOffset + length === inodeOf(given.from.inode).data.length;
+  return isToEnd && toOffset + length >= inodeOf(given.to.inode).data.length ? length : wholeBlocks(length);
+}
 const types = ({ from, to }: Copied): (string | undefined)[] => [from.inode?.type, to.inode?.type];
+
+const endsWithABlock = holds("copy_file_range: where blocks are shared, it ends with one", "fs/remap_range.c generic_remap_checks");
 
 export const copyFileRange: Operation<CopyRange> = operation<CopyRange, Copied>({
   name: "copy_file_range",
   source: "copy_file_range(2); fs/read_write.c vfs_copy_file_range, generic_copy_file_checks",
+  clauses: [endsWithABlock],
   given: (world, { from, to }) => ({ from: opened(world, { slot: from }), to: opened(world, { slot: to }) }),
   refusals: [
     refuse("EBADF", "copy_file_range: one is not open", "copy_file_range(2)", ({ from, to }) => from.handle === null || to.handle === null),
@@ -348,14 +364,17 @@ export const copyFileRange: Operation<CopyRange> = operation<CopyRange, Copied>(
       ({ from, to }) => !handleOf(from).read || !handleOf(to).write || handleOf(to).append,
     ),
     refuse("EINVAL", "copy_file_range: two parts of one file that overlap", "fs/read_write.c generic_copy_file_checks", (given, args) => {
-      const length = copies(given, args);
+      const length = asked(given, args);
       const overlap = args.toOffset + length > args.fromOffset && args.toOffset < args.fromOffset + length;
       return given.from.inode?.ino === given.to.inode?.ino && overlap;
     }),
   ],
   effect(given, args, world) {
-    const length = copies(given, args);
+    const wanted = asked(given, args);
+    const part = world.kind.clones ? shared(given, args, wanted) : 0;
+    const length = part === 0 ? wanted : part;
     if (length === 0) return 0;
+    if (length < wanted) world.reach(endsWithABlock);
     const bytes = inodeOf(given.from.inode).data.slice(args.fromOffset, args.fromOffset + length);
     const to = inodeOf(given.to.inode);
     if (given.from.inode !== null) world.change(given.from.inode.ino, { atime: null });

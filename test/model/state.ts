@@ -86,6 +86,8 @@ export interface Kind {
   readonly exchangeChangesMtime: boolean;
   /** The errno of rename(2) over a directory that has names: POSIX allows both. */
   readonly renameOverFull: "ENOTEMPTY" | "EEXIST";
+  /** copy_file_range(2) shares whole blocks, and then copies no more: XFS with reflink. */
+  readonly clones: boolean;
   /** The time of a change may be later than the return of its call: coverlay's "written behind". */
   readonly timesMayBeLater: boolean;
   /** Which of exceptions.ts hold. */
@@ -100,6 +102,7 @@ export const KINDS: Readonly<Record<"ext4" | "xfs", Kind>> = {
     exchangeChangesCtime: true,
     exchangeChangesMtime: false,
     renameOverFull: "ENOTEMPTY",
+    clones: false,
     timesMayBeLater: false,
     exceptions: "none",
   },
@@ -110,6 +113,7 @@ export const KINDS: Readonly<Record<"ext4" | "xfs", Kind>> = {
     exchangeChangesCtime: false,
     exchangeChangesMtime: true,
     renameOverFull: "EEXIST",
+    clones: true,
     timesMayBeLater: false,
     exceptions: "none",
   },

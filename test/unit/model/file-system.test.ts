@@ -1,7 +1,7 @@
 /** The model of a file system, on what no random sequence says in words: order of refusals, states that stay as they were. */
 import { expect, it } from "vitest";
 import { allRules, type Call, OPERATIONS, type Outcome, step } from "../../model/file-system.ts";
-import { emptyState, KINDS, type State, USERS } from "../../model/state.ts";
+import { emptyState, type Kind, KINDS, type State, USERS } from "../../model/state.ts";
 
 const kernel = { protectedHardlinks: 1, protectedSymlinks: 1, protectedRegular: 2, protectedFifos: 1 };
 const [root, alice, bob] = USERS;
@@ -91,4 +91,22 @@ it("XFS leaves set-user-ID at a truncation of an empty file to nothing, ext4 doe
     session.make(alice, "truncate", { path: "a", length: 0 }, kind);
     expect(session.make(alice, "stat", { target: { path: "a", follow: true } })).toMatchObject({ value: { mode } });
   }
+});
+
+it("on XFS a copy of blocks ends with one, but where both files end", () => {
+  const copied = (kind: Kind, args: { fromOffset: number; toOffset: number; length: number }, targetBytes = 0): Outcome => {
+    const session = new Session();
+    session.make(root, "open", { path: "a", access: "RDWR", flags: ["CREAT"], mode: 0o644, slot: 0 });
+    session.make(root, "write", { slot: 0, offset: 0, letter: "x", length: 10_000 });
+    session.make(root, "open", { path: "b", access: "RDWR", flags: ["CREAT"], mode: 0o644, slot: 1 });
+    session.make(root, "write", { slot: 1, offset: 0, letter: "y", length: targetBytes });
+    return session.make(root, "copy_file_range", { from: 0, to: 1, ...args }, kind);
+  };
+  const inBlocks = { fromOffset: 0, toOffset: 4096, length: 9000 };
+  expect(copied(KINDS.ext4, inBlocks)).toEqual({ value: 9000 });
+  expect(copied(KINDS.xfs, inBlocks)).toEqual({ value: 8192 });
+  expect(copied(KINDS.xfs, { ...inBlocks, toOffset: 1 })).toEqual({ value: 9000 });
+  expect(copied(KINDS.xfs, { ...inBlocks, length: 100 })).toEqual({ value: 100 });
+  expect(copied(KINDS.xfs, { ...inBlocks, length: 20_000 })).toEqual({ value: 10_000 });
+  expect(copied(KINDS.xfs, { ...inBlocks, length: 20_000 }, 14_097)).toEqual({ value: 8192 });
 });
