@@ -7,7 +7,7 @@
  */
 import { dequeue, enqueue, isUnordered, type Lkb, queueOf, type Resource } from "./lkb.ts";
 import type { LvbWrite, Refusal } from "../wire/peer-message.ts";
-import { ALTMODE, alternativeOf, CONVDEADLK, DEMOTED, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT } from "../wire/flag.ts";
+import { ALTMODE, alternativeOf, CONVDEADLK, DEMOTED, HEADQUE, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT } from "../wire/flag.ts";
 import { readsLvb } from "../wire/lvb.ts";
 import { joinModes, Mode, modeCovers, modesCompatible } from "../wire/mode.ts";
 
@@ -247,8 +247,8 @@ export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb, sta
  * other is refused, and so is a request that may not wait.
  */
 export function settleRebuilt(port: MasterPort, resource: Resource): void {
-  if (resource.waitQueue.length > 1) resource.waitQueue.sort((a, b) => a.sinceMs - b.sinceMs);
-  if (resource.convertQueue.length > 1) resource.convertQueue.sort((a, b) => a.sinceMs - b.sinceMs);
+  if (resource.waitQueue.length > 1) resource.waitQueue.sort(byTurn);
+  if (resource.convertQueue.length > 1) resource.convertQueue.sort(byTurn);
   for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
   for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
   settle(port, resource);
@@ -260,6 +260,13 @@ export function settleRebuilt(port: MasterPort, resource: Resource): void {
       else if ((lkb.flags & NODLCKWT) === 0) giveUp(port, resource, lkb, "deadlock");
     }
   }
+}
+
+/** As `enqueue` put them: what came with HEADQUE is first, and the last of these before the others. */
+function byTurn(a: Lkb, b: Lkb): number {
+  const [first, second] = [a, b].map(({ flags }) => (flags & HEADQUE) !== 0) as [boolean, boolean];
+  if (first !== second) return first ? -1 : 1;
+  return first ? b.sinceMs - a.sinceMs : a.sinceMs - b.sinceMs;
 }
 
 function giveUp(port: MasterPort, resource: Resource, lkb: Lkb, status: Refusal): void {

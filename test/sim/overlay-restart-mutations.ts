@@ -75,6 +75,15 @@ export const overlayRestartMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/rest.test.ts",
   },
   {
+    id: "f33-first-for-one-view",
+    hazard: "F33",
+    breaks: "a recovery puts what was asked for at the head of a queue behind what waits for longer",
+    file: "dlmd/lock/master.ts",
+    find: "  if (first !== second) return first ? -1 : 1;\n  return first ? b.sinceMs - a.sinceMs : a.sinceMs - b.sinceMs;",
+    replace: "  return first && second ? b.sinceMs - a.sinceMs : a.sinceMs - b.sinceMs;",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
     id: "f33-size-trusted",
     hazard: "F33",
     breaks: "the new process takes the kernel's size, which the last revoke has made the sentinel, for the file's",

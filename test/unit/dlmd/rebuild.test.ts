@@ -1,7 +1,7 @@
 /** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
 import { describe, expect, it } from "vitest";
 import { type Client, newClient } from "../../../dlmd/clients/client.ts";
-import { VALBLK } from "../../../dlmd/wire/flag.ts";
+import { HEADQUE, VALBLK } from "../../../dlmd/wire/flag.ts";
 import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
 import type { LockManager } from "../../../dlmd/lock/lock-manager.ts";
 import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
@@ -309,6 +309,18 @@ describe("conversions after a recovery", () => {
 
     add(4, Mode.NL, Mode.EX);
     expect(resource.convertQueue.map((lkb) => lkb.id)).toEqual([1, 4]);
+  });
+
+  it("what was asked for with HEADQUE is before what waits for longer, and the last of these is first", () => {
+    const { manager } = loneLocks({});
+    manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+    const resource = manager.tables.resource(manager.tables.lockspace("v"), "r");
+    const waits = [0, 0, HEADQUE, HEADQUE].map((flags, at) => ({ granted: null, requested: Mode.EX, flags, sinceMs: at + 1 }));
+    for (const [id, lock] of [{ granted: Mode.EX, requested: null }, ...waits].entries())
+      manager.tables.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), lock));
+    settleRebuilt(manager, resource);
+    expect(resource.grantQueue.map(({ id }) => id)).toEqual([0]);
+    expect(resource.waitQueue.map(({ id }) => id)).toEqual([4, 3, 1, 2]);
   });
 
   it("two that wait for each other lose one", () => {
