@@ -49,6 +49,15 @@ export interface FileLocking {
   forgotten(file: string): void;
 }
 
+/** The locks of this node on a file, as one process of a mount gives them to the next one (hazard F33). */
+export interface FileLockRow {
+  readonly file: string;
+  /** `heldMs`: for so long. */
+  readonly held: readonly { readonly owner: LockOwner; readonly range: LockRange; readonly pid: number; readonly heldMs: number }[];
+  /** LockUsers.of */
+  readonly users: readonly { readonly owner: LockOwner; readonly handles: readonly number[] }[];
+}
+
 /** The file's name, as a resource of dlmd and as a file of its file-lock service. */
 export function lockFile({ key }: Inode): string {
   return `f${key}`;

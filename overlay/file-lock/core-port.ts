@@ -30,6 +30,8 @@ export interface FileLockPort {
   nowMs(): number;
   /** EX of the file's resource, or CW if that is to be had sooner (ALTCW): `stateGranted`. */
   askState(file: string): void;
+  /** EX, at the head of its queue: another process of this node has it, and gives it up. Nobody is told when it is there. */
+  inheritState(file: string): void;
   /** EX to CW: takes effect at once. */
   shareState(file: string): void;
   /** CW to EX, if it is to be had at once: `stateGranted` with what there is then. */

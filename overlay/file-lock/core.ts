@@ -20,7 +20,19 @@ import type { LockFound } from "../fuse/reply.ts";
 import type { LockOwner } from "./api.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "./core-port.ts";
 import { ownerName, sameOwner } from "./lock-users.ts";
-import { foundBy, heldOn, keyOf, type LockedFile, mayAdd, noteOvertaken, plockOwner, type Request, tableOf } from "./locked-file.ts";
+import {
+  foundBy,
+  hasLocks,
+  type HeldHere,
+  heldOn,
+  keyOf,
+  type LockedFile,
+  mayAdd,
+  noteOvertaken,
+  plockOwner,
+  type Request,
+  tableOf,
+} from "./locked-file.ts";
 
 /** So long a request waits for a lock of this node, or another node for this file, before dlmd's service is told of all its locks. */
 export const LOCAL_WAIT_MS = 50;
@@ -58,6 +70,8 @@ export class FileLockCore {
   readonly #sink: TableSink;
   #nextId = 1;
   #counter = 0;
+  /** Another process of this node is to go on with all that is held: it stays where it is. */
+  #frozen = false;
   /** In all tables. */
   #locks = 0;
   /** Without an answer, but for pushes: those are of locks that are in the tables. */
@@ -368,7 +382,7 @@ export class FileLockCore {
   /** Whatever happened to the file: does it go into another state now, or at what time? */
   #review(file: LockedFile): void {
     const now = this.#port.nowMs();
-    const isEmpty = file.ranges.size + file.flock.size === 0;
+    const isEmpty = !hasLocks(file);
     if (file.state === "local") this.#reviewLocal(file, isEmpty, now);
     else if (file.state === "shared" && file.asked.size === 0) this.#reviewShared(file, isEmpty, now);
     this.#noteIdle(file);
@@ -383,8 +397,8 @@ export class FileLockCore {
     const sinceMs = Math.min(file.wantedMs ?? Number.POSITIVE_INFINITY, first?.waiter.sinceMs ?? Number.POSITIVE_INFINITY);
     if (sinceMs === Number.POSITIVE_INFINITY) return;
     const atMs = Math.max(sinceMs + LOCAL_WAIT_MS, file.pushAfterMs);
-    if (now >= atMs) this.#enterPushing(file);
-    else this.#port.setTimer(file.name, atMs - now);
+    if (now < atMs) this.#port.setTimer(file.name, atMs - now);
+    else if (!this.#frozen) this.#enterPushing(file);
   }
 
   #reviewShared(file: LockedFile, isEmpty: boolean, now: number): void {
@@ -392,11 +406,13 @@ export class FileLockCore {
       const untilMs = file.sharedMs + SHARED_MIN_MS;
       if (now >= untilMs) this.#giveUp(file);
       else this.#port.setTimer(file.name, untilMs - now);
-    } else if (now >= file.triedMs + RETURN_AFTER_MS) {
-      file.state = "returning";
-      file.triedMs = now;
-      this.#port.takeBackState(file.name);
-    }
+    } else if (now >= file.triedMs + RETURN_AFTER_MS) this.#takeBack(file, now);
+  }
+
+  #takeBack(file: LockedFile, now: number): void {
+    file.state = "returning";
+    file.triedMs = now;
+    this.#port.takeBackState(file.name);
   }
 
   #giveUp(file: LockedFile): void {
@@ -412,7 +428,7 @@ export class FileLockCore {
   #noteIdle(file: LockedFile): void {
     this.#idle.delete(file);
     if (file.state === "none") this.#files.delete(file.name);
-    if (file.state !== "local" || file.ranges.size + file.flock.size > 0) return;
+    if (file.state !== "local" || hasLocks(file)) return;
     this.#idle.add(file);
     if (this.#idle.size <= this.#limits.idleFiles) return;
     for (const oldest of this.#idle) {
@@ -424,7 +440,43 @@ export class FileLockCore {
   /** All that is held here is told to the service now, for those who want to see it. */
   share(name: string): void {
     const file = this.#files.get(name);
-    if (file?.state === "local" && file.ranges.size + file.flock.size > 0) this.#enterPushing(file);
+    if (file?.state === "local" && hasLocks(file) && !this.#frozen) this.#enterPushing(file);
+  }
+
+  // ------------------------------------------------------------------------------ another process goes on (hazard F33)
+
+  /** No locks of this node go to the service until `thaw`, and what is there is taken back where no other node uses the file. */
+  freeze(): void {
+    if (this.#frozen) return;
+    this.#frozen = true;
+    const now = this.#port.nowMs();
+    for (const file of this.#files.values())
+      if (file.state === "shared" && file.asked.size === 0 && hasLocks(file)) this.#takeBack(file, now);
+  }
+
+  thaw(): void {
+    this.#frozen = false;
+    for (const file of this.#files.values()) this.#review(file);
+  }
+
+  /** Where the locks of this node are; "shared": some are in the service, and it is not known of others. */
+  get where(): "here" | "changing" | "shared" {
+    const states = new Set([...this.#files.values()].filter(hasLocks).map(({ state }) => state));
+    if (states.has("shared")) return "shared";
+    states.delete("local");
+    return states.size === 0 ? "here" : "changing";
+  }
+
+  /** The process before has these locks, and the file's state. Nobody asks for anything before that is here. */
+  inherit(name: string, held: readonly HeldHere[]): void {
+    const file = this.#file(name);
+    assert(file.state === "none", `locks of ${name} are inherited, and it is ${file.state}`);
+    file.state = "local";
+    for (const { owner, range, pid, sinceMs } of held) {
+      const table = tableOf(file, owner);
+      this.#count(table, () => table.claim(table.holder(plockOwner(owner)), { ...range, pid }, sinceMs));
+    }
+    this.#port.inheritState(name);
   }
 
   /** The kernel knows the file no more. */

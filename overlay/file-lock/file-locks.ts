@@ -7,10 +7,10 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../dlmd/wire/plock-range.ts";
 import type { LockFound } from "../fuse/reply.ts";
 import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
-import type { FileLocking, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
+import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { type FileState, heldOn } from "./locked-file.ts";
+import { type FileState, hasLocks, heldOn } from "./locked-file.ts";
 import { LockUsers } from "./lock-users.ts";
 
 /**
@@ -77,7 +77,7 @@ export const FILES_SHOWN = 1000;
 interface StateLock {
   readonly lock: Lock;
   /** What it was asked for last. */
-  asked: "state" | "back" | "share" | null;
+  asked: "state" | "back" | "share" | "inherited" | null;
 }
 
 interface Timer {
@@ -108,6 +108,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #asking = false;
   #asked = 0;
   #over = false;
+  #rests = false;
 
   constructor(options: FileLocksOptions) {
     this.#options = options;
@@ -207,6 +208,58 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     this.#timers.clear();
   }
 
+  // --- another process goes on with the mount (hazard F33)
+
+  /** To be called again until it says true: all locks are in this node's memory, and stay there until `restEnds`. */
+  rest(): boolean {
+    this.#rests = true;
+    this.#guard(() => this.#core.freeze());
+    return this.#core.where === "here";
+  }
+
+  /** Since `rest` some are in the service, since other nodes use these files: they cannot be given to another process. */
+  get areShared(): boolean {
+    return this.#rests && this.#core.where === "shared";
+  }
+
+  restEnds(): void {
+    this.#rests = false;
+    this.#guard(() => this.#core.thaw());
+  }
+
+  /** What another process is to go on with, when all rests. */
+  rows(): FileLockRow[] {
+    const now = this.nowMs();
+    return [...this.#core.files.values()].filter(hasLocks).map((file) => ({
+      file: file.name,
+      held: heldOn(file).map(({ owner, range, pid, sinceMs }) => ({ owner, range, pid, heldMs: Math.max(0, now - sinceMs) })),
+      users: this.#users.of(file.name),
+    }));
+  }
+
+  /** Another process of this mount has asked for the state of these files, and gets it. */
+  letGo(): void {
+    this.end();
+    for (const file of this.#states.keys()) this.giveUpState(file);
+  }
+
+  /** The process before has these until `letGo`. */
+  inherit(rows: readonly FileLockRow[]): void {
+    const now = this.nowMs();
+    for (const { file, held, users } of rows) {
+      this.#core.inherit(
+        file,
+        held.map(({ heldMs, ...lock }) => ({ ...lock, sinceMs: now - heldMs })),
+      );
+      for (const { owner, handles } of users) for (const fh of handles) this.#users.used(file, fh, owner);
+    }
+  }
+
+  /** The state of every file that `inherit` asked for is here. */
+  get hasInherited(): boolean {
+    return [...this.#states.values()].every(({ asked }) => asked !== "inherited");
+  }
+
   // --- FileLockPort
 
   nowMs(): number {
@@ -247,15 +300,23 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   // --- FileLockPort: the file's state
 
   askState(file: string): void {
+    this.#askState(file, "state", LockFlag.ALTCW);
+  }
+
+  inheritState(file: string): void {
+    this.#askState(file, "inherited", LockFlag.HEADQUE);
+  }
+
+  #askState(file: string, asked: "state" | "inherited", flag: number): void {
     const lock = this.#options.lockspace.createLock(file, {
       ast: (of, status) => this.#guard(() => this.#handleAst(file, of, status)),
       bast: (of) => {
         if (this.#states.get(file)?.lock === of) this.#guard(() => this.#core.stateWanted(file));
       },
     });
-    this.#states.set(file, { lock, asked: "state" });
+    this.#states.set(file, { lock, asked });
     // MAYKEEP: behind a fence gate the service takes no locks, for as long as that is shut, and the file can not be given up before it has.
-    lock.request(Mode.EX, LockFlag.ALTCW | LockFlag.MAYKEEP);
+    lock.request(Mode.EX, flag | LockFlag.MAYKEEP);
   }
 
   #state(file: string): StateLock {

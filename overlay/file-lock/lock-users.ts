@@ -41,6 +41,10 @@ export class LockUsers {
     else user.handles.add(fh);
   }
 
+  of(file: string): readonly { readonly owner: LockOwner; readonly handles: readonly number[] }[] {
+    return [...(this.#files.get(file)?.values() ?? [])].map(({ owner, handles }) => ({ owner, handles: [...handles] }));
+  }
+
   /** FLUSH: all POSIX locks of the process on the file go, and RELEASE has none left to give up. */
   closed(file: string, owner: bigint): void {
     const users = this.#files.get(file);

@@ -55,6 +55,10 @@ export function tableOf(file: LockedFile, { kind }: LockOwner): PlockTable {
   return kind === "flock" ? file.flock : file.ranges;
 }
 
+export function hasLocks({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">): boolean {
+  return ranges.size + flock.size > 0;
+}
+
 export interface HeldHere {
   readonly owner: LockOwner;
   readonly range: LockRange;

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { LateRow } from "../coherence/rest.ts";
+import type { FileLockRow } from "../file-lock/api.ts";
 import type { OpenAtOwner } from "../lower/remote/core.ts";
 import type { HoldRules } from "../session/dispatch.ts";
 import type { SessionHandOff } from "../session/mount-session.ts";
@@ -48,9 +49,12 @@ export interface GiveHost {
   readonly rules: HoldRules;
   /** For the log: what does not rest. */
   readonly restless: () => readonly string[];
-  readonly giveTokens: () => void;
+  /** Write tokens, and files with locks: the new process has asked for all. */
+  readonly giveLocks: () => void;
   /** Rest.lates */
   readonly lates: () => readonly LateRow[];
+  /** Since `rest`. */
+  readonly fileLocks: () => readonly FileLockRow[];
   /** PreferredOwner: this mount was the owner once. */
   readonly hasOwned: () => boolean;
   /** Nobody is to find this process any more. */
@@ -175,12 +179,12 @@ async function bringToRest(host: GiveHost): Promise<RestartState> {
 }
 
 /** In the turn in which all rests. null: something is on its way to the owner. */
-function takeState({ handOff, connection, ownerEpoch, openAtOwner, lates, hasOwned }: GiveHost): RestartState | null {
+function takeState({ handOff, connection, ownerEpoch, openAtOwner, lates, fileLocks, hasOwned }: GiveHost): RestartState | null {
   const open = openAtOwner();
   const epoch = ownerEpoch();
   if (open === null || epoch === null) return null;
   handOff.stop();
-  const state = stateOf({ handOff, connection, ownerEpoch: epoch, open, lates: lates(), hasOwned: hasOwned() });
+  const state = stateOf({ handOff, connection, ownerEpoch: epoch, open, lates: lates(), fileLocks: fileLocks(), hasOwned: hasOwned() });
   if (state === null) throw notNow("the kernel still knows a file that was lost with an owner");
   return state;
 }
@@ -194,7 +198,7 @@ interface Going {
 /** From here on there is no way back: two processes would serve the mount. */
 async function letGo(host: GiveHost, channel: Channel, next: NextProcess, { state, pid, beganMs }: Going): Promise<RestartAnswer> {
   host.leaveStatus();
-  host.giveTokens();
+  host.giveLocks();
   channel.say({ say: "go" });
   try {
     await channel.expect("serving", SERVING_LIMIT_MS, () => host.log.warn({ pid }, "the new process waits for locks of the one before"));

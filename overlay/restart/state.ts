@@ -13,7 +13,7 @@ import type { Negotiated } from "../fuse/init.ts";
 import type { Changed } from "../lower/unsynced.ts";
 
 /** Another meaning of anything below is another version. */
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 
 const MAGIC = Buffer.from("COVRSTRT");
 const DIGEST_BYTES = 32;
@@ -22,6 +22,11 @@ const HEAD_BYTES = MAGIC.length + 8 + DIGEST_BYTES;
 interface FileIdState {
   ino: number;
   generation: number;
+}
+
+interface LockOwnerState {
+  kind: "posix" | "flock";
+  owner: string;
 }
 
 /** Plain data. Sets of one kind stand in their order. */
@@ -58,6 +63,12 @@ export interface RestartState {
     tick: number;
   };
   staleOnce: string[];
+  /** File locks, all of files that no other node uses; numbers of 64 bits in decimal. */
+  fileLocks: {
+    fuseNodeid: number;
+    held: (LockOwnerState & { type: "read" | "write"; start: string; end: string; pid: number; heldMs: number })[];
+    users: (LockOwnerState & { handles: number[] })[];
+  }[];
   /** This mount was the owner once: it does not ask for that again (volume/preferred-owner.ts). */
   hasOwned: boolean;
   standIns: { shownTo: [number, number][]; threads: [number, boolean][] };
@@ -67,6 +78,8 @@ export interface RestartState {
 
 const count = z.number().int().nonnegative();
 const flag = z.boolean();
+const decimal = z.string().regex(/^\d{1,20}$/);
+const lockOwner = { kind: z.enum(["posix", "flock"]), owner: decimal };
 const fileId = z.object({ ino: count, generation: count });
 
 const shape: z.ZodType<RestartState> = z.object({
@@ -74,7 +87,7 @@ const shape: z.ZodType<RestartState> = z.object({
   ownerEpoch: count,
   negotiated: z.object({
     minor: count,
-    flags: z.string().regex(/^\d{1,20}$/),
+    flags: decimal,
     maxWriteBytes: count,
     maxReadBytes: count,
     maxPages: count,
@@ -121,6 +134,22 @@ const shape: z.ZodType<RestartState> = z.object({
     tick: count,
   }),
   staleOnce: z.array(z.string()),
+  fileLocks: z.array(
+    z.object({
+      fuseNodeid: count,
+      held: z.array(
+        z.object({
+          ...lockOwner,
+          type: z.enum(["read", "write"]),
+          start: decimal,
+          end: decimal,
+          pid: count,
+          heldMs: z.number().nonnegative(),
+        }),
+      ),
+      users: z.array(z.object({ ...lockOwner, handles: z.array(count) })),
+    }),
+  ),
   hasOwned: flag,
   standIns: z.object({ shownTo: z.array(z.tuple([count, count])), threads: z.array(z.tuple([count, flag])) }),
   held: z.array(z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)),
@@ -175,5 +204,11 @@ function checked(state: RestartState): RestartState {
   for (const fuseNodeid of state.mapped) if (!inodes.has(fuseNodeid)) throw refused(`a mapping of inode ${fuseNodeid}, which is not in it`);
   for (const { fuseNodeid } of state.lates)
     if (!inodes.has(fuseNodeid)) throw refused(`a reply for inode ${fuseNodeid}, which is not in it`);
+  const handles = new Set(state.handles.map(({ fh }) => fh));
+  for (const { fuseNodeid, users } of state.fileLocks) {
+    if (!inodes.delete(fuseNodeid)) throw refused(`locks of inode ${fuseNodeid}, which is not in it, or twice`);
+    for (const fh of users.flatMap((user) => user.handles))
+      if (!handles.has(fh)) throw refused(`a lock through handle ${fh}, which is not in it`);
+  }
   return state;
 }

@@ -1,7 +1,9 @@
 /** The tables of a mount as a RestartState, and back (hazard F33). */
+import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Negotiated } from "../fuse/init.ts";
 import type { InheritedToken, LateRow } from "../coherence/rest.ts";
+import { type FileLockRow, lockFile, type LockOwner } from "../file-lock/api.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle } from "../lower/lower.ts";
@@ -16,11 +18,12 @@ export interface Given {
   readonly ownerEpoch: number;
   readonly open: OpenAtOwner;
   readonly lates: readonly LateRow[];
+  readonly fileLocks: readonly FileLockRow[];
   readonly hasOwned: boolean;
 }
 
 /** null: the kernel still knows a file that was lost with an owner, and whose identity another one has. */
-export function stateOf({ handOff, connection, ownerEpoch, open, lates, hasOwned }: Given): RestartState | null {
+export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLocks, hasOwned }: Given): RestartState | null {
   const { mount, negotiated, held } = handOff;
   const inodes = mount.inodes.rows();
   if (inodes === null) return null;
@@ -61,12 +64,52 @@ export function stateOf({ handOff, connection, ownerEpoch, open, lates, hasOwned
       lost: open.unsynced.lost.map(([key, loss]) => [key, loss]),
     },
     staleOnce: [...mount.staleOnce.all()],
+    fileLocks: lockStates(fileLocks, files),
     hasOwned,
     standIns: {
       shownTo: standIns.shownTo.map(([fuseNodeid, tid]) => [fuseNodeid, tid]),
       threads: standIns.threads.map(([tid, walked]) => [tid, walked]),
     },
     held: held.map((bytes) => bytes.toString("base64")),
+  };
+}
+
+type FileLockStates = RestartState["fileLocks"];
+
+/** A file that is locked is open. */
+function lockStates(rows: readonly FileLockRow[], open: readonly OpenFile[]): FileLockStates {
+  const nodeids = new Map(open.map(({ inode }) => [lockFile(inode), inode.fuseNodeid]));
+  return rows.map(({ file, held, users }) => {
+    const fuseNodeid = nodeids.get(file);
+    assert(fuseNodeid !== undefined, `${file} is locked, and nobody has it open`);
+    return {
+      fuseNodeid,
+      held: held.map(({ owner, range: { type, start, end }, pid, heldMs }) => ({
+        ...ownerState(owner),
+        type,
+        start: String(start),
+        end: String(end),
+        pid,
+        heldMs,
+      })),
+      users: users.map(({ owner, handles }) => ({ ...ownerState(owner), handles: [...handles] })),
+    };
+  });
+}
+
+const ownerState = ({ kind, owner }: LockOwner): { kind: LockOwner["kind"]; owner: string } => ({ kind, owner: String(owner) });
+
+function lockRow({ held, users }: FileLockStates[number], inode: InodeRecord): FileLockRow {
+  const owner = (one: { kind: LockOwner["kind"]; owner: string }): LockOwner => ({ kind: one.kind, owner: BigInt(one.owner) });
+  return {
+    file: lockFile(inode),
+    held: held.map(({ type, start, end, pid, heldMs, ...one }) => ({
+      owner: owner(one),
+      range: { type, start: BigInt(start), end: BigInt(end) },
+      pid,
+      heldMs,
+    })),
+    users: users.map(({ handles, ...one }) => ({ owner: owner(one), handles })),
   };
 }
 
@@ -88,6 +131,7 @@ export interface Restored {
   /** Write tokens, and how many handles have them. */
   readonly tokens: readonly InheritedToken[];
   readonly lates: readonly LateRow[];
+  readonly fileLocks: readonly FileLockRow[];
 }
 
 /** Fills the empty tables of a new session. */
@@ -111,9 +155,13 @@ export function restoreTables(mount: Mount, state: RestartState): Restored {
   mount.staleOnce.restore(state.staleOnce);
   mount.standIns.restore(state.standIns);
   const mapped = new Set(state.mapped);
+  const locked = state.fileLocks.map((row) => ({ row, inode: inodeOf(row.fuseNodeid) }));
+  // Their close(2) gives up locks.
+  for (const { inode } of locked) mount.askFlush(inode);
   return {
     inodes: new Map(state.inodes.map(({ fuseNodeid }) => [fuseNodeid, inodeOf(fuseNodeid)])),
     lates: state.lates.map(({ end, ...late }) => ({ ...late, end: end ?? Number.POSITIVE_INFINITY })),
+    fileLocks: locked.map(({ row, inode }) => lockRow(row, inode)),
     tokens: [...users].map(([inode, count]) => ({ inode, users: count, mapped: mapped.has(inode.fuseNodeid) })),
   };
 }

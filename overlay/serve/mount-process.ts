@@ -158,13 +158,15 @@ export class MountProcess {
           this.#ownCalls.shutdown();
         },
         fail: (error) => this.fail(error),
-        ...(resumed === null ? {} : { resume: resumeOf(resumed, this.options.mountpoint, () => this.#coherence) }),
+        ...(resumed === null
+          ? {}
+          : { resume: resumeOf(resumed, this.options.mountpoint, { coherence: () => this.#coherence, fileLocks }) }),
       });
       if (resumed !== null) {
         const brokenFiles = this.#ownCalls.remote?.brokenFiles ?? 0;
         const { handOff } = session;
-        const hasTokens = (): boolean => this.#coherence?.rest.hasTokens === true;
-        await this.#unlessFailed(goOnWith(resumed, { handOff, hasTokens, brokenFiles, lockspace, clientId: client.info.clientId }));
+        const hasLocks = (): boolean => this.#coherence?.rest.hasTokens === true && fileLocks?.hasInherited !== false;
+        await this.#unlessFailed(goOnWith(resumed, { handOff, hasLocks, brokenFiles, lockspace, clientId: client.info.clientId }));
         show();
       }
       await this.#enterMounted(session);

@@ -3,6 +3,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import type { Rest } from "../coherence/rest.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
+import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
 import { giveMount, type RestartAnswer } from "../restart/give.ts";
 import type { RestartState } from "../restart/state.ts";
@@ -15,10 +16,12 @@ import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { MountParts, MountStatus } from "./mount-status.ts";
 import type { OwnCalls } from "./own-calls.ts";
 
-/** How often a new process looks whether it has the write tokens of the old one. */
-export const TOKENS_LOOK_MS = 2;
+/** A program that has waited for a file lock for so long may wait for hours. */
+export const LOCK_WAIT_MS = 1000;
+/** How often a new process looks whether it has the locks of the old one. */
+export const LOCKS_LOOK_MS = 2;
 /** How often it says that it waits for them: a node that died may have to be fenced first. */
-export const TOKENS_SAY_MS = 5000;
+export const LOCKS_SAY_MS = 5000;
 
 const notThere = { code: "restart-failed", hint: "The mount goes on in its process." };
 
@@ -73,6 +76,7 @@ export class MountRestart {
   #give(session: Session, handOff: SessionHandOff, rest: Rest): Promise<RestartAnswer> {
     const { mount, ownCalls, parts, fail } = this.#host;
     const { log, leaveStatus, native } = mount;
+    const { fileLocks } = parts();
     return giveMount({
       log,
       handOff,
@@ -80,11 +84,20 @@ export class MountRestart {
       refusal: () => this.#refusal(session),
       ownerEpoch: () => parts().owner?.owner?.epoch ?? null,
       openAtOwner: () => ownCalls.remote?.openAtOwner() ?? null,
-      rest: () => rest.rest(),
-      restEnds: () => rest.end(),
+      rest: () => {
+        const locksRest = fileLocks?.rest() ?? true;
+        return rest.rest() && locksRest;
+      },
+      restEnds: () => {
+        rest.end();
+        fileLocks?.restEnds();
+      },
       rules: { mayHavePages: (node) => rest.mayHavePages(node), isOwn: (tid) => native.ownsThread(tid) },
       restless: () => rest.restless(),
-      giveTokens: () => rest.giveTokens(),
+      giveLocks: () => {
+        rest.giveTokens();
+        fileLocks?.letGo();
+      },
       lates: () => rest.lates(),
       leaveStatus: () => {
         this.hasLetGo = true;
@@ -94,6 +107,7 @@ export class MountRestart {
         this.hasLetGo = false;
         fail(error);
       },
+      fileLocks: () => fileLocks?.rows() ?? [],
       hasOwned: this.#host.hasOwned,
       given: () => {
         this.isGiven = true;
@@ -114,8 +128,9 @@ export class MountRestart {
     if (client?.view.quorate !== true) return "the cluster has no quorum";
     const wait = group?.wait ?? null;
     if (wait !== null) return wait;
-    if ((fileLocks?.counters.fileLocks ?? 0) > 0) return "programs hold file locks through this mount (coverlay locks --files lists them)";
-    if (underWay.list().requests.some(({ fileLock }) => fileLock !== null))
+    if (fileLocks?.areShared === true)
+      return "programs hold file locks on files that other nodes lock, too (coverlay locks --files lists them)";
+    if (underWay.list().requests.some(({ fileLock, sinceMs }) => fileLock !== null && sinceMs >= LOCK_WAIT_MS))
       return "programs wait for file locks through this mount (coverlay locks --files lists them)";
     if ((this.#host.ownCalls.remote?.brokenFiles ?? 0) > 0) return "a program has a file open that was lost with an owner";
     if (connectionNumber(mount.mountpoint) !== connection) return "the mount is not found at its path: it was unmounted, moved or covered";
@@ -129,21 +144,26 @@ export function requireSameOwner(isOwner: boolean, owner: OwnerRecord, { ownerEp
 }
 
 /** `coherence`: of the new session, once it is there. */
-export function resumeOf({ takeOver, before }: Resumed, mountpoint: string, coherence: () => CoherenceShell | null): SessionResume {
+export function resumeOf(
+  { takeOver, before }: Resumed,
+  mountpoint: string,
+  { coherence, fileLocks }: { readonly coherence: () => CoherenceShell | null; readonly fileLocks: VolumeFileLocks | null },
+): SessionResume {
   const { connection } = before;
   const found = connectionNumber(mountpoint);
   if (found !== connection) throw new OperatingError(`connection ${connection} expected at ${mountpoint}, found ${found}`, notThere);
   const restore = (mount: Mount): void => {
-    const { inodes, tokens, lates } = restoreTables(mount, before);
+    const { inodes, tokens, lates, fileLocks: rows } = restoreTables(mount, before);
     coherence()?.rest.restore(inodes, tokens, lates);
+    fileLocks?.inherit(rows);
   };
   return { fd: takeOver.fuseFd, connection, negotiated: negotiatedOf(before), restore };
 }
 
 export interface GoOn {
   readonly handOff: SessionHandOff | null;
-  /** CoherenceShell.hasTokens */
-  readonly hasTokens: () => boolean;
+  /** Write tokens and files with locks: all that the process before has given up. */
+  readonly hasLocks: () => boolean;
   /** Files that the owner could not open. */
   readonly brokenFiles: number;
   readonly lockspace: Lockspace;
@@ -153,16 +173,16 @@ export interface GoOn {
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasTokens, brokenFiles, lockspace, clientId }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
   await askedAll(lockspace, clientId);
   await takeOver.ready();
-  for (let looks = 1; !hasTokens(); looks += 1) {
+  for (let looks = 1; !hasLocks(); looks += 1) {
     takeOver.check();
-    await new Promise((resolve) => setTimeout(resolve, TOKENS_LOOK_MS));
-    if (looks % (TOKENS_SAY_MS / TOKENS_LOOK_MS) === 0) takeOver.waiting();
+    await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));
+    if (looks % (LOCKS_SAY_MS / LOCKS_LOOK_MS) === 0) takeOver.waiting();
   }
   takeOver.check();
   handOff.begin(heldOf(before));

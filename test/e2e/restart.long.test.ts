@@ -2,11 +2,12 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import * as z from "zod";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { run, type RunResult } from "../../overlay/lab/command.ts";
 import { askRestart } from "../../overlay/cli/restart.ts";
-import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { askOverlay, findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import type { RestartAnswer } from "../../overlay/restart/give.ts";
 import { connectionNumber } from "../../overlay/session/connection.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
@@ -16,9 +17,9 @@ import { SteadyWorker } from "./steady-worker.ts";
 /** How often each of two mounts is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 10);
 
-/** Works until its input ends: no file locks. What it reads of others never goes back. */
+/** Works until its input ends, and has file locks all the time. What it reads of others never goes back. */
 const program = `
-import json,os,sys,threading
+import fcntl,json,os,sys,threading
 me,others=sys.argv[1],sys.argv[2:]
 stop=threading.Event()
 threading.Thread(target=lambda:(sys.stdin.read(),stop.set()),daemon=True).start()
@@ -26,6 +27,8 @@ os.makedirs(me,exist_ok=True)
 log=os.open(f"{me}/log",os.O_RDWR|os.O_CREAT|os.O_APPEND)
 common=os.open("common",os.O_WRONLY|os.O_CREAT|os.O_APPEND)
 count=os.open(f"{me}/count",os.O_RDWR|os.O_CREAT)
+locked=os.open(f"{me}/locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(locked,fcntl.LOCK_EX,1)
+flocked=os.open(f"{me}/flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_EX)
 seen={other:0 for other in others}
 n=0
 while not stop.is_set():
@@ -39,6 +42,8 @@ while not stop.is_set():
     if n%3==0: os.unlink(f"{me}/kept{n%20}")
     os.mkdir(f"{me}/dir"); os.rmdir(f"{me}/dir")
     if n%5==0: os.fsync(log)
+    fcntl.lockf(locked,fcntl.LOCK_EX,1,n); fcntl.lockf(locked,fcntl.LOCK_UN,1,max(1,n-5))
+    short=os.open(f"{me}/short",os.O_RDWR|os.O_CREAT); fcntl.lockf(short,fcntl.LOCK_EX); os.close(short)
     assert os.stat(f"{me}/log").st_size==9*n, ("size",n)
     assert "log" in os.listdir(me)
     for other in others:
@@ -70,6 +75,10 @@ function isStopped(pid: number | null): boolean {
   return pid !== null && /^State:\s*T/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
 }
 
+const fileLocksShape = z.object({
+  files: z.array(z.object({ file: z.string(), held: z.array(z.looseObject({ pid: z.number() })), waiting: z.number() })),
+});
+
 type Done = Extract<RestartAnswer, { kind: "done" }>;
 
 describe("coverlay restart", () => {
@@ -83,6 +92,13 @@ describe("coverlay restart", () => {
     const { status, stdout, stderr } = await restart(nodeid, "--json");
     expect([status, stderr]).toEqual([0, ""]);
     return JSON.parse(stdout) as Done;
+  };
+  /** File locks of that node's programs, without how long they are held, and how many requests wait. */
+  const fileLocks = async (nodeid: number): Promise<{ held: object[]; waiting: number }> => {
+    const { runDir, mount } = lab.node(nodeid);
+    const { files } = await askOverlay(runDir, findOverlay(runDir, mount)?.connection ?? -1, { query: "file-locks" }, fileLocksShape);
+    const held = files.flatMap(({ file, held: rows }) => rows.map((row) => ({ file, ...row, heldMs: 0 })));
+    return { held, waiting: files.reduce((sum, file) => sum + file.waiting, 0) };
   };
   const pidOf = async (nodeid: number): Promise<number> => (await queryOverlayStatus(lab.node(nodeid).runDir)).pid;
 
@@ -166,6 +182,11 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
         }
       }
       process.stderr.write(`pauses in ms, and inodes handed over: ${pauses.join(" ")}\n`);
+      // Its own file locks are its own still, and the cluster's.
+      const tryLocks = `result=[code(call,os.open(f"w2/{name}",os.O_RDWR),fcntl.LOCK_EX|fcntl.LOCK_NB) for name,call in
+ (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
+      for (const actor of [elsewhere, startActor({ cwd: lab.node(2).mount })])
+        expect(await actor.run<string[]>(tryLocks)).toEqual(["EAGAIN", "EAGAIN"]);
       // The listing goes on where it was.
       const listed = await here.run<string[]>(`names+=[entry.name for entry in stream]; result=sorted(names)`);
       expect(listed).toEqual(Array.from({ length: 400 }, (_, k) => `entry${String(k).padStart(4, "0")}`));
@@ -233,19 +254,74 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
     await mustRestart(2);
   });
 
-  it("is refused while programs hold or wait for file locks, and goes on after that", async () => {
-    const one = startActor({ cwd: lab.node(2).mount });
-    await one.run(`fd=os.open("locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
-    const { status, stderr } = await restart(2);
-    expect([status, stderr]).toEqual([1, expect.stringContaining("programs hold file locks through this mount")]);
-    await one.run(`fcntl.lockf(fd,fcntl.LOCK_UN)`);
+  it("file locks are held as before, by whom they were, and go with the close or the end of their program", async () => {
+    const [one, near, other] = [2, 2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
+    const kinds = ["posix", "ofd", "flock"];
+    const lock = `
+import struct
+def lock(fd,kind,type):
+    if kind=="posix": return code(fcntl.lockf,fd,type|fcntl.LOCK_NB,100,7)
+    if kind=="flock": return code(fcntl.flock,fd,type|fcntl.LOCK_NB)
+    type={fcntl.LOCK_EX:fcntl.F_WRLCK,fcntl.LOCK_UN:fcntl.F_UNLCK}[type]
+    return code(fcntl.fcntl,fd,37,struct.pack("hhqqi4x",type,0,7,100,0))
+`;
+    for (const actor of [one, near, other]) await actor.run(lock);
+    const tryAll = `
+def attempt(kind):
+    fd=os.open(kind,os.O_RDWR)
+    try: return lock(fd,kind,fcntl.LOCK_EX)
+    finally: os.close(fd)
+result=[attempt(kind) for kind in kinds]`;
+    const all = (actor: Actor): Promise<string[]> => actor.run(tryAll, { kinds });
+    expect(
+      await one.run(`fds={k:os.open(k,os.O_RDWR|os.O_CREAT) for k in kinds}; result=[lock(fds[k],k,fcntl.LOCK_EX) for k in kinds]`, {
+        kinds,
+      }),
+    ).toEqual(["ok", "ok", "ok"]);
+    expect(
+      await near.run(`import struct; fd=os.open("ranges",os.O_RDWR|os.O_CREAT)
+for k in range(300): fcntl.lockf(fd,fcntl.LOCK_EX if k%2 else fcntl.LOCK_SH,5,10*k)`),
+    ).toBeNull();
+    const before = await fileLocks(2);
+    expect(before.held.length).toBe(303);
     await mustRestart(2);
-    // They are the cluster's as before.
-    const other = startActor({ cwd: lab.node(3).mount });
-    await one.run(`fcntl.lockf(fd,fcntl.LOCK_EX)`);
-    expect(await other.run(`fd=os.open("locked",os.O_RDWR); result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("EAGAIN");
+    expect(await fileLocks(2)).toEqual(before);
+    const busy = ["EAGAIN", "EAGAIN", "EAGAIN"];
+    expect([await all(near), await all(other)]).toEqual([busy, busy]);
+    // All is shared with that node now: it is taken back, as that one has nothing.
+    await mustRestart(2);
+    expect(await one.run(`lock(fds["ofd"],"ofd",fcntl.LOCK_UN); os.close(fds["posix"]); result=None`)).toBeNull();
+    expect(await all(other)).toEqual(["ok", "ok", "EAGAIN"]);
+    for (const actor of [one, near]) {
+      actor.signal("SIGKILL");
+      await actor.ended;
+    }
+    await until("their locks are gone", async () => (await fileLocks(2)).held.length === 0);
+    expect(await all(other)).toEqual(["ok", "ok", "ok"]);
+  });
+
+  it("is refused while a program waits for a file lock, or a locked file is locked elsewhere, too; and then it is done", async () => {
+    const [one, waits, other] = [2, 2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
+    await one.run(`fd=os.open("locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
+    await waits.run(`fd=os.open("locked",os.O_RDWR)`);
+    const waited = waits.run(`fcntl.lockf(fd,fcntl.LOCK_EX); fcntl.lockf(fd,fcntl.LOCK_SH)`);
+    await until("it waits", async () => (await fileLocks(2)).waiting === 1);
+    const refused = await restart(2);
+    expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("programs wait for file locks through this mount")]);
+    await one.run(`fcntl.lockf(fd,fcntl.LOCK_UN)`);
+    await waited;
+    await other.run(`fd=os.open("locked",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_SH)`);
+    const shared = await restart(2);
+    expect([shared.status, shared.stderr]).toEqual([1, expect.stringContaining("on files that other nodes lock, too")]);
+    // Nothing is lost by that.
+    expect(await other.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("EAGAIN");
+    await other.run(`os.close(fd)`);
+    // That node keeps the file for a moment.
+    await until("it is done", async () => (await restart(2)).status === 0);
+    expect(await one.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("EAGAIN");
+    await waits.run(`os.close(fd)`);
+    expect(await one.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("ok");
     await one.run(`os.close(fd)`);
-    expect(await other.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB); os.close(fd)`)).toBe("ok");
   });
 
   it("an owner hands its volume over first", async () => {

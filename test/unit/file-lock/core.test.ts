@@ -360,6 +360,7 @@ it("a blocking AST for what is shared changes nothing; one that comes while EX i
   const core = new FileLockCore({
     nowMs: () => now.ms,
     askState: note("ask"),
+    inheritState: note("inherit"),
     shareState: note("share"),
     takeBackState: note("back"),
     giveUpState: note("give up"),
@@ -443,6 +444,7 @@ describe("limits", () => {
 });
 
 describe("whatever happens, on three nodes, under delays", () => {
+  const restarts = { asked: 0, waits: 0, refused: 0 };
   it.each(Array.from({ length: 60 }, (_, at) => at + 1))(
     "seed %i: no two hold what excludes each other, and every request ends",
     (seed) => {
@@ -459,10 +461,29 @@ describe("whatever happens, on three nodes, under delays", () => {
       const callers = Array.from({ length: 9 }, (_, at) => caller(at % 3, Math.floor(at / 3), at >= 6 ? "flock" : "posix"));
       const files = ["f", "g", "h"].slice(0, 1 + pick(3));
       const bytes = 1 + pick(8);
+      let restarting: number | null = null;
+      let asked = false;
       for (let turn = 0; turn < 400; turn++) {
         const who = callers[pick(callers.length)] as Caller;
         const file = files[pick(files.length)] as string;
-        if (who.pending !== null) {
+        if (restarting === null && pick(30) === 0) restarting = pick(3);
+        const [isHeld, serves] = [who.node === restarting, cluster.serves(who.node)];
+        if (restarting !== null && asked && pick(4) === 0) {
+          cluster.letGo(restarting);
+          [restarting, asked] = [null, false];
+        } else if (restarting !== null && !asked && cluster.serves(restarting)) {
+          const result = cluster.restart(restarting);
+          restarts[result] += 1;
+          asked = result === "asked";
+          if (result === "refused") {
+            cluster.nodes[restarting]?.thaw();
+            restarting = null;
+          }
+        }
+        if (isHeld || !serves) {
+          // The kernel's request is kept; a wait ends all the same.
+          if (who.pending !== null) cluster.nodes[who.node]?.cancel(who.pending.id);
+        } else if (who.pending !== null) {
           if (pick(4) === 0 && who.pending.ask.wait) cluster.nodes[who.node]?.cancel(who.pending.id);
         } else {
           const start = who.owner.kind === "flock" ? 0n : BigInt(pick(bytes));
@@ -476,6 +497,8 @@ describe("whatever happens, on three nodes, under delays", () => {
         for (let step = 0; step < steps; step++) cluster.step();
         if (pick(40) === 0) passes(cluster, pick(2000));
       }
+      if (restarting !== null && asked) cluster.letGo(restarting);
+      else if (restarting !== null) cluster.nodes[restarting]?.thaw();
       // Whoever waits is told to stop, then all is unlocked.
       for (const who of callers) if (who.pending?.ask.wait === true) cluster.nodes[who.node]?.cancel(who.pending.id);
       cluster.settle();
@@ -492,4 +515,8 @@ describe("whatever happens, on three nodes, under delays", () => {
       for (const { files: left } of cluster.nodes) for (const { state } of left.values()) expect(state).toBe("local");
     },
   );
+
+  it("and processes were restarted, had to wait for it, and were refused it, many times", () => {
+    expect(Object.values(restarts).filter((count) => count <= 50)).toEqual([]);
+  });
 });

@@ -8,7 +8,7 @@ import { CLOSE_WAIT_MS, FILES_SHOWN, GATHER_LIMIT_MS, VolumeFileLocks } from "..
 
 afterEach(() => void vi.useRealTimers());
 
-/** dlmd, which grants EX at once, or as told; its service answers when told. */
+/** dlmd, which grants EX at once, or as told (NL: not yet); its service answers when told. */
 function bench(grants: Mode = Mode.EX) {
   const asked: { op: string; heldMs: number | null; ended: (result: FileLockResult | Error) => void }[] = [];
   const failures: Error[] = [];
@@ -24,7 +24,7 @@ function bench(grants: Mode = Mode.EX) {
         did.push(`request ${mode}`);
         if (did.length === 1) firstFlags = flags;
         lock.mode = mode === Mode.EX ? grants : mode;
-        if (mode === Mode.EX) handlers.ast(whole, "granted");
+        if (mode === Mode.EX && grants !== Mode.NL) handlers.ast(whole, "granted");
       },
       unlock: () => did.push("unlock"),
       cancel: () => undefined,
@@ -204,4 +204,65 @@ it("the end of the connection to dlmd takes the mount out; after the end of the 
   locks.end();
   expect(() => locks.lock("f", 1, me, whole, true)).toThrow("EIO");
   expect(locks.closed("f", 1n)).toBe(undefined);
+});
+
+/** What one process gives, as the next one takes it. */
+function handedOver(): { old: ReturnType<typeof bench>; next: ReturnType<typeof bench> } {
+  const [old, next] = [bench(), bench()];
+  for (const [file, fh, owner, range] of [
+    ["f", 1, me, { ...whole, end: 9n }],
+    ["f", 2, { kind: "flock", owner: 2n }, whole],
+    ["g", 3, other, { ...whole, type: "read" }],
+  ] as const)
+    expect(old.locks.lock(file, fh, owner, range, false).done).toBe("granted");
+  expect(old.locks.rest()).toBe(true);
+  next.locks.inherit(old.locks.rows());
+  return { old, next };
+}
+
+it("another process goes on: it asks first in each queue, has all locks by the same owners, and they end as they would have", () => {
+  vi.useFakeTimers();
+  const { old, next } = handedOver();
+  vi.advanceTimersByTime(5000);
+  expect(next.firstFlags()).toBe(LockFlag.HEADQUE | LockFlag.MAYKEEP);
+  expect([...next.states.values()].flatMap(({ did }) => did)).toEqual([`request ${Mode.EX}`, `request ${Mode.EX}`]);
+  expect([...old.states.values()].flatMap(({ did }) => did)).not.toContain("unlock");
+  const shown = ({ locks }: typeof old): unknown => locks.describe();
+  expect(shown(next)).toEqual(shown(old));
+  old.locks.letGo();
+  expect([...old.states.values()].map(({ did }) => did.at(-1))).toEqual(["unlock", "unlock"]);
+
+  const { locks, asked } = next;
+  expect(locks.hasInherited).toBe(true);
+  expect(locks.lock("f", 4, other, whole, false).done).toBe("again");
+  expect(locks.lock("f", 4, me, whole, false).done).toBe("granted");
+  expect(locks.lock("g", 4, me, whole, false).done).toBe("again");
+  // RELEASE gives up what was locked through that handle in the process before.
+  locks.released("g", 3);
+  locks.released("f", 2);
+  void locks.closed("f", 1n);
+  expect([locks.counters.fileLocks, asked.length]).toEqual([0, 0]);
+});
+
+it("the next process does not go on before the lock manager has given it each file", () => {
+  const [old, next] = [bench(), bench(Mode.NL)];
+  expect(old.locks.lock("f", 1, me, whole, false).done).toBe("granted");
+  expect([old.locks.rest(), next.locks.hasInherited]).toEqual([true, true]);
+  next.locks.inherit(old.locks.rows());
+  expect(next.locks.hasInherited).toBe(false);
+  const state = next.states.get("f");
+  if (state === undefined) throw new Error("nothing was asked for");
+  state.lock.mode = Mode.EX;
+  state.handlers.ast(state.lock as unknown as Lock, "granted");
+  expect(next.locks.hasInherited).toBe(true);
+});
+
+it("what is in the service does not rest, is said to be shared while a process is to go on, and is taken back before if it can be", () => {
+  const { locks, asked, states } = bench(Mode.CW);
+  void locks.lock("f", 1, me, whole, false);
+  asked.at(-1)?.ended(ok);
+  expect([locks.areShared, locks.rest(), locks.areShared]).toEqual([false, false, true]);
+  expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`, `request ${Mode.EX}`]);
+  locks.restEnds();
+  expect(locks.areShared).toBe(false);
 });

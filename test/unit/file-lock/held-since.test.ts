@@ -18,6 +18,7 @@ function bench(): Bench {
   const core: FileLockCore = new FileLockCore({
     nowMs: () => now.ms,
     askState: () => undefined,
+    inheritState: () => undefined,
     shareState: () => undefined,
     takeBackState: () => undefined,
     giveUpState: () => undefined,

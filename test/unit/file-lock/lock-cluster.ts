@@ -12,6 +12,7 @@ import type { LockFound } from "../../../overlay/fuse/reply.ts";
 import { FileLockCore, type FileLockLimits } from "../../../overlay/file-lock/core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "../../../overlay/file-lock/core-port.ts";
 import type { LockOwner } from "../../../overlay/file-lock/api.ts";
+import { hasLocks, heldOn } from "../../../overlay/file-lock/locked-file.ts";
 
 const statuses: Record<string, FileLockStatus> = {
   ok: "granted",
@@ -32,15 +33,16 @@ class StateResource {
     this.#send = send;
   }
 
-  receive(node: number, what: "ask" | "share" | "back" | "give-up"): void {
+  receive(node: number, what: StateRequest): void {
     if (what === "ask") this.#queue.push(node);
+    else if (what === "inherit") this.#queue.unshift(node);
     else if (what === "give-up") this.held.delete(node);
     else if (what === "share") this.held.set(node, "CW");
     else {
       if (this.held.size === 1) this.held.set(node, "EX");
       this.#send(node, this.held.get(node) as "EX" | "CW");
     }
-    if (what !== "ask") this.#told.delete(node);
+    if (what !== "ask" && what !== "inherit") this.#told.delete(node);
     this.#settle();
   }
 
@@ -65,6 +67,19 @@ class StateResource {
 }
 
 type StateMessage = "EX" | "CW" | "wanted";
+type StateRequest = "ask" | "inherit" | "share" | "back" | "give-up";
+
+/** A process that serves the mount of a node. */
+interface Process {
+  readonly node: number;
+  /** As the lock manager and the service know it: no other process has it. */
+  readonly client: number;
+  readonly core: FileLockCore;
+  /** Files whose state the process before has, or had. */
+  readonly inherited: Set<string>;
+  /** It has let go: nothing that comes for it means anything. */
+  over: boolean;
+}
 
 interface Owned {
   readonly tree: IntervalTree<Held<string>>;
@@ -88,6 +103,8 @@ export class LockCluster {
   readonly #states = new Map<string, StateResource>();
   readonly #master: PlockMaster;
   readonly #callers: Map<number, Caller>[] = [];
+  readonly #processes: Process[] = [];
+  readonly #limits: Partial<FileLockLimits>;
   /** What an owner holds for certain: not what it is giving up. By file and owner. */
   readonly #certain = new Map<string, Map<string, Owned>>();
   readonly #delayMs: (channel: string) => number;
@@ -96,11 +113,15 @@ export class LockCluster {
 
   constructor(nodes: number, delayMs: (channel: string) => number, limits: Partial<FileLockLimits> = {}, serviceLimit = 100_000) {
     this.#delayMs = delayMs;
+    this.#limits = limits;
     this.#master = new PlockMaster(
       {
         nodeid: 0,
         nowMs: () => this.nowMs,
-        send: (node, message) => this.#deliver(`service ${node}`, () => this.#serviceAnswered(node, message)),
+        send: (client, message) => {
+          const process = this.#processes[client] as Process;
+          this.#deliver(`service ${process.node}`, () => this.#serviceAnswered(process, message));
+        },
         protest: (node, message) => {
           throw new Error(`node ${node}: ${message}`);
         },
@@ -111,8 +132,48 @@ export class LockCluster {
     );
     for (let node = 0; node < nodes; node++) {
       this.#callers.push(new Map());
-      this.nodes.push(new FileLockCore(this.#port(node), limits));
+      this.#start(node);
     }
+  }
+
+  #start(node: number): Process {
+    const client = this.#processes.length;
+    const inherited = new Set<string>();
+    const core: FileLockCore = new FileLockCore(this.#port(node, client, inherited), this.#limits);
+    const process = { node, client, core, inherited, over: false };
+    this.#processes.push(process);
+    this.nodes[node] = core;
+    return process;
+  }
+
+  // --- another process of a node goes on
+
+  #serving(node: number): Process {
+    return this.#processes.findLast((one) => one.node === node) as Process;
+  }
+
+  /** It has all that the one before had: programs may ask, if that one has let go. */
+  serves(node: number): boolean {
+    return this.#serving(node).inherited.size === 0;
+  }
+
+  /** When all rests, a new process asks for all that this one has until `letGo`. "refused": some is shared. No program asks meanwhile. */
+  restart(node: number): "asked" | "waits" | "refused" {
+    const old = this.#serving(node);
+    old.core.freeze();
+    if (old.core.where !== "here") return old.core.where === "shared" ? "refused" : "waits";
+    if ((this.#callers[node]?.size ?? 0) > 0) return "waits";
+    const held = [...old.core.files.values()].filter(hasLocks).map((file) => ({ name: file.name, locks: heldOn(file) }));
+    const next = this.#start(node);
+    for (const { name, locks } of held) next.core.inherit(name, locks);
+    return "asked";
+  }
+
+  /** The process before the one that is to serve that node. */
+  letGo(node: number): void {
+    const old = this.#processes.filter((one) => one.node === node).at(-2) as Process;
+    old.over = true;
+    for (const { name } of old.core.files.values()) this.#tellState(old, name, "give-up");
   }
 
   #at(atMs: number, run: () => void): void {
@@ -149,26 +210,34 @@ export class LockCluster {
   #state(file: string): StateResource {
     let state = this.#states.get(file);
     if (state === undefined) {
-      state = new StateResource((node, message) =>
+      state = new StateResource((client, message) => {
+        const { node, core, inherited } = this.#processes[client] as Process;
         this.#deliver(`dlm ${node}`, () => {
-          const core = this.nodes[node] as FileLockCore;
+          if (this.#processes[client]?.over === true) return;
           if (message === "wanted") core.stateWanted(file);
-          else core.stateGranted(file, message === "EX" ? "local" : "shared");
-        }),
-      );
+          else if (!inherited.delete(file)) core.stateGranted(file, message === "EX" ? "local" : "shared");
+          else if (message !== "EX") throw new Error(`${file} is inherited in ${message}`);
+        });
+      });
       this.#states.set(file, state);
     }
     return state;
   }
 
-  #port(node: number): FileLockPort {
-    const state = (file: string, what: "ask" | "share" | "back" | "give-up"): void => {
-      this.messages++;
-      this.#deliver(`${node} dlm`, () => this.#state(file).receive(node, what));
-    };
+  #tellState({ node, client }: Pick<Process, "node" | "client">, file: string, what: StateRequest): void {
+    this.messages++;
+    this.#deliver(`${node} dlm`, () => this.#state(file).receive(client, what));
+  }
+
+  #port(node: number, client: number, inherited: Set<string>): FileLockPort {
+    const state = (file: string, what: StateRequest): void => this.#tellState({ node, client }, file, what);
     return {
       nowMs: () => this.nowMs,
       askState: (file) => state(file, "ask"),
+      inheritState: (file) => {
+        inherited.add(file);
+        state(file, "inherit");
+      },
       shareState: (file) => state(file, "share"),
       takeBackState: (file) => state(file, "back"),
       giveUpState: (file) => state(file, "give-up"),
@@ -180,7 +249,7 @@ export class LockCluster {
           requestId: id,
           lockspace: "v",
           file,
-          clientId: node,
+          clientId: client,
           ...kind,
           op,
           ...range,
@@ -190,19 +259,22 @@ export class LockCluster {
           begun,
           heldMs,
         };
-        this.#deliver(`${node} service`, () => this.#master.request(node, message));
+        this.#deliver(`${node} service`, () => this.#master.request(client, message));
       },
-      cancel: (id) => this.#deliver(`${node} service`, () => this.#master.cancel(node, id)),
+      cancel: (id) => this.#deliver(`${node} service`, () => this.#master.cancel(client, id)),
       answer: (id, answer) => this.#answered(node, id, answer),
-      setTimer: (file, delayMs) => this.#at(this.nowMs + delayMs, () => (this.nodes[node] as FileLockCore).handleTimer(file)),
+      setTimer: (file, delayMs) => {
+        const process = (): Process => this.#processes[client] as Process;
+        this.#at(this.nowMs + delayMs, () => void (process().over || process().core.handleTimer(file)));
+      },
     };
   }
 
-  #serviceAnswered(node: number, message: PlockMessage): void {
+  #serviceAnswered({ core }: Process, message: PlockMessage): void {
     if (message.kind !== "plock-answer" || message.status === "removed") return;
     const { conflict } = message;
     const found: LockFound | null = conflict && { type: conflict.type, start: conflict.start, end: conflict.end, pid: conflict.pid };
-    (this.nodes[node] as FileLockCore).serviceAnswered(message.requestId, statuses[message.status] as FileLockStatus, found);
+    core.serviceAnswered(message.requestId, statuses[message.status] as FileLockStatus, found);
   }
 
   // --- programs

@@ -19,6 +19,7 @@ function bench(locks: number) {
     {
       nowMs: () => now.ms,
       askState: () => undefined,
+      inheritState: () => undefined,
       shareState: (file) => did.push(`share ${file}`),
       takeBackState: () => undefined,
       giveUpState: (file) => did.push(`give up ${file}`),

@@ -11,7 +11,7 @@ import {
   REST_LIMIT_MS,
   SERVING_LIMIT_MS,
 } from "../../../overlay/restart/give.ts";
-import { decodeState } from "../../../overlay/restart/state.ts";
+import { decodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
 import { negotiatedOf } from "../../../overlay/restart/tables.ts";
 import { someState } from "./some-state.ts";
 import { Workbench } from "../op/workbench.ts";
@@ -59,7 +59,8 @@ function setUp(): {
     restEnds: note("rest ends"),
     restless: () => [],
     rules: { mayHavePages: () => false, isOwn: () => false },
-    giveTokens: note("tokens"),
+    giveLocks: note("locks"),
+    fileLocks: () => [],
     lates: () => [{ fuseNodeid: bench.file.fuseNodeid, effect: "misplaced", tid: 7, end: 0x5a00_0000_0000_0000 }],
     hasOwned: () => true,
     leaveStatus: note("leave status"),
@@ -69,7 +70,7 @@ function setUp(): {
   return { host, next: new OtherEnd(), log, rig };
 }
 
-const HELLO = { say: "hello", versions: [1], pid: 7 };
+const HELLO = { say: "hello", versions: [STATE_VERSION], pid: 7 };
 
 describe("the old process", () => {
   beforeEach(() => void vi.useFakeTimers());
@@ -96,7 +97,7 @@ describe("the old process", () => {
     expect([state.hasOwned, state.held]).toEqual([true, [Buffer.from("raw").toString("base64")]]);
     set.next.say({ say: "ready" });
     await vi.advanceTimersByTimeAsync(5);
-    expect(set.log).toEqual(["hold", "stop", "leave status", "tokens"]);
+    expect(set.log).toEqual(["hold", "stop", "leave status", "locks"]);
     expect(set.next.said.map(({ say }) => say)).toEqual(["state", "go"]);
     set.next.say({ say: "serving" });
     await vi.advanceTimersByTimeAsync(5);

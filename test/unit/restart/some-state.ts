@@ -46,6 +46,15 @@ export const someState = (): RestartState => ({
     syncfsFails: true,
     tick: 5,
   },
+  fileLocks: [
+    {
+      fuseNodeid: 49_153,
+      held: [
+        { kind: "posix", owner: "18446744073709551615", type: "write", start: "0", end: "9223372036854775807", pid: 78, heldMs: 12.5 },
+      ],
+      users: [{ kind: "posix", owner: "18446744073709551615", handles: [7] }],
+    },
+  ],
   hasOwned: true,
   staleOnce: ["unlink 77 name\u00ff"],
   standIns: { shownTo: [[2 ** 52, 77]], threads: [[77, true]] },

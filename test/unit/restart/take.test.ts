@@ -7,7 +7,7 @@ import { Channel, LINE_BYTES_MAX } from "../../../overlay/restart/channel.ts";
 import { END_LIMIT_MS, endNext } from "../../../overlay/restart/give.ts";
 import { encodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
 import { GO_LIMIT_MS, STATE_LIMIT_MS, TakeOver } from "../../../overlay/restart/take.ts";
-import { goOnWith, type GoOn, TOKENS_LOOK_MS, TOKENS_SAY_MS } from "../../../overlay/serve/mount-restart.ts";
+import { goOnWith, type GoOn, LOCKS_LOOK_MS, LOCKS_SAY_MS } from "../../../overlay/serve/mount-restart.ts";
 import type { Lock, Lockspace } from "../../../dlmd/client/api.ts";
 import { OtherEnd } from "./other-end.ts";
 import { someState } from "./some-state.ts";
@@ -79,7 +79,7 @@ describe("the new process", () => {
     const state = takeOver.state();
     old.say(given);
     const begun: string[] = [];
-    const rig = { hasTokens: false };
+    const rig = { hasLocks: false };
     // A lock of its own, granted at once: dlmd has taken what was asked before.
     const lockspace = {
       createLock: (_: string, { ast }: { ast: (held: Lock, status: string) => void }): Lock => {
@@ -90,17 +90,17 @@ describe("the new process", () => {
     const handOff = { begin: (held: readonly Buffer[]) => void begun.push(...held.map(String)) } as unknown as GoOn["handOff"];
     const goOn = goOnWith(
       { takeOver, before: { ...(await state), held: [Buffer.from("raw").toString("base64")] } },
-      { handOff, hasTokens: () => rig.hasTokens, brokenFiles: 0, lockspace, clientId: 7 },
+      { handOff, hasLocks: () => rig.hasLocks, brokenFiles: 0, lockspace, clientId: 7 },
     );
     await vi.advanceTimersByTimeAsync(0);
     expect(old.said.at(-1)).toEqual({ say: "ready" });
     old.say({ say: "go" });
-    await vi.advanceTimersByTimeAsync(10 * TOKENS_LOOK_MS);
+    await vi.advanceTimersByTimeAsync(10 * LOCKS_LOOK_MS);
     expect([begun, old.said.at(-1)]).toEqual([[], { say: "ready" }]);
-    await vi.advanceTimersByTimeAsync(TOKENS_SAY_MS);
+    await vi.advanceTimersByTimeAsync(LOCKS_SAY_MS);
     expect([begun, old.said.at(-1)]).toEqual([[], { say: "waiting" }]);
-    rig.hasTokens = true;
-    await vi.advanceTimersByTimeAsync(TOKENS_LOOK_MS);
+    rig.hasLocks = true;
+    await vi.advanceTimersByTimeAsync(LOCKS_LOOK_MS);
     await goOn;
     expect(begun).toEqual(["raw"]);
   });
@@ -133,7 +133,7 @@ describe("the new process", () => {
     old.say(given);
     const goOn = goOnWith(
       { takeOver, before: await state },
-      { handOff: {} as GoOn["handOff"], hasTokens: () => true, brokenFiles: 2, lockspace: {} as Lockspace, clientId: 7 },
+      { handOff: {} as GoOn["handOff"], hasLocks: () => true, brokenFiles: 2, lockspace: {} as Lockspace, clientId: 7 },
     );
     await expect(goOn).rejects.toThrow("2 open files could not be opened again at the owner");
     expect(old.said.map(({ say }) => say)).toEqual(["hello"]);
