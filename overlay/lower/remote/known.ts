@@ -208,12 +208,15 @@ export class KnownInodes {
     const known = this.#stillTrue(reading, directory);
     if (known === null || (known.complete && known.namesHold === known.hold)) return;
     const before = known.complete && known.version === since;
-    if (told === null || told.all || !before) this.#dropNames(known);
-    if (told === null || !(told.all || before)) return;
+    // Those of an earlier lock are of no use else; those of this one are true.
+    const isTold = told !== null && (told.all || before);
+    if ((!isTold || told.all) && known.namesHold !== known.hold) this.#dropNames(known);
+    if (!isTold) return;
+    const found = known.namesHold === known.hold ? known.names : null;
     known.complete = true;
     known.version = told.version;
     known.namesHold = known.hold;
-    for (const name of told.names) this.#setName(known, nameKey(name), "unsure");
+    for (const name of told.names.map(nameKey)) if (found?.has(name) !== true) this.#setName(known, name, "unsure");
   }
 
   /** As #stillTrue, of one name: those of others may change meanwhile. */

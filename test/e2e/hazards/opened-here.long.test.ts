@@ -22,9 +22,14 @@ describe("F22: a file that is open, and of which the owner was not told", () => 
     }
   });
 
-  it("an open, a look and a close of a file that is cached here cost no trip", async () => {
-    const [here] = hazard.remotes;
+  it("an open, a look and a close of a file that is cached here cost no trip, though another node has worked in its directory a moment ago", async () => {
+    const [here, elsewhere] = hazard.remotes;
     const reader = hazard.actor(here);
+    // The kernel is given no names of such a directory, and asks for each again.
+    for (const name of ["theirs", "theirs too"]) {
+      await reader.run(`put("mine", b"text"); os.unlink("mine")`);
+      await hazard.actor(elsewhere).run(`put(name, b"text")`, { name });
+    }
     const files = 20;
     await reader.run(`for k in range(files): put("%d" % k, b"text")`, { files });
     const look = `for k in range(files):\n    with open("%d" % k, "rb") as file: result = file.read().decode()`;

@@ -283,6 +283,26 @@ describe("names of a directory that several nodes change (hazard F32)", () => {
     expect(known.namesSince(dir)).toBe(0);
   });
 
+  it("that were found under this very lock stay, whatever the owner tells or cannot tell", () => {
+    const { locks, known } = fought();
+    const find = (name: string, id: FileId | null): void => {
+      known.readName(known.reading(), dir, bytes(name), id);
+      if (id !== null) known.read(known.reading(), id, childAttr);
+    };
+    const seen = (): unknown[] => [known.entry(dir, bytes("a")), ...absent(known, "none", "c", "d")];
+    for (const name of ["none", "a"]) {
+      find(name, name === "a" ? child : null);
+      read(known, null);
+    }
+    const found = { id: child, attr: childAttr };
+    expect(seen()).toEqual([found, true, false, false]);
+    read(known, told(7, true, "a", "c"));
+    expect(seen()).toEqual([found, true, false, true]);
+    locks.comeAgain();
+    read(known, null);
+    expect(seen()).toEqual([undefined, false, false, false]);
+  });
+
   it("are not known where the owner cannot tell, and where something was changed here since it was asked", () => {
     const { locks, known } = fought();
     read(known, null);
