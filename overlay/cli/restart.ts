@@ -81,7 +81,7 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
       .example("$0 restart /shared", "after an upgrade of the package")
       .example("$0 restart /shared --json", "for programs")
       .epilogue(
-        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. dlmd is not restarted. An owner hands its volume over to another node first. Refused, and nothing is changed: while a program waits for a file lock through the mount, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
+        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. dlmd is not restarted. An owner hands its volume over to another node first. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
       ),
   handler: ({ runDir, json, mountpoint }) =>
     runCommand(json, async () => {

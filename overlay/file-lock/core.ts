@@ -105,6 +105,7 @@ export class FileLockCore {
         wantedMs: null,
         sharedMs: 0,
         triedMs: 0,
+        keptShared: false,
         pushAfterMs: 0,
       };
       this.#files.set(name, file);
@@ -305,6 +306,7 @@ export class FileLockCore {
   stateGranted(name: string, state: "local" | "shared"): void {
     const file = this.#files.get(name);
     assert(file !== undefined && (file.state === "asking" || file.state === "returning"), `the state of ${name} came unasked`);
+    file.keptShared = this.#frozen && state === "shared" && file.state === "returning";
     if (state === "shared") this.#enterShared(file);
     else if (file.state === "asking") this.#enterLocal(file);
     else this.#takeOut(file);
@@ -445,26 +447,29 @@ export class FileLockCore {
 
   // ------------------------------------------------------------------------------ another process goes on (hazard F33)
 
-  /** No locks of this node go to the service until `thaw`, and what is there is taken back where no other node uses the file. */
-  freeze(): void {
-    if (this.#frozen) return;
+  /**
+   * No locks of this node go to the service until `thaw`, and what is there is taken back where no other node uses the file. To be called until it
+   * says where they are: "here", or "shared": some cannot be taken back.
+   */
+  freeze(): "here" | "changing" | "shared" {
     this.#frozen = true;
     const now = this.#port.nowMs();
-    for (const file of this.#files.values())
-      if (file.state === "shared" && file.asked.size === 0 && hasLocks(file)) this.#takeBack(file, now);
+    let where: "here" | "changing" | "shared" = "here";
+    for (const file of this.#files.values()) {
+      if (file.state === "local" || !hasLocks(file)) continue;
+      if (file.state === "shared" && file.keptShared) return "shared";
+      where = "changing";
+      if (file.state === "shared" && file.asked.size === 0) this.#takeBack(file, now);
+    }
+    return where;
   }
 
   thaw(): void {
     this.#frozen = false;
-    for (const file of this.#files.values()) this.#review(file);
-  }
-
-  /** Where the locks of this node are; "shared": some are in the service, and it is not known of others. */
-  get where(): "here" | "changing" | "shared" {
-    const states = new Set([...this.#files.values()].filter(hasLocks).map(({ state }) => state));
-    if (states.has("shared")) return "shared";
-    states.delete("local");
-    return states.size === 0 ? "here" : "changing";
+    for (const file of this.#files.values()) {
+      file.keptShared = false;
+      this.#review(file);
+    }
   }
 
   /** The process before has these locks, and the file's state. Nobody asks for anything before that is here. */

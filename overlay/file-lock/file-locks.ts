@@ -108,7 +108,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #asking = false;
   #asked = 0;
   #over = false;
-  #rests = false;
+  /** As `rest` found it. */
+  #where: "here" | "changing" | "shared" = "changing";
 
   constructor(options: FileLocksOptions) {
     this.#options = options;
@@ -212,18 +213,19 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   /** To be called again until it says true: all locks are in this node's memory, and stay there until `restEnds`. */
   rest(): boolean {
-    this.#rests = true;
-    this.#guard(() => this.#core.freeze());
-    return this.#core.where === "here";
+    this.#guard(() => {
+      this.#where = this.#core.freeze();
+    });
+    return this.#where === "here";
   }
 
-  /** Since `rest` some are in the service, since other nodes use these files: they cannot be given to another process. */
+  /** When `rest` was called last some were in the service, and other nodes use these files: they cannot be given to another process. */
   get areShared(): boolean {
-    return this.#rests && this.#core.where === "shared";
+    return this.#where === "shared";
   }
 
   restEnds(): void {
-    this.#rests = false;
+    this.#where = "changing";
     this.#guard(() => this.#core.thaw());
   }
 

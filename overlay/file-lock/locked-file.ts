@@ -39,6 +39,8 @@ export interface LockedFile {
   sharedMs: number;
   /** When it was to be taken back last, or came to be shared. */
   triedMs: number;
+  /** Since `freeze` it could not be taken back: other nodes use it. */
+  keptShared: boolean;
   /** Not before that time is the service told again. Infinite: it has refused something of what it is being told. */
   pushAfterMs: number;
 }

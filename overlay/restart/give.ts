@@ -44,6 +44,10 @@ export interface GiveHost {
   readonly refusal: () => string | null;
   readonly ownerEpoch: () => number | null;
   readonly openAtOwner: () => OpenAtOwner | null;
+  /** All file locks that are held are in this process's memory, and stay there until `restEnds`. */
+  readonly fileLocksRest: () => boolean;
+  /** A program waits for a file lock, or asks for one. */
+  readonly waitsForFileLock: () => boolean;
   readonly rest: () => boolean;
   readonly restEnds: () => void;
   readonly rules: HoldRules;
@@ -108,26 +112,25 @@ export async function giveMount(host: GiveHost, start: (host: GiveHost) => NextP
   }
   const channel = new Channel(next.stream);
   next.failed(() => channel.close());
-  let beganMs = 0;
+  const pause = { beganMs: 0 };
   try {
     const { versions, pid } = await channel.expect("hello", HELLO_LIMIT_MS);
     if (!versions.includes(STATE_VERSION)) {
       throw notNow(`the installed program knows states of version ${versions.join(", ")}, this process has version ${STATE_VERSION}`);
     }
-    beganMs = performance.now();
-    const state = await bringToRest(host);
+    const state = await bringToRest(host, pause);
     channel.say({ say: "state", state: encodeState(state).toString("base64") });
     await channel.expect("ready", READY_LIMIT_MS);
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
     if (changed !== null) throw notNow(changed);
-    return await letGo(host, channel, next, { state, pid, beganMs });
+    return await letGo(host, channel, next, { state, pid, beganMs: pause.beganMs });
   } catch (error) {
     channel.close();
     next.end();
     host.restEnds();
     host.handOff.goOn();
     const why = wordsOf(error);
-    const pauseMs = beganMs === 0 ? 0 : Math.round(performance.now() - beganMs);
+    const pauseMs = pause.beganMs === 0 ? 0 : Math.round(performance.now() - pause.beganMs);
     host.log.warn({ why, pauseMs }, "the mount was not given to a new process, and goes on");
     return { kind: "failed", why };
   }
@@ -155,9 +158,18 @@ function startNext({ handOff }: GiveHost): NextProcess {
 }
 
 /** Resolves when nothing is under way, no lock is held, the kernel has nothing cached, and nothing is read from it any more. */
-async function bringToRest(host: GiveHost): Promise<RestartState> {
+async function bringToRest(host: GiveHost, pause: { beganMs: number }): Promise<RestartState> {
   const { handOff } = host;
-  const endMs = performance.now() + REST_LIMIT_MS;
+  const untilMs = performance.now() + REST_LIMIT_MS;
+  // Before any call is kept: what ends the wait for a lock may be one of them. What is kept from this turn on cannot wait.
+  while (!host.fileLocksRest() || host.waitsForFileLock()) {
+    const refusal = host.refusal();
+    if (refusal !== null) throw notNow(refusal);
+    if (performance.now() > untilMs) throw notNow(`programs waited for file locks all the time for ${REST_LIMIT_MS / 1000} s`);
+    await sleep(REST_LOOK_MS);
+  }
+  pause.beganMs = performance.now();
+  const endMs = pause.beganMs + REST_LIMIT_MS;
   handOff.hold(host.rules);
   for (;;) {
     const refusal = host.refusal();
@@ -198,9 +210,9 @@ interface Going {
 /** From here on there is no way back: two processes would serve the mount. */
 async function letGo(host: GiveHost, channel: Channel, next: NextProcess, { state, pid, beganMs }: Going): Promise<RestartAnswer> {
   host.leaveStatus();
-  host.giveLocks();
-  channel.say({ say: "go" });
   try {
+    host.giveLocks();
+    channel.say({ say: "go" });
     await channel.expect("serving", SERVING_LIMIT_MS, () => host.log.warn({ pid }, "the new process waits for locks of the one before"));
   } catch (error) {
     const why = `the new process did not answer, and this one had let go: ${wordsOf(error)}`;

@@ -84,10 +84,9 @@ export class MountRestart {
       refusal: () => this.#refusal(session),
       ownerEpoch: () => parts().owner?.owner?.epoch ?? null,
       openAtOwner: () => ownCalls.remote?.openAtOwner() ?? null,
-      rest: () => {
-        const locksRest = fileLocks?.rest() ?? true;
-        return rest.rest() && locksRest;
-      },
+      fileLocksRest: () => fileLocks?.rest() ?? true,
+      waitsForFileLock: () => session.underWay.fileLockWaitMs !== null,
+      rest: () => rest.rest(),
       restEnds: () => {
         rest.end();
         fileLocks?.restEnds();
@@ -130,7 +129,7 @@ export class MountRestart {
     if (wait !== null) return wait;
     if (fileLocks?.areShared === true)
       return "programs hold file locks on files that other nodes lock, too (coverlay locks --files lists them)";
-    if (underWay.list().requests.some(({ fileLock, sinceMs }) => fileLock !== null && sinceMs >= LOCK_WAIT_MS))
+    if ((underWay.fileLockWaitMs ?? 0) >= LOCK_WAIT_MS)
       return "programs wait for file locks through this mount (coverlay locks --files lists them)";
     if ((this.#host.ownCalls.remote?.brokenFiles ?? 0) > 0) return "a program has a file open that was lost with an owner";
     if (connectionNumber(mount.mountpoint) !== connection) return "the mount is not found at its path: it was unmounted, moved or covered";

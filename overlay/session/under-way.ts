@@ -56,6 +56,13 @@ export class RequestsUnderWay {
     return { requests, count: waiting.length, longest: longest === undefined ? null : shown(longest) };
   }
 
+  /** For how long the oldest request for a file lock has waited, in ms; null: none waits. */
+  get fileLockWaitMs(): number | null {
+    for (const { call, request, sinceMs } of this.#entries)
+      if (!call.answered && fileLockOf(request) !== null) return this.#nowMs() - sinceMs;
+    return null;
+  }
+
   /** How many of each operation. */
   byOperation(): Readonly<Record<string, number>> {
     const counts: Record<string, number> = {};

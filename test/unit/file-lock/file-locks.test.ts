@@ -261,8 +261,13 @@ it("what is in the service does not rest, is said to be shared while a process i
   const { locks, asked, states } = bench(Mode.CW);
   void locks.lock("f", 1, me, whole, false);
   asked.at(-1)?.ended(ok);
-  expect([locks.areShared, locks.rest(), locks.areShared]).toEqual([false, false, true]);
+  // What is in the service is tried when no request is under way there.
+  void locks.lock("f", 1, other, whole, false);
+  expect([locks.areShared, locks.rest(), locks.rest(), locks.areShared]).toEqual([false, false, false, false]);
+  asked.at(-1)?.ended({ status: "again", conflict: null });
+  expect([locks.rest(), locks.rest(), locks.areShared]).toEqual([false, false, true]);
   expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`, `request ${Mode.EX}`]);
+  expect([locks.rest(), states.get("f")?.did.length]).toEqual([false, 2]);
   locks.restEnds();
   expect(locks.areShared).toBe(false);
 });

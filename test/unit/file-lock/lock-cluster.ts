@@ -160,8 +160,8 @@ export class LockCluster {
   /** When all rests, a new process asks for all that this one has until `letGo`. "refused": some is shared. No program asks meanwhile. */
   restart(node: number): "asked" | "waits" | "refused" {
     const old = this.#serving(node);
-    old.core.freeze();
-    if (old.core.where !== "here") return old.core.where === "shared" ? "refused" : "waits";
+    const where = old.core.freeze();
+    if (where !== "here") return where === "shared" ? "refused" : "waits";
     if ((this.#callers[node]?.size ?? 0) > 0) return "waits";
     const held = [...old.core.files.values()].filter(hasLocks).map((file) => ({ name: file.name, locks: heldOn(file) }));
     const next = this.#start(node);

@@ -277,6 +277,11 @@ describe("names of a directory that several nodes change (hazard F32)", () => {
     expect([known.entry(dir, bytes("a")), ...absent(known, "b", "c", "d")]).toEqual([{ id: child, attr: childAttr }, false, false, true]);
     locks.comeAgain();
     expect(known.namesSince(dir)).toBe(9);
+    read(known, told(10, false, "a"));
+    known.read(known.reading(), child, childAttr);
+    expect([known.entry(dir, bytes("a")), ...absent(known, "d")]).toEqual([undefined, true]);
+    locks.comeAgain();
+    expect(known.namesSince(dir)).toBe(10);
     // What a dead owner has told does not count; a change under way keeps the rest.
     known.begin(dir);
     known.clear();

@@ -21,11 +21,11 @@ function setUp(): {
   host: GiveHost;
   next: OtherEnd;
   log: string[];
-  rig: { rests: boolean; refusal: string | null; running: number; held: Buffer[]; epoch: number };
+  rig: { locksRest: boolean; waits: boolean; rests: boolean; refusal: string | null; running: number; held: Buffer[]; epoch: number };
 } {
   const log: string[] = [];
   const note = (what: string) => (): void => void log.push(what);
-  const rig = { rests: true, refusal: null as string | null, running: 0, held: [] as Buffer[], epoch: 3 };
+  const rig = { locksRest: true, waits: false, rests: true, refusal: null as string | null, running: 0, held: [] as Buffer[], epoch: 3 };
   const bench = new Workbench();
   const { mount } = bench;
   bench.file.nlookup = 1;
@@ -55,6 +55,8 @@ function setUp(): {
     refusal: () => rig.refusal,
     ownerEpoch: () => rig.epoch,
     openAtOwner: () => ({ files: [], unsynced: { changed: [], lost: [], deaths: 0, syncfsFails: false, tick: 0 } }),
+    fileLocksRest: () => rig.locksRest,
+    waitsForFileLock: () => rig.waits,
     rest: () => rig.rests,
     restEnds: note("rest ends"),
     restless: () => [],
@@ -104,6 +106,44 @@ describe("the old process", () => {
     expect(await answer).toMatchObject({ kind: "done", pid: 7, requests: 1 });
     expect(set.log.at(-1)).toBe("given");
     expect(set.log).not.toContain("go on");
+  });
+
+  it("keeps no call before all file locks rest, as that may be what another one waits for; and not for ever", async () => {
+    const set = setUp();
+    set.rig.locksRest = false;
+    const answer = give(set);
+    set.next.say(HELLO);
+    await vi.advanceTimersByTimeAsync(REST_LIMIT_MS);
+    expect([set.log, set.next.said]).toEqual([[], []]);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(await answer).toMatchObject({ kind: "failed", why: expect.stringContaining("programs waited for file locks") as string });
+    expect(set.log).toEqual(["end", "rest ends", "go on"]);
+
+    const other = setUp();
+    other.rig.waits = true;
+    void give(other);
+    other.next.say(HELLO);
+    await vi.advanceTimersByTimeAsync(REST_LIMIT_MS / 2);
+    expect(other.log).toEqual([]);
+    other.rig.waits = false;
+    await vi.waitFor(() => expect(other.log).toEqual(["hold", "stop"]));
+  });
+
+  it("ends the mount if it cannot let go of what the new one waits for", async () => {
+    const set = setUp();
+    const host = {
+      ...set.host,
+      giveLocks: () => {
+        throw new Error("no such lock");
+      },
+    };
+    const answer = give({ ...set, host });
+    set.next.say(HELLO);
+    await vi.advanceTimersByTimeAsync(5);
+    set.next.say({ say: "ready" });
+    await vi.advanceTimersByTimeAsync(5);
+    expect(await answer).toMatchObject({ kind: "lost", why: expect.stringContaining("no such lock") as string });
+    expect(set.log).toEqual(["hold", "stop", "leave status", "kill", "fail"]);
   });
 
   it("begins nothing when it is refused", async () => {
