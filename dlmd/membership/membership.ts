@@ -25,7 +25,7 @@ import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { isExcluded, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
-import { leaseGrounds, nextElectorate, type Parting, plainQuorum, type QuorumBasis } from "./quorum.ts";
+import { electorateBy, leaseGrounds, nextElectorate, type Parting, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
 export interface MembershipHost
   extends Pick<AgreementHost, "datagram" | "persist" | "stop" | "install" | "orderState" | "flush" | "evicted" | "log"> {
@@ -123,7 +123,7 @@ export class Membership {
   }
   /** Whose votes count; null: those of all nodes. */
   get electorate(): Electorate | null {
-    return this.#agreement.seen.electorate;
+    return electorateBy(this.#basis, this.#agreement.seen.electorate);
   }
   /** A later view than the installed one was promised. */
   get stopped(): boolean {
@@ -168,7 +168,7 @@ export class Membership {
 
   /** The same object as long as nothing of it changes. */
   #leaseBasis(view: InstalledView): LeaseBasis {
-    const { electorate } = this;
+    const { electorate } = this.seen;
     const counted = this.#basis;
     const known = this.#lease;
     if (known !== null && known.view === view && known.electorate === electorate && known.counted === counted) return known.basis;
@@ -193,11 +193,15 @@ export class Membership {
     this.#evaluate(nowMs);
   }
 
-  /** Every member of the present quorate view says that it has it on disk. */
+  /**
+   * Every member of the present quorate view says that it has it on disk, and counts by the votes by which the view was counted. By votes that were
+   * decided meanwhile, those who count may have none: then they must not have come to count alone anywhere (hazard C8).
+   */
   #keptByAll(): boolean {
     const { view } = this;
     if (view === null || !view.quorum.quorate || this.stopped || !this.stored) return false;
-    return this.#saidByAll(view, ({ stored }) => stored);
+    const { configVersion: version } = view.quorum;
+    return this.#basis.version === version && this.#saidByAll(view, ({ stored, configVersion }) => stored && configVersion === version);
   }
 
   /** In its last heartbeat, in that view, by every other member. */
