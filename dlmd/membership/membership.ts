@@ -125,6 +125,10 @@ export class Membership {
   get electorate(): Electorate | null {
     return electorateBy(this.#basis, this.#agreement.seen.electorate);
   }
+  /** Not every member is known to have stored who counts, whatever this node counts by (`electorate`). */
+  get #isOpen(): boolean {
+    return (this.seen.electorate?.former ?? null) !== null;
+  }
   /** A later view than the installed one was promised. */
   get stopped(): boolean {
     return this.#agreement.promised !== null;
@@ -407,7 +411,7 @@ export class Membership {
   #mayLeave(nowMs: number): boolean {
     const { view, electorate } = this;
     if (view === null || !view.quorum.quorate || view.members.length === 1) return true;
-    if (this.stopped || !this.stored || (electorate?.former ?? null) !== null) return false;
+    if (this.stopped || !this.stored || this.#isOpen) return false;
     const counts = (nodeids: readonly number[] | undefined): boolean => {
       const own = this.#basis.nodes.find(({ nodeid }) => nodeid === this.#self.nodeid);
       return (own?.votes ?? 0) > 0 && (nodeids?.includes(this.#self.nodeid) ?? true);
@@ -468,7 +472,7 @@ export class Membership {
     if (view === null || others.length === 0 || others.some(wentOn) || nowMs - this.#leaveSinceMs >= this.#boot.timeoutMs)
       return this.#host.left();
     const { nodeid: from, incarnation } = this.#self;
-    const kept = this.stored && view.quorum.quorate && (this.electorate?.former ?? null) === null;
+    const kept = this.stored && view.quorum.quorate && !this.#isOpen;
     this.#host.datagram("all", { kind: "leave", from, incarnation, view: view.id, kept });
   }
 

@@ -181,7 +181,8 @@ function electorateOf(
 /** Every member of the view that made the change has it on disk. A change to nodes that have no vote has come to nothing. */
 export function settledElectorate({ nodes }: Pick<QuorumBasis, "nodes">, electorate: Electorate): Electorate | null {
   const { nodeids, former } = electorate;
-  if (!hasVote(nodes, nodeids)) return former !== null && hasVote(nodes, former) ? settledElectorate({ nodes }, { nodeids: former, former: null }) : null;
+  if (!hasVote(nodes, nodeids))
+    return former !== null && hasVote(nodes, former) ? settledElectorate({ nodes }, { nodeids: former, former: null }) : null;
   return nodes.every((node) => node.votes === 0 || nodeids.includes(node.nodeid)) ? null : { nodeids, former: null };
 }
 
