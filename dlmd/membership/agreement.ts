@@ -11,7 +11,7 @@ import { compareViews, hasMember, type Lineage, type Member, noLineage, noView, 
 import { planFlush } from "./flush-plan.ts";
 import { leaseWaitShare } from "./lease.ts";
 import type { Peer } from "./peer-table.ts";
-import { nextElectorate, type Parting, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
+import { electorateBy, nextElectorate, type Parting, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
 
 export interface InstalledView extends View {
   /** Of the ordered channel; null: not quorate. */
@@ -201,12 +201,13 @@ export class Agreement {
       return this.#host.givenUp(nowMs);
     }
     const continued = answers.some(({ lineage }) => lineage.epoch > 0);
-    proposal.quorum = quorumOf(basis, proposal.members, continued, latest.electorate);
+    const electorate = electorateBy(basis, latest.electorate);
+    proposal.quorum = quorumOf(basis, proposal.members, continued, electorate);
     if (!proposal.quorum.quorate) return this.#conclude(proposal, nowMs);
     const parting = this.#host.parting(nowMs);
     // A member may know of a change of the votes that is open: leaving waits for it (hazard C8).
     const same = answers.every(({ configVersion }) => configVersion === basis.version);
-    const next = nextElectorate(basis, latest.electorate, proposal.members, same ? parting : { ...parting, leaving: [] });
+    const next = nextElectorate(basis, electorate, proposal.members, same ? parting : { ...parting, leaving: [] });
     if (next !== null) proposal.quorum = quorumOf(basis, proposal.members, continued, next);
     this.#enterFlush(proposal, answers, nowMs);
   }

@@ -25,7 +25,7 @@ import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { isExcluded, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
-import { leaseGrounds, nextElectorate, type Parting, plainQuorum, type QuorumBasis } from "./quorum.ts";
+import { electorateBy, leaseGrounds, nextElectorate, type Parting, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
 export interface MembershipHost
   extends Pick<AgreementHost, "datagram" | "persist" | "stop" | "install" | "orderState" | "flush" | "evicted" | "log"> {
@@ -123,7 +123,11 @@ export class Membership {
   }
   /** Whose votes count; null: those of all nodes. */
   get electorate(): Electorate | null {
-    return this.#agreement.seen.electorate;
+    return electorateBy(this.#basis, this.#agreement.seen.electorate);
+  }
+  /** Not every member is known to have stored who counts, whatever this node counts by (`electorate`). */
+  get #isOpen(): boolean {
+    return (this.seen.electorate?.former ?? null) !== null;
   }
   /** A later view than the installed one was promised. */
   get stopped(): boolean {
@@ -168,7 +172,7 @@ export class Membership {
 
   /** The same object as long as nothing of it changes. */
   #leaseBasis(view: InstalledView): LeaseBasis {
-    const { electorate } = this;
+    const { electorate } = this.seen;
     const counted = this.#basis;
     const known = this.#lease;
     if (known !== null && known.view === view && known.electorate === electorate && known.counted === counted) return known.basis;
@@ -193,11 +197,15 @@ export class Membership {
     this.#evaluate(nowMs);
   }
 
-  /** Every member of the present quorate view says that it has it on disk. */
+  /**
+   * Every member of the present quorate view says that it has it on disk, and counts by the votes by which the view was counted. By votes that were
+   * decided meanwhile, those who count may have none: then they must not have come to count alone anywhere (hazard C8).
+   */
   #keptByAll(): boolean {
     const { view } = this;
     if (view === null || !view.quorum.quorate || this.stopped || !this.stored) return false;
-    return this.#saidByAll(view, ({ stored }) => stored);
+    const { configVersion: version } = view.quorum;
+    return this.#basis.version === version && this.#saidByAll(view, ({ stored, configVersion }) => stored && configVersion === version);
   }
 
   /** In its last heartbeat, in that view, by every other member. */
@@ -403,7 +411,7 @@ export class Membership {
   #mayLeave(nowMs: number): boolean {
     const { view, electorate } = this;
     if (view === null || !view.quorum.quorate || view.members.length === 1) return true;
-    if (this.stopped || !this.stored || (electorate?.former ?? null) !== null) return false;
+    if (this.stopped || !this.stored || this.#isOpen) return false;
     const counts = (nodeids: readonly number[] | undefined): boolean => {
       const own = this.#basis.nodes.find(({ nodeid }) => nodeid === this.#self.nodeid);
       return (own?.votes ?? 0) > 0 && (nodeids?.includes(this.#self.nodeid) ?? true);
@@ -464,7 +472,7 @@ export class Membership {
     if (view === null || others.length === 0 || others.some(wentOn) || nowMs - this.#leaveSinceMs >= this.#boot.timeoutMs)
       return this.#host.left();
     const { nodeid: from, incarnation } = this.#self;
-    const kept = this.stored && view.quorum.quorate && (this.electorate?.former ?? null) === null;
+    const kept = this.stored && view.quorum.quorate && !this.#isOpen;
     this.#host.datagram("all", { kind: "leave", from, incarnation, view: view.id, kept });
   }
 

@@ -45,7 +45,7 @@ interface Ballot {
  */
 function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate | null): Ballot[] {
   const within = (voters: readonly Voter[], nodeids = electorate?.nodeids): readonly Voter[] =>
-    nodeids === undefined ? voters : voters.filter(({ nodeid }) => nodeids.includes(nodeid));
+    votersOf(voters, nodeids === undefined ? [] : [nodeids, electorate?.former ?? []]);
   const breaking = options.autoTieBreaker;
   const before = electorate?.former ?? null;
   const all = breaking === "none" && former === undefined ? nodes : null;
@@ -57,6 +57,18 @@ function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate
   if (former !== undefined && before !== null)
     lists.push({ voters: within(former, before), breaking: "none", all: null, lost: "old-votes" });
   return lists;
+}
+
+/**
+ * Those of the first set that has a vote; all voters if none has. The set that counts was chosen by other votes: a change that was decided since may
+ * have taken its last one, and nobody could ever win it (hazard C8).
+ */
+function votersOf(voters: readonly Voter[], sets: readonly (readonly number[])[]): readonly Voter[] {
+  for (const nodeids of sets) {
+    const those = voters.filter(({ nodeid }) => nodeids.includes(nodeid));
+    if (those.some(({ votes }) => votes > 0)) return those;
+  }
+  return voters;
 }
 
 /** The node whose half wins; null: none does. */
@@ -166,9 +178,22 @@ function electorateOf(
   return same || nodeids.length === 0 || former.length === 0 ? null : { nodeids, former };
 }
 
-/** Every member of the view that made the change has it on disk. */
-export function settledElectorate({ nodes }: Pick<QuorumBasis, "nodes">, { nodeids }: Electorate): Electorate | null {
+/** Every member of the view that made the change has it on disk. A change to nodes that have no vote has come to nothing. */
+export function settledElectorate({ nodes }: Pick<QuorumBasis, "nodes">, electorate: Electorate): Electorate | null {
+  const { nodeids, former } = electorate;
+  if (!hasVote(nodes, nodeids))
+    return former !== null && hasVote(nodes, former) ? settledElectorate({ nodes }, { nodeids: former, former: null }) : null;
   return nodes.every((node) => node.votes === 0 || nodeids.includes(node.nodeid)) ? null : { nodeids, former: null };
+}
+
+function hasVote(nodes: readonly Voter[], nodeids: readonly number[]): boolean {
+  return nodes.some(({ nodeid, votes }) => votes > 0 && nodeids.includes(nodeid));
+}
+
+/** Who counts by the votes that are decided: a set that has none of them counts no more, and what was before it does (`ballots` counts so). */
+export function electorateBy(basis: QuorumBasis, electorate: Electorate | null): Electorate | null {
+  if (electorate === null || basis.former !== undefined || hasVote(basis.nodes, electorate.nodeids)) return electorate;
+  return settledElectorate(basis, electorate);
 }
 
 export interface LeaseGround {

@@ -393,7 +393,7 @@ export const engineMutations: readonly Mutation[] = [
     id: "leave-unkept",
     breaks: "a node goes before all have it on disk that it counts no more",
     file: "dlmd/membership/membership.ts",
-    find: "if (this.stopped || !this.stored || (electorate?.former ?? null) !== null) return false;",
+    find: "if (this.stopped || !this.stored || this.#isOpen) return false;",
     replace: "",
     caughtBy: "test/sim/engine/leaving.test.ts",
   },

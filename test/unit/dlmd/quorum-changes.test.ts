@@ -1,7 +1,15 @@
 /** Quorum while two things change: the votes, and which nodes count (last_man_standing). All states of a small cluster, hazard C8. */
 import { describe, expect, it } from "vitest";
 import type { Voter } from "../../../dlmd/config/votes.ts";
-import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis, quorumOf } from "../../../dlmd/membership/quorum.ts";
+import {
+  electorateBy,
+  leaseGrounds,
+  nextElectorate,
+  plainQuorum,
+  type QuorumBasis,
+  quorumOf,
+  settledElectorate,
+} from "../../../dlmd/membership/quorum.ts";
 import type { Electorate } from "../../../dlmd/wire/view-id.ts";
 
 /** What is a quorum without it is one with it. */
@@ -71,6 +79,48 @@ describe("C8: the votes change, and who counts", () => {
       }
     }
     expect(wrong).toEqual([]);
+  });
+
+  it.each([1, 2, 3, 4])("all of %i nodes together are a quorum, whatever was decided since it was chosen who counts", (count) => {
+    const all = setsOf(count).at(-1) ?? [];
+    const former = all.map(({ nodeid }) => ({ nodeid, votes: 1 }));
+    const some = setsOf(count).slice(1).map(idsOf);
+    const wrong: string[] = [];
+    for (const { nodeid } of all) {
+      for (const votes of count === 1 ? [1, 2] : [0, 1, 2]) {
+        const nodes = former.map((voter) => (voter.nodeid === nodeid ? { nodeid, votes } : voter));
+        const bases: QuorumBasis[] = [
+          { version: 2, nodes, options },
+          { version: 2, nodes, former, options },
+          { version: 3, nodes: former, former: nodes, options },
+        ];
+        const electorates = some.flatMap((nodeids) => [null, ...some].map((before) => ({ nodeids, former: before })));
+        for (const basis of bases) {
+          for (const electorate of electorates) {
+            if (quorumOf(basis, all, true, electorate).quorate) continue;
+            wrong.push(`node ${nodeid} has ${votes}, ${electorate.nodeids.join(" ")} after ${electorate.former?.join(" ") ?? "all"}`);
+          }
+        }
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it("a set that lost its last vote counts no more: what was before it does, once the votes are decided", () => {
+    const former = [1, 2, 3].map((nodeid) => ({ nodeid, votes: 1 }));
+    const nodes = former.map((voter) => (voter.nodeid === 3 ? { ...voter, votes: 0 } : voter));
+    const basis = { version: 2, nodes, options };
+    const opened = { nodeids: [3], former: [1, 3] };
+    const settled = { nodeids: [3], former: null };
+    expect(electorateBy(basis, opened)).toEqual({ nodeids: [1, 3], former: null });
+    expect(settledElectorate(basis, opened)).toEqual({ nodeids: [1, 3], former: null });
+    expect(electorateBy(basis, settled)).toBeNull();
+    // While the change is open node 3 may have the quorum by the votes of before.
+    expect(electorateBy({ ...basis, former }, settled)).toBe(settled);
+    expect(quorumOf({ ...basis, former }, [{ nodeid: 1 }, { nodeid: 2 }], true, settled)).toMatchObject({
+      quorate: false,
+      rule: "old-votes",
+    });
   });
 
   it("a lease needs the old votes of the nodes that counted before as well", () => {
