@@ -24,7 +24,8 @@ interface FileIdState {
   generation: number;
 }
 
-interface LockOwnerState {
+/** `owner`: in decimal. */
+export interface LockOwnerState {
   kind: "posix" | "flock";
   owner: string;
 }

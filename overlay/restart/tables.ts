@@ -10,7 +10,7 @@ import type { LowerHandle } from "../lower/lower.ts";
 import type { OpenAtOwner } from "../lower/remote/core.ts";
 import type { Mount } from "../op/mount.ts";
 import type { SessionHandOff } from "../session/mount-session.ts";
-import type { RestartState } from "./state.ts";
+import type { LockOwnerState, RestartState } from "./state.ts";
 
 export interface Given {
   readonly handOff: Pick<SessionHandOff, "mount" | "negotiated" | "held">;
@@ -97,19 +97,19 @@ function lockStates(rows: readonly FileLockRow[], open: readonly OpenFile[]): Fi
   });
 }
 
-const ownerState = ({ kind, owner }: LockOwner): { kind: LockOwner["kind"]; owner: string } => ({ kind, owner: String(owner) });
+const ownerState = ({ kind, owner }: LockOwner): LockOwnerState => ({ kind, owner: String(owner) });
+const lockOwner = ({ kind, owner }: LockOwnerState): LockOwner => ({ kind, owner: BigInt(owner) });
 
 function lockRow({ held, users }: FileLockStates[number], inode: InodeRecord): FileLockRow {
-  const owner = (one: { kind: LockOwner["kind"]; owner: string }): LockOwner => ({ kind: one.kind, owner: BigInt(one.owner) });
   return {
     file: lockFile(inode),
     held: held.map(({ type, start, end, pid, heldMs, ...one }) => ({
-      owner: owner(one),
+      owner: lockOwner(one),
       range: { type, start: BigInt(start), end: BigInt(end) },
       pid,
       heldMs,
     })),
-    users: users.map(({ handles, ...one }) => ({ owner: owner(one), handles })),
+    users: users.map(({ handles, ...one }) => ({ owner: lockOwner(one), handles })),
   };
 }
 
