@@ -11,8 +11,8 @@ import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand } from "./output.ts";
 
-/** The overlay answers within its own limits. */
-const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS + 10_000;
+/** The overlay answers within its own limits: that of rest holds for file locks, and then for all else. */
+const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS + 10_000;
 
 interface RestartArguments extends NodeOptions {
   readonly mountpoint: string;
