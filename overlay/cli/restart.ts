@@ -2,20 +2,23 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { askOverlay, type OverlayEntry } from "../query/overlay-query.ts";
+import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HELLO_LIMIT_MS, READY_LIMIT_MS, REST_LIMIT_MS, type RestartAnswer, SERVING_LIMIT_MS } from "../restart/give.ts";
 import { askHandover, describeHandover, findMount } from "./handover.ts";
-import { interruptedError } from "./interrupt.ts";
+import { interruptedError, unlessAborted } from "./interrupt.ts";
 import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
-import { print, printJson, runCommand } from "./output.ts";
+import { print, printJson, runCommand, usageError } from "./output.ts";
+import { defaultCommand, restartDlmd } from "./restart-dlmd.ts";
 
 /** The overlay answers within its own limits: that of rest holds for file locks, and then for all else. */
 const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS + 10_000;
 
 interface RestartArguments extends NodeOptions {
-  readonly mountpoint: string;
+  readonly mountpoint: string | undefined;
+  readonly dlmd: boolean;
+  readonly "--"?: readonly string[] | undefined;
 }
 
 const answerShape: z.ZodType<RestartAnswer> = z.discriminatedUnion("kind", [
@@ -72,20 +75,41 @@ async function handOverFirst(
   describeHandover(await askHandover(runDir, connection, 0, signal), file.volume, (nodeid) => `node ${nodeid}`);
 }
 
+async function restartAll(runDir: string, json: boolean, command: readonly string[]): Promise<void> {
+  const goesOn = "the mounts of this node go on when dlmd runs again";
+  const served = await longWork(
+    json,
+    () => interruptedError(goesOn, "coverlay status shows them."),
+    async ({ say, signal }) => {
+      for (const one of listOverlays(runDir).filter(({ alive }) => alive)) await handOverFirst(runDir, one, say, signal);
+      return unlessAborted(restartDlmd(runDir, command, { say }), signal);
+    },
+  );
+  if (json) return printJson({ mounts: served });
+  for (const { mountpoint, pid } of served) print(`process ${pid} serves ${mountpoint} now`);
+  if (served.length === 0) print("nothing is mounted here: dlmd was restarted");
+}
+
 export const restartCommand: CommandModule<object, RestartArguments> = {
-  command: "restart <mountpoint>",
-  describe: "replace the process of a mount by a new one, of the installed program; programs there go on",
+  command: "restart [mountpoint]",
+  describe: "replace the process of a mount, or dlmd and all of this node, by the installed program; programs there go on",
   builder: (yargs) =>
     nodeOptions(yargs)
-      .positional("mountpoint", { type: "string", demandOption: true, describe: "where it is mounted here, or the name of its volume" })
+      .positional("mountpoint", { type: "string", describe: "where it is mounted here, or the name of its volume" })
+      .option("dlmd", { type: "boolean", default: false, describe: "restart dlmd of this node, and the process of each mount" })
       .example("$0 restart /shared", "after an upgrade of the package")
       .example("$0 restart /shared --json", "for programs")
+      .example("$0 restart --dlmd", "all of this node: its mounts wait for some seconds")
+      .example("$0 restart --dlmd -- rc-service dlmd restart", "where systemd does not run: how dlmd is restarted")
       .epilogue(
-        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. dlmd is not restarted. An owner hands its volume over to another node first. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
+        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. Without --dlmd that is not restarted. With it the owner keeps what the mounts of this node have open, written or locked, until they are back; a mount that is not in 120 s ends. An owner hands its volume over to another node first. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
       ),
-  handler: ({ runDir, json, mountpoint }) =>
+  handler: ({ runDir, json, mountpoint, dlmd, "--": command }) =>
     runCommand(json, async () => {
       requireRoot("restart the process of a mount");
+      if (dlmd !== (mountpoint === undefined)) throw usageError("a mount point is needed, or --dlmd, and not both", "coverlay restart /shared");
+      if (!dlmd && command !== undefined) throw usageError("a command restarts dlmd", "coverlay restart --dlmd -- COMMAND ARGUMENTS");
+      if (mountpoint === undefined) return restartAll(runDir, json, command ?? defaultCommand());
       const found = findMount(runDir, mountpoint);
       const { file } = found;
       const answer = await longWork(

@@ -13,9 +13,11 @@ import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
+import type { Holder } from "../restart/holder.ts";
 import { TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
+import { createHolder, holdingAnswers } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
@@ -149,6 +151,7 @@ async function serve(args: ServeArguments): Promise<void> {
   const log = createPinoLog(args.logLevel, null);
   let statusServer: StatusServer | null = null;
   let takeOver: TakeOver | null = null;
+  let holder: Holder | null = null;
   /** Another process writes what is shown of this mount. */
   let hasLeft = false;
   try {
@@ -184,7 +187,7 @@ async function serve(args: ServeArguments): Promise<void> {
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
     });
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => mount.terminate());
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => (holder ?? mount).terminate());
     process.on("SIGHUP", () => undefined);
     process.on("uncaughtException", (error) => mount.fail(error));
     process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
@@ -193,15 +196,26 @@ async function serve(args: ServeArguments): Promise<void> {
     const device = `0:${connection}`;
     statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
     // After its file: a mount whose record has no file beside it is told of as one that cannot be asked.
-    writeMountRecord(device, {
-      source: args.device,
-      mountPoint: args.mountpoint,
-      runDir: args.runDir,
-      localFlocks: mountOptions.localFlocks,
-    });
+    const record = { source: args.device, mountPoint: args.mountpoint, runDir: args.runDir, localFlocks: mountOptions.localFlocks };
+    writeMountRecord(device, record);
     pipe.ready();
     takeOver?.serving();
     const failure = await mount.ended;
+    if (mount.paused !== null) {
+      const { runDir, mountpoint } = args;
+      holder = createHolder(mount.paused, { runDir, mountpoint, log });
+      const held = await serveStatus(runDir, connection, holdingAnswers(mount.answers.summary(), holder), log);
+      writeMountRecord(device, { ...record, paused: true });
+      mount.holds();
+      const end = await holder.run();
+      log.info(end, "this process keeps the mount no more");
+      if (end.kind === "given") process.exit(EXIT.OK);
+      const isLost = end.kind === "lost" && isMountThere(device);
+      held.close(isLost);
+      if (!isLost) removeMountRecord(device);
+      // The last descriptor of /dev/fuse goes with this process: calls that wait end with ENOTCONN.
+      process.exit(isLost ? EXIT.FATAL : EXIT.OK);
+    }
     // What is shown of the mount is of the process that goes on with it.
     if (mount.isGiven) process.exit(EXIT.OK);
     // A mount that was taken out stays in the tree until someone unmounts it.

@@ -11,6 +11,12 @@ export const MAX_COPY_BYTES: number = 64 * 1024 * 1024;
 /** getattrMany takes at most that many. */
 export const MAX_GETATTR_MANY = 1024;
 
+/** deposit takes at most so many write tokens, and so many files with locks. */
+export const MAX_DEPOSIT = 1024;
+
+/** Of the ticket of a deposit, which its caller draws. */
+export const TICKET_CHARS = 32;
+
 /** close takes at most that many: at so many the owner is told (remote/closes.ts). */
 export const MAX_CLOSE_MANY = 16;
 

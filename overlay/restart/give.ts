@@ -69,6 +69,9 @@ export interface GiveHost {
   readonly given: () => void;
 }
 
+/** What it takes to come to rest. */
+export type RestingHost = Omit<GiveHost, "fail" | "given">;
+
 /** For the command. */
 export type RestartAnswer =
   | { readonly kind: "refused"; readonly why: string }
@@ -86,7 +89,7 @@ export type RestartAnswer =
       readonly requests: number;
     };
 
-function notNow(why: string): OperatingError {
+export function notNow(why: string): OperatingError {
   return new OperatingError(why, { code: "not-now", hint: "The mount goes on as before. Try again." });
 }
 
@@ -101,12 +104,12 @@ export interface NextProcess {
   readonly end: () => void;
 }
 
-export async function giveMount(host: GiveHost, start: (host: GiveHost) => NextProcess = startNext): Promise<RestartAnswer> {
+export async function giveMount(host: GiveHost, start: (fd: number) => NextProcess = startNext): Promise<RestartAnswer> {
   const refusal = host.refusal();
   if (refusal !== null) return { kind: "refused", why: refusal };
   let next: NextProcess;
   try {
-    next = start(host);
+    next = start(host.handOff.fd);
   } catch (error) {
     return { kind: "failed", why: wordsOf(error) };
   }
@@ -136,17 +139,17 @@ export async function giveMount(host: GiveHost, start: (host: GiveHost) => NextP
   }
 }
 
-function wordsOf(error: unknown): string {
+export function wordsOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** As this process was started itself. */
-function startNext({ handOff }: GiveHost): NextProcess {
+/** As this process was started itself. `fd`: /dev/fuse. */
+export function startNext(fd: number): NextProcess {
   const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER);
   const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, TAKE_OVER], {
     detached: true,
     cwd: "/",
-    stdio: ["ignore", "inherit", "inherit", "ignore", "pipe", handOff.fd],
+    stdio: ["ignore", "inherit", "inherit", "ignore", "pipe", fd],
   });
   return {
     stream: child.stdio[CHANNEL_FD] as Duplex,
@@ -158,7 +161,7 @@ function startNext({ handOff }: GiveHost): NextProcess {
 }
 
 /** Resolves when nothing is under way, no lock is held, the kernel has nothing cached, and nothing is read from it any more. */
-async function bringToRest(host: GiveHost, pause: { beganMs: number }): Promise<RestartState> {
+export async function bringToRest(host: RestingHost, pause: { beganMs: number }): Promise<RestartState> {
   const { handOff } = host;
   const untilMs = performance.now() + REST_LIMIT_MS;
   // Before any call is kept: what ends the wait for a lock may be one of them. What is kept from this turn on cannot wait.
@@ -191,7 +194,7 @@ async function bringToRest(host: GiveHost, pause: { beganMs: number }): Promise<
 }
 
 /** In the turn in which all rests. null: something is on its way to the owner. */
-function takeState({ handOff, connection, ownerEpoch, openAtOwner, lates, fileLocks, hasOwned }: GiveHost): RestartState | null {
+function takeState({ handOff, connection, ownerEpoch, openAtOwner, lates, fileLocks, hasOwned }: RestingHost): RestartState | null {
   const open = openAtOwner();
   const epoch = ownerEpoch();
   if (open === null || epoch === null) return null;

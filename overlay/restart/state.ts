@@ -13,7 +13,7 @@ import type { Negotiated } from "../fuse/init.ts";
 import type { Changed } from "../lower/unsynced.ts";
 
 /** Another meaning of anything below is another version. */
-export const STATE_VERSION = 2;
+export const STATE_VERSION = 3;
 
 const MAGIC = Buffer.from("COVRSTRT");
 const DIGEST_BYTES = 32;
@@ -73,6 +73,8 @@ export interface RestartState {
   /** This mount was the owner once: it does not ask for that again (volume/preferred-owner.ts). */
   hasOwned: boolean;
   standIns: { shownTo: [number, number][]; threads: [number, boolean][] };
+  /** The ticket under which the owner keeps what this mount has (hazard F35); null: the process before has it. */
+  custody: string | null;
   /** Requests of the kernel that were read and have not begun, in base64. */
   held: string[];
 }
@@ -152,6 +154,7 @@ const shape: z.ZodType<RestartState> = z.object({
     }),
   ),
   hasOwned: flag,
+  custody: z.union([z.string(), z.null()]),
   standIns: z.object({ shownTo: z.array(z.tuple([count, count])), threads: z.array(z.tuple([count, flag])) }),
   held: z.array(z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)),
 });

@@ -70,6 +70,7 @@ export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLock
       shownTo: standIns.shownTo.map(([fuseNodeid, tid]) => [fuseNodeid, tid]),
       threads: standIns.threads.map(([tid, walked]) => [tid, walked]),
     },
+    custody: null,
     held: held.map((bytes) => bytes.toString("base64")),
   };
 }

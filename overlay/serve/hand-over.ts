@@ -23,8 +23,8 @@ export interface HandOverHost {
   readonly otherMounters: () => Promise<readonly number[]>;
   /** Asks the owner of that epoch, which is another node. Rejects if it gave no answer. */
   readonly askOwner: (request: RequestOf<"handOver">) => Promise<AnswerOf<"handOver">>;
-  /** Why it cannot be given away now, in words: its file system is being grown. null: it can. */
-  readonly growing: () => string | null;
+  /** Why it cannot be given away now, in words: its file system is being grown, or files of a mount that is away are kept. null: it can. */
+  readonly busy: () => string | null;
   /** As the owner: begins to give the volume to that node. */
   readonly give: (heir: number) => void;
   readonly nowMs: () => number;
@@ -98,7 +98,7 @@ export class HandOvers {
 
   /** At the owner: begins, after the answer; or says why not. */
   async begin({ epoch, heir }: RequestOf<"handOver">): Promise<AnswerOf<"handOver">> {
-    const { role, owner, why, isDevice, give, growing } = this.#host;
+    const { role, owner, why, isDevice, give, busy } = this.#host;
     const refuse = (refused: string): AnswerOf<"handOver"> => ({ heir: 0, refused });
     const now = owner();
     if (role() !== "owner" || now === null || now.epoch !== epoch) return refuse(`the owner has changed: ${why()}`);
@@ -115,8 +115,8 @@ export class HandOvers {
       return refuse(`${this.#nameOf(heir)} does not have the volume mounted, or does not reach its device: ${words} could have it`);
     }
     if (this.#giving !== null) return refuse(`the volume is being handed over to ${this.#nameOf(this.#giving)}`);
-    const grows = growing();
-    if (grows !== null) return refuse(grows);
+    const words = busy();
+    if (words !== null) return refuse(words);
     this.#giving = next;
     setImmediate(() => give(next));
     return { heir: next, refused: "" };

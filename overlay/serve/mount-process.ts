@@ -25,7 +25,7 @@ import { findVolume } from "./find-volume.ts";
 import type { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import { type MountParts, MountStatus } from "./mount-status.ts";
-import { goOnWith, MountRestart, requireSameOwner, type Resumed, resumeOf } from "./mount-restart.ts";
+import { goOnWith, MountRestart, type Pausing, requireSameOwner, type Resumed, resumeOf } from "./mount-restart.ts";
 import { openSession } from "./open-session.ts";
 import { OwnCalls } from "./own-calls.ts";
 import { createOwnerRole, type OwnerRoleHost } from "./owner-role.ts";
@@ -84,6 +84,7 @@ export class MountProcess {
       gate: this.#gate,
       ownerChanges: this.#ownerChanges,
       restart: () => this.#restart.give(),
+      pause: () => this.#restart.pause(),
     });
     this.#restart = new MountRestart({
       mount: options,
@@ -166,7 +167,9 @@ export class MountProcess {
         const brokenFiles = this.#ownCalls.remote?.brokenFiles ?? 0;
         const { handOff } = session;
         const hasLocks = (): boolean => this.#coherence?.rest.hasTokens === true && fileLocks?.hasInherited !== false;
-        await this.#unlessFailed(goOnWith(resumed, { handOff, hasLocks, brokenFiles, lockspace, clientId: client.info.clientId }));
+        const collect = (ticket: string): Promise<boolean> => this.#ownCalls.remote?.collect(ticket) ?? Promise.resolve(false);
+        const { clientId } = client.info;
+        await this.#unlessFailed(goOnWith(resumed, { handOff, hasLocks, brokenFiles, lockspace, clientId, collect }));
         show();
       }
       await this.#enterMounted(session);
@@ -181,6 +184,16 @@ export class MountProcess {
   /** Another process goes on with the mount. */
   get isGiven(): boolean {
     return this.#restart.isGiven;
+  }
+
+  /** This process keeps the mount for another one; null: it does not. */
+  get paused(): Pausing | null {
+    return this.#restart.paused;
+  }
+
+  /** It does: `pause` is answered. */
+  holds(): void {
+    this.#restart.holds();
   }
 
   async #connect(): Promise<DlmClient> {

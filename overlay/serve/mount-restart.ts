@@ -5,8 +5,11 @@ import type { Rest } from "../coherence/rest.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
-import { giveMount, type RestartAnswer } from "../restart/give.ts";
+import { giveMount, type RestartAnswer, type RestingHost } from "../restart/give.ts";
+import { depositOf, type PauseAnswer, type Paused, pauseMount } from "../restart/pause.ts";
+import { hasQueued } from "../restart/queued.ts";
 import type { RestartState } from "../restart/state.ts";
+import { depositedLocks } from "../restart/custody.ts";
 import { heldOf, negotiatedOf, restoreTables } from "../restart/tables.ts";
 import { askedAll, type TakeOver } from "../restart/take.ts";
 import { connectionNumber } from "../session/connection.ts";
@@ -44,11 +47,28 @@ export interface Resumed {
   readonly before: RestartState;
 }
 
+/** What a process that has let go of dlmd keeps. */
+export interface Pausing extends Paused {
+  /** /dev/fuse */
+  readonly fd: number;
+  /** Of the dlmd that it was a client of. */
+  readonly incarnation: string;
+}
+
+interface Refused {
+  readonly kind: "refused";
+  readonly why: string;
+}
+
 export class MountRestart {
   readonly #host: MountRestartHost;
   #restarting = false;
   /** Another process goes on with the mount. */
   isGiven = false;
+  /** This process has let go of dlmd, and keeps this for another one. */
+  paused: Pausing | null = null;
+  /** It keeps it. */
+  holds: () => void = () => {};
   /** It was told so, or is about to be: what becomes of this process is no matter of the mount's. */
   hasLetGo = false;
 
@@ -57,8 +77,17 @@ export class MountRestart {
   }
 
   /** The answer says how it went. */
-  async give(): Promise<RestartAnswer> {
-    const refused = (why: string): RestartAnswer => ({ kind: "refused", why });
+  give(): Promise<RestartAnswer> {
+    return this.#with((session, handOff, rest) => this.#give(session, handOff, rest));
+  }
+
+  /** Answers when this process has let go of dlmd, which may be restarted then. */
+  pause(): Promise<PauseAnswer> {
+    return this.#with((session, handOff, rest) => this.#pause(session, handOff, rest));
+  }
+
+  async #with<A>(work: (session: Session, handOff: SessionHandOff, rest: Rest) => Promise<A>): Promise<A | Refused> {
+    const refused = (why: string): Refused => ({ kind: "refused", why });
     if (this.#restarting) return refused("it is being restarted already");
     const { session, coherence } = this.#host.parts();
     if (session === null || coherence === null) return refused("the mount does not answer yet");
@@ -67,17 +96,54 @@ export class MountRestart {
       return refused("the mount speaks to the kernel through libfuse (-o transport=fuse-native), which cannot be given on");
     this.#restarting = true;
     try {
-      return await this.#give(session, handOff, coherence.rest);
+      return await work(session, handOff, coherence.rest);
     } finally {
       this.#restarting = false;
     }
   }
 
   #give(session: Session, handOff: SessionHandOff, rest: Rest): Promise<RestartAnswer> {
-    const { mount, ownCalls, parts, fail } = this.#host;
+    const { fail } = this.#host;
+    return giveMount({
+      ...this.#resting(session, handOff, rest),
+      fail: (error) => {
+        this.hasLetGo = false;
+        fail(error);
+      },
+      given: () => {
+        this.isGiven = true;
+        void handOff.given();
+      },
+    });
+  }
+
+  async #pause(session: Session, handOff: SessionHandOff, rest: Rest): Promise<PauseAnswer> {
+    const { ownCalls, parts } = this.#host;
+    const { remote } = ownCalls;
+    const { client } = parts();
+    if (remote === null || client === null) return { kind: "refused", why: "there is no connection to the owner" };
+    const found = await pauseMount({
+      ...this.#resting(session, handOff, rest),
+      deposit: (request) => remote.deposit(request),
+      collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
+    });
+    if ("kind" in found) return found;
+    const { fd } = handOff;
+    this.paused = { ...found, fd, incarnation: client.info.incarnation };
+    const holds = new Promise<void>((resolve) => {
+      this.holds = resolve;
+    });
+    this.isGiven = true;
+    void handOff.given();
+    await holds;
+    return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length };
+  }
+
+  #resting(session: Session, handOff: SessionHandOff, rest: Rest): RestingHost {
+    const { mount, ownCalls, parts } = this.#host;
     const { log, leaveStatus, native } = mount;
     const { fileLocks } = parts();
-    return giveMount({
+    return {
       log,
       handOff,
       connection: session.connection,
@@ -102,17 +168,9 @@ export class MountRestart {
         this.hasLetGo = true;
         leaveStatus();
       },
-      fail: (error) => {
-        this.hasLetGo = false;
-        fail(error);
-      },
       fileLocks: () => fileLocks?.rows() ?? [],
       hasOwned: this.#host.hasOwned,
-      given: () => {
-        this.isGiven = true;
-        void handOff.given();
-      },
-    });
+    };
   }
 
   /** In words; null: nothing is in the way. */
@@ -167,17 +225,23 @@ export interface GoOn {
   readonly brokenFiles: number;
   readonly lockspace: Lockspace;
   readonly clientId: number;
+  /** RemoteLower.collect */
+  readonly collect: (ticket: string) => Promise<boolean>;
 }
 
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId, collect }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
-  await askedAll(lockspace, clientId);
+  const { custody } = before;
+  if (custody === null) await askedAll(lockspace, clientId);
+  else await Promise.all(depositedLocks(depositOf(before, custody)).map((resource) => hasQueued(lockspace, resource)));
   await takeOver.ready();
+  if (custody !== null && !(await collect(custody)))
+    throw new OperatingError("the owner has given up what it kept for this mount", { code: "custody-lost", hint: "umount -l, and mount again." });
   for (let looks = 1; !hasLocks(); looks += 1) {
     takeOver.check();
     await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));

@@ -7,6 +7,7 @@ import { type OwnerWait, ownerWaitWords, waitOfMount } from "../lower/owner-wait
 import type { BlockGate } from "../mount-group/block-gate.ts";
 import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import type { RestartAnswer } from "../restart/give.ts";
+import type { PauseAnswer } from "../restart/pause.ts";
 import type { Session } from "../session/mount-session.ts";
 import { sizeWords } from "../status/problem.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
@@ -41,6 +42,7 @@ export interface MountStatusOptions {
   readonly gate: BlockGate;
   readonly ownerChanges: OwnerChanges;
   readonly restart: () => Promise<RestartAnswer>;
+  readonly pause: () => Promise<PauseAnswer>;
 }
 
 export interface MountWork {
@@ -118,6 +120,16 @@ export class MountStatus implements StatusAnswers {
   /** For {"query":"restart"}. */
   restart(): Promise<RestartAnswer> {
     return this.#options.restart();
+  }
+
+  /** For {"query":"pause"}. */
+  pause(): Promise<PauseAnswer> {
+    return this.#options.pause();
+  }
+
+  /** For {"query":"go-on"}. */
+  goOn(): object {
+    return { goesOn: false };
   }
 
   /** For {"query":"requests"}: what callers wait for. */

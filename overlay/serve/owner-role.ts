@@ -151,7 +151,7 @@ function createHandOvers({ options, client, ownCalls, service, why }: OwnerRoleH
       if (ownCalls.remote === null) return Promise.reject(new Error("this mount has no connection to it"));
       return ownCalls.remote.handOver(epoch, heir);
     },
-    growing: () => growthUnderWay(service.growth),
+    busy: () => growthUnderWay(service.growth) ?? service.keepsForOthers,
     give: (heir) => void service.give(heir),
     nowMs: () => performance.now(),
   });

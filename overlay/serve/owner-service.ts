@@ -18,6 +18,7 @@ import { type ServedLower, volumeLockspace, type VolumeOwner } from "../volume/o
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import type { Claim } from "../volume/owner-event.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
+import { Custody } from "../restart/custody.ts";
 import { OpenFiles, type OwnWay } from "./open-files.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
 import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
@@ -63,6 +64,8 @@ export class OwnerService {
   #lettingGo = false;
   /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
   readonly #gone: GoneClient[] = [];
+  /** Of the lower that is mounted here. */
+  #custody: Custody | null = null;
 
   constructor(host: OwnerServiceHost) {
     const { log, lower } = host.options;
@@ -88,6 +91,14 @@ export class OwnerService {
   /** What of the lower directory is not watched (hazard R21); null: all is, this mount is not the owner, or the lower is a device. */
   get unwatched(): string | null {
     return this.#unwatched;
+  }
+
+  /** Why the volume stays here for now, in words: what is kept for mounts that are away would be lost (hazard F35). null: nothing is. */
+  get keepsForOthers(): string | null {
+    const away = this.#custody?.away ?? null;
+    if (away === null) return null;
+    const seconds = Math.round((performance.now() - away.sinceMs) / 1000);
+    return `the owner keeps the open files of ${away.count} mount(s) of which the dlmd is being restarted, for ${seconds} s by now`;
   }
 
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
@@ -176,6 +187,14 @@ export class OwnerService {
   #createServer(client: DlmClient, mount: LowerMount, served: LocalLower, disk: GuardedDisk | null): LowerServer {
     const { native, log, bit } = this.#host.options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
+    const custody = new Custody({
+      lockspace: () => client.lockspace(volumeLockspace(bit.uuid)),
+      epoch: mount.epoch,
+      log,
+      nowMs: () => performance.now(),
+      fail: (error) => this.#host.fail(error),
+    });
+    this.#custody = custody;
     return createLowerServer({
       lower: served,
       keyring: () => keyringOf(client.info.overlayKeys),
@@ -193,6 +212,7 @@ export class OwnerService {
       claimed: () => this.#host.reopened(),
       isGone: (session) => this.#gone.some((client) => isOf(session, client)),
       handOver: this.#host.beginHandOver,
+      custody,
     });
   }
 
@@ -212,6 +232,7 @@ export class OwnerService {
   async #release(): Promise<void> {
     const owned = this.#owned;
     if (owned === null) return;
+    this.#endCustody();
     await owned.server.close();
     await owned.local.shutdown();
     owned.disk?.end();
@@ -225,10 +246,16 @@ export class OwnerService {
     this.#host.options.log.info({}, "lower released");
   }
 
+  #endCustody(): void {
+    this.#custody?.close();
+    this.#custody = null;
+  }
+
   /** The disk has failed: no call is answered from here on (lower/server/disk-guard.ts). */
   #withdraw(why: string): void {
     const { disk, server } = this.#owned ?? {};
     this.#host.ownerLost();
+    this.#endCustody();
     void server?.abandon();
     disk?.guard.dropServed();
     if (this.#lettingGo) this.#host.role()?.selfFence(why);

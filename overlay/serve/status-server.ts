@@ -1,7 +1,7 @@
 /**
  * How the overlay process tells about itself (the other side: query/overlay-query.ts): `<runDir>/overlay-N.json`, replaced whole at each
  * change, and `<runDir>/overlay-N.sock`, mode 0600: one JSON line {"query":"status"} in, one JSON line out ("requests",
- * "inode", "file-locks", "gather", "hand-over", "grow" and "growth" are other queries). N is the mount's FUSE connection.
+ * "inode", "file-locks", "gather", "hand-over", "restart", "pause", "go-on", "grow" and "growth" are other queries). N is the mount's FUSE connection.
  */
 import { chmodSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
@@ -31,6 +31,10 @@ export interface StatusAnswers {
   handOver(heir: number): Promise<object>;
   /** Gives the mount to a new process. */
   restart(): Promise<object>;
+  /** Lets go of dlmd, which is to be restarted. */
+  pause(): Promise<object>;
+  /** After a pause: with whatever dlmd runs. */
+  goOn(): object;
   /** Begins to grow the volume's file system, or says why not. */
   grow(): Promise<object>;
   /** How far that is. */
@@ -98,6 +102,8 @@ async function reply(line: string, answers: StatusAnswers): Promise<object> {
   if (query === "inode" && typeof ino === "number" && Number.isSafeInteger(ino)) return answers.inode(ino);
   if (query === "gather" && typeof lockspace === "string" && isNames(files)) return answers.gather(lockspace, files);
   if (query === "restart") return answers.restart();
+  if (query === "pause") return answers.pause();
+  if (query === "go-on") return answers.goOn();
   if (query === "grow") return answers.grow();
   if (query === "growth") return answers.growth();
   if (query === "hand-over" && isNodeid(heir)) return answers.handOver(heir);

@@ -380,7 +380,8 @@ class Serving {
     this.#interrupts.stop();
     this.#state?.coherence.failWaiters();
     if (this.#state !== null) await endState(this.#state, lower);
-    native.sync.close(this.#fd);
+    // What was given to another process may be kept for it here.
+    if (errno !== null) native.sync.close(this.#fd);
     this.#rejectReady(endedEarly("the mount ended before it answered"));
     this.#resolveEnded();
   }

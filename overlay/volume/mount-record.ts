@@ -25,6 +25,8 @@ export interface MountRecord extends ProcessName {
   readonly runDir: string;
   /** -o localflocks; not in records of 0.1.0. */
   readonly localFlocks?: boolean;
+  /** Its process has let go of dlmd, and waits until that was restarted. */
+  readonly paused?: boolean;
 }
 
 function fileOf(device: string, dir: string = RECORD_DIR): string {
@@ -32,7 +34,7 @@ function fileOf(device: string, dir: string = RECORD_DIR): string {
 }
 
 /** `device`: "major:minor" of the FUSE mount, from mountinfo. Called by the overlay before it says that it is ready. */
-export function writeMountRecord(device: string, mount: Pick<MountRecord, "source" | "mountPoint" | "runDir" | "localFlocks">): void {
+export function writeMountRecord(device: string, mount: Omit<MountRecord, keyof ProcessName>): void {
   const record: MountRecord = { pid: process.pid, startTime: startTimeOf(process.pid) ?? "", ...mount };
   mkdirSync(RECORD_DIR, { recursive: true, mode: 0o755 });
   const temporary = `${fileOf(device)}.${process.pid}`;

@@ -37,6 +37,15 @@ export function isServedOf({ type, device }: MountEntry, runDir: string): boolea
   return record !== null && isOfRunDir(record, runDir) && isServing(record);
 }
 
+/** A mount that is paused has let go of its dlmd, which is restarted for it (hazard F35). */
+function needsDlmd(record: MountRecord, runDir: string): boolean {
+  return isOfRunDir(record, runDir) && isServing(record) && record.paused !== true;
+}
+
+export function pausedWords({ mountPoint, pid }: MountRecord): string {
+  return `${mountPoint} stays: its process ${pid} waits for dlmd to be restarted`;
+}
+
 /** Resolves with what is left: mount points, and files that are damaged. */
 export async function unmountAll(runDir: string, port: UnmountAllPort): Promise<string[]> {
   const left = new Set<string>();
@@ -58,6 +67,8 @@ export async function unmountAll(runDir: string, port: UnmountAllPort): Promise<
       }),
     );
   };
+  for (const { record } of port.records())
+    if (record?.paused === true && isOfRunDir(record, runDir) && isServing(record)) port.tell(pausedWords(record));
   const waiters = wholeOf(port.waiters(), left, port.tell).filter(({ record }) => isOfRunDir(record, runDir));
   const end = async (waiter: Waiter): Promise<void> => {
     const ended = await port.endWaiter(waiter);
@@ -66,14 +77,14 @@ export async function unmountAll(runDir: string, port: UnmountAllPort): Promise<
   await Promise.all([unmountPlaces(), ...waiters.map(({ record }) => attempt(record.mountPoint, () => end(record)))]);
   // A waiter may have mounted at the last moment.
   await unmountPlaces();
-  const overlays = wholeOf(port.records(), left, port.tell).filter(({ record }) => isOfRunDir(record, runDir) && isServing(record));
+  const overlays = wholeOf(port.records(), left, port.tell).filter(({ record }) => needsDlmd(record, runDir));
   await Promise.all(overlays.map(({ name, record }) => attempt(record.mountPoint, () => release(name, record, left, port))));
   return [...left];
 }
 
 function servedPlaces(runDir: string, { table, records }: UnmountAllPort): string[] {
   const served = new Set(
-    records().flatMap(({ name, record }) => (record !== null && isOfRunDir(record, runDir) && isServing(record) ? [name] : [])),
+    records().flatMap(({ name, record }) => (record !== null && needsDlmd(record, runDir) ? [name] : [])),
   );
   return [
     ...new Set(table().flatMap(({ device, type, mountPoint }) => (type === "fuse.clustered" && served.has(device) ? [mountPoint] : []))),

@@ -3,16 +3,30 @@
  * calls wait (session: session.ts).
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { checkName, checkWritable, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
+import { checkName, checkWritable, MAX_DEPOSIT, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
 import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, Lower } from "../lower.ts";
-import type { AnswerOf } from "../wire/call-types.ts";
+import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import { type Adopted, type OpenAtOwner, RemoteCore, type RemoteCoreOptions } from "./core.ts";
 import type { OwnerAddress, RemoteCounters } from "./connection.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 
 export type RemoteLowerOptions = RemoteCoreOptions;
+
+/** One call takes MAX_DEPOSIT. The first one goes also where nothing is named: what is open stays so. */
+async function depositInParts(
+  { tokens, locked, ...head }: RequestOf<"deposit">,
+  call: (part: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>,
+): Promise<string> {
+  const parts = Math.max(1, Math.ceil(Math.max(tokens.length, locked.length) / MAX_DEPOSIT));
+  for (let part = 0; part < parts; part += 1) {
+    const [from, to] = [part * MAX_DEPOSIT, (part + 1) * MAX_DEPOSIT];
+    const { refused } = await call({ ...head, tokens: tokens.slice(from, to), locked: locked.slice(from, to) });
+    if (refused !== "") return refused;
+  }
+  return "";
+}
 
 export interface RemoteLower extends Lower {
   /** Files that were open at another owner: to be opened at the next one, under the same numbers. Before anything else. */
@@ -29,6 +43,10 @@ export interface RemoteLower extends Lower {
   ownerFound(address: OwnerAddress, epoch: number): void;
   /** Asks the owner of that epoch to give the volume to that node, 0: to the lowest other. */
   handOver(epoch: number, heir: number): Promise<AnswerOf<"handOver">>;
+  /** Hazard F35. Any number of files: asked for in parts. Resolves with why it was refused, in words; "": it was not. */
+  deposit(request: RequestOf<"deposit">): Promise<string>;
+  /** Resolves with whether it was there. */
+  collect(ticket: string): Promise<boolean>;
   /** The lock of that inode is about to leave this node: resolves when the owner has open what is open here (hazard F22). */
   tellOpens(id: FileId): MaybePromise<void>;
   /** A lock waits for what was written behind under it. */
@@ -193,6 +211,8 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     },
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
     handOver: (epoch, heir) => core.call("handOver", { epoch, heir }),
+    deposit: (request) => depositInParts(request, (part) => core.call("deposit", part)),
+    collect: async (ticket) => (await core.call("collect", { ticket })).found,
     tellOpens(id) {
       const told = core.tellOpens(id);
       // Closes, too: another node's unlink is not to overtake them.

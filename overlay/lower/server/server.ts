@@ -11,6 +11,7 @@ import type { GoneClient } from "../../../dlmd/client/api.ts";
 import type { Keyring } from "../../../dlmd/tls/keyring.ts";
 import { createSecureAcceptor, type SecureAcceptor } from "../../../dlmd/tls/secure-connection.ts";
 import { UnprovedConnections } from "../../../dlmd/tls/unproved.ts";
+import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import * as handshake from "../wire/handshake.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
@@ -56,8 +57,18 @@ export interface LowerServerOptions {
   readonly claimed?: () => void;
   /** A caller asks for the volume to be given to another node; without it the answer is a refusal. */
   readonly handOver?: HandOver;
+  /** What callers leave while they are away (hazard F35); without it the answer is a refusal. */
+  readonly custody?: OwnerCustody;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
+}
+
+/** The locks that are kept for callers that are away: restart/custody.ts. */
+export interface OwnerCustody {
+  /** `ended`: nothing is kept under that ticket any more. */
+  deposit(request: RequestOf<"deposit">, ended: () => void): Promise<AnswerOf<"deposit">>;
+  /** False: nothing was kept under it. */
+  collect(ticket: string): boolean;
 }
 
 export interface LowerServer {
@@ -94,6 +105,11 @@ class ServerCore implements ConnectionHost {
   readonly counters: LowerServerCounters = { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0, refused: 0 };
   readonly #sessions: Map<string, ServerSession> = new Map();
   readonly #connectionOf: Map<ServerSession, ServerConnection> = new Map();
+  /** Sessions of which something is kept, by its ticket; and those of them whose client is gone, but not the files that it has open. */
+  readonly #keptFor: Map<ServerSession, string> = new Map();
+  readonly #away: Set<ServerSession> = new Set();
+  /** Ends the wait of a deposit. */
+  readonly #depositing: Map<ServerSession, () => void> = new Map();
   // One entry for each client that went away under this owner: a few bytes a mount or a node's death.
   readonly #gone: GoneClient[] = [];
   readonly #unproved: UnprovedConnections;
@@ -211,6 +227,7 @@ class ServerCore implements ConnectionHost {
         () => this.options.claimed?.(),
         async (request) => (await this.options.handOver?.(request)) ?? { heir: 0, refused: "this owner hands nothing over" },
         () => this.mayServe,
+        { deposit: (of, request) => this.#deposit(of, request), collect: ({ ticket }) => this.#collect(ticket) },
       );
     this.#sessions.set(key, session);
     const before = this.#connectionOf.get(session);
@@ -221,25 +238,62 @@ class ServerCore implements ConnectionHost {
     return { session, resumed: known !== undefined };
   }
 
+  async #deposit(session: ServerSession, request: RequestOf<"deposit">): Promise<AnswerOf<"deposit">> {
+    const { custody } = this.options;
+    const { ticket } = request;
+    if (custody === undefined) return { refused: "this owner keeps nothing for others" };
+    // A session that is to end does not wait for dlmd, which may wait for that end (hazard C7).
+    const answer = await new Promise<AnswerOf<"deposit">>((resolve, reject) => {
+      this.#depositing.set(session, () => resolve({ refused: "the session has ended" }));
+      custody.deposit(request, () => this.#custodyEnded(session, ticket)).then(resolve, reject);
+    }).finally(() => this.#depositing.delete(session));
+    if (answer.refused === "") this.#keptFor.set(session, ticket);
+    else if (this.#keptFor.get(session) !== ticket) custody.collect(ticket);
+    return answer;
+  }
+
+  #collect(ticket: string): AnswerOf<"collect"> {
+    return { found: this.options.custody?.collect(ticket) === true };
+  }
+
+  /** The caller that deposited it may be here still. */
+  #custodyEnded(session: ServerSession, ticket: string): void {
+    if (this.#keptFor.get(session) !== ticket) return;
+    this.#keptFor.delete(session);
+    if (this.#away.delete(session)) void this.#close(session);
+  }
+
+  async #close(session: ServerSession): Promise<void> {
+    this.#disconnect(session);
+    await session.close();
+    this.#sessions.delete(handshake.sessionKey(session.id));
+  }
+
+  #disconnect(session: ServerSession): void {
+    this.#depositing.get(session)?.();
+    this.#connectionOf.get(session)?.destroy("its session has ended");
+    this.#connectionOf.delete(session);
+  }
+
   async #end(sessions: readonly ServerSession[]): Promise<void> {
-    await Promise.all(
-      sessions.map(async (session) => {
-        this.#connectionOf.get(session)?.destroy("its session has ended");
-        this.#connectionOf.delete(session);
-        await session.close();
-        this.#sessions.delete(handshake.sessionKey(session.id));
-      }),
-    );
+    await Promise.all(sessions.map((session) => this.#close(session)));
   }
 
   async closeSessions(clients: readonly GoneClient[]): Promise<void> {
     this.#gone.push(...clients);
-    await this.#end(this.sessions.filter((session) => clients.some((client) => isOf(session.id, client))));
+    const gone = this.sessions.filter((session) => clients.some((client) => isOf(session.id, client)));
+    const kept = gone.filter((session) => this.#keptFor.has(session));
+    for (const session of kept) {
+      this.#away.add(session);
+      this.#disconnect(session);
+    }
+    await Promise.all([this.#end(gone.filter((session) => !this.#keptFor.has(session))), ...kept.map((session) => session.retire())]);
   }
 
   /** Who is connected is told what became of his calls, so that none of them ends with EIO and no fsync at the next owner does. */
   async #leave(): Promise<void> {
     const served = (): ServerConnection[] => [...this.connections].filter((connection) => connection.served);
+    for (const end of this.#depositing.values()) end();
     await Promise.all(this.sessions.map((session) => session.retire()));
     // Also where nobody is to be told: the handles that are closed next may write.
     if (!(await this.#hasDisk()) || served().length === 0) return;

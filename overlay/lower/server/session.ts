@@ -59,6 +59,17 @@ interface OpenHandle {
   readonly handle: LowerHandle;
 }
 
+/** What a caller leaves here while it is away (hazard F35). */
+export interface SessionCustody {
+  readonly deposit: (session: ServerSession, request: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>;
+  readonly collect: (request: RequestOf<"collect">) => AnswerOf<"collect">;
+}
+
+const noCustody: SessionCustody = {
+  deposit: () => ({ refused: "this owner keeps nothing for others" }),
+  collect: () => ({ found: false }),
+};
+
 export class ServerSession {
   readonly id: LowerSessionId;
   sink: AnswerSink | null = null;
@@ -67,6 +78,7 @@ export class ServerSession {
   readonly #claimed: () => void;
   readonly #handOver: HandOver;
   readonly #mayServe: () => boolean;
+  readonly #custody: SessionCustody;
   readonly #handles: Map<number, OpenHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
@@ -93,6 +105,7 @@ export class ServerSession {
     claimed: () => void,
     handOver: HandOver,
     mayServe: () => boolean = () => true,
+    custody: SessionCustody = noCustody,
   ) {
     this.id = id;
     this.#lower = lower;
@@ -100,6 +113,7 @@ export class ServerSession {
     this.#claimed = claimed;
     this.#handOver = handOver;
     this.#mayServe = mayServe;
+    this.#custody = custody;
   }
 
   get hasClaimed(): boolean {
@@ -572,6 +586,10 @@ export class ServerSession {
         return this.#claimed();
       case "handOver":
         return this.#handOver(one.request);
+      case "deposit":
+        return this.#custody.deposit(this, one.request);
+      case "collect":
+        return this.#custody.collect(one.request);
       default:
         return assertNever(one, "call");
     }

@@ -118,6 +118,16 @@ export interface WireCalls {
   claimed: { request: void; answer: void };
   /** To the owner of that epoch: give the volume to that node, 0: to the lowest other. `refused`: why not, as words; "": it is begun. */
   handOver: { request: { readonly epoch: number; readonly heir: number }; answer: { readonly heir: number; readonly refused: string } };
+  /**
+   * To the owner of that epoch: this caller goes away for a moment and comes back as another client (hazard F35). What it has open stays open, and the owner queues
+   * first for its write tokens and for its files with locks, until `collect`. May come in parts. `refused`: why not, as words; "": all that was named is queued for.
+   */
+  deposit: {
+    request: { readonly epoch: number; readonly ticket: string; readonly tokens: readonly FileId[]; readonly locked: readonly FileId[] };
+    answer: { readonly refused: string };
+  };
+  /** What was deposited under that ticket is given up here: who asks has opened and queued for all of it. `found`: it was still here. */
+  collect: { request: { readonly ticket: string }; answer: { readonly found: boolean } };
   fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
   write: {
     /**

@@ -42,7 +42,7 @@ import {
   writeOpened,
   writeParent,
 } from "./call-codecs.ts";
-import { MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
+import { MAX_DEPOSIT, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY, TICKET_CHARS } from "../limits.ts";
 import type { AnswerOf, CallName, RequestOf } from "./call-types.ts";
 import * as v from "./values.ts";
 
@@ -69,6 +69,8 @@ const syncRow = <K extends "fsync" | "fsyncdir" | "syncfs">(type: number, reques
   ...row<K>(type, false, request, nothing),
   remembered: true,
 });
+
+const depositIds = manyIds(MAX_DEPOSIT);
 
 export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
   lookup: row<"lookup">(1, false, name, entry),
@@ -348,6 +350,30 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       write: (w, told) => void w.u16(told.heir).string(told.refused.slice(0, v.MAX_NAME_BYTES / 4)),
       read: (r) => ({ heir: r.u16(), refused: r.string(v.MAX_NAME_BYTES) }),
     },
+  ),
+  deposit: row<"deposit">(
+    42,
+    false,
+    {
+      write: (w, q) => {
+        w.u64(q.epoch).string(q.ticket);
+        depositIds.write(w, { ids: q.tokens });
+        depositIds.write(w, { ids: q.locked });
+      },
+      read: (r) => ({
+        epoch: r.u64(),
+        ticket: r.string(TICKET_CHARS),
+        tokens: depositIds.read(r).ids,
+        locked: depositIds.read(r).ids,
+      }),
+    },
+    { write: (w, { refused }) => void w.string(refused.slice(0, v.MAX_NAME_BYTES / 4)), read: (r) => ({ refused: r.string(v.MAX_NAME_BYTES) }) },
+  ),
+  collect: row<"collect">(
+    43,
+    false,
+    { write: (w, q) => void w.string(q.ticket), read: (r) => ({ ticket: r.string(TICKET_CHARS) }) },
+    { write: (w, { found }) => void w.bool(found), read: (r) => ({ found: r.bool() }) },
   ),
   fileAttributes: row<"fileAttributes">(
     36,

@@ -58,5 +58,6 @@ export const someState = (): RestartState => ({
   hasOwned: true,
   staleOnce: ["unlink 77 name\u00ff"],
   standIns: { shownTo: [[2 ** 52, 77]], threads: [[77, true]] },
+  custody: null,
   held: [Buffer.from([0, 255, 3]).toString("base64"), ""],
 });

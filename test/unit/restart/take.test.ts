@@ -12,6 +12,7 @@ import type { Lock, Lockspace } from "../../../dlmd/client/api.ts";
 import { OtherEnd } from "./other-end.ts";
 import { someState } from "./some-state.ts";
 
+const collect = (): Promise<boolean> => Promise.resolve(true);
 const errorOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => "none",
@@ -90,7 +91,7 @@ describe("the new process", () => {
     const handOff = { begin: (held: readonly Buffer[]) => void begun.push(...held.map(String)) } as unknown as GoOn["handOff"];
     const goOn = goOnWith(
       { takeOver, before: { ...(await state), held: [Buffer.from("raw").toString("base64")] } },
-      { handOff, hasLocks: () => rig.hasLocks, brokenFiles: 0, lockspace, clientId: 7 },
+      { handOff, hasLocks: () => rig.hasLocks, brokenFiles: 0, lockspace, clientId: 7, collect },
     );
     await vi.advanceTimersByTimeAsync(0);
     expect(old.said.at(-1)).toEqual({ say: "ready" });
@@ -133,7 +134,7 @@ describe("the new process", () => {
     old.say(given);
     const goOn = goOnWith(
       { takeOver, before: await state },
-      { handOff: {} as GoOn["handOff"], hasLocks: () => true, brokenFiles: 2, lockspace: {} as Lockspace, clientId: 7 },
+      { handOff: {} as GoOn["handOff"], hasLocks: () => true, brokenFiles: 2, lockspace: {} as Lockspace, clientId: 7, collect },
     );
     await expect(goOn).rejects.toThrow("2 open files could not be opened again at the owner");
     expect(old.said.map(({ say }) => say)).toEqual(["hello"]);

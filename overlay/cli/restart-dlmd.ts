@@ -1,0 +1,128 @@
+/** `coverlay restart --dlmd`: the mounts of this node wait while its dlmd is restarted, and new processes go on with them; nothing is unmounted. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import * as z from "zod";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
+import { HOLD_LIMIT_MS } from "../restart/holder.ts";
+import { REST_LIMIT_MS } from "../restart/give.ts";
+import { DEPOSIT_LIMIT_MS, type PauseAnswer } from "../restart/pause.ts";
+import type { LongWork } from "./long-work.ts";
+
+/** A mount rests within its own limits, and leaves dlmd. */
+const PAUSE_TIMEOUT_MS: number = 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + 15_000;
+/** A mount that paused is served again, or has ended, by then. */
+const SERVED_TIMEOUT_MS: number = HOLD_LIMIT_MS + 30_000;
+/** How often that is looked at. */
+const SERVED_LOOK_MS = 100;
+
+const pauseShape: z.ZodType<PauseAnswer> = z.discriminatedUnion("kind", [
+  z.looseObject({ kind: z.literal("refused"), why: z.string() }),
+  z.looseObject({ kind: z.literal("failed"), why: z.string() }),
+  z.looseObject({ kind: z.literal("paused"), inodes: z.number(), files: z.number() }),
+]);
+const goesOn: z.ZodType<{ readonly goesOn: boolean }> = z.looseObject({ goesOn: z.boolean() });
+
+/** One mount that another process serves now. */
+export interface Served {
+  readonly mountpoint: string;
+  readonly volume: string;
+  readonly pid: number;
+  readonly inodes: number;
+  readonly files: number;
+}
+
+/** How dlmd of this node is restarted where nothing else is said. */
+export function defaultCommand(): readonly string[] {
+  if (existsSync("/run/systemd/system")) return ["systemctl", "restart", "dlmd.service"];
+  throw new OperatingError("systemd does not run here, so how dlmd is restarted is not known", {
+    code: "no-command",
+    hint: "Name the command: coverlay restart --dlmd -- COMMAND ARGUMENTS",
+  });
+}
+
+interface Paused {
+  readonly entry: OverlayEntry;
+  readonly inodes: number;
+  readonly files: number;
+}
+
+/** Exported for tests. */
+export function askPause(runDir: string, { connection }: OverlayEntry): Promise<PauseAnswer> {
+  return askOverlay(runDir, connection, { query: "pause" }, pauseShape, PAUSE_TIMEOUT_MS);
+}
+
+/** Those that do not pause are told; then the others go on. Not interrupted: it ends within its limits. */
+async function pauseAll(runDir: string, mounts: readonly OverlayEntry[]): Promise<Paused[]> {
+  const paused: Paused[] = [];
+  const refused: string[] = [];
+  await Promise.all(
+    mounts.map(async (entry) => {
+      const { mountpoint } = entry.file;
+      try {
+        const answer = await askPause(runDir, entry);
+        if (answer.kind === "paused") paused.push({ entry, inodes: answer.inodes, files: answer.files });
+        else refused.push(`${mountpoint}: ${answer.why}`);
+      } catch (error) {
+        refused.push(`${mountpoint}: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }),
+  );
+  if (refused.length === 0) return paused;
+  await goOn(runDir, paused);
+  throw new OperatingError(`dlmd is not restarted: ${refused.join("; ")}`, {
+    code: "not-paused",
+    hint: "Every mount goes on as before, and no call failed.",
+  });
+}
+
+/** With the dlmd that runs: it was restarted, or is not to be. Gives the new processes. */
+async function goOn(runDir: string, paused: readonly Paused[]): Promise<Served[]> {
+  const asked = paused.map(({ entry }) =>
+    // It may have gone on by itself.
+    askOverlay(runDir, entry.connection, { query: "go-on" }, goesOn).catch(() => null),
+  );
+  await Promise.all(asked);
+  return Promise.all(paused.map((one) => waitServed(runDir, one)));
+}
+
+async function waitServed(runDir: string, { entry, inodes, files }: Paused): Promise<Served> {
+  const { mountpoint, volume } = entry.file;
+  const untilMs = performance.now() + SERVED_TIMEOUT_MS;
+  for (;;) {
+    const now = listOverlays(runDir).find(({ connection }) => connection === entry.connection);
+    if (now?.alive === true && now.file.role !== "paused") return { mountpoint, volume, pid: now.file.pid, inodes, files };
+    if (now?.alive !== true || performance.now() > untilMs) {
+      throw new OperatingError(`the mount on ${mountpoint} has ended, or does not answer`, {
+        code: "restart-lost",
+        hint: `Its log says why. Calls there fail: umount -l ${mountpoint}, and mount it again.`,
+      });
+    }
+    await sleep(SERVED_LOOK_MS);
+  }
+}
+
+/** Resolves with its exit status, or the signal that ended it. */
+async function runToEnd([program = "", ...words]: readonly string[]): Promise<string | number> {
+  const child = spawn(program, words, { stdio: ["ignore", process.stderr, "inherit"] });
+  const [status, signal] = (await once(child, "exit")) as [number | null, string | null];
+  return status ?? signal ?? "?";
+}
+
+/** The living mounts of that run directory pause, `command` restarts dlmd, and new processes serve them. */
+export async function restartDlmd(runDir: string, command: readonly string[], { say }: Pick<LongWork, "say">): Promise<Served[]> {
+  const mounts = listOverlays(runDir).filter(({ alive }) => alive);
+  say(`${mounts.length} mounts come to rest, and their calls wait`);
+  const paused = await pauseAll(runDir, mounts);
+  say(`restarting dlmd: ${command.join(" ")}`);
+  const status = await runToEnd(command).catch((error: unknown) => (error instanceof Error ? error.message : String(error)));
+  say("new processes go on with the mounts");
+  const served = await goOn(runDir, paused);
+  if (status === 0) return served;
+  throw new OperatingError(`${command.join(" ")} ended with ${status}`, {
+    code: "not-restarted",
+    hint: "The mounts go on with the dlmd that runs.",
+  });
+}

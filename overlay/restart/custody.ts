@@ -1,0 +1,125 @@
+/**
+ * What the owner keeps for mounts of other nodes whose dlmd is being restarted (hazard F35): it queues first for their write tokens and for their files with locks, so that
+ * no other node has them in between. Their open files stay open in their sessions (../lower/server/server.ts).
+ */
+import type { Log } from "../../dlmd/base/log.ts";
+import { type Lock, LockFlag, type Lockspace } from "../../dlmd/client/api.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { type FileId, fileKey } from "../lower/lower.ts";
+import type { AnswerOf, RequestOf } from "../lower/wire/call-types.ts";
+import { hasQueued } from "./queued.ts";
+
+/** It is given up after that: longer than a mount waits for its dlmd (holder.ts). */
+export const CUSTODY_LIMIT_MS = 180_000;
+/** Mounts that are away at a time. */
+export const CUSTODIES_MAX = 64;
+/** Locks that are kept for one of them. */
+export const CUSTODY_LOCKS_MAX = 131_072;
+
+interface Kept {
+  readonly locks: Map<string, Lock>;
+  readonly ended: () => void;
+  readonly sinceMs: number;
+  readonly timer: NodeJS.Timeout;
+}
+
+export interface CustodyOptions {
+  readonly lockspace: () => Promise<Lockspace>;
+  readonly epoch: number;
+  readonly log: Log;
+  readonly nowMs: () => number;
+  /** dlmd broke a promise. */
+  readonly fail: (error: Error) => void;
+}
+
+/** The resources of those locks, and how they are held: coherence/lock-requests.ts, file-lock/file-locks.ts. */
+function wantedLocks({ tokens, locked }: Pick<RequestOf<"deposit">, "tokens" | "locked">): [string, Mode][] {
+  const named = (letter: string, mode: Mode, ids: readonly FileId[]): [string, Mode][] => ids.map((id) => [letter + fileKey(id), mode]);
+  return [...named("w", Mode.PW, tokens), ...named("f", Mode.EX, locked)];
+}
+
+/** Their resources. */
+export function depositedLocks(request: Pick<RequestOf<"deposit">, "tokens" | "locked">): string[] {
+  return wantedLocks(request).map(([resource]) => resource);
+}
+
+export class Custody {
+  readonly #options: CustodyOptions;
+  readonly #kept = new Map<string, Kept>();
+  #closed = false;
+
+  constructor(options: CustodyOptions) {
+    this.#options = options;
+  }
+
+  /** How many mounts are away, and since when the first one is; null: none. */
+  get away(): { readonly count: number; readonly sinceMs: number } | null {
+    const [first] = this.#kept.values();
+    return first === undefined ? null : { count: this.#kept.size, sinceMs: first.sinceMs };
+  }
+
+  /** Resolves when all that is named has its place in its queue. The same again does no harm. `ended`: nothing is kept under that ticket any more. */
+  async deposit(request: RequestOf<"deposit">, ended: () => void): Promise<AnswerOf<"deposit">> {
+    const { epoch, nowMs } = this.#options;
+    const { ticket } = request;
+    const lockspace = await this.#options.lockspace();
+    if (this.#closed || request.epoch !== epoch) return { refused: "the volume has another owner now" };
+    if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return { refused: `${CUSTODIES_MAX} mounts are away already` };
+    const kept = this.#kept.get(ticket) ?? { locks: new Map(), ended, sinceMs: nowMs(), timer: this.#limit(ticket) };
+    this.#kept.set(ticket, kept);
+    const wanted = wantedLocks(request).filter(([resource]) => !kept.locks.has(resource));
+    if (kept.locks.size + wanted.length > CUSTODY_LOCKS_MAX) {
+      this.collect(ticket);
+      return { refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked` };
+    }
+    lockspace.batch(() => {
+      for (const [resource, mode] of wanted) this.#ask(lockspace, kept, resource, mode);
+    });
+    await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
+    return this.#kept.get(ticket) === kept ? { refused: "" } : { refused: "it was given up meanwhile" };
+  }
+
+  #limit(ticket: string): NodeJS.Timeout {
+    const late = (): void => {
+      this.#options.log.warn({ ticket, limitMs: CUSTODY_LIMIT_MS }, "a mount of another node did not come back: what was kept for it is given up");
+      this.collect(ticket);
+    };
+    return setTimeout(late, CUSTODY_LIMIT_MS).unref();
+  }
+
+  #ask(lockspace: Lockspace, kept: Kept, resource: string, mode: Mode): void {
+    const lock = lockspace.createLock(resource, {
+      ast: (asked, status) => {
+        if (status === "error") this.#options.fail(asked.error ?? new Error(`dlmd refused a request for ${resource}`));
+        // It came when nobody wanted it any more.
+        else if (status === "granted" && kept.locks.get(resource) !== asked) asked.unlock(0);
+      },
+      // It is kept until its owner is back.
+      bast: () => {},
+    });
+    kept.locks.set(resource, lock);
+    lock.request(mode, LockFlag.HEADQUE | LockFlag.MAYKEEP);
+  }
+
+  /** Gives up what is kept under that ticket. False: nothing is. */
+  collect(ticket: string): boolean {
+    const kept = this.#kept.get(ticket);
+    if (kept === undefined) return false;
+    this.#kept.delete(ticket);
+    clearTimeout(kept.timer);
+    const locks = [...kept.locks.values()];
+    kept.locks.clear();
+    for (const lock of locks) {
+      if (lock.busy) lock.cancel();
+      else if (lock.exists) lock.unlock(0);
+    }
+    kept.ended();
+    return true;
+  }
+
+  /** The owner ends. */
+  close(): void {
+    this.#closed = true;
+    for (const ticket of this.#kept.keys()) this.collect(ticket);
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * The process of a mount while the dlmd of its node is restarted (README.md, hazard F35): it keeps /dev/fuse and the state, is no client of dlmd, and answers nobody. When dlmd runs
+ * again it starts a new process, which goes on with the mount.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { Channel } from "./channel.ts";
+import { HELLO_LIMIT_MS, type NextProcess, READY_LIMIT_MS, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
+import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
+
+/** From the pause on. Then the mount ends: its owner keeps its files for CUSTODY_LIMIT_MS, which is longer. */
+export const HOLD_LIMIT_MS = 120_000;
+/** A dlmd that was not restarted by then is gone on with. */
+export const SAME_DLMD_MS = 60_000;
+/** How often the holder looks for dlmd, and whether the mount is there still. */
+export const HOLD_LOOK_MS = 100;
+/** After a new process that could not go on. */
+export const HOLD_RETRY_MS = 1000;
+
+export interface HolderHost {
+  readonly log: Log;
+  readonly state: RestartState;
+  /** performance.now(), since when calls wait. */
+  readonly sinceMs: number;
+  /** Of the dlmd before. */
+  readonly incarnation: string;
+  readonly start: () => NextProcess;
+  /** Incarnation of the dlmd that runs here, if it serves locks; null: it does not. Never rejects. */
+  readonly dlmd: () => Promise<string | null>;
+  /** The mount is at its place. */
+  readonly isMounted: () => boolean;
+}
+
+export type HolderEnd =
+  | { readonly kind: "given"; readonly pid: number; readonly pauseMs: number }
+  | { readonly kind: "unmounted" }
+  | { readonly kind: "lost"; readonly why: string };
+
+export class Holder {
+  readonly #host: HolderHost;
+  /** Any dlmd will do. */
+  #goOn = false;
+  #terminated = false;
+  #why = "dlmd of this node is being restarted";
+
+  constructor(host: HolderHost) {
+    this.#host = host;
+  }
+
+  /** For people: for what calls wait. */
+  get why(): string {
+    return `${this.#why}; calls have waited for ${Math.round((performance.now() - this.#host.sinceMs) / 1000)} s`;
+  }
+
+  /** dlmd is not restarted after all, or was. */
+  goOn(): void {
+    this.#goOn = true;
+  }
+
+  terminate(): void {
+    this.#terminated = true;
+  }
+
+  async run(): Promise<HolderEnd> {
+    for (;;) {
+      const waitedMs = performance.now() - this.#host.sinceMs;
+      if (!this.#host.isMounted()) return { kind: "unmounted" };
+      if (this.#terminated) return { kind: "lost", why: "it was told to end" };
+      if (waitedMs > HOLD_LIMIT_MS) return { kind: "lost", why: `it could not go on in ${HOLD_LIMIT_MS / 1000} s: ${this.#why}` };
+      const found = await this.#host.dlmd();
+      const ready = found !== null && (this.#goOn || found !== this.#host.incarnation || waitedMs > SAME_DLMD_MS);
+      if (!ready) await sleep(HOLD_LOOK_MS);
+      else {
+        const end = await this.#give();
+        if (end !== null) return end;
+        await sleep(HOLD_RETRY_MS);
+      }
+    }
+  }
+
+  /** null: the new process could not go on, and another one may. */
+  async #give(): Promise<HolderEnd | null> {
+    const { log, state, start, sinceMs } = this.#host;
+    let next: NextProcess;
+    try {
+      next = start();
+    } catch (error) {
+      this.#failed(error);
+      return null;
+    }
+    const channel = new Channel(next.stream);
+    next.failed(() => channel.close());
+    let pid: number;
+    try {
+      const hello = await channel.expect("hello", HELLO_LIMIT_MS);
+      pid = hello.pid;
+      if (!hello.versions.includes(STATE_VERSION)) {
+        const why = `the installed program knows states of version ${hello.versions.join(", ")}, this process has version ${STATE_VERSION}`;
+        throw new OperatingError(why, { code: "bad-state", hint: "Install the version before, in time." });
+      }
+      channel.say({ say: "state", state: encodeState(state).toString("base64") });
+      await channel.expect("ready", READY_LIMIT_MS);
+    } catch (error) {
+      channel.close();
+      next.end();
+      this.#failed(error);
+      return null;
+    }
+    try {
+      channel.say({ say: "go" });
+      await channel.expect("serving", SERVING_LIMIT_MS, () => log.warn({ pid }, "the new process waits for its locks"));
+    } catch (error) {
+      next.kill();
+      return { kind: "lost", why: `the new process did not answer: ${wordsOf(error)}` };
+    }
+    next.leave();
+    channel.close();
+    return { kind: "given", pid, pauseMs: Math.round(performance.now() - sinceMs) };
+  }
+
+  #failed(error: unknown): void {
+    this.#why = wordsOf(error);
+    this.#host.log.warn({ why: this.#why }, "a new process could not go on with the mount; another one is started");
+  }
+}

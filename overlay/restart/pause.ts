@@ -1,0 +1,77 @@
+/**
+ * A mount comes to rest, and its owner keeps what it has, while the dlmd of its node is restarted (README.md, hazard F35). Until the owner has said that it keeps all, the
+ * mount can go on by itself, and does whenever anything is not as it should be.
+ */
+import { randomBytes } from "node:crypto";
+import type { FileId } from "../lower/lower.ts";
+import type { RequestOf } from "../lower/wire/call-types.ts";
+import { bringToRest, notNow, type RestingHost, wordsOf } from "./give.ts";
+import type { RestartState } from "./state.ts";
+
+/** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
+export const DEPOSIT_LIMIT_MS = 15_000;
+
+export interface PauseHost extends RestingHost {
+  /** RemoteLower.deposit */
+  readonly deposit: (request: RequestOf<"deposit">) => Promise<string>;
+  /** The owner is to keep nothing after all. Nobody waits for its answer. */
+  readonly collect: (ticket: string) => void;
+}
+
+/** For the command. */
+export type PauseAnswer =
+  | { readonly kind: "refused" | "failed"; readonly why: string }
+  | { readonly kind: "paused"; readonly inodes: number; readonly files: number };
+
+export interface Paused {
+  readonly state: RestartState;
+  /** performance.now(), since when calls wait. */
+  readonly sinceMs: number;
+}
+
+/** All of the inodes that this mount must not lose to another node. */
+export function depositOf({ ownerEpoch, inodes, handles, fileLocks }: RestartState, ticket: string): RequestOf<"deposit"> {
+  const ids = new Map(inodes.map(({ fuseNodeid, id }) => [fuseNodeid, id]));
+  const idsOf = (nodeids: readonly number[]): FileId[] => [...new Set(nodeids)].flatMap((nodeid) => ids.get(nodeid) ?? []);
+  return {
+    epoch: ownerEpoch,
+    ticket,
+    tokens: idsOf(handles.filter(({ writeToken }) => writeToken).map(({ fuseNodeid }) => fuseNodeid)),
+    locked: idsOf(fileLocks.map(({ fuseNodeid }) => fuseNodeid)),
+  };
+}
+
+/** In words what went wrong; null: this mount is to let go of dlmd, and another process goes on with that state. */
+export async function pauseMount(host: PauseHost): Promise<Paused | Exclude<PauseAnswer, { kind: "paused" }>> {
+  const refusal = host.refusal();
+  if (refusal !== null) return { kind: "refused", why: refusal };
+  const ticket = randomBytes(16).toString("hex");
+  const pause = { beganMs: 0 };
+  let asked = false;
+  try {
+    const state = await bringToRest(host, pause);
+    asked = true;
+    const refused = await inTime(host.deposit(depositOf(state, ticket)));
+    if (refused !== "") throw notNow(`the owner does not keep what this mount has: ${refused}`);
+    const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
+    if (changed !== null) throw notNow(changed);
+    host.leaveStatus();
+    host.giveLocks();
+    return { state: { ...state, custody: ticket }, sinceMs: pause.beganMs };
+  } catch (error) {
+    if (asked) host.collect(ticket);
+    host.restEnds();
+    host.handOff.goOn();
+    const why = wordsOf(error);
+    host.log.warn({ why }, "the mount does not pause, and goes on");
+    return { kind: "failed", why };
+  }
+}
+
+function inTime(asked: Promise<string>): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const late = (): void => reject(notNow(`the owner has not taken what this mount has in ${DEPOSIT_LIMIT_MS / 1000} s`));
+    const timer = setTimeout(late, DEPOSIT_LIMIT_MS);
+    asked.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

@@ -1,0 +1,63 @@
+/** What the process of a mount says of itself while it keeps it for another one (restart/holder.ts), and how it looks for its dlmd. Plain data. */
+import { minorOf, mountAt } from "../../dlmd/base/mount-table.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { askDlmd } from "../query/dlmd-query.ts";
+import { startNext } from "../restart/give.ts";
+import { Holder } from "../restart/holder.ts";
+import type { Pausing } from "./mount-restart.ts";
+import type { StatusAnswers } from "./status-server.ts";
+
+export interface Held {
+  readonly runDir: string;
+  readonly mountpoint: string;
+  readonly log: Log;
+}
+
+export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { runDir, mountpoint, log }: Held): Holder {
+  return new Holder({
+    log,
+    state,
+    sinceMs,
+    incarnation,
+    start: () => startNext(fd),
+    dlmd: () => dlmdThere(runDir),
+    isMounted: () => {
+      const entry = mountAt(mountpoint);
+      return entry !== null && minorOf(entry) === state.connection;
+    },
+  });
+}
+
+async function dlmdThere(runDir: string): Promise<string | null> {
+  try {
+    const { info, view } = await askDlmd(runDir, null);
+    return view.quorate && view.running ? info.incarnation : null;
+  } catch {
+    // It does not run yet, or does not answer: it is asked again.
+    return null;
+  }
+}
+
+/** `before`: what the mount said of itself. */
+export function holdingAnswers(before: Readonly<Record<string, unknown>>, holder: Holder): StatusAnswers {
+  const summary = (): Record<string, unknown> => ({ ...before, role: "paused" });
+  const refused = (): object => ({ kind: "refused", why: holder.why });
+  const hint = "Wait until dlmd of this node has been restarted.";
+  return {
+    summary,
+    status: () => ({ ...summary(), why: holder.why, isWell: false, lease: null, group: null, ownerWait: null, work: null }),
+    requests: () => ({ nodeid: 0, clientId: 0, lockspace: "", mountpoint: before["mountpoint"], requests: [], count: 0, longest: null }),
+    inode: () => ({ nodeid: 0, clientId: 0, lockspace: "", mountpoint: before["mountpoint"], keys: [] }),
+    fileLocks: () => ({ files: [], truncated: false }),
+    gather: () => Promise.resolve({ gathered: false }),
+    handOver: () => Promise.resolve(refused()),
+    restart: () => Promise.resolve(refused()),
+    pause: () => Promise.resolve(refused()),
+    goOn: () => {
+      holder.goOn();
+      return { goesOn: true };
+    },
+    grow: () => Promise.resolve({ kind: "refused", code: "paused", why: holder.why, hint }),
+    growth: () => ({ growth: null }),
+  };
+}
