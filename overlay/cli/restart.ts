@@ -107,7 +107,8 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
   handler: ({ runDir, json, mountpoint, dlmd, "--": command }) =>
     runCommand(json, async () => {
       requireRoot("restart the process of a mount");
-      if (dlmd !== (mountpoint === undefined)) throw usageError("a mount point is needed, or --dlmd, and not both", "coverlay restart /shared");
+      if (dlmd !== (mountpoint === undefined))
+        throw usageError("a mount point is needed, or --dlmd, and not both", "coverlay restart /shared");
       if (!dlmd && command !== undefined) throw usageError("a command restarts dlmd", "coverlay restart --dlmd -- COMMAND ARGUMENTS");
       if (mountpoint === undefined) return restartAll(runDir, json, command ?? defaultCommand());
       const found = findMount(runDir, mountpoint);

@@ -3,6 +3,7 @@
  */
 import { writeFileSync } from "node:fs";
 import { fstatSync, statSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { EXIT } from "../../dlmd/base/exit-status.ts";
@@ -142,6 +143,16 @@ function prepareProcess(log: Log): void {
   log.debug(results, "process prepared");
 }
 
+/** A process that keeps its mount for another one does not wait for dlmd for ever: its locks it has given up. */
+export const LEAVE_LIMIT_MS = 10_000;
+
+async function endOf(mount: MountProcess, log: Log): Promise<Error | null> {
+  const ended = await Promise.race([mount.ended, mount.pauses.then(() => sleep(LEAVE_LIMIT_MS, "late" as const, { ref: false }))]);
+  if (ended !== "late") return ended;
+  log.warn({ waitedMs: LEAVE_LIMIT_MS }, "dlmd has not let this process go: its connection ends when dlmd does");
+  return null;
+}
+
 function isMountThere(device: string): boolean {
   return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
 }
@@ -200,7 +211,7 @@ async function serve(args: ServeArguments): Promise<void> {
     writeMountRecord(device, record);
     pipe.ready();
     takeOver?.serving();
-    const failure = await mount.ended;
+    const failure = await endOf(mount, log);
     if (mount.paused !== null) {
       const { runDir, mountpoint } = args;
       holder = createHolder(mount.paused, { runDir, mountpoint, log });

@@ -91,7 +91,7 @@ function describeMount(mount: OverlayStatus, name: Name): string[] {
   const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, orphans, ops, locks, group } = mount;
   return [
     `mount    ${mountpoint}: volume ${volume} on ${device}, ${role}, process ${pid}`,
-    ...(role === "waiting" && why !== undefined ? [`         ${why}`] : []),
+    ...((role === "waiting" || role === "paused") && why !== undefined ? [`         ${why}`] : []),
     ...(ownerWait == null ? [] : [`         ${ownerWait}`]),
     ...(disk == null ? [] : [`         disk: ${disk}`]),
     ...(group == null ? [] : [describeGroup(group, name)]),

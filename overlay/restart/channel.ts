@@ -23,7 +23,7 @@ export type Message =
   /** The new one: it answers. */
   | { say: "serving" }
   /** The new one: it ends. */
-  | { say: "failed"; why: string };
+  | { say: "failed"; why: string; final?: boolean | undefined };
 
 const message: z.ZodType<Message> = z.discriminatedUnion("say", [
   z.object({ say: z.literal("hello"), versions: z.array(z.number()), pid: z.number() }),
@@ -32,11 +32,15 @@ const message: z.ZodType<Message> = z.discriminatedUnion("say", [
   z.object({ say: z.literal("go") }),
   z.object({ say: z.literal("waiting") }),
   z.object({ say: z.literal("serving") }),
-  z.object({ say: z.literal("failed"), why: z.string() }),
+  // Final: another process of this mount would fail as well.
+  z.object({ say: z.literal("failed"), why: z.string(), final: z.boolean().optional() }),
 ]);
 
 /** A longer line is not one: a million inodes take some 160 MB, and a string of Node.js has 512 MiB at most. */
 export const LINE_BYTES_MAX: number = 384 * 1024 * 1024;
+
+/** Code of an error with which every process that is to go on with this state would end. */
+export const FINAL = "restart-final";
 
 export class Channel {
   readonly #stream: Duplex;
@@ -87,7 +91,7 @@ export class Channel {
     }
     if (found.say === kind) return found as Extract<Message, { say: K }>;
     throw new OperatingError(found.say === "failed" ? found.why : `"${kind}" expected, the other process said "${found.say}"`, {
-      code: "restart-failed",
+      code: found.say === "failed" && found.final === true ? FINAL : "restart-failed",
       hint: "The log of the overlay says more.",
     });
   }

@@ -23,13 +23,18 @@ interface Kept {
   readonly timer: NodeJS.Timeout;
 }
 
+interface Asked {
+  readonly ticket: string;
+  readonly kept: Kept;
+  readonly resource: string;
+  readonly mode: Mode;
+}
+
 export interface CustodyOptions {
   readonly lockspace: () => Promise<Lockspace>;
   readonly epoch: number;
   readonly log: Log;
   readonly nowMs: () => number;
-  /** dlmd broke a promise. */
-  readonly fail: (error: Error) => void;
 }
 
 /** The resources of those locks, and how they are held: coherence/lock-requests.ts, file-lock/file-locks.ts. */
@@ -73,24 +78,37 @@ export class Custody {
       return { refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked` };
     }
     lockspace.batch(() => {
-      for (const [resource, mode] of wanted) this.#ask(lockspace, kept, resource, mode);
+      for (const [resource, mode] of wanted) this.#ask(lockspace, { ticket, kept, resource, mode });
     });
-    await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
+    try {
+      await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
+    } catch (error) {
+      // What a caller names is no matter of this mount's.
+      this.#refusedByDlmd(ticket, error);
+    }
     return this.#kept.get(ticket) === kept ? { refused: "" } : { refused: "it was given up meanwhile" };
   }
 
   #limit(ticket: string): NodeJS.Timeout {
     const late = (): void => {
-      this.#options.log.warn({ ticket, limitMs: CUSTODY_LIMIT_MS }, "a mount of another node did not come back: what was kept for it is given up");
+      this.#options.log.warn(
+        { ticket, limitMs: CUSTODY_LIMIT_MS },
+        "a mount of another node did not come back: what was kept for it is given up",
+      );
       this.collect(ticket);
     };
     return setTimeout(late, CUSTODY_LIMIT_MS).unref();
   }
 
-  #ask(lockspace: Lockspace, kept: Kept, resource: string, mode: Mode): void {
+  #refusedByDlmd(ticket: string, error: unknown): void {
+    this.#options.log.error({ ticket, error: String(error) }, "what a mount of another node named cannot be kept");
+    this.collect(ticket);
+  }
+
+  #ask(lockspace: Lockspace, { ticket, kept, resource, mode }: Asked): void {
     const lock = lockspace.createLock(resource, {
       ast: (asked, status) => {
-        if (status === "error") this.#options.fail(asked.error ?? new Error(`dlmd refused a request for ${resource}`));
+        if (status === "error") this.#refusedByDlmd(ticket, asked.error ?? new Error(`dlmd refused a request for ${resource}`));
         // It came when nobody wanted it any more.
         else if (status === "granted" && kept.locks.get(resource) !== asked) asked.unlock(0);
       },

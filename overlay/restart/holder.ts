@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import { Channel } from "./channel.ts";
+import { Channel, FINAL } from "./channel.ts";
 import { HELLO_LIMIT_MS, type NextProcess, READY_LIMIT_MS, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
 import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
 
@@ -97,7 +97,7 @@ export class Holder {
       pid = hello.pid;
       if (!hello.versions.includes(STATE_VERSION)) {
         const why = `the installed program knows states of version ${hello.versions.join(", ")}, this process has version ${STATE_VERSION}`;
-        throw new OperatingError(why, { code: "bad-state", hint: "Install the version before, in time." });
+        throw new OperatingError(why, { code: "restart-failed", hint: "Install the version before, in time." });
       }
       channel.say({ say: "state", state: encodeState(state).toString("base64") });
       await channel.expect("ready", READY_LIMIT_MS);
@@ -105,7 +105,7 @@ export class Holder {
       channel.close();
       next.end();
       this.#failed(error);
-      return null;
+      return error instanceof OperatingError && error.code === FINAL ? { kind: "lost", why: error.message } : null;
     }
     try {
       channel.say({ say: "go" });

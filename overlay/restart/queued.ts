@@ -17,7 +17,7 @@ export function hasQueued(lockspace: Lockspace, resource: string): Promise<void>
       },
       bast: () => {},
     });
-    lock.request(Mode.NL, LockFlag.NOQUEUE | LockFlag.EXPEDITE);
+    lock.request(Mode.NL, LockFlag.NOQUEUE);
   });
 }
 

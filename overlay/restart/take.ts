@@ -16,6 +16,10 @@ export const GO_LIMIT_MS = 60_000;
 /** For tests: names a file with a step, at which this process ends, or a step and another signal to itself. */
 const DIE_FILE = "COVERLAY_RESTART_DIE_FILE";
 
+/** What the owner had of this mount is gone, or the state is none. */
+export const OTHER_OWNER = "other-owner";
+const FINAL_CODES: ReadonlySet<string> = new Set([OTHER_OWNER, "bad-state"]);
+
 export class TakeOver {
   readonly fuseFd: number = FUSE_FD;
   readonly #channel: Channel;
@@ -72,7 +76,7 @@ export class TakeOver {
   giveUp(error: Error): void {
     if (this.#failed !== null) return;
     this.#failed = error;
-    this.#channel.say({ say: "failed", why: error.message });
+    this.#channel.say({ say: "failed", why: error.message, final: error instanceof OperatingError && FINAL_CODES.has(error.code) });
   }
 
   /** Resolves when the old process was told. */

@@ -191,6 +191,11 @@ export class MountProcess {
     return this.#restart.paused;
   }
 
+  /** Resolves when this process begins to let go of dlmd. */
+  get pauses(): Promise<void> {
+    return this.#restart.pauses;
+  }
+
   /** It does: `pause` is answered. */
   holds(): void {
     this.#restart.holds();

@@ -11,7 +11,7 @@ import { hasQueued } from "../restart/queued.ts";
 import type { RestartState } from "../restart/state.ts";
 import { depositedLocks } from "../restart/custody.ts";
 import { heldOf, negotiatedOf, restoreTables } from "../restart/tables.ts";
-import { askedAll, type TakeOver } from "../restart/take.ts";
+import { askedAll, OTHER_OWNER, type TakeOver } from "../restart/take.ts";
 import { connectionNumber } from "../session/connection.ts";
 import type { Session, SessionHandOff, SessionResume } from "../session/mount-session.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -67,6 +67,9 @@ export class MountRestart {
   isGiven = false;
   /** This process has let go of dlmd, and keeps this for another one. */
   paused: Pausing | null = null;
+  /** Resolves when there is that. */
+  readonly pauses: Promise<void>;
+  #beginPause: () => void = () => {};
   /** It keeps it. */
   holds: () => void = () => {};
   /** It was told so, or is about to be: what becomes of this process is no matter of the mount's. */
@@ -74,6 +77,9 @@ export class MountRestart {
 
   constructor(host: MountRestartHost) {
     this.#host = host;
+    this.pauses = new Promise((resolve) => {
+      this.#beginPause = resolve;
+    });
   }
 
   /** The answer says how it went. */
@@ -134,6 +140,7 @@ export class MountRestart {
       this.holds = resolve;
     });
     this.isGiven = true;
+    this.#beginPause();
     void handOff.given();
     await holds;
     return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length };
@@ -197,7 +204,8 @@ export class MountRestart {
 
 /** Throws if all is to be opened at another owner than the process before had. */
 export function requireSameOwner(isOwner: boolean, owner: OwnerRecord, { ownerEpoch }: RestartState): void {
-  if (isOwner || owner.epoch !== ownerEpoch) throw new OperatingError("the volume has another owner now", notThere);
+  if (isOwner || owner.epoch !== ownerEpoch)
+    throw new OperatingError("the volume has another owner now", { ...notThere, code: OTHER_OWNER });
 }
 
 /** `coherence`: of the new session, once it is there. */
@@ -241,7 +249,10 @@ export async function goOnWith(
   else await Promise.all(depositedLocks(depositOf(before, custody)).map((resource) => hasQueued(lockspace, resource)));
   await takeOver.ready();
   if (custody !== null && !(await collect(custody)))
-    throw new OperatingError("the owner has given up what it kept for this mount", { code: "custody-lost", hint: "umount -l, and mount again." });
+    throw new OperatingError("the owner has given up what it kept for this mount", {
+      code: "custody-lost",
+      hint: "umount -l, and mount again.",
+    });
   for (let looks = 1; !hasLocks(); looks += 1) {
     takeOver.check();
     await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));

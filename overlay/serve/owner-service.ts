@@ -192,7 +192,6 @@ export class OwnerService {
       epoch: mount.epoch,
       log,
       nowMs: () => performance.now(),
-      fail: (error) => this.#host.fail(error),
     });
     this.#custody = custody;
     return createLowerServer({

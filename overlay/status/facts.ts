@@ -96,7 +96,7 @@ export interface MountFacts {
   readonly volume: string;
   readonly uuid: string | null;
   readonly device: string;
-  /** "owner", "remote", "waiting"; "gone": its process is. */
+  /** "owner", "remote", "waiting"; "paused" (restart/holder.ts); "gone": its process is. */
   readonly role: string;
   readonly pid: number;
   /** Why it did not answer; null: it did. */

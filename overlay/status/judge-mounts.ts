@@ -18,6 +18,10 @@ export function judgeMount(mount: MountFacts, name: Name): Problem[] {
     const action = "its log says what it is doing; a mount that hangs for good is ended with umount -l";
     return [problem("mount-silent", about, `${mountpoint}: ${unanswered}`, action)];
   }
+  if (role === "paused") {
+    const action = "it goes on by itself when dlmd runs again, and otherwise ends after two minutes: see that dlmd starts";
+    return [problem("mount-paused", about, `${mountpoint}: ${mount.why}`, action)];
+  }
   const waits = judgeService(mount, about, name);
   const disk = [...judgeDisk(mount, about), ...judgeWatch(mount, about)];
   const long = waits.length > 0 || disk.some(({ level }) => level === "down") ? null : longCall(mount);

@@ -16,6 +16,7 @@ export type ProblemCode =
   | "owner-silent"
   | "disk-silent"
   | "mount-blocked"
+  | "mount-paused"
   | "node-away"
   | "node-refused"
   | "fence-failed"
@@ -43,6 +44,7 @@ export const problemLevels: Readonly<Record<ProblemCode, Level>> = {
   "owner-silent": "down",
   "disk-silent": "down",
   "mount-blocked": "down",
+  "mount-paused": "down",
   "node-away": "degraded",
   "node-refused": "degraded",
   "fence-failed": "degraded",

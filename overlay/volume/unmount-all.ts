@@ -83,9 +83,7 @@ export async function unmountAll(runDir: string, port: UnmountAllPort): Promise<
 }
 
 function servedPlaces(runDir: string, { table, records }: UnmountAllPort): string[] {
-  const served = new Set(
-    records().flatMap(({ name, record }) => (record !== null && needsDlmd(record, runDir) ? [name] : [])),
-  );
+  const served = new Set(records().flatMap(({ name, record }) => (record !== null && needsDlmd(record, runDir) ? [name] : [])));
   return [
     ...new Set(table().flatMap(({ device, type, mountPoint }) => (type === "fuse.clustered" && served.has(device) ? [mountPoint] : []))),
   ];

@@ -12,51 +12,11 @@ import type { RestartAnswer } from "../../overlay/restart/give.ts";
 import { connectionNumber } from "../../overlay/session/connection.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
+import { checkCommon, lockingWorker, Meeting } from "./restart-load.ts";
 import { SteadyWorker } from "./steady-worker.ts";
 
 /** How often each of two mounts is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 10);
-
-/** Works until its input ends, and has file locks all the time. What it reads of others never goes back. */
-const program = `
-import fcntl,json,os,sys,threading
-me,others=sys.argv[1],sys.argv[2:]
-stop=threading.Event()
-threading.Thread(target=lambda:(sys.stdin.read(),stop.set()),daemon=True).start()
-os.makedirs(me,exist_ok=True)
-log=os.open(f"{me}/log",os.O_RDWR|os.O_CREAT|os.O_APPEND)
-common=os.open("common",os.O_WRONLY|os.O_CREAT|os.O_APPEND)
-count=os.open(f"{me}/count",os.O_RDWR|os.O_CREAT)
-locked=os.open(f"{me}/locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(locked,fcntl.LOCK_EX,1)
-flocked=os.open(f"{me}/flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_EX)
-seen={other:0 for other in others}
-n=0
-while not stop.is_set():
-    n+=1
-    line=f"{n:08d}\\n".encode()
-    assert os.write(log,line)==9
-    assert os.write(common,f"{me} {n:08d}\\n".encode())==len(me)+10
-    os.pwrite(count,line,0)
-    fd=os.open(f"{me}/new",os.O_WRONLY|os.O_CREAT|os.O_EXCL); os.write(fd,line*50); os.close(fd)
-    os.rename(f"{me}/new",f"{me}/kept{n%20}")
-    if n%3==0: os.unlink(f"{me}/kept{n%20}")
-    os.mkdir(f"{me}/dir"); os.rmdir(f"{me}/dir")
-    if n%5==0: os.fsync(log)
-    fcntl.lockf(locked,fcntl.LOCK_EX,1,n); fcntl.lockf(locked,fcntl.LOCK_UN,1,max(1,n-5))
-    short=os.open(f"{me}/short",os.O_RDWR|os.O_CREAT); fcntl.lockf(short,fcntl.LOCK_EX); os.close(short)
-    assert os.stat(f"{me}/log").st_size==9*n, ("size",n)
-    assert "log" in os.listdir(me)
-    for other in others:
-        try: now=int(open(f"{other}/count").read() or "0")
-        except FileNotFoundError: continue
-        assert now>=seen[other],("stale",other,now,seen[other])
-        seen[other]=now
-    print(n,flush=True)
-os.fsync(log)
-lines=os.pread(log,9*n+9,0).split()
-assert lines==[f"{k:08d}".encode() for k in range(1,n+1)],("log",len(lines),n)
-print(json.dumps({"rounds":n}),flush=True)
-`;
 
 /** The process that is to go on with that mount after this one; null: there is none. */
 function newProcessOf(mount: string, serving: number): number | null {
@@ -112,62 +72,18 @@ describe("coverlay restart", () => {
     rmSync(scratch, { recursive: true });
   });
 
-  /** A program that has all kinds of things open: `begin` once, and `look` with what another node wrote since. */
-  const begin = `
-held=os.open("held",os.O_RDWR); gone=os.open("gone",os.O_RDWR); os.unlink("gone")
-gonedir=os.open("gonedir",os.O_RDONLY)
-writer=os.open("own",os.O_RDWR|os.O_CREAT); os.write(writer,b"a"*8192); os.fsync(writer)
-mapped=mmap.mmap(writer,8192)
-seen=mmap.mmap(held,8,prot=mmap.PROT_READ)
-os.mkdir("work"); os.chdir("work")
-os.mkdir("stream")
-for k in range(400): put(f"stream/entry{k:04d}","")
-stream=os.scandir("stream")
-names=[next(stream).name for _ in range(150)]
-os.pwrite(gone,b"kept",0)
-result=os.stat("../held").st_ino
-`;
-  const look = `
-now=f"{number:08d}".encode()
-result=[
- os.pread(held,8,0)==now, bytes(seen[:8])==now, get("../held")[:8].encode()==now,
- os.pread(gone,4,0)==b"kept", os.fstat(gone).st_nlink==0,
- os.path.exists(f"../there{number}"), not os.path.exists(f"../there{number-1}"),
- f"there{number}" in os.listdir(".."), os.stat("../held").st_size==8*number,
- os.getcwd().endswith("/work"), bytes(mapped[:4]).decode()]
-mapped[0:4]=f"{number:04d}".encode(); mapped.flush()
-os.pwrite(writer,now,4096)
-`;
-  const write = `
-fd=os.open("held",os.O_WRONLY); os.pwrite(fd,(f"{number:08d}"*number).encode(),0); os.close(fd)
-put(f"there{number}","x")
-if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
-`;
-
-  const meet = async (elsewhere: Actor, here: Actor, number: number, before: number): Promise<void> => {
-    await elsewhere.run(write, { number });
-    const stored = before === 0 ? "aaaa" : String(before).padStart(4, "0");
-    expect(await here.run(look, { number })).toEqual([...Array.from({ length: 10 }, () => true), stored]);
-    // And the other way round.
-    const own = await elsewhere.run<string>(`result=get("own")`);
-    expect([own.slice(0, 4), own.slice(4096, 4104)]).toEqual([String(number).padStart(4, "0"), String(number).padStart(8, "0")]);
-  };
-
   it(
     "programs keep their files, mappings, directories and listings, time after time under load, and see what others write",
     async () => {
       expect(await lab.owner()).toBe(1);
       const elsewhere = startActor({ cwd: lab.node(3).mount });
-      const here = startActor({ cwd: lab.node(2).mount });
-      await elsewhere.run(`put("held","0"*8); put("gone","x"); os.mkdir("gonedir")`);
-      await here.run(begin);
-      await meet(elsewhere, here, 1, 0);
+      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
+      await meeting.begin();
       const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
       for (const { nodeid, mount } of lab.nodes)
-        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], program));
+        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], lockingWorker));
       for (const one of workers) await one.goesOn();
       const pauses: string[] = [];
-      let number = 1;
       for (let time = 0; time < RESTARTS; time += 1) {
         // What was cached here is stale after this, if a lock was lost on the way.
         for (const nodeid of [2, 3]) {
@@ -176,8 +92,7 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
           expect(pid).not.toBe(before);
           expect(await pidOf(nodeid)).toBe(pid);
           pauses.push(`${pauseMs}/${inodes}`);
-          await meet(elsewhere, here, number + 1, number);
-          number += 1;
+          await meeting.meet();
           for (const one of workers) await one.goesOn(2);
         }
       }
@@ -187,19 +102,10 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
  (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
       for (const actor of [elsewhere, startActor({ cwd: lab.node(2).mount })])
         expect(await actor.run<string[]>(tryLocks)).toEqual(["EAGAIN", "EAGAIN"]);
-      // The listing goes on where it was.
-      const listed = await here.run<string[]>(`names+=[entry.name for entry in stream]; result=sorted(names)`);
-      expect(listed).toEqual(Array.from({ length: 400 }, (_, k) => `entry${String(k).padStart(4, "0")}`));
       const rounds = await Promise.all(workers.map((one) => one.end()));
-      const common = readFileSync(`${lab.node(1).mount}/common`, "latin1")
-        .trimEnd()
-        .split("\n");
-      expect(common.toSorted()).toEqual(
-        rounds.flatMap((each, at) => Array.from({ length: each }, (_, k) => `w${at + 1} ${String(k + 1).padStart(8, "0")}`)).toSorted(),
-      );
+      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
       workers.length = 0;
-      // Its file without a name goes with the last close.
-      await here.run(`for fd in (gone,held,writer): os.close(fd)`);
+      await meeting.end();
     },
     120_000 + 30_000 * RESTARTS,
   );

@@ -367,7 +367,10 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         locked: depositIds.read(r).ids,
       }),
     },
-    { write: (w, { refused }) => void w.string(refused.slice(0, v.MAX_NAME_BYTES / 4)), read: (r) => ({ refused: r.string(v.MAX_NAME_BYTES) }) },
+    {
+      write: (w, { refused }) => void w.string(refused.slice(0, v.MAX_NAME_BYTES / 4)),
+      read: (r) => ({ refused: r.string(v.MAX_NAME_BYTES) }),
+    },
   ),
   collect: row<"collect">(
     43,

@@ -114,7 +114,7 @@ describe("the new process", () => {
     takeOver.giveUp(new Error("told to end"));
     await expect(takeOver.ready()).rejects.toThrow("told to end");
     await takeOver.failed(new Error("again"));
-    expect(old.said.slice(1)).toEqual([{ say: "failed", why: "told to end" }]);
+    expect(old.said.slice(1)).toEqual([{ say: "failed", why: "told to end", final: false }]);
   });
 
   it("begins nothing when it fails while the old one lets go", async () => {

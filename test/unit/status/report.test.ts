@@ -102,6 +102,7 @@ const rows: readonly [ProblemCode, Partial<ClusterFacts>, Partial<MountFacts>, R
     /handover/,
   ],
   ["disk-silent", {}, { role: "owner", diskFault: "silent", disk: "/dev/sdb1 has not answered for 7 s" }, /for 7 s/, /handover/],
+  ["mount-paused", {}, { role: "paused", why: "dlmd is being restarted" }, /dlmd is being restarted/, /by itself/],
   ["mount-blocked", {}, { groupWait: "blocked until there is an owner" }, /blocked until/, /by itself/],
   ["mount-blocked", {}, { groupWait: "blocked by an operator", operatorBlocks: true }, /operator/, /echo 0/],
   ["disk-withdrawn", {}, { diskFault: "withdrawn", disk: "EIO" }, /\/shared: EIO/, /dmesg/],

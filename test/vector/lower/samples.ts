@@ -122,7 +122,10 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   lookupMany: { request: { parent: other, names: [name, Buffer.from("b")] }, answer: [entry, null] },
   syncfs: { request: undefined, answer: undefined },
   claimed: { request: undefined, answer: undefined },
-  deposit: { request: { epoch: 7, ticket: "00112233445566778899aabbccddeeff", tokens: [id, other], locked: [other] }, answer: { refused: "no" } },
+  deposit: {
+    request: { epoch: 7, ticket: "00112233445566778899aabbccddeeff", tokens: [id, other], locked: [other] },
+    answer: { refused: "no" },
+  },
   collect: { request: { ticket: "00112233445566778899aabbccddeeff" }, answer: { found: true } },
   handOver: { request: { epoch: 2 ** 40, heir: 3 }, answer: { heir: 3, refused: "node3 is the owner already" } },
 };

@@ -1,0 +1,243 @@
+/** `coverlay restart --dlmd`: dlmd of a node is restarted beneath its mounts, while programs on all nodes work there. Nothing ends with an error, and nothing is stale. */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { mountTable } from "../../dlmd/base/mount-table.ts";
+import { run, type RunResult } from "../../overlay/lab/command.ts";
+import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { type Actor, endActors, startActor, until } from "./actor.ts";
+import { coverlay, coverlayProgram, logOf, startLab, type TestLab } from "./lab.ts";
+import { checkCommon, lockingWorker, Meeting } from "./restart-load.ts";
+import { SteadyWorker } from "./steady-worker.ts";
+
+/** How often dlmd of each of two nodes is restarted under load. */
+const RESTARTS = Number(process.env["COVERLAY_DLMD_RESTARTS"] ?? 4);
+
+/** As an init system does: SIGTERM, its end, and the same program anew, until it says that it is ready. Its arguments: run directory, network, log. */
+const restartScript = `
+pid=$(cat "$1/dlmd.pid")
+mapfile -d '' -t words <"/proc/$pid/cmdline"
+mapfile -d '' -t environment <"/proc/$pid/environ"
+kill -TERM "$pid"
+while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+lines=$(wc -l <"$3")
+setsid env -i "\${environment[@]}" nsenter "--net=/run/netns/$2" "\${words[@]}" >>"$3" 2>&1 </dev/null &
+until tail -n "+$((lines+1))" "$3" | grep -q '^ready$'; do sleep 0.02; kill -0 $! || exit 1; done
+`;
+
+describe("coverlay restart --dlmd", () => {
+  let lab: TestLab;
+  const workers: SteadyWorker[] = [];
+  const devices = new Map<number, string>();
+  const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-restart-dlmd-"));
+  const dieFile = path.join(scratch, "die");
+  /** While it is there, a restart that has begun waits before it restarts dlmd. */
+  const waitFile = path.join(scratch, "wait");
+  const begunFile = path.join(scratch, "begun");
+
+  const restartWords = (nodeid: number): string[] => {
+    const { runDir, netns } = lab.node(nodeid);
+    const script = `touch "$5"; while [ -e "$4" ]; do sleep 0.02; done; ${restartScript}`;
+    return ["bash", "-c", script, "restart", runDir, netns, path.join(lab.dir, `node${nodeid}`, "dlmd.log"), waitFile, begunFile];
+  };
+  const restart = (nodeid: number, command: readonly string[] = restartWords(nodeid)): Promise<RunResult> => {
+    const { runDir, netns } = lab.node(nodeid);
+    rmSync(begunFile, { force: true });
+    const words = [coverlayProgram, "restart", "--dlmd", "--json", "--run-dir", runDir, "--", ...command];
+    return run("nsenter", [`--net=/run/netns/${netns}`, process.execPath, ...words], { timeoutMs: 180_000 });
+  };
+  const mustRestart = async (nodeid: number): Promise<void> => {
+    const { status, stdout, stderr } = await restart(nodeid);
+    expect([status, stderr]).toEqual([0, ""]);
+    const { mounts } = JSON.parse(stdout) as { mounts: { mountpoint: string; pid: number }[] };
+    expect(mounts).toMatchObject([{ mountpoint: lab.node(nodeid).mount, pid: await overlayPid(nodeid) }]);
+  };
+  const dlmdPid = (nodeid: number): number => Number(readFileSync(path.join(lab.node(nodeid).runDir, "dlmd.pid"), "utf8"));
+  const overlayPid = async (nodeid: number): Promise<number> => (await queryOverlayStatus(lab.node(nodeid).runDir)).pid;
+  const pausesOf = (nodeid: number): number[] => [...logOf(lab, nodeid).matchAll(/pauseMs=(\d+)/g)].map(([, ms]) => Number(ms));
+  /** `work` while calls of that node wait and its dlmd is about to be restarted. */
+  const whilePaused = async (nodeid: number, work: () => Promise<void>): Promise<RunResult> => {
+    writeFileSync(waitFile, "");
+    const restarted = restart(nodeid);
+    try {
+      await until("its mounts are paused", () => existsSync(begunFile));
+      expect((await queryOverlayStatus(lab.node(nodeid).runDir)).role).toBe("paused");
+      await work();
+    } finally {
+      rmSync(waitFile);
+      await restarted;
+    }
+    return restarted;
+  };
+
+  const mountAgain = async (nodeid: number): Promise<void> => {
+    const { netns, runDir, mount } = lab.node(nodeid);
+    const words = [coverlayProgram, "mount", devices.get(nodeid) ?? "", mount, "-o", `runDir=${runDir}`];
+    const { status, stderr } = await run("nsenter", [`--net=/run/netns/${netns}`, process.execPath, ...words]);
+    expect([status, stderr]).toEqual([0, ""]);
+  };
+
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3, env: { COVERLAY_RESTART_DIE_FILE: dieFile } });
+    for (const { nodeid, runDir } of lab.nodes) devices.set(nodeid, (await queryOverlayStatus(runDir)).device);
+  });
+  afterAll(async () => {
+    for (const one of workers) one.kill();
+    endActors();
+    await lab?.end();
+    rmSync(scratch, { recursive: true });
+  });
+
+  it(
+    "programs keep their files, mappings, locks and listings, time after time under load, and see what others write",
+    async () => {
+      expect(await lab.owner()).toBe(1);
+      const elsewhere = startActor({ cwd: lab.node(3).mount });
+      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
+      await meeting.begin();
+      const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
+      for (const { nodeid, mount } of lab.nodes)
+        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], lockingWorker));
+      for (const one of workers) await one.goesOn();
+      for (let time = 0; time < RESTARTS; time += 1) {
+        for (const nodeid of [2, 3]) {
+          const before = [dlmdPid(nodeid), await overlayPid(nodeid)];
+          await mustRestart(nodeid);
+          expect(before).not.toContain(dlmdPid(nodeid));
+          expect(before).not.toContain(await overlayPid(nodeid));
+          await meeting.meet();
+          for (const one of workers) await one.goesOn(2);
+        }
+      }
+      process.stderr.write(`pauses in ms: node2 ${pausesOf(2).join(" ")}, node3 ${pausesOf(3).join(" ")}\n`);
+      const tryLocks = `result=[code(call,os.open(f"w2/{name}",os.O_RDWR),fcntl.LOCK_EX|fcntl.LOCK_NB) for name,call in
+ (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
+      for (const actor of [elsewhere, startActor({ cwd: lab.node(2).mount })])
+        expect(await actor.run<string[]>(tryLocks)).toEqual(["EAGAIN", "EAGAIN"]);
+      const rounds = await Promise.all(workers.map((one) => one.end()));
+      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
+      workers.length = 0;
+      await meeting.end();
+    },
+    120_000 + 60_000 * RESTARTS,
+  );
+
+  it("meanwhile no other node gets what this one has, and its calls wait; others go on", async () => {
+    const [here, other, owners] = [2, 3, 1].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
+    await here.run(`
+fd=os.open("token",os.O_RDWR|os.O_CREAT); os.write(fd,b"a"*4096); mapped=mmap.mmap(fd,4096); mapped[0:1]=b"b"
+locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)
+gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unlink("away")`);
+    const share = `fd=os.open("token",os.O_RDWR); result=code(map_shared,fd,4096); os.close(fd)`;
+    expect(await other.run(share)).toBe("ENODEV");
+    let waits: Promise<unknown> = Promise.resolve();
+    let locks: Promise<unknown> = Promise.resolve();
+    const { status } = await whilePaused(2, async () => {
+      waits = here.run(`result=os.pread(gone,20,0).decode()`);
+      locks = other.run(`fd=os.open("mine",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB); os.close(fd)`);
+      for (const actor of [other, owners].slice(1)) {
+        expect(await actor.run(share)).toBe("ENODEV");
+        expect(await actor.run(`result=get("token")[0]; put("new","x"); os.rename("new","renamed")`)).toBe("b");
+      }
+      // The owner does not give away what it keeps.
+      const refused = await coverlay(["handover", "lab", "--run-dir", lab.node(1).runDir]);
+      expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("the owner keeps the open files of 1 mount(s)")]);
+      // Nor does whoever stops dlmd unmount it.
+      const { mount, runDir } = lab.node(2);
+      const stays = await coverlay(["umount", "--all", "--run-dir", runDir]);
+      expect([stays.status, stays.stderr]).toEqual([0, expect.stringContaining(`${mount} stays`)]);
+      expect(mountTable().some(({ mountPoint }) => mountPoint === mount)).toBe(true);
+      const shown = await coverlay(["status", "--run-dir", runDir]);
+      expect(shown.stdout).toContain("dlmd of this node is being restarted; calls have waited for");
+    });
+    expect([status, await waits, await locks]).toEqual([0, "still there", "EAGAIN"]);
+    expect(await other.run(share)).toBe("ENODEV");
+    expect(await here.run(`mapped[1:2]=b"c"; mapped.flush(); result=os.fstat(gone).st_nlink`)).toBe(0);
+    expect(await other.run(`result=get("token")[:2]`)).toBe("bc");
+    await here.run(`mapped.close(); [os.close(one) for one in (fd,locked,gone)]`);
+    // What was kept is given up: another node may have it all.
+    await until("the write token is free", async () => (await other.run(share)) === "ok");
+    expect(await other.run(`fd=os.open("mine",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB); os.close(fd)`)).toBe(
+      "ok",
+    );
+  });
+
+  it("dlmd is not restarted while a mount cannot pause; and where its restart fails, the mounts go on with the one that runs", async () => {
+    const [one, waits] = [2, 2].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+    const before = [dlmdPid(2), await overlayPid(2)];
+    await one.run(`fd=os.open("waited",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
+    const waited = waits.run(`fd=os.open("waited",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
+    await until("it waits", async () => {
+      const { stdout } = await coverlay(["locks", "--files", "--json", "--run-dir", lab.node(2).runDir]);
+      return /"waiting":\s*(?!\[\])/.test(stdout) && stdout.includes("wait");
+    });
+    const refused = await restart(2);
+    expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("programs wait")]);
+    expect([dlmdPid(2), await overlayPid(2)]).toEqual(before);
+    await one.run(`os.close(fd)`);
+    await waited;
+    const failed = await restart(2, ["false"]);
+    expect([failed.status, failed.stderr]).toEqual([1, expect.stringContaining("false ended with 1")]);
+    expect(dlmdPid(2)).toBe(before[0]);
+    expect(await overlayPid(2)).not.toBe(before[1]);
+    expect(await waits.run(`put("after","x"); result=get("after")`)).toBe("x");
+  });
+
+  it("an owner hands its volume over first", async () => {
+    expect(await lab.owner()).toBe(1);
+    const here = startActor({ cwd: lab.node(1).mount });
+    await here.run(`fd=os.open("owners",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
+    await mustRestart(1);
+    expect(await lab.owner()).toBe(2);
+    expect(await here.run(`result=os.pread(fd,9,0).decode(); os.write(fd,b"more"); os.fsync(fd); os.close(fd)`)).toBe("text");
+    expect((await coverlay(["handover", "lab", "node1", "--run-dir", lab.node(1).runDir])).status).toBe(0);
+  });
+
+  it("another new process is started where one dies; after it was told to go on, the mount ends with words", async () => {
+    const here = startActor({ cwd: lab.node(2).mount });
+    await here.run(`fd=os.open("dies",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
+    for (const step of ["hello", "state"]) {
+      const { status } = await whilePaused(2, async () => {
+        writeFileSync(dieFile, step);
+        rmSync(waitFile);
+        await until("a new process has died", () => logOf(lab, 2).includes("a new process could not go on with the mount"));
+        rmSync(dieFile);
+        writeFileSync(waitFile, "");
+      });
+      expect(status).toBe(0);
+      expect(await here.run(`result=os.pread(fd,9,0).decode()`)).toBe("text");
+    }
+    const { mount, runDir } = lab.node(2);
+    const { status, stderr } = await whilePaused(2, async () => writeFileSync(dieFile, "go"));
+    rmSync(dieFile);
+    expect([status, stderr]).toEqual([1, expect.stringContaining(`the mount on ${mount} has ended`)]);
+    expect(await here.run(`result=code(os.fstat,fd)`)).toBe("ENOTCONN");
+    endActors();
+    expect((await coverlay(["umount", mount])).status).toBe(0);
+    await until("nobody serves it", () => findOverlay(runDir, mount) === null);
+    await mountAgain(2);
+  });
+
+  it("is unmounted meanwhile like any other mount", async () => {
+    const { mount, runDir } = lab.node(2);
+    const { status } = await whilePaused(2, async () => {
+      expect((await coverlay(["umount", mount])).status).toBe(0);
+      await until("its process has ended", () => findOverlay(runDir, mount) === null);
+    });
+    expect(status).toBe(1);
+    await mountAgain(2);
+  });
+
+  it("a mount ends with words when the owner that keeps its files dies", async () => {
+    const here = startActor({ cwd: lab.node(3).mount });
+    await here.run(`fd=os.open("kept",os.O_RDWR|os.O_CREAT)`);
+    const { status, stderr } = await whilePaused(3, async () => {
+      await lab.kill(1);
+      await until("there is another owner", async () => (await queryOverlayStatus(lab.node(2).runDir)).role === "owner");
+    });
+    expect([status, stderr]).toEqual([1, expect.stringContaining(`the mount on ${lab.node(3).mount} has ended`)]);
+    expect(logOf(lab, 3)).toContain("the volume has another owner now");
+    expect(await here.run(`result=code(os.fstat,fd)`)).toBe("ENOTCONN");
+  });
+});

@@ -1,0 +1,119 @@
+/** Programs that have all kinds of things open while the processes of a mount are restarted, and what they must see after that. */
+import { expect } from "vitest";
+import type { Actor } from "./actor.ts";
+
+/** Works until its input ends, and has file locks all the time. What it reads of others never goes back. */
+export const lockingWorker = `
+import fcntl,json,os,sys,threading
+me,others=sys.argv[1],sys.argv[2:]
+stop=threading.Event()
+threading.Thread(target=lambda:(sys.stdin.read(),stop.set()),daemon=True).start()
+os.makedirs(me,exist_ok=True)
+log=os.open(f"{me}/log",os.O_RDWR|os.O_CREAT|os.O_APPEND)
+common=os.open("common",os.O_WRONLY|os.O_CREAT|os.O_APPEND)
+count=os.open(f"{me}/count",os.O_RDWR|os.O_CREAT)
+locked=os.open(f"{me}/locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(locked,fcntl.LOCK_EX,1)
+flocked=os.open(f"{me}/flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_EX)
+seen={other:0 for other in others}
+n=0
+while not stop.is_set():
+    n+=1
+    line=f"{n:08d}\\n".encode()
+    assert os.write(log,line)==9
+    assert os.write(common,f"{me} {n:08d}\\n".encode())==len(me)+10
+    os.pwrite(count,line,0)
+    fd=os.open(f"{me}/new",os.O_WRONLY|os.O_CREAT|os.O_EXCL); os.write(fd,line*50); os.close(fd)
+    os.rename(f"{me}/new",f"{me}/kept{n%20}")
+    if n%3==0: os.unlink(f"{me}/kept{n%20}")
+    os.mkdir(f"{me}/dir"); os.rmdir(f"{me}/dir")
+    if n%5==0: os.fsync(log)
+    fcntl.lockf(locked,fcntl.LOCK_EX,1,n); fcntl.lockf(locked,fcntl.LOCK_UN,1,max(1,n-5))
+    short=os.open(f"{me}/short",os.O_RDWR|os.O_CREAT); fcntl.lockf(short,fcntl.LOCK_EX); os.close(short)
+    assert os.stat(f"{me}/log").st_size==9*n, ("size",n)
+    assert "log" in os.listdir(me)
+    for other in others:
+        try: now=int(open(f"{other}/count").read() or "0")
+        except FileNotFoundError: continue
+        assert now>=seen[other],("stale",other,now,seen[other])
+        seen[other]=now
+    print(n,flush=True)
+os.fsync(log)
+lines=os.pread(log,9*n+9,0).split()
+assert lines==[f"{k:08d}".encode() for k in range(1,n+1)],("log",len(lines),n)
+print(json.dumps({"rounds":n}),flush=True)
+`;
+
+const before = `put("held","0"*8); put("gone","x"); os.mkdir("gonedir")`;
+const begin = `
+held=os.open("held",os.O_RDWR); gone=os.open("gone",os.O_RDWR); os.unlink("gone")
+gonedir=os.open("gonedir",os.O_RDONLY)
+writer=os.open("own",os.O_RDWR|os.O_CREAT); os.write(writer,b"a"*8192); os.fsync(writer)
+mapped=mmap.mmap(writer,8192)
+seen=mmap.mmap(held,8,prot=mmap.PROT_READ)
+os.mkdir("work"); os.chdir("work")
+os.mkdir("stream")
+for k in range(400): put(f"stream/entry{k:04d}","")
+stream=os.scandir("stream")
+names=[next(stream).name for _ in range(150)]
+os.pwrite(gone,b"kept",0)
+result=os.stat("../held").st_ino
+`;
+const look = `
+now=f"{number:08d}".encode()
+result=[
+ os.pread(held,8,0)==now, bytes(seen[:8])==now, get("../held")[:8].encode()==now,
+ os.pread(gone,4,0)==b"kept", os.fstat(gone).st_nlink==0,
+ os.path.exists(f"../there{number}"), not os.path.exists(f"../there{number-1}"),
+ f"there{number}" in os.listdir(".."), os.stat("../held").st_size==8*number,
+ os.getcwd().endswith("/work"), bytes(mapped[:4]).decode()]
+mapped[0:4]=f"{number:04d}".encode(); mapped.flush()
+os.pwrite(writer,now,4096)
+`;
+const write = `
+fd=os.open("held",os.O_WRONLY); os.pwrite(fd,(f"{number:08d}"*number).encode(),0); os.close(fd)
+put(f"there{number}","x")
+if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
+`;
+
+/** One program that keeps everything open, and one on another node that changes what the first one sees. */
+export class Meeting {
+  readonly #elsewhere: Actor;
+  readonly #here: Actor;
+  #number = 0;
+
+  constructor(elsewhere: Actor, here: Actor) {
+    this.#elsewhere = elsewhere;
+    this.#here = here;
+  }
+
+  async begin(): Promise<void> {
+    await this.#elsewhere.run(before);
+    await this.#here.run(begin);
+    await this.meet();
+  }
+
+  /** The other one writes, and this one sees it through all that it has open; and the other way round. */
+  async meet(): Promise<void> {
+    const stored = this.#number === 0 ? "aaaa" : String(this.#number).padStart(4, "0");
+    this.#number += 1;
+    const number = this.#number;
+    await this.#elsewhere.run(write, { number });
+    expect(await this.#here.run(look, { number })).toEqual([...Array.from({ length: 10 }, () => true), stored]);
+    const own = await this.#elsewhere.run<string>(`result=get("own")`);
+    expect([own.slice(0, 4), own.slice(4096, 4104)]).toEqual([String(number).padStart(4, "0"), String(number).padStart(8, "0")]);
+  }
+
+  /** The listing goes on where it was. What has no name goes with its last close. */
+  async end(): Promise<void> {
+    const listed = await this.#here.run<string[]>(`names+=[entry.name for entry in stream]; result=sorted(names)`);
+    expect(listed).toEqual(Array.from({ length: 400 }, (_, k) => `entry${String(k).padStart(4, "0")}`));
+    await this.#here.run(`for fd in (gone,held,writer): os.close(fd)`);
+  }
+}
+
+/** What workers have appended to their common file: each line once, and none besides. `rounds`: of w1, w2 ... */
+export function checkCommon(text: string, rounds: readonly number[]): void {
+  expect(text.trimEnd().split("\n").toSorted()).toEqual(
+    rounds.flatMap((each, at) => Array.from({ length: each }, (_, k) => `w${at + 1} ${String(k + 1).padStart(8, "0")}`)).toSorted(),
+  );
+}
