@@ -1,5 +1,5 @@
 /** Programs that have all kinds of things open while the processes of a mount are restarted, and what they must see after that. */
-import { expect } from "vitest";
+import assert from "node:assert/strict";
 import type { Actor } from "./actor.ts";
 
 /** Works until its input ends, and has file locks all the time. What it reads of others never goes back. */
@@ -98,22 +98,22 @@ export class Meeting {
     this.#number += 1;
     const number = this.#number;
     await this.#elsewhere.run(write, { number });
-    expect(await this.#here.run(look, { number })).toEqual([...Array.from({ length: 10 }, () => true), stored]);
+    assert.deepEqual(await this.#here.run(look, { number }), [...Array.from({ length: 10 }, () => true), stored]);
     const own = await this.#elsewhere.run<string>(`result=get("own")`);
-    expect([own.slice(0, 4), own.slice(4096, 4104)]).toEqual([String(number).padStart(4, "0"), String(number).padStart(8, "0")]);
+    assert.deepEqual([own.slice(0, 4), own.slice(4096, 4104)], [String(number).padStart(4, "0"), String(number).padStart(8, "0")]);
   }
 
   /** The listing goes on where it was. What has no name goes with its last close. */
   async end(): Promise<void> {
     const listed = await this.#here.run<string[]>(`names+=[entry.name for entry in stream]; result=sorted(names)`);
-    expect(listed).toEqual(Array.from({ length: 400 }, (_, k) => `entry${String(k).padStart(4, "0")}`));
+    const entries = Array.from({ length: 400 }, (_, k) => `entry${String(k).padStart(4, "0")}`);
+    assert.deepEqual(listed, entries);
     await this.#here.run(`for fd in (gone,held,writer): os.close(fd)`);
   }
 }
 
 /** What workers have appended to their common file: each line once, and none besides. `rounds`: of w1, w2 ... */
 export function checkCommon(text: string, rounds: readonly number[]): void {
-  expect(text.trimEnd().split("\n").toSorted()).toEqual(
-    rounds.flatMap((each, at) => Array.from({ length: each }, (_, k) => `w${at + 1} ${String(k + 1).padStart(8, "0")}`)).toSorted(),
-  );
+  const lines = rounds.flatMap((each, at) => Array.from({ length: each }, (_, k) => `w${at + 1} ${String(k + 1).padStart(8, "0")}`));
+  assert.deepEqual(text.trimEnd().split("\n").toSorted(), lines.toSorted());
 }
