@@ -9,6 +9,8 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { type Arguments, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, parseArguments } from "./arguments.ts";
+import { nativeAddon } from "../native/index.ts";
+import { errnoName } from "./base/errno.ts";
 import { OperatingError } from "./base/error.ts";
 import { EXIT } from "./base/exit-status.ts";
 import type { Log } from "./base/log.ts";
@@ -54,6 +56,7 @@ const adminShape = z.discriminatedUnion("what", [
   z.strictObject({ what: z.literal("fence-node"), nodeid: z.int().min(1), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("quorum-reset"), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("config-apply"), text: z.string(), source: z.string() }),
+  z.strictObject({ what: z.literal("restart"), by: z.string().max(256) }),
 ]);
 
 interface AdminActions {
@@ -61,18 +64,26 @@ interface AdminActions {
   readonly acknowledgeFence: (nodeid: number, by: string) => unknown;
   readonly orderFence: (nodeid: number, by: string) => unknown;
   readonly countAll: (by: string) => unknown;
+  readonly restart: (by: string) => unknown;
 }
 
-async function answerAdmin({ config: keeper, acknowledgeFence, orderFence, countAll }: AdminActions, asked: unknown): Promise<unknown> {
+async function answerAdmin(
+  { config: keeper, acknowledgeFence, orderFence, countAll, restart }: AdminActions,
+  asked: unknown,
+): Promise<unknown> {
   const parsed = adminShape.safeParse(asked);
   if (!parsed.success) {
-    throw new OperatingError("a question that this dlmd knows expected: config-show, config-apply, fence-node, fence-ack or quorum-reset", {
-      code: "bad-question",
-      hint: "Is coverlay of another version? Restart dlmd after an upgrade.",
-    });
+    throw new OperatingError(
+      "a question that this dlmd knows expected: config-show, config-apply, fence-node, fence-ack, quorum-reset or restart",
+      {
+        code: "bad-question",
+        hint: "Is coverlay of another version? Restart dlmd after an upgrade.",
+      },
+    );
   }
   const question = parsed.data;
   if (question.what === "fence-node") return orderFence(question.nodeid, question.by);
+  if (question.what === "restart") return restart(question.by);
   if (question.what === "quorum-reset") return countAll(question.by);
   if (question.what === "fence-ack") return acknowledgeFence(question.nodeid, question.by);
   if (question.what === "config-apply") return { version: await keeper.apply(question.text, question.source) };
@@ -107,29 +118,49 @@ async function followKeys(keyFile: string, first: Keyring, driver: Driver, log: 
   read();
 }
 
-/** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. */
-function leaveOnSignal(driver: Driver, admin: AdminServer, log: Log, pidFile: string, manager: ServiceManager): void {
+interface Leaving {
+  readonly driver: Driver;
+  readonly admin: () => AdminServer | null;
+  readonly log: Log;
+  readonly pidFile: string;
+  readonly manager: ServiceManager;
+}
+
+/** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. Gives what does the same, and then starts the installed program in this process. */
+function leaveOnSignal({ driver, admin, log, pidFile, manager }: Leaving): (by: string) => void {
   let leaving = false;
-  const stop = (signal: NodeJS.Signals): void => {
+  const leave = (why: Readonly<Record<string, unknown>>, then: () => void): void => {
     if (leaving) process.exit(EXIT.FAILURE);
     leaving = true;
-    log.info({ signal }, "leaving the cluster");
+    log.info(why, "leaving the cluster");
     const programs = driver.programsAtWork();
     if (programs.length > 0)
       log.warn({ programs, hint: "Next time unmount first: coverlay umount DIRECTORY" }, "programs lose their locks");
+    const left = (admin()?.close() ?? Promise.resolve()).then(() => driver.leave());
+    left.then(then, (error: unknown) => giveUp(log, error as Error));
+  };
+  const stop = (signal: NodeJS.Signals): void => {
     manager.stopping();
-    const left = admin.close().then(() => driver.leave());
-    left.then(
-      () => {
-        rmSync(pidFile, { force: true });
-        log.info({}, "left");
-        process.exit(EXIT.OK);
-      },
-      (error: unknown) => giveUp(log, error as Error),
-    );
+    leave({ signal }, () => {
+      rmSync(pidFile, { force: true });
+      log.info({}, "left");
+      process.exit(EXIT.OK);
+    });
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
+  return (by) => leave({ by }, () => startAnew(manager.environment, log));
+}
+
+/** The service manager, and whoever else knows this process, has nothing to do: it is the same one. */
+function startAnew(environment: Readonly<Record<string, string>>, log: Log): never {
+  log.info({}, "left; the installed program starts in this process");
+  const zeroEnded = (words: readonly string[]): Buffer => Buffer.from(words.map((word) => `${word}\0`).join(""));
+  const words = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  const variables = Object.entries({ ...process.env, ...environment }).map(([name, value = ""]) => `${name}=${value}`);
+  const errno = -nativeAddon().exec(process.execPath, zeroEnded(words), zeroEnded(variables));
+  const hint = "Start dlmd again.";
+  return giveUp(log, new OperatingError(`${process.execPath} cannot be started: ${errnoName(errno)}`, { code: "no-program", hint }));
 }
 
 function giveUp(log: Log, error: Error): never {
@@ -163,14 +194,25 @@ async function serveAdministrators(driver: Driver, { runDir, processes, manager,
     acknowledgeFence: (nodeid, by) => driver.acknowledgeFence(nodeid, by),
     orderFence: (nodeid, by) => driver.orderFence(nodeid, by),
     countAll: (by) => driver.countAll(by),
+    restart: (by) => {
+      const programs = driver.programsAtWork();
+      if (programs.length > 0) {
+        const hint = "End these programs, or have mounts paused: coverlay restart --dlmd";
+        throw new OperatingError(`programs would lose their locks: ${programs.join(", ")}`, { code: "programs-at-work", hint });
+      }
+      // After the answer.
+      setImmediate(() => restart(by));
+      return { pid: process.pid };
+    },
   };
-  const admin = await startAdminServer({
+  let admin: AdminServer | null = null;
+  const restart = leaveOnSignal({ driver, admin: () => admin, log, pidFile, manager });
+  admin = await startAdminServer({
     socketPath: adminSocketPath(runDir),
     log,
     processes,
     answer: (question) => answerAdmin(actions, question),
   });
-  leaveOnSignal(driver, admin, log, pidFile, manager);
 }
 
 async function main(): Promise<void> {

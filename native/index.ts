@@ -334,6 +334,11 @@ export interface Native {
 
   /** setrlimit(RLIMIT_NOFILE) to that many, as far as allowed; the hard limit is never lowered. Returns the soft limit reached. */
   setMaxDescriptors(count: number): number;
+  /**
+   * execve(2): that program takes the place of this one, in the same process; no descriptor but 0, 1 and 2 goes on. Words and environment: each word with a NUL at its
+   * end. Returns a negative errno, or not at all.
+   */
+  exec(path: string, words: Buffer, environment: Buffer): number;
   /** prctl(PR_SET_IO_FLUSHER, 1) of the calling thread and those it starts later (hazard F20). -EPERM without CAP_SYS_RESOURCE. */
   setIoFlusher(): number;
   /** malloc_trim(3), if at least so many bytes are free in malloc's arenas (mallinfo2). 1: some went back to the kernel. 0 where there is no glibc. */

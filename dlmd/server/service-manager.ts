@@ -22,6 +22,8 @@ const STILL_TIMEOUTS_MIN = 10;
 export interface ServiceManager {
   /** False: this process was started by hand. */
   readonly isThere: boolean;
+  /** What this process was told, for a program that takes its place. */
+  readonly environment: Readonly<Record<string, string>>;
   /** It waits, for so long at most: the start may take longer than the manager allows (EXTEND_TIMEOUT_USEC). */
   waits(limitMs: number): void;
   /** A step of the start is done: a slow machine may take as long for the next one. Nothing is said by time, so a start that hangs is ended. */
@@ -44,9 +46,13 @@ export interface ServiceManagerPort {
 /** `env` loses what is meant for this process alone: its children are not the service. `timeoutMs`: that of the cluster. */
 export function createServiceManager(env: NodeJS.ProcessEnv, timeoutMs: number, { send, pid, log }: ServiceManagerPort): ServiceManager {
   const { NOTIFY_SOCKET: socket, WATCHDOG_USEC: usec, WATCHDOG_PID: watched } = env;
-  for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) delete env[name];
+  const environment: Record<string, string> = {};
+  for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) {
+    if (env[name] !== undefined) environment[name] = env[name];
+    delete env[name];
+  }
   if (socket === undefined || socket === "")
-    return { isThere: false, waits() {}, stepDone() {}, ready() {}, status() {}, stopping() {}, close() {} };
+    return { isThere: false, environment, waits() {}, stepDone() {}, ready() {}, status() {}, stopping() {}, close() {} };
   const { tell, close } = teller((message) => send(socket, message), socket, log);
   const mine = watched === undefined || Number(watched) === pid;
   const givenMs = mine && usec !== undefined && /^[1-9]\d*$/.test(usec) ? Number(usec) / 1000 : null;
@@ -56,6 +62,7 @@ export function createServiceManager(env: NodeJS.ProcessEnv, timeoutMs: number, 
   let starting = true;
   return {
     isThere: true,
+    environment,
     stepDone() {
       // In systemd it would lengthen another time later: that of RuntimeMaxSec, or of the stop.
       if (starting) tell(`EXTEND_TIMEOUT_USEC=${START_REST_MS * 1000}`);

@@ -1,4 +1,5 @@
 // What a server sets for itself before it serves: limits, prctl(2), threads, and what kernel it is on.
+#include <fcntl.h>
 #include <malloc.h>
 #include <sched.h>
 #include <sys/prctl.h>
@@ -10,6 +11,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <vector>
 
 #include "argument.h"
 #include "export.h"
@@ -24,6 +27,7 @@ namespace coverlay {
 namespace {
 
 constexpr int64_t kPoolThreadsMax = 1024;
+constexpr unsigned kCloseRangeCloexec = 4;
 
 napi_value setPoolThreads(napi_env env, napi_callback_info info) {
   constexpr const char* kCall = "setPoolThreads";
@@ -111,6 +115,37 @@ napi_value kernelVersion(napi_env env, napi_callback_info) {
   return array;
 }
 
+// The words of a buffer, each with its NUL.
+std::vector<char*> wordsOf(uint8_t* data, size_t bytes) {
+  std::vector<char*> words;
+  for (size_t at = 0; at < bytes; at += strlen(reinterpret_cast<char*>(data) + at) + 1) words.push_back(reinterpret_cast<char*>(data) + at);
+  words.push_back(nullptr);
+  return words;
+}
+
+// execve(2): another program in this process. No descriptor but 0, 1 and 2 goes on.
+napi_value exec(napi_env env, napi_callback_info info) {
+  constexpr const char* kCall = "exec";
+  napi_value values[3];
+  std::string path;
+  uint8_t* words[2];
+  size_t bytes[2];
+  if (!readArguments(env, info, kCall, 3, values) || !readString(env, values[0], kCall, 0, &path)) return nullptr;
+  for (size_t index = 0; index < 2; index++) {
+    if (!readBuffer(env, values[index + 1], kCall, index + 1, &words[index], &bytes[index])) return nullptr;
+    if (bytes[index] == 0 || words[index][bytes[index] - 1] != 0) {
+      throwRange(env, kCall, index + 1, "words that each end with NUL");
+      return nullptr;
+    }
+  }
+  // Linux 5.11; before that the descriptors of Node.js, which all have it, are the only ones.
+  syscall(SYS_close_range, 3, ~0U, kCloseRangeCloexec);
+  // Node.js keeps these from its children, too (uv_disable_stdio_inheritance()).
+  for (int fd = 0; fd <= 2; fd++) fcntl(fd, F_SETFD, 0);
+  execve(path.c_str(), wordsOf(words[0], bytes[0]).data(), wordsOf(words[1], bytes[1]).data());
+  return makeNumber(env, -errno);
+}
+
 }  // namespace
 
 bool exportProcess(napi_env env, napi_value exports) {
@@ -122,6 +157,7 @@ bool exportProcess(napi_env env, napi_value exports) {
       {"unshareFs", unshareFs},
       {"ownsThread", ownsThread},
       {"kernelVersion", kernelVersion},
+      {"exec", exec},
   });
 }
 

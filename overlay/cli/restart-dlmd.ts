@@ -1,10 +1,8 @@
 /** `coverlay restart --dlmd`: the mounts of this node wait while its dlmd is restarted, and new processes go on with them; nothing is unmounted. */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { existsSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
+import { userInfo } from "node:os";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { askAdmin } from "../../dlmd/client/admin.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HOLD_LIMIT_MS } from "../restart/holder.ts";
 import { REST_LIMIT_MS } from "../restart/give.ts";
@@ -32,15 +30,6 @@ export interface Served {
   readonly pid: number;
   readonly inodes: number;
   readonly files: number;
-}
-
-/** How dlmd of this node is restarted where nothing else is said. */
-export function defaultCommand(): readonly string[] {
-  if (existsSync("/run/systemd/system")) return ["systemctl", "restart", "dlmd.service"];
-  throw new OperatingError("systemd does not run here, so how dlmd is restarted is not known", {
-    code: "no-command",
-    hint: "Name the command: coverlay restart --dlmd -- COMMAND ARGUMENTS",
-  });
 }
 
 interface Paused {
@@ -78,14 +67,14 @@ async function pauseAll(runDir: string, mounts: readonly OverlayEntry[]): Promis
   });
 }
 
-/** With the dlmd that runs: it was restarted, or is not to be. Gives the new processes. */
-async function goOn(runDir: string, paused: readonly Paused[]): Promise<Served[]> {
+/** With the dlmd that runs: it is not restarted. */
+async function goOn(runDir: string, paused: readonly Paused[]): Promise<void> {
   const asked = paused.map(({ entry }) =>
     // It may have gone on by itself.
     askOverlay(runDir, entry.connection, { query: "go-on" }, goesOn).catch(() => null),
   );
   await Promise.all(asked);
-  return Promise.all(paused.map((one) => waitServed(runDir, one)));
+  await Promise.all(paused.map((one) => waitServed(runDir, one)));
 }
 
 async function waitServed(runDir: string, { entry, inodes, files }: Paused): Promise<Served> {
@@ -100,29 +89,26 @@ async function waitServed(runDir: string, { entry, inodes, files }: Paused): Pro
         hint: `Its log says why. Calls there fail: umount -l ${mountpoint}, and mount it again.`,
       });
     }
-    await sleep(SERVED_LOOK_MS);
+    await new Promise((resolve) => setTimeout(resolve, SERVED_LOOK_MS));
   }
 }
 
-/** Resolves with its exit status, or the signal that ended it. */
-async function runToEnd([program = "", ...words]: readonly string[]): Promise<string | number> {
-  const child = spawn(program, words, { stdio: ["ignore", process.stderr, "inherit"] });
-  const [status, signal] = (await once(child, "exit")) as [number | null, string | null];
-  return status ?? signal ?? "?";
-}
-
-/** The living mounts of that run directory pause, `command` restarts dlmd, and new processes serve them. */
-export async function restartDlmd(runDir: string, command: readonly string[], { say }: Pick<LongWork, "say">): Promise<Served[]> {
+/** The living mounts of that run directory pause, dlmd starts anew, and new processes serve them. */
+export async function restartDlmd(
+  runDir: string,
+  { say }: Pick<LongWork, "say">,
+  restart: () => Promise<unknown> = () => askAdmin(runDir, { what: "restart", by: userInfo().username }),
+): Promise<Served[]> {
   const mounts = listOverlays(runDir).filter(({ alive }) => alive);
   say(`${mounts.length} mounts come to rest, and their calls wait`);
   const paused = await pauseAll(runDir, mounts);
-  say(`restarting dlmd: ${command.join(" ")}`);
-  const status = await runToEnd(command).catch((error: unknown) => (error instanceof Error ? error.message : String(error)));
+  say("dlmd leaves the cluster, and starts again");
+  try {
+    await restart();
+  } catch (error) {
+    await goOn(runDir, paused);
+    throw error;
+  }
   say("new processes go on with the mounts");
-  const served = await goOn(runDir, paused);
-  if (status === 0) return served;
-  throw new OperatingError(`${command.join(" ")} ended with ${status}`, {
-    code: "not-restarted",
-    hint: "The mounts go on with the dlmd that runs.",
-  });
+  return Promise.all(paused.map((one) => waitServed(runDir, one)));
 }

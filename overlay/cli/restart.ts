@@ -10,7 +10,7 @@ import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
-import { defaultCommand, restartDlmd } from "./restart-dlmd.ts";
+import { restartDlmd } from "./restart-dlmd.ts";
 
 /** The overlay answers within its own limits: that of rest holds for file locks, and then for all else. */
 const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS + 10_000;
@@ -18,7 +18,6 @@ const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + READY_LIM
 interface RestartArguments extends NodeOptions {
   readonly mountpoint: string | undefined;
   readonly dlmd: boolean;
-  readonly "--"?: readonly string[] | undefined;
 }
 
 const answerShape: z.ZodType<RestartAnswer> = z.discriminatedUnion("kind", [
@@ -75,14 +74,14 @@ async function handOverFirst(
   describeHandover(await askHandover(runDir, connection, 0, signal), file.volume, (nodeid) => `node ${nodeid}`);
 }
 
-async function restartAll(runDir: string, json: boolean, command: readonly string[]): Promise<void> {
+async function restartAll(runDir: string, json: boolean): Promise<void> {
   const goesOn = "the mounts of this node go on when dlmd runs again";
   const served = await longWork(
     json,
     () => interruptedError(goesOn, "coverlay status shows them."),
     async ({ say, signal }) => {
       for (const one of listOverlays(runDir).filter(({ alive }) => alive)) await handOverFirst(runDir, one, say, signal);
-      return unlessAborted(restartDlmd(runDir, command, { say }), signal);
+      return unlessAborted(restartDlmd(runDir, { say }), signal);
     },
   );
   if (json) return printJson({ mounts: served });
@@ -100,17 +99,15 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
       .example("$0 restart /shared", "after an upgrade of the package")
       .example("$0 restart /shared --json", "for programs")
       .example("$0 restart --dlmd", "all of this node: its mounts wait for some seconds")
-      .example("$0 restart --dlmd -- rc-service dlmd restart", "where systemd does not run: how dlmd is restarted")
       .epilogue(
-        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. Without --dlmd that is not restarted. With it the owner keeps what the mounts of this node have open, written or locked, until they are back; a mount that is not in 120 s ends. An owner hands its volume over to another node first. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
+        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. Without --dlmd that is not restarted. With it the owner keeps what the mounts of this node have open, written or locked, until they are back; a mount that is not in 120 s ends. dlmd keeps its process: the service manager has nothing to do. An owner hands its volume over to another node first. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
       ),
-  handler: ({ runDir, json, mountpoint, dlmd, "--": command }) =>
+  handler: ({ runDir, json, mountpoint, dlmd }) =>
     runCommand(json, async () => {
       requireRoot("restart the process of a mount");
       if (dlmd !== (mountpoint === undefined))
         throw usageError("a mount point is needed, or --dlmd, and not both", "coverlay restart /shared");
-      if (!dlmd && command !== undefined) throw usageError("a command restarts dlmd", "coverlay restart --dlmd -- COMMAND ARGUMENTS");
-      if (mountpoint === undefined) return restartAll(runDir, json, command ?? defaultCommand());
+      if (mountpoint === undefined) return restartAll(runDir, json);
       const found = findMount(runDir, mountpoint);
       const { file } = found;
       const answer = await longWork(

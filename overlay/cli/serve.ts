@@ -3,7 +3,6 @@
  */
 import { writeFileSync } from "node:fs";
 import { fstatSync, statSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { EXIT } from "../../dlmd/base/exit-status.ts";
@@ -18,7 +17,7 @@ import type { Holder } from "../restart/holder.ts";
 import { TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
-import { createHolder, holdingAnswers } from "../serve/holding.ts";
+import { createHolder, endOrPause, holdingAnswers } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
@@ -143,16 +142,6 @@ function prepareProcess(log: Log): void {
   log.debug(results, "process prepared");
 }
 
-/** A process that keeps its mount for another one does not wait for dlmd for ever: its locks it has given up. */
-export const LEAVE_LIMIT_MS = 10_000;
-
-async function endOf(mount: MountProcess, log: Log): Promise<Error | null> {
-  const ended = await Promise.race([mount.ended, mount.pauses.then(() => sleep(LEAVE_LIMIT_MS, "late" as const, { ref: false }))]);
-  if (ended !== "late") return ended;
-  log.warn({ waitedMs: LEAVE_LIMIT_MS }, "dlmd has not let this process go: its connection ends when dlmd does");
-  return null;
-}
-
 function isMountThere(device: string): boolean {
   return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
 }
@@ -211,7 +200,7 @@ async function serve(args: ServeArguments): Promise<void> {
     writeMountRecord(device, record);
     pipe.ready();
     takeOver?.serving();
-    const failure = await endOf(mount, log);
+    const failure = await endOrPause(mount.ended, mount.pauses, log);
     if (mount.paused !== null) {
       const { runDir, mountpoint } = args;
       holder = createHolder(mount.paused, { runDir, mountpoint, log });

@@ -2,7 +2,6 @@
  * The process of a mount while the dlmd of its node is restarted (README.md, hazard F35): it keeps /dev/fuse and the state, is no client of dlmd, and answers nobody. When dlmd runs
  * again it starts a new process, which goes on with the mount.
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { Channel, FINAL } from "./channel.ts";
@@ -36,6 +35,8 @@ export type HolderEnd =
   | { readonly kind: "given"; readonly pid: number; readonly pauseMs: number }
   | { readonly kind: "unmounted" }
   | { readonly kind: "lost"; readonly why: string };
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Holder {
   readonly #host: HolderHost;

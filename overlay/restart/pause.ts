@@ -3,6 +3,7 @@
  * mount can go on by itself, and does whenever anything is not as it should be.
  */
 import { randomBytes } from "node:crypto";
+import { OperatingError } from "../../dlmd/base/error.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { RequestOf } from "../lower/wire/call-types.ts";
 import { bringToRest, notNow, type RestingHost, wordsOf } from "./give.ts";
@@ -12,6 +13,8 @@ import type { RestartState } from "./state.ts";
 export const DEPOSIT_LIMIT_MS = 15_000;
 
 export interface PauseHost extends RestingHost {
+  /** GiveHost.fail: some of its locks are given up. */
+  readonly fail: (error: Error) => void;
   /** RemoteLower.deposit */
   readonly deposit: (request: RequestOf<"deposit">) => Promise<string>;
   /** The owner is to keep nothing after all. Nobody waits for its answer. */
@@ -55,15 +58,26 @@ export async function pauseMount(host: PauseHost): Promise<Paused | Exclude<Paus
     if (refused !== "") throw notNow(`the owner does not keep what this mount has: ${refused}`);
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
     if (changed !== null) throw notNow(changed);
-    host.leaveStatus();
-    host.giveLocks();
-    return { state: { ...state, custody: ticket }, sinceMs: pause.beganMs };
+    return letGo(host, { state: { ...state, custody: ticket }, sinceMs: pause.beganMs });
   } catch (error) {
     if (asked) host.collect(ticket);
     host.restEnds();
     host.handOff.goOn();
     const why = wordsOf(error);
     host.log.warn({ why }, "the mount does not pause, and goes on");
+    return { kind: "failed", why };
+  }
+}
+
+/** From here on this process does not go on by itself. */
+function letGo(host: PauseHost, paused: Paused): Paused | Exclude<PauseAnswer, { kind: "paused" }> {
+  host.leaveStatus();
+  try {
+    host.giveLocks();
+    return paused;
+  } catch (error) {
+    const why = `the locks of this mount could not be given up: ${wordsOf(error)}`;
+    host.fail(new OperatingError(why, { code: "restart-lost", hint: "umount (-l), and mount again." }));
     return { kind: "failed", why };
   }
 }

@@ -7,6 +7,18 @@ import { Holder } from "../restart/holder.ts";
 import type { Pausing } from "./mount-restart.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
+/** A process that keeps its mount for another one does not wait for dlmd for ever: it has given up its locks. */
+export const LEAVE_LIMIT_MS = 10_000;
+
+/** What the mount ended with. Null, too, if it is kept, and dlmd does not let it go. */
+export async function endOrPause(ended: Promise<Error | null>, pauses: Promise<void>, log: Log): Promise<Error | null> {
+  const late = pauses.then(() => new Promise<"late">((resolve) => setTimeout(resolve, LEAVE_LIMIT_MS, "late").unref()));
+  const end = await Promise.race([ended, late]);
+  if (end !== "late") return end;
+  log.warn({ waitedMs: LEAVE_LIMIT_MS }, "dlmd has not let this process go: its connection ends when dlmd does");
+  return null;
+}
+
 export interface Held {
   readonly runDir: string;
   readonly mountpoint: string;

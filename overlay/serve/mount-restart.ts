@@ -109,13 +109,9 @@ export class MountRestart {
   }
 
   #give(session: Session, handOff: SessionHandOff, rest: Rest): Promise<RestartAnswer> {
-    const { fail } = this.#host;
     return giveMount({
       ...this.#resting(session, handOff, rest),
-      fail: (error) => {
-        this.hasLetGo = false;
-        fail(error);
-      },
+      fail: (error) => this.#fail(error),
       given: () => {
         this.isGiven = true;
         void handOff.given();
@@ -130,6 +126,7 @@ export class MountRestart {
     if (remote === null || client === null) return { kind: "refused", why: "there is no connection to the owner" };
     const found = await pauseMount({
       ...this.#resting(session, handOff, rest),
+      fail: (error) => this.#fail(error),
       deposit: (request) => remote.deposit(request),
       collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
     });
@@ -144,6 +141,11 @@ export class MountRestart {
     void handOff.given();
     await holds;
     return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length };
+  }
+
+  #fail(error: Error): void {
+    this.hasLetGo = false;
+    this.#host.fail(error);
   }
 
   #resting(session: Session, handOff: SessionHandOff, rest: Rest): RestingHost {

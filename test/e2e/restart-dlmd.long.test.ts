@@ -1,10 +1,15 @@
 /** `coverlay restart --dlmd`: dlmd of a node is restarted beneath its mounts, while programs on all nodes work there. Nothing ends with an error, and nothing is stale. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { askAdmin } from "../../dlmd/client/admin.ts";
+import { connectDlm } from "../../dlmd/client/client.ts";
+import { restartDlmd } from "../../overlay/cli/restart-dlmd.ts";
 import { run, type RunResult } from "../../overlay/lab/command.ts";
+import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, coverlayProgram, logOf, startLab, type TestLab } from "./lab.ts";
@@ -14,37 +19,16 @@ import { SteadyWorker } from "./steady-worker.ts";
 /** How often dlmd of each of two nodes is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_DLMD_RESTARTS"] ?? 4);
 
-/** As an init system does: SIGTERM, its end, and the same program anew, until it says that it is ready. Its arguments: run directory, network, log. */
-const restartScript = `
-pid=$(cat "$1/dlmd.pid")
-mapfile -d '' -t words <"/proc/$pid/cmdline"
-mapfile -d '' -t environment <"/proc/$pid/environ"
-kill -TERM "$pid"
-while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
-lines=$(wc -l <"$3")
-setsid env -i "\${environment[@]}" nsenter "--net=/run/netns/$2" "\${words[@]}" >>"$3" 2>&1 </dev/null &
-until tail -n "+$((lines+1))" "$3" | grep -q '^ready$'; do sleep 0.02; kill -0 $! || exit 1; done
-`;
-
 describe("coverlay restart --dlmd", () => {
   let lab: TestLab;
   const workers: SteadyWorker[] = [];
   const devices = new Map<number, string>();
   const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-restart-dlmd-"));
   const dieFile = path.join(scratch, "die");
-  /** While it is there, a restart that has begun waits before it restarts dlmd. */
-  const waitFile = path.join(scratch, "wait");
-  const begunFile = path.join(scratch, "begun");
 
-  const restartWords = (nodeid: number): string[] => {
+  const restart = (nodeid: number): Promise<RunResult> => {
     const { runDir, netns } = lab.node(nodeid);
-    const script = `touch "$5"; while [ -e "$4" ]; do sleep 0.02; done; ${restartScript}`;
-    return ["bash", "-c", script, "restart", runDir, netns, path.join(lab.dir, `node${nodeid}`, "dlmd.log"), waitFile, begunFile];
-  };
-  const restart = (nodeid: number, command: readonly string[] = restartWords(nodeid)): Promise<RunResult> => {
-    const { runDir, netns } = lab.node(nodeid);
-    rmSync(begunFile, { force: true });
-    const words = [coverlayProgram, "restart", "--dlmd", "--json", "--run-dir", runDir, "--", ...command];
+    const words = [coverlayProgram, "restart", "--dlmd", "--json", "--run-dir", runDir];
     return run("nsenter", [`--net=/run/netns/${netns}`, process.execPath, ...words], { timeoutMs: 180_000 });
   };
   const mustRestart = async (nodeid: number): Promise<void> => {
@@ -55,24 +39,30 @@ describe("coverlay restart --dlmd", () => {
   };
   const dlmdPid = (nodeid: number): number => Number(readFileSync(path.join(lab.node(nodeid).runDir, "dlmd.pid"), "utf8"));
   const overlayPid = async (nodeid: number): Promise<number> => (await queryOverlayStatus(lab.node(nodeid).runDir)).pid;
+  const livesOf = (nodeid: number): number =>
+    readFileSync(path.join(lab.dir, `node${nodeid}`, "dlmd.log"), "utf8").split("dlmd started").length - 1;
   const pausesOf = (nodeid: number): number[] => [...logOf(lab, nodeid).matchAll(/pauseMs=(\d+)/g)].map(([, ms]) => Number(ms));
-  /** `work` while calls of that node wait and its dlmd is about to be restarted. */
-  const whilePaused = async (nodeid: number, work: () => Promise<void>): Promise<RunResult> => {
-    writeFileSync(waitFile, "");
-    const restarted = restart(nodeid);
-    try {
-      await until("its mounts are paused", () => existsSync(begunFile));
-      expect((await queryOverlayStatus(lab.node(nodeid).runDir)).role).toBe("paused");
+  /** `work` while calls of that node wait, and its dlmd is about to be restarted. "served", or what the command says. */
+  const whilePaused = (nodeid: number, work: () => Promise<void>): Promise<string> => {
+    const { runDir } = lab.node(nodeid);
+    const meanwhile = async (): Promise<void> => {
+      expect((await queryOverlayStatus(runDir)).role).toBe("paused");
       await work();
-    } finally {
-      rmSync(waitFile);
-      await restarted;
-    }
-    return restarted;
+      await askAdmin(runDir, { what: "restart", by: "a test" });
+    };
+    return restartDlmd(runDir, { say: () => undefined }, meanwhile).then(
+      (served) => (served.length === 1 ? "served" : `${served.length} are served`),
+      (error: unknown) => (error instanceof OperatingError ? error.message : String(error)),
+    );
   };
-
   const mountAgain = async (nodeid: number): Promise<void> => {
     const { netns, runDir, mount } = lab.node(nodeid);
+    await until("its dlmd serves", () =>
+      askDlmd(runDir, null).then(
+        ({ view }) => view.running,
+        () => false,
+      ),
+    );
     const words = [coverlayProgram, "mount", devices.get(nodeid) ?? "", mount, "-o", `runDir=${runDir}`];
     const { status, stderr } = await run("nsenter", [`--net=/run/netns/${netns}`, process.execPath, ...words]);
     expect([status, stderr]).toEqual([0, ""]);
@@ -103,9 +93,12 @@ describe("coverlay restart --dlmd", () => {
       for (let time = 0; time < RESTARTS; time += 1) {
         for (const nodeid of [2, 3]) {
           const before = [dlmdPid(nodeid), await overlayPid(nodeid)];
+          const lives = livesOf(nodeid);
           await mustRestart(nodeid);
-          expect(before).not.toContain(dlmdPid(nodeid));
-          expect(before).not.toContain(await overlayPid(nodeid));
+          // dlmd is another one in its process.
+          const [dlmd, overlay] = [dlmdPid(nodeid), await overlayPid(nodeid)];
+          expect([dlmd, livesOf(nodeid)]).toEqual([before[0], lives + 1]);
+          expect(overlay).not.toBe(before[1]);
           await meeting.meet();
           for (const one of workers) await one.goesOn(2);
         }
@@ -133,7 +126,7 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     expect(await other.run(share)).toBe("ENODEV");
     let waits: Promise<unknown> = Promise.resolve();
     let locks: Promise<unknown> = Promise.resolve();
-    const { status } = await whilePaused(2, async () => {
+    const end = await whilePaused(2, async () => {
       waits = here.run(`result=os.pread(gone,20,0).decode()`);
       locks = other.run(`fd=os.open("mine",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB); os.close(fd)`);
       for (const actor of [other, owners].slice(1)) {
@@ -151,7 +144,7 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
       const shown = await coverlay(["status", "--run-dir", runDir]);
       expect(shown.stdout).toContain("dlmd of this node is being restarted; calls have waited for");
     });
-    expect([status, await waits, await locks]).toEqual([0, "still there", "EAGAIN"]);
+    expect([end, await waits, await locks]).toEqual(["served", "still there", "EAGAIN"]);
     expect(await other.run(share)).toBe("ENODEV");
     expect(await here.run(`mapped[1:2]=b"c"; mapped.flush(); result=os.fstat(gone).st_nlink`)).toBe(0);
     expect(await other.run(`result=get("token")[:2]`)).toBe("bc");
@@ -163,7 +156,7 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     );
   });
 
-  it("dlmd is not restarted while a mount cannot pause; and where its restart fails, the mounts go on with the one that runs", async () => {
+  it("dlmd is not restarted while a mount cannot pause, or a program would lose its locks", async () => {
     const [one, waits] = [2, 2].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
     const before = [dlmdPid(2), await overlayPid(2)];
     await one.run(`fd=os.open("waited",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
@@ -177,9 +170,15 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     expect([dlmdPid(2), await overlayPid(2)]).toEqual(before);
     await one.run(`os.close(fd)`);
     await waited;
-    const failed = await restart(2, ["false"]);
-    expect([failed.status, failed.stderr]).toEqual([1, expect.stringContaining("false ended with 1")]);
+    const { runDir } = lab.node(2);
+    const client = await connectDlm(path.join(runDir, "dlmd.sock"), { view() {}, gone: () => Promise.resolve(), disconnected() {} });
+    await client.lockspace("a-program");
+    const inUse = await restart(2);
+    expect([inUse.status, inUse.stderr]).toEqual([1, expect.stringContaining("programs would lose their locks")]);
     expect(dlmdPid(2)).toBe(before[0]);
+    expect(client.view.running).toBe(true);
+    await client.close();
+    // The mount had paused, and goes on with the same dlmd.
     expect(await overlayPid(2)).not.toBe(before[1]);
     expect(await waits.run(`put("after","x"); result=get("after")`)).toBe("x");
   });
@@ -198,20 +197,18 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     const here = startActor({ cwd: lab.node(2).mount });
     await here.run(`fd=os.open("dies",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
     for (const step of ["hello", "state"]) {
-      const { status } = await whilePaused(2, async () => {
-        writeFileSync(dieFile, step);
-        rmSync(waitFile);
-        await until("a new process has died", () => logOf(lab, 2).includes("a new process could not go on with the mount"));
-        rmSync(dieFile);
-        writeFileSync(waitFile, "");
-      });
-      expect(status).toBe(0);
+      const failures = (): number => logOf(lab, 2).split("a new process could not go on with the mount").length;
+      const before = failures();
+      const served = whilePaused(2, async () => writeFileSync(dieFile, step));
+      await until("a new process has died", () => failures() > before);
+      rmSync(dieFile);
+      expect(await served).toBe("served");
       expect(await here.run(`result=os.pread(fd,9,0).decode()`)).toBe("text");
     }
     const { mount, runDir } = lab.node(2);
-    const { status, stderr } = await whilePaused(2, async () => writeFileSync(dieFile, "go"));
+    const end = await whilePaused(2, async () => writeFileSync(dieFile, "go"));
     rmSync(dieFile);
-    expect([status, stderr]).toEqual([1, expect.stringContaining(`the mount on ${mount} has ended`)]);
+    expect(end).toContain(`the mount on ${mount} has ended`);
     expect(await here.run(`result=code(os.fstat,fd)`)).toBe("ENOTCONN");
     endActors();
     expect((await coverlay(["umount", mount])).status).toBe(0);
@@ -221,23 +218,24 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
 
   it("is unmounted meanwhile like any other mount", async () => {
     const { mount, runDir } = lab.node(2);
-    const { status } = await whilePaused(2, async () => {
+    const end = await whilePaused(2, async () => {
       expect((await coverlay(["umount", mount])).status).toBe(0);
       await until("its process has ended", () => findOverlay(runDir, mount) === null);
     });
-    expect(status).toBe(1);
+    expect(end).toContain("has ended");
     await mountAgain(2);
   });
 
   it("a mount ends with words when the owner that keeps its files dies", async () => {
     const here = startActor({ cwd: lab.node(3).mount });
     await here.run(`fd=os.open("kept",os.O_RDWR|os.O_CREAT)`);
-    const { status, stderr } = await whilePaused(3, async () => {
+    const end = await whilePaused(3, async () => {
       await lab.kill(1);
       await until("there is another owner", async () => (await queryOverlayStatus(lab.node(2).runDir)).role === "owner");
     });
-    expect([status, stderr]).toEqual([1, expect.stringContaining(`the mount on ${lab.node(3).mount} has ended`)]);
+    expect(end).toContain(`the mount on ${lab.node(3).mount} has ended`);
     expect(logOf(lab, 3)).toContain("the volume has another owner now");
-    expect(await here.run(`result=code(os.fstat,fd)`)).toBe("ENOTCONN");
+    // What has begun when the mount ends is ECONNABORTED.
+    await until("all is ENOTCONN", async () => (await here.run(`result=code(os.fstat,fd)`)) === "ENOTCONN");
   });
 });

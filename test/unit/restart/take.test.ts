@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
 import { Channel, LINE_BYTES_MAX } from "../../../overlay/restart/channel.ts";
 import { END_LIMIT_MS, endNext } from "../../../overlay/restart/give.ts";
 import { encodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
@@ -104,6 +105,60 @@ describe("the new process", () => {
     await vi.advanceTimersByTimeAsync(LOCKS_LOOK_MS);
     await goOn;
     expect(begun).toEqual(["raw"]);
+  });
+
+  const AWAY = { ...someState(), custody: "t1" };
+  const givenAway = { say: "state", state: encodeState(AWAY).toString("base64") };
+  /** What was asked of each master, which answers when it is told to. */
+  const queues = (): { lockspace: Lockspace; asked: string[]; answer: () => void } => {
+    const asked: string[] = [];
+    const answers: (() => void)[] = [];
+    const lockspace = {
+      createLock: (resource: string, { ast }: { ast: (held: Lock, status: string) => void }): Lock => {
+        const lock = { request: () => answers.push(() => ast(lock, "again")) } as unknown as Lock;
+        asked.push(resource);
+        return lock;
+      },
+    } as unknown as Lockspace;
+    return { lockspace, asked, answer: () => answers.splice(0).forEach((one) => one()) };
+  };
+
+  it.each([true, false])(
+    "after a pause it is ready when all masters have its requests, and collects before it begins: %s",
+    async (found) => {
+      const { old, takeOver } = begin();
+      const state = takeOver.state();
+      old.say(givenAway);
+      const steps: string[] = [];
+      const { lockspace, asked, answer } = queues();
+      const handOff = { begin: () => void steps.push("begin") } as unknown as GoOn["handOff"];
+      const hasLocks = (): boolean => steps.includes("collect t1");
+      const collect = (ticket: string): Promise<boolean> => {
+        steps.push(`collect ${ticket}`);
+        return Promise.resolve(found);
+      };
+      const goOn = goOnWith({ takeOver, before: await state }, { handOff, hasLocks, brokenFiles: 0, lockspace, clientId: 7, collect });
+      goOn.catch(() => undefined);
+      await vi.advanceTimersByTimeAsync(1);
+      expect([asked, old.said.map(({ say }) => say)]).toEqual([["w12.1", "f12.1"], ["hello"]]);
+      answer();
+      await vi.advanceTimersByTimeAsync(1);
+      expect([steps, old.said.at(-1)]).toEqual([[], { say: "ready" }]);
+      old.say({ say: "go" });
+      await vi.advanceTimersByTimeAsync(1);
+      if (found) await goOn;
+      else await expect(goOn).rejects.toThrow("the owner has given up what it kept for this mount");
+      expect(steps).toEqual(found ? ["collect t1", "begin"] : ["collect t1"]);
+    },
+  );
+
+  it.each([
+    ["bad-state", true],
+    ["no-quorum", false],
+  ])("says whether another process would fail, too: %s", (code, final) => {
+    const { old, takeOver } = begin();
+    takeOver.giveUp(new OperatingError("why", { code, hint: "" }));
+    expect(old.said).toEqual([{ say: "failed", why: "why", final }]);
   });
 
   it("is not ready, and begins nothing, when it has failed meanwhile", async () => {

@@ -1,0 +1,180 @@
+/** What an owner keeps for mounts that are away (hazard F35): when a deposit is answered, and what ends it. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { type Lock, LockFlag, type LockHandlers, type Lockspace, type LockStatus } from "../../../dlmd/client/api.ts";
+import { type Mode, modeNames } from "../../../dlmd/wire/mode.ts";
+import { CUSTODIES_MAX, Custody, CUSTODY_LIMIT_MS, CUSTODY_LOCKS_MAX } from "../../../overlay/restart/custody.ts";
+
+/** dlmd, which answers when it is told to. What was asked of it, in words. */
+class PlayedDlmd implements Lockspace {
+  readonly name = "vol-x";
+  readonly asked: string[] = [];
+  readonly #waiting: { readonly words: string; readonly answer: (status: LockStatus) => void }[] = [];
+  createLock(resource: string, handlers: LockHandlers): Lock {
+    const { asked } = this;
+    const waiting = this.#waiting;
+    const lock = {
+      resource,
+      exists: false,
+      busy: false,
+      error: null as Error | null,
+      request(mode: Mode, flags: number) {
+        const words = `${resource} ${modeNames[mode]} ${flagNames(flags)}`.trim();
+        asked.push(words);
+        lock.busy = true;
+        const answer = (status: LockStatus): void => {
+          lock.busy = false;
+          lock.exists = status === "granted";
+          if (status === "error") lock.error = new Error(`no ${resource}`);
+          handlers.ast(lock as unknown as Lock, status);
+        };
+        waiting.push({ words, answer });
+      },
+      unlock() {
+        asked.push(`${resource} unlock`);
+        lock.exists = false;
+        handlers.ast(lock as unknown as Lock, "unlocked");
+      },
+      cancel: () => void asked.push(`${resource} cancel`),
+    };
+    return lock as unknown as Lock;
+  }
+  batch(make: () => void): void {
+    make();
+  }
+  /** Answers the requests whose words begin so. */
+  async answer(start: string, status: LockStatus): Promise<void> {
+    const answered = this.#waiting.filter(({ words }) => words.startsWith(start));
+    if (answered.length === 0) throw new Error(`nobody has asked for ${start}: ${this.asked.join(", ")}`);
+    for (const one of answered) {
+      this.#waiting.splice(this.#waiting.indexOf(one), 1);
+      one.answer(status);
+    }
+    await vi.advanceTimersByTimeAsync(0);
+  }
+}
+
+const flagNames = (flags: number): string =>
+  (["HEADQUE", "MAYKEEP", "NOQUEUE"] as const).filter((name) => (flags & LockFlag[name]) !== 0).join(" ");
+
+const request = (ticket = "t1", epoch = 3) => ({
+  epoch,
+  ticket,
+  tokens: [{ ino: 12, generation: 1 }],
+  locked: [{ ino: 13, generation: 7 }],
+});
+
+describe("the custody of an owner", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const begin = (): {
+    dlmd: PlayedDlmd;
+    custody: Custody;
+    ended: string[];
+    deposit: (ticket?: string, epoch?: number) => Promise<string>;
+  } => {
+    const dlmd = new PlayedDlmd();
+    const ended: string[] = [];
+    const custody = new Custody({ lockspace: () => Promise.resolve(dlmd), epoch: 3, log: silentLog, nowMs: () => performance.now() });
+    const deposit = async (ticket = "t1", epoch = 3): Promise<string> =>
+      (await custody.deposit(request(ticket, epoch), () => void ended.push(ticket))).refused;
+    return { dlmd, custody, ended, deposit };
+  };
+  /** A deposit that is answered: what it named is granted when its mount lets go. */
+  const kept = async ({ dlmd, deposit }: ReturnType<typeof begin>): Promise<void> => {
+    const answer = deposit();
+    await vi.advanceTimersByTimeAsync(0);
+    await dlmd.answer("w12.1 NL", "again");
+    await dlmd.answer("f13.7 NL", "granted");
+    expect(await answer).toBe("");
+    dlmd.asked.length = 0;
+  };
+
+  it("queues first for all that is named, and answers when the masters have taken that", async () => {
+    const { dlmd, custody, deposit } = begin();
+    let answer: string | null = null;
+    const asked = deposit().then((words) => (answer = words));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(dlmd.asked).toEqual(["w12.1 PW HEADQUE MAYKEEP", "f13.7 EX HEADQUE MAYKEEP", "w12.1 NL NOQUEUE", "f13.7 NL NOQUEUE"]);
+    await dlmd.answer("w12.1 NL", "again");
+    expect(answer).toBeNull();
+    await dlmd.answer("f13.7 NL", "granted");
+    await asked;
+    expect(answer).toBe("");
+    expect(dlmd.asked.at(-1)).toBe("f13.7 unlock");
+    expect(custody.away?.count).toBe(1);
+  });
+
+  it("keeps what is named twice once", async () => {
+    const set = begin();
+    await kept(set);
+    const again = set.deposit();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(set.dlmd.asked).toEqual(["w12.1 NL NOQUEUE", "f13.7 NL NOQUEUE"]);
+    await set.dlmd.answer("w12.1 NL", "again");
+    await set.dlmd.answer("f13.7 NL", "again");
+    expect(await again).toBe("");
+    expect(set.custody.away?.count).toBe(1);
+  });
+
+  it("gives up what it has, and what it waits for, and then has nothing", async () => {
+    const set = begin();
+    await kept(set);
+    await set.dlmd.answer("w12.1 PW", "granted");
+    expect(set.custody.collect("t1")).toBe(true);
+    expect(set.dlmd.asked).toEqual(["w12.1 unlock", "f13.7 cancel"]);
+    // It was granted before the request was taken back.
+    await set.dlmd.answer("f13.7 EX", "granted");
+    expect(set.dlmd.asked.at(-1)).toBe("f13.7 unlock");
+    expect([set.ended, set.custody.away, set.custody.collect("t1")]).toEqual([["t1"], null, false]);
+  });
+
+  it("gives it up after its limit, and not before", async () => {
+    const set = begin();
+    await kept(set);
+    await vi.advanceTimersByTimeAsync(CUSTODY_LIMIT_MS - 1);
+    expect([set.ended, set.custody.away?.count]).toEqual([[], 1]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect([set.ended, set.custody.away, set.dlmd.asked]).toEqual([["t1"], null, ["w12.1 cancel", "f13.7 cancel"]]);
+  });
+
+  it("refuses another owner's, more mounts than its limit, and all when it is closed", async () => {
+    const set = begin();
+    expect(await set.deposit("t1", 4)).toBe("the volume has another owner now");
+    for (let at = 0; at < CUSTODIES_MAX; at += 1) void set.deposit(`t${at}`);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(set.custody.away?.count).toBe(CUSTODIES_MAX);
+    expect(await set.deposit("one more")).toBe(`${CUSTODIES_MAX} mounts are away already`);
+    set.custody.close();
+    expect([set.custody.away, set.ended.length]).toEqual([null, CUSTODIES_MAX]);
+    expect(await set.deposit()).toBe("the volume has another owner now");
+  });
+
+  it("refuses more locks than its limit, and keeps none of them", async () => {
+    const set = begin();
+    const many = (count: number) => ({
+      ...request(),
+      tokens: Array.from({ length: count }, (_, ino) => ({ ino, generation: 1 })),
+      locked: [],
+    });
+    void set.custody.deposit(many(CUSTODY_LOCKS_MAX), () => void set.ended.push("t1"));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(set.custody.away?.count).toBe(1);
+    expect(await set.custody.deposit(request(), () => undefined)).toEqual({
+      refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked`,
+    });
+    expect([set.ended, set.custody.away]).toEqual([["t1"], null]);
+  });
+
+  it.each(["w12.1 PW", "w12.1 NL"])("refuses what dlmd refuses (%s), and goes on", async (which) => {
+    const set = begin();
+    const answer = set.deposit();
+    await vi.advanceTimersByTimeAsync(0);
+    await set.dlmd.answer(which, "error");
+    if (which.endsWith("PW")) await set.dlmd.answer("w12.1 NL", "again");
+    await set.dlmd.answer("f13.7 NL", "again");
+    expect(await answer).toBe("it was given up meanwhile");
+    expect([set.ended, set.custody.away]).toEqual([["t1"], null]);
+    expect(set.dlmd.asked).toContain("f13.7 cancel");
+  });
+});

@@ -1,0 +1,161 @@
+/** The process of a mount while its dlmd is restarted (hazard F35): when it starts a new one, and what ends it. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { HELLO_LIMIT_MS, READY_LIMIT_MS, SERVING_LIMIT_MS } from "../../../overlay/restart/give.ts";
+import { HOLD_LIMIT_MS, HOLD_LOOK_MS, HOLD_RETRY_MS, Holder, type HolderEnd, SAME_DLMD_MS } from "../../../overlay/restart/holder.ts";
+import { decodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
+import { endOrPause, LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
+import { OtherEnd } from "./other-end.ts";
+import { someState } from "./some-state.ts";
+
+const HELLO = { say: "hello", versions: [STATE_VERSION], pid: 7 };
+
+function setUp(): {
+  rig: { dlmd: string | null; mounted: boolean };
+  started: OtherEnd[];
+  log: string[];
+  holder: Holder;
+  end: () => HolderEnd | null;
+} {
+  const rig = { dlmd: "old" as string | null, mounted: true };
+  const started: OtherEnd[] = [];
+  const log: string[] = [];
+  const holder = new Holder({
+    log: silentLog,
+    state: { ...someState(), custody: "t1" },
+    sinceMs: performance.now(),
+    incarnation: "old",
+    start: () => {
+      const stream = new OtherEnd();
+      started.push(stream);
+      const note = (what: string) => (): void => void log.push(what);
+      return { stream, failed: () => undefined, leave: note("leave"), kill: note("kill"), end: note("end") };
+    },
+    dlmd: () => Promise.resolve(rig.dlmd),
+    isMounted: () => rig.mounted,
+  });
+  let end: HolderEnd | null = null;
+  void holder.run().then((how) => (end = how));
+  return { rig, started, log, holder, end: () => end };
+}
+
+const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
+
+describe("a process that keeps a mount", () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "setImmediate"] }));
+  afterEach(() => void vi.useRealTimers());
+
+  it("waits for another dlmd, and then gives the mount to a new process", async () => {
+    const { rig, started, log, end } = setUp();
+    await pass(10 * HOLD_LOOK_MS);
+    rig.dlmd = null;
+    await pass(10 * HOLD_LOOK_MS);
+    expect(started.length).toBe(0);
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    const [next] = started;
+    next?.say(HELLO);
+    await pass(1);
+    const state = next?.said.at(-1)?.state ?? "";
+    expect(decodeState(Buffer.from(state, "base64")).custody).toBe("t1");
+    next?.say({ say: "ready" });
+    await pass(1);
+    expect(next?.said.at(-1)).toEqual({ say: "go" });
+    next?.say({ say: "serving" });
+    await pass(1);
+    expect([end(), log]).toEqual([{ kind: "given", pid: 7, pauseMs: expect.any(Number) as number }, ["leave"]]);
+  });
+
+  it("goes on with the dlmd that runs when it is told to, or after a time", async () => {
+    const told = setUp();
+    told.holder.goOn();
+    await pass(HOLD_LOOK_MS);
+    expect(told.started.length).toBe(1);
+    const late = setUp();
+    await pass(SAME_DLMD_MS);
+    expect(late.started.length).toBe(0);
+    await pass(2 * HOLD_LOOK_MS);
+    expect(late.started.length).toBe(1);
+  });
+
+  it.each<[string, (next: OtherEnd) => void, number]>([
+    ["dies", (next) => void next.destroy(), 1],
+    ["says nothing", () => undefined, HELLO_LIMIT_MS],
+    ["knows another version", (next) => next.say({ ...HELLO, versions: [1] }), 1],
+    ["fails", (next) => next.say({ say: "failed", why: "no quorum", final: false }), 1],
+    ["is not ready", (next) => next.say(HELLO), READY_LIMIT_MS + 1],
+  ])("starts another process where one %s", async (_, act, ms) => {
+    const { rig, started, log, holder } = setUp();
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    act(started[0] as OtherEnd);
+    await pass(ms);
+    expect(log).toEqual(["end"]);
+    await pass(HOLD_RETRY_MS - 2);
+    expect(started.length).toBe(1);
+    await pass(2 + HOLD_LOOK_MS);
+    expect(started.length).toBe(2);
+    expect(holder.why).toContain("calls have waited for");
+  });
+
+  it("ends where no process could go on", async () => {
+    const { rig, started, end } = setUp();
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    started[0]?.say({ say: "failed", why: "the volume has another owner now", final: true });
+    await pass(1);
+    expect(end()).toEqual({ kind: "lost", why: "the volume has another owner now" });
+  });
+
+  it("ends when the new process does not answer after it was told to go on", async () => {
+    const { rig, started, log, end } = setUp();
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    started[0]?.say(HELLO);
+    await pass(1);
+    started[0]?.say({ say: "ready" });
+    await pass(1);
+    started[0]?.say({ say: "waiting" });
+    await pass(SERVING_LIMIT_MS - 1);
+    expect(end()).toBeNull();
+    await pass(2);
+    expect([end()?.kind, log]).toEqual(["lost", ["kill"]]);
+  });
+
+  it("ends when it is unmounted or told to, and after its limit", async () => {
+    const unmounted = setUp();
+    unmounted.rig.mounted = false;
+    await pass(HOLD_LOOK_MS);
+    expect(unmounted.end()).toEqual({ kind: "unmounted" });
+    const told = setUp();
+    told.holder.terminate();
+    await pass(HOLD_LOOK_MS);
+    expect(told.end()).toEqual({ kind: "lost", why: "it was told to end" });
+    const late = setUp();
+    late.rig.dlmd = null;
+    await pass(HOLD_LIMIT_MS);
+    expect(late.end()).toBeNull();
+    await pass(2 * HOLD_LOOK_MS);
+    expect(late.end()).toMatchObject({ kind: "lost", why: expect.stringContaining("it could not go on in 120 s") as string });
+  });
+});
+
+describe("a process that is to keep its mount", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const never = new Promise<never>(() => undefined);
+
+  it("does not wait for ever for dlmd to let it go", async () => {
+    let ended: Error | null | undefined;
+    void endOrPause(never, Promise.resolve(), silentLog).then((end) => (ended = end));
+    await pass(LEAVE_LIMIT_MS - 1);
+    expect(ended).toBeUndefined();
+    await pass(1);
+    expect(ended).toBeNull();
+  });
+
+  it("tells how a mount ended that is not kept", async () => {
+    const failure = new Error("unmounted by force");
+    expect(await endOrPause(Promise.resolve(failure), never, silentLog)).toBe(failure);
+  });
+});

@@ -1,0 +1,122 @@
+/** A mount that pauses for a restart of dlmd (hazard F35): it goes on by itself until its owner keeps all. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { RequestOf } from "../../../overlay/lower/wire/call-types.ts";
+import { REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
+import { DEPOSIT_LIMIT_MS, depositOf, type PauseHost, pauseMount } from "../../../overlay/restart/pause.ts";
+import { resting } from "./resting.ts";
+import { someState } from "./some-state.ts";
+
+function setUp() {
+  const { host: base, log, rig } = resting();
+  const deposits: RequestOf<"deposit">[] = [];
+  const owner = { answer: (): Promise<string> => Promise.resolve("") };
+  const host: PauseHost = {
+    ...base,
+    deposit: (request) => {
+      log.push("deposit");
+      deposits.push(request);
+      return owner.answer();
+    },
+    collect: (ticket) => void log.push(ticket === deposits[0]?.ticket ? "collect" : "collect another"),
+  };
+  return { host, log, rig, owner, deposits };
+}
+
+const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
+
+describe("a mount that pauses", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it("rests, has its owner keep all, and lets go, in that order", async () => {
+    const { host, log, deposits } = setUp();
+    const paused = await pauseMount(host);
+    expect(log).toEqual(["hold", "stop", "deposit", "leave status", "locks"]);
+    expect(deposits[0]).toMatchObject({ epoch: 3, ticket: expect.stringMatching(/^[0-9a-f]{32}$/) as string });
+    expect(paused).toMatchObject({ state: { custody: deposits[0]?.ticket, ownerEpoch: 3 } });
+  });
+
+  it("names the inodes of its write tokens, and of its files with locks, each once", () => {
+    const state = someState();
+    const [handle] = state.handles;
+    const twice = { ...state, handles: [...state.handles, { ...(handle as (typeof state.handles)[number]), fh: 11 }] };
+    const id = { ino: 12, generation: 1 };
+    expect(depositOf(twice, "t1")).toEqual({ epoch: 3, ticket: "t1", tokens: [id], locked: [id] });
+    expect(depositOf({ ...twice, handles: twice.handles.map((one) => ({ ...one, writeToken: false })), fileLocks: [] }, "t1")).toEqual({
+      epoch: 3,
+      ticket: "t1",
+      tokens: [],
+      locked: [],
+    });
+  });
+
+  it("begins nothing when it is refused", async () => {
+    const { host, log, rig } = setUp();
+    rig.refusal = "programs wait";
+    expect(await pauseMount(host)).toEqual({ kind: "refused", why: "programs wait" });
+    expect(log).toEqual([]);
+  });
+
+  const deposited = ["hold", "stop", "deposit", "collect", "rest ends", "go on"];
+  it.each<[string, string, (set: ReturnType<typeof setUp>) => void, number, readonly string[]]>([
+    ["calls do not end", "1 calls have not ended", ({ rig }) => void (rig.running = 1), REST_LIMIT_MS + 10, ["hold", "rest ends", "go on"]],
+    ["its owner refuses", "has no room", ({ owner }) => void (owner.answer = () => Promise.resolve("has no room")), 10, deposited],
+    [
+      "its owner cannot be asked",
+      "cut off",
+      ({ owner }) => void (owner.answer = () => Promise.reject(new Error("cut off"))),
+      10,
+      deposited,
+    ],
+    [
+      "its owner does not answer",
+      "has not taken what this mount has in 15 s",
+      ({ owner }) => void (owner.answer = () => new Promise(() => undefined)),
+      DEPOSIT_LIMIT_MS + 10,
+      deposited,
+    ],
+    [
+      "the owner changes",
+      "the volume has another owner now",
+      ({ owner, rig }) => {
+        owner.answer = () => {
+          rig.epoch = 4;
+          return Promise.resolve("");
+        };
+      },
+      10,
+      deposited,
+    ],
+    [
+      "it is unmounted",
+      "the mount is ending",
+      ({ owner, rig }) => {
+        owner.answer = () => {
+          rig.refusal = "the mount is ending";
+          return Promise.resolve("");
+        };
+      },
+      10,
+      deposited,
+    ],
+  ])("goes on if %s", async (_, why, act, ms, steps) => {
+    const set = setUp();
+    act(set);
+    const paused = pauseMount(set.host);
+    await pass(ms);
+    expect(await paused).toEqual({ kind: "failed", why: expect.stringContaining(why) as string });
+    expect(set.log).toEqual(steps);
+  });
+
+  it("ends if it cannot let go", async () => {
+    const { host, log } = setUp();
+    const giveLocks = (): void => {
+      throw new Error("no such lock");
+    };
+    expect(await pauseMount({ ...host, giveLocks })).toEqual({
+      kind: "failed",
+      why: "the locks of this mount could not be given up: no such lock",
+    });
+    expect(log).toEqual(["hold", "stop", "deposit", "leave status", "fail"]);
+  });
+});
