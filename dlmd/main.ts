@@ -9,8 +9,6 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { type Arguments, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, parseArguments } from "./arguments.ts";
-import { nativeAddon } from "../native/index.ts";
-import { errnoName } from "./base/errno.ts";
 import { OperatingError } from "./base/error.ts";
 import { EXIT } from "./base/exit-status.ts";
 import type { Log } from "./base/log.ts";
@@ -33,6 +31,7 @@ import { makeOwnDirectory } from "./driver/own-directory.ts";
 import { createNode } from "./node.ts";
 import { type PeerProcesses, peerProcesses } from "./server/peer-process.ts";
 import { parseMetricsAddress, serveMetrics } from "./server/metrics-page.ts";
+import { startAnew } from "./server/start-anew.ts";
 import { type ServiceManager, serviceManager, viewWords } from "./server/service-manager.ts";
 
 /** A heartbeat that is late for want of the processor looks like a dead node. */
@@ -149,18 +148,11 @@ function leaveOnSignal({ driver, admin, log, pidFile, manager }: Leaving): (by: 
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
-  return (by) => leave({ by }, () => startAnew(manager.environment, log));
-}
-
-/** The service manager, and whoever else knows this process, has nothing to do: it is the same one. */
-function startAnew(environment: Readonly<Record<string, string>>, log: Log): never {
-  log.info({}, "left; the installed program starts in this process");
-  const zeroEnded = (words: readonly string[]): Buffer => Buffer.from(words.map((word) => `${word}\0`).join(""));
-  const words = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-  const variables = Object.entries({ ...process.env, ...environment }).map(([name, value = ""]) => `${name}=${value}`);
-  const errno = -nativeAddon().exec(process.execPath, zeroEnded(words), zeroEnded(variables));
-  const hint = "Start dlmd again.";
-  return giveUp(log, new OperatingError(`${process.execPath} cannot be started: ${errnoName(errno)}`, { code: "no-program", hint }));
+  return (by) =>
+    leave({ by }, () => {
+      log.info({}, "left; the installed program starts in this process");
+      giveUp(log, startAnew(manager.environment));
+    });
 }
 
 function giveUp(log: Log, error: Error): never {

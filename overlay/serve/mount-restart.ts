@@ -1,4 +1,4 @@
-/** One mount's part in a restart: what the old process gives, and how the new one goes on (overlay/restart/, hazard F33). */
+/** One mount's part in a restart: what the old process gives, and how the new one goes on (overlay/restart/, hazards F33, F35). */
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import type { Rest } from "../coherence/rest.ts";

@@ -21,6 +21,7 @@ import { overlayNamelessMutations } from "./overlay-nameless-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
+import { overlayPauseMutations } from "./overlay-pause-mutations.ts";
 import { overlayRestartMutations } from "./overlay-restart-mutations.ts";
 import { overlayVolumeMutations } from "./overlay-volume-mutations.ts";
 import { ownerDiskMutations } from "./owner-disk/mutations.ts";
@@ -37,6 +38,7 @@ export const allMutations: readonly Mutation[] = [
   ...plockMutations,
   ...engineMutations,
   ...corosyncMutations,
+  ...overlayPauseMutations,
   ...overlayRestartMutations,
   ...checkMutations,
   ...configMutations,

@@ -172,7 +172,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
 };
 /** What it imports of the rest of the overlay: it knows neither operations nor the table of inodes. */
 const FOR_COHERENCE = /^overlay\/(coherence|caller)\/|^overlay\/fuse\/notify\.ts$|^overlay\/lower\/lower\.ts$/;
-const MAY_CALL_THE_ADDON = new Set(["dlmd/server/peer-process.ts", "dlmd/server/service-manager.ts"]);
+const MAY_CALL_THE_ADDON = new Set(["dlmd/server/start-anew.ts", "dlmd/server/peer-process.ts", "dlmd/server/service-manager.ts"]);
 const coherenceRoomOf = (file: string): string => file.split("/")[2] ?? "";
 
 const coreRoomOf = (file: string): string =>
@@ -221,7 +221,7 @@ describe("the walls", () => {
     expect(all.length).toBeGreaterThan(50);
   });
 
-  it("dlmd never imports the overlay, and the system calls of the addon in two files only", () => {
+  it("dlmd never imports the overlay, and the system calls of the addon in three files only", () => {
     const wrong = all
       .filter((file) => file.startsWith("dlmd/"))
       .flatMap((file) =>

@@ -6,6 +6,7 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { expect, test } from "vitest";
 import { until } from "../actor.ts";
+import { askAdmin } from "../../../dlmd/client/admin.ts";
 import { createCluster, dlmdProgram } from "./cluster.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
@@ -45,6 +46,12 @@ test("says each step of its start, READY when programs may connect, what it sees
       expect(steps).toEqual(Array.from({ length: 11 }, () => ["EXTEND_TIMEOUT_USEC=90000000", true]));
       expect([ready > 0, said.slice(0, ready).filter((line) => line.startsWith("WATCHDOG"))]).toEqual([true, []]);
       expect(said).toContain("STATUS=node 1; locks are granted");
+      // In the same process: the manager is told as before, and not that it ends.
+      const readies = (): number => said.filter((line) => line.startsWith("READY=1")).length;
+      expect(await askAdmin(runDir, { what: "restart", by: "a test" })).toEqual({ pid: dlmd.pid });
+      await until("it is ready again", () => readies() === 2);
+      await until("it turns again", () => said.lastIndexOf("WATCHDOG=1") > said.findLastIndex((line) => line.startsWith("READY=1")));
+      expect([dlmd.exitCode, said.filter((line) => line.startsWith("STOPPING"))]).toEqual([null, []]);
     } finally {
       dlmd.kill("SIGTERM");
       expect(await ended).toEqual([0, null]);

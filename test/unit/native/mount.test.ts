@@ -1,5 +1,5 @@
 /** Loop devices, detached mounts, and what a fence does to them; small calls about the process. */
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -171,6 +171,23 @@ describe.runIf(isRoot)("the process", () => {
     const effective = BigInt(`0x${/CapEff:\s*(\S+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`);
     const mayFlush = (effective & (1n << 24n)) !== 0n;
     expect(JSON.parse(rest ?? "")).toEqual([mayFlush ? 0 : -errno.EPERM, 0]);
+  });
+
+  it("becomes another program, which has the same number and its standard streams, and no other descriptor", () => {
+    const script = `const n = require(process.argv[1]); const fs = require("fs");
+      fs.openSync("/etc/hostname", "r");
+      const words = (...all) => Buffer.from(all.map((word) => word + "\\0").join(""));
+      const results = [n.exec("/no/such/program", words("x"), words("A=b"))];
+      try { n.exec("/bin/sh", Buffer.from("no end"), words("A=b")); } catch (error) { results.push(error.code ?? error.name); }
+      console.log(JSON.stringify([process.pid, results]));
+      n.exec("/bin/sh", words("sh", "-c", "echo $$ $NAMED; ls /proc/self/fd; cat; echo told >&2"), words("NAMED=a word", "PATH=/usr/bin:/bin"));`;
+    const addon = path.join(import.meta.dirname, "../../../native/build/Release/coverlay.node");
+    const { stdout, stderr } = spawnSync(process.execPath, ["-e", script, addon], { encoding: "utf8", input: "from its input\n" });
+    const [first, ...rest] = stdout.trimEnd().split("\n");
+    const [pid, results] = JSON.parse(first ?? "") as [number, unknown[]];
+    expect(results).toEqual([-errno.ENOENT, "ERR_OUT_OF_RANGE"]);
+    // 3 is what ls looks through.
+    expect([rest, stderr]).toEqual([[`${pid} a word`, "0", "1", "2", "3", "from its input"], "told\n"]);
   });
 
   it("knows its kernel", () => {

@@ -105,6 +105,16 @@ test("what that dlmd serves is unmounted, by whatever path its run directory is 
   expect([await all(played, {}, `${dir}/var-run/`), played.steps]).toEqual([[], ["unmount /a", "unmount /b"]]);
 });
 
+test("a mount that is paused stays, and is told; its dlmd may stop", async () => {
+  const played = machine(
+    [entry("0:1", "/a"), entry("0:2", "/b")],
+    [recordFile("0:1", record("/a", { paused: true })), recordFile("0:2", record("/b"))],
+  );
+  expect(await all(played)).toEqual([]);
+  expect(played.steps).toEqual([`/a stays: its process ${process.pid} waits for dlmd to be restarted`, "unmount /b"]);
+  expect(played.mounts.map(({ mountPoint }) => mountPoint)).toEqual(["/a"]);
+});
+
 test("an overlay that is mounted here no more is waited for; one that stays is left", async () => {
   const played = machine([], [recordFile("0:1", record("/lazy")), recordFile("0:2", record("/held"))]);
   const still = new OperatingError("/held: held by process 7", { code: "still-releasing", hint: "End it." });

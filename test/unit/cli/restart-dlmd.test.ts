@@ -1,0 +1,146 @@
+/** `coverlay restart --dlmd`: all mounts pause or none, and what is waited for. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { restartDlmd } from "../../../overlay/cli/restart-dlmd.ts";
+import { overlayFilePath, overlaySocketPath } from "../../../overlay/query/overlay-query.ts";
+import { REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
+import { HOLD_LIMIT_MS } from "../../../overlay/restart/holder.ts";
+import { DEPOSIT_LIMIT_MS } from "../../../overlay/restart/pause.ts";
+import { LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
+
+let runDir: string;
+const servers: Server[] = [];
+beforeEach(() => {
+  runDir = mkdtempSync(path.join(os.tmpdir(), "restart-dlmd-"));
+});
+afterEach(async () => {
+  vi.useRealTimers();
+  for (const one of servers.splice(0)) await new Promise<void>((resolve) => one.close(() => resolve()));
+  rmSync(runDir, { recursive: true, force: true });
+});
+
+function writeOverlay(connection: number, role: string, pid = process.pid): void {
+  const file = { pid, role, mountpoint: `/m${connection}`, volume: "lab", device: "/dev/x" };
+  writeFileSync(overlayFilePath(runDir, connection), JSON.stringify(file));
+}
+
+/** A mount that answers so. What it was asked. */
+async function overlay(connection: number, answers: Readonly<Record<string, object | null>>): Promise<string[]> {
+  writeOverlay(connection, "remote");
+  const asked: string[] = [];
+  const server = createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", (line: Buffer) => {
+      const { query } = JSON.parse(line.toString()) as { query: string };
+      asked.push(query);
+      const answer = answers[query] ?? null;
+      // It is served by another process as soon as it goes on.
+      if (query === "pause" && answer !== null && "inodes" in answer) writeOverlay(connection, "paused");
+      if (query === "go-on") writeOverlay(connection, "remote", process.ppid);
+      if (answer !== null) socket.end(`${JSON.stringify(answer)}\n`);
+    });
+  });
+  servers.push(server);
+  await new Promise<void>((resolve) => server.listen(overlaySocketPath(runDir, connection), resolve));
+  return asked;
+}
+
+const PAUSES = { pause: { kind: "paused", inodes: 3, files: 2 }, "go-on": { goesOn: true } };
+const said: string[] = [];
+const progress = { say: (words: string): void => void said.push(words) };
+
+it("restarts dlmd when every mount is paused, and tells which process serves each", async () => {
+  const asked = await overlay(1, PAUSES);
+  await overlay(2, PAUSES);
+  const served = await restartDlmd(runDir, progress, () => {
+    expect(asked).toEqual(["pause"]);
+    for (const one of [1, 2]) writeOverlay(one, "remote", process.ppid);
+    return Promise.resolve();
+  });
+  expect(served).toMatchObject([
+    { mountpoint: "/m1", pid: process.ppid, inodes: 3, files: 2 },
+    { mountpoint: "/m2", pid: process.ppid },
+  ]);
+  // It is not told to go on: it would, with the dlmd that is about to leave.
+  expect(asked).toEqual(["pause"]);
+});
+
+it.each([
+  ["one is refused", { pause: { kind: "refused", why: "programs wait" } }, "/m2: programs wait"],
+  ["one fails", { pause: { kind: "failed", why: "calls have not ended" } }, "/m2: calls have not ended"],
+  ["one says nonsense", { pause: { kind: "what" } }, "/m2: "],
+])("restarts nothing where %s, and the others go on", async (_, answers, why) => {
+  const asked = await overlay(1, PAUSES);
+  await overlay(2, answers);
+  const restart = vi.fn<() => Promise<void>>();
+  await expect(restartDlmd(runDir, progress, restart)).rejects.toThrow(why);
+  expect([asked, restart.mock.calls.length]).toEqual([["pause", "go-on"], 0]);
+});
+
+it("all go on where dlmd refuses", async () => {
+  const asked = await overlay(1, PAUSES);
+  await expect(restartDlmd(runDir, progress, () => Promise.reject(new Error("programs would lose their locks")))).rejects.toThrow(
+    "programs would lose their locks",
+  );
+  expect(asked).toEqual(["pause", "go-on"]);
+});
+
+it("with nothing mounted it restarts dlmd", async () => {
+  const restart = vi.fn<() => Promise<void>>(() => Promise.resolve());
+  expect(await restartDlmd(runDir, progress, restart)).toEqual([]);
+  expect(restart.mock.calls.length).toBe(1);
+});
+
+/** The error that comes when so much time is over, and not before. */
+async function errorAfter(limitMs: number, work: () => Promise<unknown>, begun: () => boolean): Promise<string> {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+  let error: unknown = null;
+  const working = work().catch((reason: unknown) => {
+    error = reason;
+  });
+  while (!begun()) await new Promise((resolve) => setImmediate(resolve));
+  await vi.advanceTimersByTimeAsync(limitMs - 1);
+  expect(error).toBeNull();
+  await vi.advanceTimersByTimeAsync(201);
+  await working;
+  return String(error);
+}
+
+it("a mount is waited for until PAUSE_TIMEOUT_MS, which is beyond its own limits", async () => {
+  expect(50_000).toBeGreaterThan(2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + LEAVE_LIMIT_MS);
+  const asked = await overlay(1, {});
+  const error = await errorAfter(
+    50_000,
+    () => restartDlmd(runDir, progress, () => Promise.resolve()),
+    () => asked.length > 0,
+  );
+  expect(error).toContain("no answer within 50000 ms");
+});
+
+it("one that paused is waited for until SERVED_TIMEOUT_MS, which is beyond the time after which it ends, every SERVED_LOOK_MS", async () => {
+  expect(150_000).toBeGreaterThan(HOLD_LIMIT_MS);
+  await overlay(1, PAUSES);
+  let restarted = false;
+  const restart = (): Promise<void> => {
+    restarted = true;
+    return Promise.resolve();
+  };
+  const error = await errorAfter(
+    150_000,
+    () => restartDlmd(runDir, progress, restart),
+    () => restarted,
+  );
+  expect(error).toContain("the mount on /m1 has ended, or does not answer");
+});
+
+it("one that ended is told at once", async () => {
+  await overlay(1, PAUSES);
+  const restart = (): Promise<void> => {
+    rmSync(overlayFilePath(runDir, 1));
+    return Promise.resolve();
+  };
+  await expect(restartDlmd(runDir, progress, restart)).rejects.toThrow("the mount on /m1 has ended");
+});
