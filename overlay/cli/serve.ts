@@ -38,6 +38,7 @@ interface ServeArguments {
   readonly metadataCalls: "inline" | "pool";
   readonly bastLimitMs: number;
   readonly takeOver: boolean;
+  readonly dlmdAway: boolean;
 }
 
 /** Open files of all nodes are open here on the owner. */
@@ -68,6 +69,7 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
       default: bastLimitMs(),
       describe: "a lock not given up after so long: this mount hangs (for tests)",
     },
+    "dlmd-away": { type: "boolean", default: false, describe: "with --take-over: that process says when dlmd serves" },
     "take-over": { type: "boolean", default: false, describe: "goes on with the mount of the process that starts this one" },
   },
   handler: async (args) => serve(args),
@@ -157,9 +159,11 @@ async function serve(args: ServeArguments): Promise<void> {
   try {
     prepareProcess(log);
     trimRegularly();
+    let failMount: (error: Error) => void = () => undefined;
+    takeOver = args.takeOver ? new TakeOver((error) => failMount(error)) : null;
+    if (args.dlmdAway) await takeOver?.dlmd();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);
-    takeOver = args.takeOver ? new TakeOver((error) => mount.fail(error)) : null;
     const mount: MountProcess = new MountProcess({
       native: nativeAddon(),
       log,
@@ -191,6 +195,7 @@ async function serve(args: ServeArguments): Promise<void> {
     process.on("SIGHUP", () => undefined);
     process.on("uncaughtException", (error) => mount.fail(error));
     process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
+    failMount = (error) => mount.fail(error);
     await mount.start();
     const connection = mount.connection ?? 0;
     const device = `0:${connection}`;

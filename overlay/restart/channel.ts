@@ -12,6 +12,8 @@ export const FUSE_FD = 5;
 export type Message =
   /** The new one: it has joined, and knows states of these versions. */
   | { say: "hello"; versions: number[]; pid: number }
+  /** The old one, which is no client of dlmd any more: dlmd serves. */
+  | { say: "dlmd" }
   /** The old one: it has stopped. In base64. */
   | { say: "state"; state: string }
   /** The new one: all is open at the owner, and the write tokens are queued for. */
@@ -27,6 +29,7 @@ export type Message =
 
 const message: z.ZodType<Message> = z.discriminatedUnion("say", [
   z.object({ say: z.literal("hello"), versions: z.array(z.number()), pid: z.number() }),
+  z.object({ say: z.literal("dlmd") }),
   z.object({ say: z.literal("state"), state: z.string() }),
   z.object({ say: z.literal("ready") }),
   z.object({ say: z.literal("go") }),

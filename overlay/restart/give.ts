@@ -35,6 +35,7 @@ export const END_LIMIT_MS = 10_000;
 
 /** Of `coverlay serve`. */
 const TAKE_OVER = "--take-over";
+const DLMD_AWAY = "--dlmd-away";
 
 export interface GiveHost {
   readonly log: Log;
@@ -143,10 +144,11 @@ export function wordsOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** As this process was started itself. `fd`: /dev/fuse. */
-export function startNext(fd: number): NextProcess {
-  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER);
-  const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, TAKE_OVER], {
+/** As this process was started itself. `fd`: /dev/fuse. `dlmdAway`: it is to wait until it is told that dlmd serves. */
+export function startNext(fd: number, dlmdAway = false): NextProcess {
+  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER && word !== DLMD_AWAY);
+  const flags = dlmdAway ? [TAKE_OVER, DLMD_AWAY] : [TAKE_OVER];
+  const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, ...flags], {
     detached: true,
     cwd: "/",
     stdio: ["ignore", "inherit", "inherit", "ignore", "pipe", fd],

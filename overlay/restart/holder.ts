@@ -31,6 +31,11 @@ export interface HolderHost {
   readonly isMounted: () => boolean;
 }
 
+interface Next {
+  readonly process: NextProcess;
+  readonly channel: Channel;
+}
+
 export type HolderEnd =
   | { readonly kind: "given"; readonly pid: number; readonly pauseMs: number }
   | { readonly kind: "unmounted" }
@@ -43,6 +48,10 @@ export class Holder {
   /** Any dlmd will do. */
   #goOn = false;
   #terminated = false;
+  /** It is loaded, or loads, and waits for dlmd. */
+  #next: Next | null = null;
+  /** performance.now(): the next process is not started before. */
+  #notBeforeMs = 0;
   #why = "dlmd of this node is being restarted";
 
   constructor(host: HolderHost) {
@@ -65,35 +74,64 @@ export class Holder {
 
   async run(): Promise<HolderEnd> {
     for (;;) {
-      const waitedMs = performance.now() - this.#host.sinceMs;
-      if (!this.#host.isMounted()) return { kind: "unmounted" };
-      if (this.#terminated) return { kind: "lost", why: "it was told to end" };
-      if (waitedMs > HOLD_LIMIT_MS) return { kind: "lost", why: `it could not go on in ${HOLD_LIMIT_MS / 1000} s: ${this.#why}` };
-      const found = await this.#host.dlmd();
-      const ready = found !== null && (this.#goOn || found !== this.#host.incarnation || waitedMs > SAME_DLMD_MS);
-      if (!ready) await sleep(HOLD_LOOK_MS);
-      else {
-        const end = await this.#give();
-        if (end !== null) return end;
-        await sleep(HOLD_RETRY_MS);
+      const end = this.#end() ?? (await this.#look());
+      if (end !== null) {
+        const next = this.#next;
+        this.#next = null;
+        next?.process.end();
+        next?.channel.close();
+        return end;
       }
     }
   }
 
-  /** null: the new process could not go on, and another one may. */
-  async #give(): Promise<HolderEnd | null> {
-    const { log, state, start, sinceMs } = this.#host;
-    let next: NextProcess;
-    try {
-      next = start();
-    } catch (error) {
-      this.#failed(error);
+  #end(): HolderEnd | null {
+    if (!this.#host.isMounted()) return { kind: "unmounted" };
+    if (this.#terminated) return { kind: "lost", why: "it was told to end" };
+    if (this.#waitedMs <= HOLD_LIMIT_MS) return null;
+    return { kind: "lost", why: `it could not go on in ${HOLD_LIMIT_MS / 1000} s: ${this.#why}` };
+  }
+
+  get #waitedMs(): number {
+    return performance.now() - this.#host.sinceMs;
+  }
+
+  async #look(): Promise<HolderEnd | null> {
+    if (this.#next === null && performance.now() >= this.#notBeforeMs) this.#begin();
+    const next = this.#next;
+    const found = await this.#host.dlmd();
+    const ready = found !== null && (this.#goOn || found !== this.#host.incarnation || this.#waitedMs > SAME_DLMD_MS);
+    if (!ready || next === null || next !== this.#next) {
+      await sleep(HOLD_LOOK_MS);
       return null;
     }
-    const channel = new Channel(next.stream);
-    next.failed(() => channel.close());
+    this.#next = null;
+    return this.#give(next);
+  }
+
+  /** Before dlmd is there: it takes a second and more to load its program. */
+  #begin(): void {
+    try {
+      const process = this.#host.start();
+      const channel = new Channel(process.stream);
+      const next = { process, channel };
+      this.#next = next;
+      process.failed(() => channel.close());
+      void channel.closed.then(() => {
+        if (this.#next === next) this.#failed(next, new Error("the new process has ended"));
+      });
+    } catch (error) {
+      this.#failed(null, error);
+    }
+  }
+
+  /** null: the new process could not go on, and another one may. */
+  async #give(next: Next): Promise<HolderEnd | null> {
+    const { log, state, sinceMs } = this.#host;
+    const { channel, process } = next;
     let pid: number;
     try {
+      channel.say({ say: "dlmd" });
       const hello = await channel.expect("hello", HELLO_LIMIT_MS);
       pid = hello.pid;
       if (!hello.versions.includes(STATE_VERSION)) {
@@ -103,24 +141,26 @@ export class Holder {
       channel.say({ say: "state", state: encodeState(state).toString("base64") });
       await channel.expect("ready", READY_LIMIT_MS);
     } catch (error) {
-      channel.close();
-      next.end();
-      this.#failed(error);
+      this.#failed(next, error);
       return error instanceof OperatingError && error.code === FINAL ? { kind: "lost", why: error.message } : null;
     }
     try {
       channel.say({ say: "go" });
       await channel.expect("serving", SERVING_LIMIT_MS, () => log.warn({ pid }, "the new process waits for its locks"));
     } catch (error) {
-      next.kill();
+      process.kill();
       return { kind: "lost", why: `the new process did not answer: ${wordsOf(error)}` };
     }
-    next.leave();
+    process.leave();
     channel.close();
     return { kind: "given", pid, pauseMs: Math.round(performance.now() - sinceMs) };
   }
 
-  #failed(error: unknown): void {
+  #failed(next: Next | null, error: unknown): void {
+    this.#next = null;
+    this.#notBeforeMs = performance.now() + HOLD_RETRY_MS;
+    next?.channel.close();
+    next?.process.end();
     this.#why = wordsOf(error);
     this.#host.log.warn({ why: this.#why }, "a new process could not go on with the mount; another one is started");
   }

@@ -10,6 +10,8 @@ import { decodeState, type RestartState, STATE_VERSION } from "./state.ts";
 
 /** The old process comes to rest and writes its state within its own limits; this is beyond all of them. */
 export const STATE_LIMIT_MS = 120_000;
+/** dlmd is being restarted: the old process says when it serves, and ends before (HOLD_LIMIT_MS). */
+export const DLMD_LIMIT_MS = 150_000;
 /** The old process lets go, or ends this one. */
 export const GO_LIMIT_MS = 60_000;
 
@@ -38,6 +40,11 @@ export class TakeOver {
     await this.#channel.closed;
     if (this.#isOurs) return;
     fail(new OperatingError("the process before has ended, and gave nothing", { code: "restart-cut-off", hint: "Mount again." }));
+  }
+
+  /** Resolves when dlmd of this node serves. This process is loaded by then. */
+  async dlmd(): Promise<void> {
+    await this.#channel.expect("dlmd", DLMD_LIMIT_MS);
   }
 
   /** This process has joined all that it needs. Resolves with what the old one had. */

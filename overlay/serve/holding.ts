@@ -31,7 +31,7 @@ export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { run
     state,
     sinceMs,
     incarnation,
-    start: () => startNext(fd),
+    start: () => startNext(fd, true),
     dlmd: () => dlmdThere(runDir),
     isMounted: () => {
       const entry = mountAt(mountpoint);

@@ -45,15 +45,16 @@ describe("a process that keeps a mount", () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "setImmediate"] }));
   afterEach(() => void vi.useRealTimers());
 
-  it("waits for another dlmd, and then gives the mount to a new process", async () => {
+  it("starts a new process, waits for another dlmd, and then gives it the mount", async () => {
     const { rig, started, log, end } = setUp();
     await pass(10 * HOLD_LOOK_MS);
     rig.dlmd = null;
     await pass(10 * HOLD_LOOK_MS);
-    expect(started.length).toBe(0);
+    const [next] = started;
+    expect([started.length, next?.said]).toEqual([1, []]);
     rig.dlmd = "new";
     await pass(HOLD_LOOK_MS);
-    const [next] = started;
+    expect(next?.said).toEqual([{ say: "dlmd" }]);
     next?.say(HELLO);
     await pass(1);
     const state = next?.said.at(-1)?.state ?? "";
@@ -66,16 +67,30 @@ describe("a process that keeps a mount", () => {
     expect([end(), log]).toEqual([{ kind: "given", pid: 7, pauseMs: expect.any(Number) as number }, ["leave"]]);
   });
 
+  const wasTold = ({ started }: ReturnType<typeof setUp>): boolean => started[0]?.said[0]?.say === "dlmd";
   it("goes on with the dlmd that runs when it is told to, or after a time", async () => {
     const told = setUp();
+    await pass(HOLD_LOOK_MS);
+    expect(wasTold(told)).toBe(false);
     told.holder.goOn();
     await pass(HOLD_LOOK_MS);
-    expect(told.started.length).toBe(1);
+    expect(wasTold(told)).toBe(true);
     const late = setUp();
     await pass(SAME_DLMD_MS);
-    expect(late.started.length).toBe(0);
+    expect(wasTold(late)).toBe(false);
     await pass(2 * HOLD_LOOK_MS);
-    expect(late.started.length).toBe(1);
+    expect(wasTold(late)).toBe(true);
+  });
+
+  it("starts another process where one dies before dlmd is there", async () => {
+    const { rig, started, log } = setUp();
+    rig.dlmd = null;
+    await pass(HOLD_LOOK_MS);
+    started[0]?.destroy();
+    await pass(HOLD_RETRY_MS - 1);
+    expect([started.length, log]).toEqual([1, ["end"]]);
+    await pass(2 * HOLD_LOOK_MS);
+    expect(started.length).toBe(2);
   });
 
   it.each<[string, (next: OtherEnd) => void, number]>([
@@ -85,9 +100,11 @@ describe("a process that keeps a mount", () => {
     ["fails", (next) => next.say({ say: "failed", why: "no quorum", final: false }), 1],
     ["is not ready", (next) => next.say(HELLO), READY_LIMIT_MS + 1],
   ])("starts another process where one %s", async (_, act, ms) => {
-    const { rig, started, log, holder } = setUp();
+    const set = setUp();
+    const { rig, started, log, holder } = set;
     rig.dlmd = "new";
     await pass(HOLD_LOOK_MS);
+    expect(wasTold(set)).toBe(true);
     act(started[0] as OtherEnd);
     await pass(ms);
     expect(log).toEqual(["end"]);
@@ -122,15 +139,17 @@ describe("a process that keeps a mount", () => {
     expect([end()?.kind, log]).toEqual(["lost", ["kill"]]);
   });
 
-  it("ends when it is unmounted or told to, and after its limit", async () => {
+  it("ends when it is unmounted or told to, and after its limit, and so does the process that waits", async () => {
     const unmounted = setUp();
+    await pass(1);
     unmounted.rig.mounted = false;
     await pass(HOLD_LOOK_MS);
-    expect(unmounted.end()).toEqual({ kind: "unmounted" });
+    expect([unmounted.end(), unmounted.log]).toEqual([{ kind: "unmounted" }, ["end"]]);
     const told = setUp();
+    await pass(1);
     told.holder.terminate();
     await pass(HOLD_LOOK_MS);
-    expect(told.end()).toEqual({ kind: "lost", why: "it was told to end" });
+    expect([told.end(), told.log]).toEqual([{ kind: "lost", why: "it was told to end" }, ["end"]]);
     const late = setUp();
     late.rig.dlmd = null;
     await pass(HOLD_LIMIT_MS);

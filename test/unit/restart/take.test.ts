@@ -7,7 +7,8 @@ import { OperatingError } from "../../../dlmd/base/error.ts";
 import { Channel, LINE_BYTES_MAX } from "../../../overlay/restart/channel.ts";
 import { END_LIMIT_MS, endNext } from "../../../overlay/restart/give.ts";
 import { encodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
-import { GO_LIMIT_MS, STATE_LIMIT_MS, TakeOver } from "../../../overlay/restart/take.ts";
+import { HOLD_LIMIT_MS } from "../../../overlay/restart/holder.ts";
+import { DLMD_LIMIT_MS, GO_LIMIT_MS, STATE_LIMIT_MS, TakeOver } from "../../../overlay/restart/take.ts";
 import { goOnWith, type GoOn, LOCKS_LOOK_MS, LOCKS_SAY_MS } from "../../../overlay/serve/mount-restart.ts";
 import type { Lock, Lockspace } from "../../../dlmd/client/api.ts";
 import { OtherEnd } from "./other-end.ts";
@@ -45,6 +46,18 @@ describe("the new process", () => {
     old.destroy();
     await vi.advanceTimersByTimeAsync(1);
     expect(fails).toEqual([]);
+  });
+
+  it("waits until it is told that dlmd serves, and not for ever", async () => {
+    const told = begin();
+    const there = told.takeOver.dlmd();
+    told.old.say({ say: "dlmd" });
+    await there;
+    const { takeOver } = begin();
+    const never = errorOf(takeOver.dlmd());
+    await vi.advanceTimersByTimeAsync(DLMD_LIMIT_MS);
+    expect(await never).toContain('has not said "dlmd" in 150 s');
+    expect(DLMD_LIMIT_MS).toBeGreaterThan(HOLD_LIMIT_MS);
   });
 
   it("does not wait for a state for ever", async () => {
