@@ -55,6 +55,7 @@ const adminShape = z.discriminatedUnion("what", [
   z.strictObject({ what: z.literal("fence-node"), nodeid: z.int().min(1), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("quorum-reset"), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("config-apply"), text: z.string(), source: z.string() }),
+  z.strictObject({ what: z.literal("may-restart") }),
   z.strictObject({ what: z.literal("restart"), by: z.string().max(256) }),
 ]);
 
@@ -63,11 +64,12 @@ interface AdminActions {
   readonly acknowledgeFence: (nodeid: number, by: string) => unknown;
   readonly orderFence: (nodeid: number, by: string) => unknown;
   readonly countAll: (by: string) => unknown;
+  readonly mayRestart: () => unknown;
   readonly restart: (by: string) => unknown;
 }
 
 async function answerAdmin(
-  { config: keeper, acknowledgeFence, orderFence, countAll, restart }: AdminActions,
+  { config: keeper, acknowledgeFence, orderFence, countAll, mayRestart, restart }: AdminActions,
   asked: unknown,
 ): Promise<unknown> {
   const parsed = adminShape.safeParse(asked);
@@ -82,6 +84,7 @@ async function answerAdmin(
   }
   const question = parsed.data;
   if (question.what === "fence-node") return orderFence(question.nodeid, question.by);
+  if (question.what === "may-restart") return mayRestart();
   if (question.what === "restart") return restart(question.by);
   if (question.what === "quorum-reset") return countAll(question.by);
   if (question.what === "fence-ack") return acknowledgeFence(question.nodeid, question.by);
@@ -172,6 +175,17 @@ interface Shell {
   readonly log: Log;
 }
 
+function requireQuorumElsewhere(driver: Driver): void {
+  if (driver.othersAreQuorate) return;
+  throw new OperatingError(
+    "the other nodes have no quorum without this one: their mounts would stand still, and the owner would give its disk up",
+    {
+      code: "no-quorum-elsewhere",
+      hint: "Wait until more nodes are there: coverlay nodes. Restart one node at a time.",
+    },
+  );
+}
+
 async function serveAdministrators(driver: Driver, { runDir, processes, manager, log }: Shell): Promise<void> {
   const pidFile = path.join(runDir, "dlmd.pid");
   try {
@@ -186,7 +200,12 @@ async function serveAdministrators(driver: Driver, { runDir, processes, manager,
     acknowledgeFence: (nodeid, by) => driver.acknowledgeFence(nodeid, by),
     orderFence: (nodeid, by) => driver.orderFence(nodeid, by),
     countAll: (by) => driver.countAll(by),
+    mayRestart: () => {
+      requireQuorumElsewhere(driver);
+      return {};
+    },
     restart: (by) => {
+      requireQuorumElsewhere(driver);
       const programs = driver.programsAtWork();
       if (programs.length > 0) {
         const hint = "End these programs, or have mounts paused: coverlay restart --dlmd";

@@ -63,6 +63,8 @@ export interface Node {
   query(what: QueryWhat, nowMs: number): unknown;
   /** Programs of this node that have a lockspace open, in words. */
   programsAtWork(): readonly string[];
+  /** Engine.othersAreQuorate */
+  readonly othersAreQuorate: boolean;
 }
 
 // ---------------------------------------------------------------------------------------------------------- events

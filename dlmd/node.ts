@@ -533,6 +533,10 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     return what === "status" ? describeStatus(this, this.viewInfo(), nowMs) : describeNodes(this, nowMs);
   }
 
+  get othersAreQuorate(): boolean {
+    return this.engine.othersAreQuorate;
+  }
+
   programsAtWork(): string[] {
     const using = [...this.clients.all.values()].filter(({ lockspaces, gone }) => lockspaces.size > 0 && !gone);
     return using.map(({ pid, program }) => `${program === "" ? "a program" : program} (process ${pid})`);

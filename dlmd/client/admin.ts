@@ -15,6 +15,8 @@ export type AdminQuestion =
   | { readonly what: "fence-ack"; readonly nodeid: number; readonly by: string }
   /** Nodes that count and are away are gone for good. `by`: who says so, for the log. */
   | { readonly what: "quorum-reset"; readonly by: string }
+  /** Whether it would restart if no program had locks. */
+  | { readonly what: "may-restart" }
   /** It leaves the cluster, and the installed program starts in its process. `by`: who wants it, for the log. */
   | { readonly what: "restart"; readonly by: string }
   | { readonly what: "config-apply"; readonly text: string; readonly source: string };

@@ -79,6 +79,8 @@ export interface Driver {
   countAll(by: string): { readonly was: readonly number[] };
   /** Programs of this node that have a lockspace open, by name and pid. */
   programsAtWork(): readonly string[];
+  /** The other nodes are a quorum without this one, or there are none. */
+  readonly othersAreQuorate: boolean;
   /** As NodeCore answers; null between two incarnations. */
   query(what: QueryWhat): unknown;
   readonly config: ConfigKeeper;
@@ -480,6 +482,10 @@ class NodeDriver implements Driver {
     this.#life?.datagrams.setKeyring(keyring);
     this.#life?.peers.setKeyring(keyring);
     this.#server?.tellOverlayKeys(this.#overlayKeys());
+  }
+
+  get othersAreQuorate(): boolean {
+    return this.#life?.node.othersAreQuorate ?? true;
   }
 
   programsAtWork(): readonly string[] {

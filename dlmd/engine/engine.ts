@@ -145,6 +145,8 @@ export interface Engine {
   readonly quorum: { readonly quorate: boolean; readonly reason: string };
   /** Nodes whose votes count, while that changes those of before as well; null: those of all. */
   readonly counting: readonly number[] | null;
+  /** The other members of the view are a quorum when this node has left, or there are none. */
+  readonly othersAreQuorate: boolean;
   command(command: EngineCommand): CommandResult;
   /** Asks for such a view. */
   rebuildView(why: string): void;

@@ -25,7 +25,7 @@ import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { isExcluded, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
-import { electorateBy, leaseGrounds, nextElectorate, type Parting, plainQuorum, type QuorumBasis } from "./quorum.ts";
+import { electorateBy, leaseGrounds, nextElectorate, type Parting, plainQuorum, quorateWithout, type QuorumBasis } from "./quorum.ts";
 
 export interface MembershipHost
   extends Pick<AgreementHost, "datagram" | "persist" | "stop" | "install" | "orderState" | "flush" | "evicted" | "log"> {
@@ -405,6 +405,12 @@ export class Membership {
     this.#leaveAtMs = nowMs + leaveLimitShare * this.#boot.timeoutMs;
     this.#nextTickMs = nowMs;
     this.tell(true);
+  }
+
+  /** The others are a quorum when this node has left. */
+  get othersAreQuorate(): boolean {
+    const { view, electorate } = this;
+    return view !== null && quorateWithout(this.#basis, electorate, view.members, this.#self.nodeid);
   }
 
   /** Its vote counts no more, as every member has on disk; or nobody could do better without it. */

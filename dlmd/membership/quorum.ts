@@ -159,6 +159,15 @@ export function nextElectorate(
   return electorateOf(nodes, electorate, counting, lasting, []);
 }
 
+/** Whether the others are a quorum when that member has left and said so. True where it is alone: nobody is left who could be. */
+export function quorateWithout(basis: QuorumBasis, electorate: Electorate | null, members: Members, nodeid: number): boolean {
+  const staying = members.filter((member) => member.nodeid !== nodeid);
+  if (staying.length === 0) return true;
+  const next = nextElectorate(basis, electorate, members, { lasting: null, leaving: [nodeid] });
+  const counting = next !== null && !next.nodeids.includes(nodeid) ? { nodeids: next.nodeids, former: null } : electorate;
+  return quorumOf(basis, staying, true, counting).quorate;
+}
+
 function isQuorum(basis: QuorumBasis, members: Members, nodeids: readonly number[]): boolean {
   return quorumOf(basis, members, true, { nodeids, former: null }).quorate;
 }

@@ -5,12 +5,13 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { askAdmin } from "../../dlmd/client/admin.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HOLD_LIMIT_MS } from "../restart/holder.ts";
-import { REST_LIMIT_MS } from "../restart/give.ts";
+import { END_LIMIT_MS, HELLO_LIMIT_MS, REST_LIMIT_MS } from "../restart/give.ts";
 import { DEPOSIT_LIMIT_MS, type PauseAnswer } from "../restart/pause.ts";
+import { unlessAborted } from "./interrupt.ts";
 import type { LongWork } from "./long-work.ts";
 
-/** A mount rests within its own limits, and leaves dlmd. */
-const PAUSE_TIMEOUT_MS: number = 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + 15_000;
+/** A mount has another process rehearse, rests, and leaves dlmd, within its own limits. */
+const PAUSE_TIMEOUT_MS: number = HELLO_LIMIT_MS + END_LIMIT_MS + 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + 15_000;
 /** A mount that paused is served again, or has ended, by then. */
 const SERVED_TIMEOUT_MS: number = HOLD_LIMIT_MS + 30_000;
 /** How often that is looked at. */
@@ -43,9 +44,8 @@ export function askPause(runDir: string, { connection }: OverlayEntry): Promise<
   return askOverlay(runDir, connection, { query: "pause" }, pauseShape, PAUSE_TIMEOUT_MS);
 }
 
-/** Those that do not pause are told; then the others go on. Not interrupted: it ends within its limits. */
-async function pauseAll(runDir: string, mounts: readonly OverlayEntry[]): Promise<Paused[]> {
-  const paused: Paused[] = [];
+/** Throws which of them do not pause. `paused`: gets those that do. */
+async function pauseAll(runDir: string, mounts: readonly OverlayEntry[], paused: Paused[]): Promise<void> {
   const refused: string[] = [];
   await Promise.all(
     mounts.map(async (entry) => {
@@ -59,22 +59,21 @@ async function pauseAll(runDir: string, mounts: readonly OverlayEntry[]): Promis
       }
     }),
   );
-  if (refused.length === 0) return paused;
-  await goOn(runDir, paused);
+  if (refused.length === 0) return;
   throw new OperatingError(`dlmd is not restarted: ${refused.join("; ")}`, {
     code: "not-paused",
     hint: "Every mount goes on as before, and no call failed.",
   });
 }
 
-/** With the dlmd that runs: it is not restarted. */
-async function goOn(runDir: string, paused: readonly Paused[]): Promise<void> {
-  const asked = paused.map(({ entry }) =>
-    // It may have gone on by itself.
-    askOverlay(runDir, entry.connection, { query: "go-on" }, goesOn).catch(() => null),
+/** With the dlmd that runs: it is not restarted. Those that pause still go on by themselves. */
+async function goOn(runDir: string, mounts: readonly OverlayEntry[]): Promise<void> {
+  await Promise.all(
+    mounts.map(({ connection }) =>
+      // It may have gone on by itself.
+      askOverlay(runDir, connection, { query: "go-on" }, goesOn).catch(() => null),
+    ),
   );
-  await Promise.all(asked);
-  await Promise.all(paused.map((one) => waitServed(runDir, one)));
 }
 
 async function waitServed(runDir: string, { entry, inodes, files }: Paused): Promise<Served> {
@@ -93,22 +92,41 @@ async function waitServed(runDir: string, { entry, inodes, files }: Paused): Pro
   }
 }
 
-/** The living mounts of that run directory pause, dlmd starts anew, and new processes serve them. */
+/** What became of each, those that did not come back included. */
+async function allServed(runDir: string, paused: readonly Paused[]): Promise<Served[]> {
+  const ends = await Promise.allSettled(paused.map((one) => waitServed(runDir, one)));
+  const lost = ends.flatMap((end) => (end.status === "rejected" ? [end.reason as unknown] : []));
+  const served = ends.flatMap((end) => (end.status === "fulfilled" ? [end.value] : []));
+  const [first] = lost;
+  if (first === undefined) return served;
+  if (lost.length === 1 && served.length === 0) throw first;
+  const words = lost.map((error) => (error instanceof Error ? error.message : String(error)));
+  const others = served.length === 0 ? "" : `; served are ${served.map(({ mountpoint }) => mountpoint).join(", ")}`;
+  throw new OperatingError(`${words.join("; ")}${others}`, {
+    code: "restart-lost",
+    hint: "umount -l those that ended, and mount them again.",
+  });
+}
+
+/** The living mounts of that run directory pause, dlmd starts anew, and new processes serve them. `signal`: until dlmd was asked, all go on as before. */
 export async function restartDlmd(
   runDir: string,
-  { say }: Pick<LongWork, "say">,
+  { say, signal }: Pick<LongWork, "say" | "signal">,
   restart: () => Promise<unknown> = () => askAdmin(runDir, { what: "restart", by: userInfo().username }),
 ): Promise<Served[]> {
   const mounts = listOverlays(runDir).filter(({ alive }) => alive);
-  say(`${mounts.length} mounts come to rest, and their calls wait`);
-  const paused = await pauseAll(runDir, mounts);
-  say("dlmd leaves the cluster, and starts again");
+  const paused: Paused[] = [];
   try {
+    say(`${mounts.length} mounts come to rest, and their calls wait`);
+    await pauseAll(runDir, mounts, paused);
+    signal.throwIfAborted();
+    say("dlmd leaves the cluster, and starts again");
     await restart();
   } catch (error) {
-    await goOn(runDir, paused);
+    await goOn(runDir, mounts);
+    if (!signal.aborted) await unlessAborted(Promise.allSettled(paused.map((one) => waitServed(runDir, one))), signal);
     throw error;
   }
   say("new processes go on with the mounts");
-  return Promise.all(paused.map((one) => waitServed(runDir, one)));
+  return unlessAborted(allServed(runDir, paused), signal);
 }

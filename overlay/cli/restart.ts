@@ -2,10 +2,11 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { askAdmin } from "../../dlmd/client/admin.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HELLO_LIMIT_MS, READY_LIMIT_MS, REST_LIMIT_MS, type RestartAnswer, SERVING_LIMIT_MS } from "../restart/give.ts";
 import { askHandover, describeHandover, findMount } from "./handover.ts";
-import { interruptedError, unlessAborted } from "./interrupt.ts";
+import { interruptedError } from "./interrupt.ts";
 import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
@@ -75,13 +76,14 @@ async function handOverFirst(
 }
 
 async function restartAll(runDir: string, json: boolean): Promise<void> {
-  const goesOn = "the mounts of this node go on when dlmd runs again";
+  const goesOn = "dlmd is not restarted, or has been: the mounts of this node go on";
   const served = await longWork(
     json,
     () => interruptedError(goesOn, "coverlay status shows them."),
     async ({ say, signal }) => {
+      await askAdmin(runDir, { what: "may-restart" });
       for (const one of listOverlays(runDir).filter(({ alive }) => alive)) await handOverFirst(runDir, one, say, signal);
-      return unlessAborted(restartDlmd(runDir, { say }), signal);
+      return restartDlmd(runDir, { say, signal });
     },
   );
   if (json) return printJson({ mounts: served });

@@ -14,7 +14,7 @@ import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
 import type { Holder } from "../restart/holder.ts";
-import { TakeOver } from "../restart/take.ts";
+import { REHEARSED, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { createHolder, endOrPause, holdingAnswers } from "../serve/holding.ts";
@@ -39,6 +39,7 @@ interface ServeArguments {
   readonly bastLimitMs: number;
   readonly takeOver: boolean;
   readonly dlmdAway: boolean;
+  readonly rehearse: boolean;
 }
 
 /** Open files of all nodes are open here on the owner. */
@@ -69,6 +70,7 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
       default: bastLimitMs(),
       describe: "a lock not given up after so long: this mount hangs (for tests)",
     },
+    rehearse: { type: "boolean", default: false, describe: "with --take-over: it ends when it has reached all that it needs" },
     "dlmd-away": { type: "boolean", default: false, describe: "with --take-over: that process says when dlmd serves" },
     "take-over": { type: "boolean", default: false, describe: "goes on with the mount of the process that starts this one" },
   },
@@ -154,13 +156,15 @@ async function serve(args: ServeArguments): Promise<void> {
   let statusServer: StatusServer | null = null;
   let takeOver: TakeOver | null = null;
   let holder: Holder | null = null;
+  /** To end. */
+  let told = false;
   /** Another process writes what is shown of this mount. */
   let hasLeft = false;
   try {
     prepareProcess(log);
     trimRegularly();
     let failMount: (error: Error) => void = () => undefined;
-    takeOver = args.takeOver ? new TakeOver((error) => failMount(error)) : null;
+    takeOver = args.takeOver ? new TakeOver((error) => failMount(error), args.rehearse) : null;
     if (args.dlmdAway) await takeOver?.dlmd();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);
@@ -191,7 +195,12 @@ async function serve(args: ServeArguments): Promise<void> {
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
     });
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => (holder ?? mount).terminate());
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.on(signal, () => {
+        told = true;
+        (holder ?? mount).terminate();
+      });
+    }
     process.on("SIGHUP", () => undefined);
     process.on("uncaughtException", (error) => mount.fail(error));
     process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
@@ -208,7 +217,8 @@ async function serve(args: ServeArguments): Promise<void> {
     const failure = await endOrPause(mount.ended, mount.pauses, log);
     if (mount.paused !== null) {
       const { runDir, mountpoint } = args;
-      holder = createHolder(mount.paused, { runDir, mountpoint, log });
+      holder = createHolder(mount.paused, { native: nativeAddon(), runDir, mountpoint, log });
+      if (told) holder.terminate();
       const held = await serveStatus(runDir, connection, holdingAnswers(mount.answers.summary(), holder), log);
       writeMountRecord(device, { ...record, paused: true });
       mount.holds();
@@ -232,6 +242,7 @@ async function serve(args: ServeArguments): Promise<void> {
     // Whatever is still open belongs to a mount that is gone.
     process.exit(failure === null ? EXIT.OK : EXIT.FATAL);
   } catch (error) {
+    if (error instanceof OperatingError && error.code === REHEARSED) process.exit(EXIT.OK);
     log.error(
       { error: error instanceof Error ? error.message : String(error), stack: (error as Error).stack },
       "the mount did not come to be",

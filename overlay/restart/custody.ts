@@ -13,8 +13,10 @@ import { hasQueued } from "./queued.ts";
 export const CUSTODY_LIMIT_MS = 180_000;
 /** Mounts that are away at a time. */
 export const CUSTODIES_MAX = 64;
-/** Locks that are kept for one of them. */
+/** Locks that are kept for all of them. */
 export const CUSTODY_LOCKS_MAX = 131_072;
+/** Tickets that are known to be given up. */
+export const COLLECTED_MAX = 256;
 
 interface Kept {
   readonly locks: Map<string, Lock>;
@@ -52,6 +54,8 @@ export class Custody {
   readonly #options: CustodyOptions;
   readonly #kept = new Map<string, Kept>();
   #closed = false;
+  /** The last ones first: a deposit that comes after all is refused. */
+  #collected: readonly string[] = [];
 
   constructor(options: CustodyOptions) {
     this.#options = options;
@@ -65,28 +69,41 @@ export class Custody {
 
   /** Resolves when all that is named has its place in its queue. The same again does no harm. `ended`: nothing is kept under that ticket any more. */
   async deposit(request: RequestOf<"deposit">, ended: () => void): Promise<AnswerOf<"deposit">> {
-    const { epoch, nowMs } = this.#options;
     const { ticket } = request;
-    const lockspace = await this.#options.lockspace();
-    if (this.#closed || request.epoch !== epoch) return { refused: "the volume has another owner now" };
-    if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return { refused: `${CUSTODIES_MAX} mounts are away already` };
-    const kept = this.#kept.get(ticket) ?? { locks: new Map(), ended, sinceMs: nowMs(), timer: this.#limit(ticket) };
-    this.#kept.set(ticket, kept);
-    const wanted = wantedLocks(request).filter(([resource]) => !kept.locks.has(resource));
-    if (kept.locks.size + wanted.length > CUSTODY_LOCKS_MAX) {
+    const why = this.#objection(request);
+    if (why !== null) {
       this.collect(ticket);
-      return { refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked` };
+      return { refused: why };
     }
-    lockspace.batch(() => {
-      for (const [resource, mode] of wanted) this.#ask(lockspace, { ticket, kept, resource, mode });
-    });
+    // Before anything is waited for: who collects meanwhile collects this.
+    const kept = this.#kept.get(ticket) ?? { locks: new Map(), ended, sinceMs: this.#options.nowMs(), timer: this.#limit(ticket) };
+    this.#kept.set(ticket, kept);
     try {
-      await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
+      await this.#queue(kept, request);
     } catch (error) {
       // What a caller names is no matter of this mount's.
       this.#refusedByDlmd(ticket, error);
     }
     return this.#kept.get(ticket) === kept ? { refused: "" } : { refused: "it was given up meanwhile" };
+  }
+
+  #objection({ epoch, ticket, tokens, locked }: RequestOf<"deposit">): string | null {
+    if (this.#closed || epoch !== this.#options.epoch) return "the volume has another owner now";
+    if (this.#collected.includes(ticket)) return "it was given up meanwhile";
+    if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return `${CUSTODIES_MAX} mounts are away already`;
+    const count = [...this.#kept.values()].reduce((sum, { locks }) => sum + locks.size, tokens.length + locked.length);
+    return count > CUSTODY_LOCKS_MAX ? `more than ${CUSTODY_LOCKS_MAX} files that are written or locked` : null;
+  }
+
+  async #queue(kept: Kept, request: RequestOf<"deposit">): Promise<void> {
+    const lockspace = await this.#options.lockspace();
+    const { ticket } = request;
+    if (this.#kept.get(ticket) !== kept) return;
+    const wanted = wantedLocks(request).filter(([resource]) => !kept.locks.has(resource));
+    lockspace.batch(() => {
+      for (const [resource, mode] of wanted) this.#ask(lockspace, { ticket, kept, resource, mode });
+    });
+    await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
   }
 
   #limit(ticket: string): NodeJS.Timeout {
@@ -122,6 +139,7 @@ export class Custody {
   /** Gives up what is kept under that ticket. False: nothing is. */
   collect(ticket: string): boolean {
     const kept = this.#kept.get(ticket);
+    this.#collected = [ticket, ...this.#collected.filter((other) => other !== ticket)].slice(0, COLLECTED_MAX);
     if (kept === undefined) return false;
     this.#kept.delete(ticket);
     clearTimeout(kept.timer);

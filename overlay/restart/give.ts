@@ -33,9 +33,10 @@ export const HELD_BYTES_MAX: number = 64 * 1024 * 1024;
 /** A new process that is to end may take so long. */
 export const END_LIMIT_MS = 10_000;
 
-/** Of `coverlay serve`. */
+/** Of `coverlay serve`: how far it is to go. `dlmd-away`: it waits until it is told that dlmd serves. `rehearse`: it ends when it has said hello. */
 const TAKE_OVER = "--take-over";
-const DLMD_AWAY = "--dlmd-away";
+export type TakeOverWay = "dlmd-away" | "rehearse";
+const WAYS: readonly string[] = ["--dlmd-away", "--rehearse"];
 
 export interface GiveHost {
   readonly log: Log;
@@ -105,7 +106,7 @@ export interface NextProcess {
   readonly end: () => void;
 }
 
-export async function giveMount(host: GiveHost, start: (fd: number) => NextProcess = startNext): Promise<RestartAnswer> {
+export async function giveMount(host: GiveHost, start: (fd: number) => NextProcess = (fd) => startNext(fd)): Promise<RestartAnswer> {
   const refusal = host.refusal();
   if (refusal !== null) return { kind: "refused", why: refusal };
   let next: NextProcess;
@@ -144,10 +145,10 @@ export function wordsOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** As this process was started itself. `fd`: /dev/fuse. `dlmdAway`: it is to wait until it is told that dlmd serves. */
-export function startNext(fd: number, dlmdAway = false): NextProcess {
-  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER && word !== DLMD_AWAY);
-  const flags = dlmdAway ? [TAKE_OVER, DLMD_AWAY] : [TAKE_OVER];
+/** As this process was started itself. `fd`: /dev/fuse. */
+export function startNext(fd: number, way?: TakeOverWay): NextProcess {
+  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER && !WAYS.includes(word));
+  const flags = way === undefined ? [TAKE_OVER] : [TAKE_OVER, `--${way}`];
   const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, ...flags], {
     detached: true,
     cwd: "/",

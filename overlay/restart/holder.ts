@@ -5,15 +5,17 @@
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { Channel, FINAL } from "./channel.ts";
-import { HELLO_LIMIT_MS, type NextProcess, READY_LIMIT_MS, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
+import { HELLO_LIMIT_MS, type NextProcess, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
 import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
 
 /** From the pause on. Then the mount ends: its owner keeps its files for CUSTODY_LIMIT_MS, which is longer. */
 export const HOLD_LIMIT_MS = 120_000;
 /** A dlmd that was not restarted by then is gone on with. */
-export const SAME_DLMD_MS = 60_000;
+export const SAME_DLMD_MS = 20_000;
 /** How often the holder looks for dlmd, and whether the mount is there still. */
 export const HOLD_LOOK_MS = 100;
+/** A new process has to open all files at the owner within this time; else another one is started. There is no way back, so it is longer than READY_LIMIT_MS. */
+export const HOLD_READY_LIMIT_MS = 60_000;
 /** After a new process that could not go on. */
 export const HOLD_RETRY_MS = 1000;
 
@@ -27,8 +29,10 @@ export interface HolderHost {
   readonly start: () => NextProcess;
   /** Incarnation of the dlmd that runs here, if it serves locks; null: it does not. Never rejects. */
   readonly dlmd: () => Promise<string | null>;
-  /** The mount is at its place. */
+  /** The mount is there, at whatever place. */
   readonly isMounted: () => boolean;
+  /** It is taken out of the tree: it ends. */
+  readonly detach: () => void;
 }
 
 interface Next {
@@ -87,7 +91,10 @@ export class Holder {
 
   #end(): HolderEnd | null {
     if (!this.#host.isMounted()) return { kind: "unmounted" };
-    if (this.#terminated) return { kind: "lost", why: "it was told to end" };
+    if (this.#terminated) {
+      this.#host.detach();
+      return { kind: "unmounted" };
+    }
     if (this.#waitedMs <= HOLD_LIMIT_MS) return null;
     return { kind: "lost", why: `it could not go on in ${HOLD_LIMIT_MS / 1000} s: ${this.#why}` };
   }
@@ -139,7 +146,8 @@ export class Holder {
         throw new OperatingError(why, { code: "restart-failed", hint: "Install the version before, in time." });
       }
       channel.say({ say: "state", state: encodeState(state).toString("base64") });
-      await channel.expect("ready", READY_LIMIT_MS);
+      await channel.expect("ready", HOLD_READY_LIMIT_MS);
+      if (this.#terminated) throw new OperatingError("it was told to end", { code: "interrupted", hint: "" });
     } catch (error) {
       this.#failed(next, error);
       return error instanceof OperatingError && error.code === FINAL ? { kind: "lost", why: error.message } : null;

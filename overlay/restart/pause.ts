@@ -6,8 +6,9 @@ import { randomBytes } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { RequestOf } from "../lower/wire/call-types.ts";
-import { bringToRest, notNow, type RestingHost, wordsOf } from "./give.ts";
-import type { RestartState } from "./state.ts";
+import { bringToRest, END_LIMIT_MS, HELLO_LIMIT_MS, type NextProcess, notNow, type RestingHost, wordsOf } from "./give.ts";
+import { Channel, LINE_BYTES_MAX } from "./channel.ts";
+import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
 
 /** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
 export const DEPOSIT_LIMIT_MS = 15_000;
@@ -15,8 +16,10 @@ export const DEPOSIT_LIMIT_MS = 15_000;
 export interface PauseHost extends RestingHost {
   /** GiveHost.fail: some of its locks are given up. */
   readonly fail: (error: Error) => void;
-  /** RemoteLower.deposit */
-  readonly deposit: (request: RequestOf<"deposit">) => Promise<string>;
+  /** RemoteLower.deposit. `signal`: nothing more is to be named. */
+  readonly deposit: (request: RequestOf<"deposit">, signal: AbortSignal) => Promise<string>;
+  /** A new process starts, joins, reaches the owner, says which states it knows, and ends. Rejects if it cannot, as the next one could not. */
+  readonly rehearse: () => Promise<readonly number[]>;
   /** The owner is to keep nothing after all. Nobody waits for its answer. */
   readonly collect: (ticket: string) => void;
 }
@@ -45,21 +48,31 @@ export function depositOf({ ownerEpoch, inodes, handles, fileLocks }: RestartSta
 }
 
 /** In words what went wrong; null: this mount is to let go of dlmd, and another process goes on with that state. */
-export async function pauseMount(host: PauseHost): Promise<Paused | Exclude<PauseAnswer, { kind: "paused" }>> {
+export async function pauseMount(
+  host: PauseHost,
+  lineBytesMax: number = LINE_BYTES_MAX,
+): Promise<Paused | Exclude<PauseAnswer, { kind: "paused" }>> {
   const refusal = host.refusal();
   if (refusal !== null) return { kind: "refused", why: refusal };
   const ticket = randomBytes(16).toString("hex");
   const pause = { beganMs: 0 };
+  const given = new AbortController();
   let asked = false;
   try {
+    const versions = await host.rehearse();
+    if (!versions.includes(STATE_VERSION)) {
+      throw notNow(`the installed program knows states of version ${versions.join(", ")}, this process has version ${STATE_VERSION}`);
+    }
     const state = await bringToRest(host, pause);
+    checkSize(state, lineBytesMax);
     asked = true;
-    const refused = await inTime(host.deposit(depositOf(state, ticket)));
+    const refused = await inTime(host.deposit(depositOf(state, ticket), given.signal));
     if (refused !== "") throw notNow(`the owner does not keep what this mount has: ${refused}`);
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
     if (changed !== null) throw notNow(changed);
     return letGo(host, { state: { ...state, custody: ticket }, sinceMs: pause.beganMs });
   } catch (error) {
+    given.abort();
     if (asked) host.collect(ticket);
     host.restEnds();
     host.handOff.goOn();
@@ -67,6 +80,15 @@ export async function pauseMount(host: PauseHost): Promise<Paused | Exclude<Paus
     host.log.warn({ why }, "the mount does not pause, and goes on");
     return { kind: "failed", why };
   }
+}
+
+/** What a line has beside the state. */
+const HEAD_OF_LINE = 64;
+
+/** The next process takes it in one line, in base64. */
+function checkSize(state: RestartState, bytesMax: number): void {
+  const bytes = Math.ceil((encodeState(state).length * 4) / 3);
+  if (bytes + HEAD_OF_LINE > bytesMax) throw notNow(`the kernel knows too many files of this mount: its state has ${bytes} characters`);
 }
 
 /** From here on this process does not go on by itself. */
@@ -79,6 +101,21 @@ function letGo(host: PauseHost, paused: Paused): Paused | Exclude<PauseAnswer, {
     const why = `the locks of this mount could not be given up: ${wordsOf(error)}`;
     host.fail(new OperatingError(why, { code: "restart-lost", hint: "umount (-l), and mount again." }));
     return { kind: "failed", why };
+  }
+}
+
+/** Resolves with the versions of states that it knows, when it has reached all that it will need. */
+export async function rehearse(next: NextProcess): Promise<readonly number[]> {
+  const channel = new Channel(next.stream);
+  next.failed(() => channel.close());
+  try {
+    const { versions } = await channel.expect("hello", HELLO_LIMIT_MS);
+    // It leaves dlmd and its groups by itself. One that hangs there is ended below.
+    await Promise.race([channel.closed, new Promise((resolve) => setTimeout(resolve, END_LIMIT_MS).unref())]);
+    return versions;
+  } finally {
+    channel.close();
+    next.end();
   }
 }
 

@@ -18,12 +18,16 @@ export const GO_LIMIT_MS = 60_000;
 /** For tests: names a file with a step, at which this process ends, or a step and another signal to itself. */
 const DIE_FILE = "COVERLAY_RESTART_DIE_FILE";
 
+/** Code of the error with which a rehearsal ends that went well. */
+export const REHEARSED = "rehearsed";
 /** What the owner had of this mount is gone, or the state is none. */
 export const OTHER_OWNER = "other-owner";
 const FINAL_CODES: ReadonlySet<string> = new Set([OTHER_OWNER, "bad-state"]);
 
 export class TakeOver {
   readonly fuseFd: number = FUSE_FD;
+  /** It goes on with nothing: it only shows that another process could. */
+  readonly rehearses: boolean;
   readonly #channel: Channel;
   /** The old one has let go: its end is no matter any more. */
   #isOurs = false;
@@ -31,7 +35,12 @@ export class TakeOver {
   #failed: Error | null = null;
 
   /** `fail`: the old process is gone, and has given nothing. `stream`: but in tests, what this process has inherited. */
-  constructor(fail: (error: Error) => void, stream: Duplex = new Socket({ fd: CHANNEL_FD, readable: true, writable: true })) {
+  constructor(
+    fail: (error: Error) => void,
+    rehearses = false,
+    stream: Duplex = new Socket({ fd: CHANNEL_FD, readable: true, writable: true }),
+  ) {
+    this.rehearses = rehearses;
     this.#channel = new Channel(stream);
     void this.#watch(fail);
   }
@@ -47,10 +56,15 @@ export class TakeOver {
     await this.#channel.expect("dlmd", DLMD_LIMIT_MS);
   }
 
-  /** This process has joined all that it needs. Resolves with what the old one had. */
-  async state(): Promise<RestartState> {
+  /** This process has joined all that it needs. */
+  hello(): void {
     this.#mayDie("hello");
     this.#channel.say({ say: "hello", versions: [STATE_VERSION], pid: process.pid });
+  }
+
+  /** The same. Resolves with what the old one had. */
+  async state(): Promise<RestartState> {
+    this.hello();
     const { state } = await this.#channel.expect("state", STATE_LIMIT_MS);
     this.#mayDie("state");
     return decodeState(Buffer.from(state, "base64"));

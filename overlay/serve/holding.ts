@@ -1,7 +1,8 @@
 /** What the process of a mount says of itself while it keeps it for another one (restart/holder.ts), and how it looks for its dlmd. Plain data. */
-import { minorOf, mountAt } from "../../dlmd/base/mount-table.ts";
+import { minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { askDlmd } from "../query/dlmd-query.ts";
+import { MNT_DETACH, type Native } from "../../native/index.ts";
 import { startNext } from "../restart/give.ts";
 import { Holder } from "../restart/holder.ts";
 import type { Pausing } from "./mount-restart.ts";
@@ -20,23 +21,23 @@ export async function endOrPause(ended: Promise<Error | null>, pauses: Promise<v
 }
 
 export interface Held {
+  readonly native: Pick<Native, "umount">;
   readonly runDir: string;
   readonly mountpoint: string;
   readonly log: Log;
 }
 
-export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { runDir, mountpoint, log }: Held): Holder {
+export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { native, runDir, mountpoint, log }: Held): Holder {
   return new Holder({
     log,
     state,
     sinceMs,
     incarnation,
-    start: () => startNext(fd, true),
+    start: () => startNext(fd, "dlmd-away"),
     dlmd: () => dlmdThere(runDir),
-    isMounted: () => {
-      const entry = mountAt(mountpoint);
-      return entry !== null && minorOf(entry) === state.connection;
-    },
+    // Something may be mounted over it.
+    isMounted: () => mountTable().some((entry) => entry.type === "fuse.clustered" && minorOf(entry) === state.connection),
+    detach: () => void native.umount(mountpoint, MNT_DETACH),
   });
 }
 

@@ -16,6 +16,7 @@ import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { MNT_DETACH } from "../../native/index.ts";
 import { openAtOwnerOf } from "../restart/tables.ts";
+import { REHEARSED } from "../restart/take.ts";
 import type { Session } from "../session/mount-session.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -128,6 +129,11 @@ export class MountProcess {
       const { takeOver } = this.options;
       if (takeOver === undefined) show();
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
+      if (takeOver?.rehearses === true) {
+        await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, this.#owner?.owner ?? record));
+        takeOver.hello();
+        throw new OperatingError("another process could go on with the mount", { code: REHEARSED, hint: "" });
+      }
       const resumed: Resumed | null = takeOver === undefined ? null : { takeOver, before: await this.#unlessFailed(takeOver.state()) };
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       // Another owner may have come since: it was reported while there was no remote lower to hear of it.

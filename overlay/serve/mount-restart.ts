@@ -5,8 +5,8 @@ import type { Rest } from "../coherence/rest.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
-import { giveMount, type RestartAnswer, type RestingHost } from "../restart/give.ts";
-import { depositOf, type PauseAnswer, type Paused, pauseMount } from "../restart/pause.ts";
+import { giveMount, type RestartAnswer, type RestingHost, startNext } from "../restart/give.ts";
+import { depositOf, type PauseAnswer, type Paused, pauseMount, rehearse } from "../restart/pause.ts";
 import { hasQueued } from "../restart/queued.ts";
 import type { RestartState } from "../restart/state.ts";
 import { depositedLocks } from "../restart/custody.ts";
@@ -127,7 +127,8 @@ export class MountRestart {
     const found = await pauseMount({
       ...this.#resting(session, handOff, rest),
       fail: (error) => this.#fail(error),
-      deposit: (request) => remote.deposit(request),
+      deposit: (request, signal) => remote.deposit(request, signal),
+      rehearse: () => rehearse(startNext(handOff.fd, "rehearse")),
       collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
     });
     if ("kind" in found) return found;
@@ -239,6 +240,16 @@ export interface GoOn {
   readonly collect: (ticket: string) => Promise<boolean>;
 }
 
+/** The process before waits no longer than it is told that this one does. */
+async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promise<T> {
+  const timer = setInterval(() => takeOver.waiting(), LOCKS_SAY_MS);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
@@ -250,7 +261,7 @@ export async function goOnWith(
   if (custody === null) await askedAll(lockspace, clientId);
   else await Promise.all(depositedLocks(depositOf(before, custody)).map((resource) => hasQueued(lockspace, resource)));
   await takeOver.ready();
-  if (custody !== null && !(await collect(custody)))
+  if (custody !== null && !(await sayingThatItWaits(takeOver, collect(custody))))
     throw new OperatingError("the owner has given up what it kept for this mount", {
       code: "custody-lost",
       hint: "umount -l, and mount again.",

@@ -50,7 +50,7 @@ describe("coverlay restart --dlmd", () => {
       await work();
       await askAdmin(runDir, { what: "restart", by: "a test" });
     };
-    return restartDlmd(runDir, { say: () => undefined }, meanwhile).then(
+    return restartDlmd(runDir, { say: () => undefined, signal: new AbortController().signal }, meanwhile).then(
       (served) => (served.length === 1 ? "served" : `${served.length} are served`),
       (error: unknown) => (error instanceof OperatingError ? error.message : String(error)),
     );

@@ -100,6 +100,10 @@ export class BuiltinEngine implements SteppedEngine {
     return { quorate: counted.quorate, reason: quorumReason(counted.quorate ? { ...counted, electorate } : counted, members) };
   }
 
+  get othersAreQuorate(): boolean {
+    return this.membership.othersAreQuorate;
+  }
+
   get counting(): readonly number[] | null {
     const { view, electorate } = this.membership;
     // Without quorum a member may know better than this node.

@@ -86,6 +86,11 @@ export class CorosyncEngine implements SteppedEngine {
   get broken(): boolean {
     return this.#broken;
   }
+  /** corosync of this node stays, but not its dlmd (round.ts): all votes count. */
+  get othersAreQuorate(): boolean {
+    const others = (this.#stream.current?.view.members ?? []).filter(({ nodeid }) => nodeid !== this.#self.nodeid);
+    return others.length === 0 || quorumOf(this.#basis, others, true).quorate;
+  }
   /** A node that leaves counts on, as in votequorum without allow_downscale. */
   get counting(): null {
     return null;

@@ -80,6 +80,8 @@ export interface LocalLower extends Lower {
   /** That inode is open at a caller, and could not be opened here: it counts as open, once more, until `unpin`. */
   pin(id: FileId): void;
   unpin(id: FileId): void;
+  /** So many more files may be opened here. */
+  roomForHandles(): number;
   /** Inodes without a name that are kept. */
   readonly orphanCount: number;
   /**
@@ -286,6 +288,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),
     leaveOrphans: () => context.orphans.end(),
+    roomForHandles: () => context.handles.room,
     pin: (id) => context.handles.pin(id),
     unpin: (id) => context.handles.unpin(id),
     get orphanCount(): number {

@@ -2,6 +2,7 @@
  * Open files and directories of the local lower: a small number -> descriptor. A file that is open here stays alive
  * by its descriptor, which is how a file without a name goes on to be readable (DESIGN 5.4).
  */
+import { readdirSync, readFileSync } from "node:fs";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { STAT, type Native } from "../../../native/index.ts";
 import { O } from "../linux.ts";
@@ -57,6 +58,12 @@ export class OpenHandles {
   /** ENFILE when there is room for no other one: to be called before the file is opened or made. */
   checkRoom(): void {
     if (this.#count >= MAX_OPEN_HANDLES) throw errnoError(E.ENFILE);
+  }
+
+  /** So many more may be opened: of this table, and of this process. */
+  get room(): number {
+    const soft = Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? 0);
+    return Math.min(MAX_OPEN_HANDLES - this.#count, soft - readdirSync("/proc/self/fd").length);
   }
 
   /** Somebody has it open, or is about to. */

@@ -18,9 +18,11 @@ export type RemoteLowerOptions = RemoteCoreOptions;
 async function depositInParts(
   { tokens, locked, ...head }: RequestOf<"deposit">,
   call: (part: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>,
+  signal: AbortSignal,
 ): Promise<string> {
   const parts = Math.max(1, Math.ceil(Math.max(tokens.length, locked.length) / MAX_DEPOSIT));
   for (let part = 0; part < parts; part += 1) {
+    if (signal.aborted) return "it was given up meanwhile";
     const [from, to] = [part * MAX_DEPOSIT, (part + 1) * MAX_DEPOSIT];
     const { refused } = await call({ ...head, tokens: tokens.slice(from, to), locked: locked.slice(from, to) });
     if (refused !== "") return refused;
@@ -44,7 +46,7 @@ export interface RemoteLower extends Lower {
   /** Asks the owner of that epoch to give the volume to that node, 0: to the lowest other. */
   handOver(epoch: number, heir: number): Promise<AnswerOf<"handOver">>;
   /** Hazard F35. Any number of files: asked for in parts. Resolves with why it was refused, in words; "": it was not. */
-  deposit(request: RequestOf<"deposit">): Promise<string>;
+  deposit(request: RequestOf<"deposit">, signal: AbortSignal): Promise<string>;
   /** Resolves with whether it was there. */
   collect(ticket: string): Promise<boolean>;
   /** The lock of that inode is about to leave this node: resolves when the owner has open what is open here (hazard F22). */
@@ -211,7 +213,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     },
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
     handOver: (epoch, heir) => core.call("handOver", { epoch, heir }),
-    deposit: (request) => depositInParts(request, (part) => core.call("deposit", part)),
+    deposit: (request, signal) => depositInParts(request, (part) => core.call("deposit", part), signal),
     collect: async (ticket) => (await core.call("collect", { ticket })).found,
     tellOpens(id) {
       const told = core.tellOpens(id);

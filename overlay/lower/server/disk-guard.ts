@@ -319,6 +319,7 @@ export class DiskGuard {
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),
       leaveOrphans: () => local.leaveOrphans(),
+      roomForHandles: () => local.roomForHandles(),
       pin: (id) => local.pin(id),
       unpin: (id) => local.unpin(id),
       get orphanCount(): number {

@@ -242,6 +242,9 @@ class ServerCore implements ConnectionHost {
     const { custody } = this.options;
     const { ticket } = request;
     if (custody === undefined) return { refused: "this owner keeps nothing for others" };
+    if (this.#depositing.has(session)) return { refused: "another part is under way" };
+    if ([...this.#keptFor].some(([other, its]) => other !== session && its === ticket)) return { refused: "another mount has that ticket" };
+    if (!this.#hasRoomFor(session)) return { refused: `${session.openHandles} files are open, and the owner has no room for them twice` };
     // A session that is to end does not wait for dlmd, which may wait for that end (hazard C7).
     const answer = await new Promise<AnswerOf<"deposit">>((resolve, reject) => {
       this.#depositing.set(session, () => resolve({ refused: "the session has ended" }));
@@ -250,6 +253,11 @@ class ServerCore implements ConnectionHost {
     if (answer.refused === "") this.#keptFor.set(session, ticket);
     else if (this.#keptFor.get(session) !== ticket) custody.collect(ticket);
     return answer;
+  }
+
+  /** The new process opens all before the session of the old one is closed. */
+  #hasRoomFor({ openHandles }: ServerSession): boolean {
+    return this.options.lower.roomForHandles() >= openHandles;
   }
 
   #collect(ticket: string): AnswerOf<"collect"> {

@@ -372,12 +372,16 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       read: (r) => ({ refused: r.string(v.MAX_NAME_BYTES) }),
     },
   ),
-  collect: row<"collect">(
-    43,
-    false,
-    { write: (w, q) => void w.string(q.ticket), read: (r) => ({ ticket: r.string(TICKET_CHARS) }) },
-    { write: (w, { found }) => void w.bool(found), read: (r) => ({ found: r.bool() }) },
-  ),
+  collect: {
+    ...row<"collect">(
+      43,
+      false,
+      { write: (w, q) => void w.string(q.ticket), read: (r) => ({ ticket: r.string(TICKET_CHARS) }) },
+      { write: (w, { found }) => void w.bool(found), read: (r) => ({ found: r.bool() }) },
+    ),
+    // Asked again over another connection it would not be there.
+    remembered: true,
+  },
   fileAttributes: row<"fileAttributes">(
     36,
     false,

@@ -6,7 +6,7 @@ import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { restartDlmd } from "../../../overlay/cli/restart-dlmd.ts";
 import { overlayFilePath, overlaySocketPath } from "../../../overlay/query/overlay-query.ts";
-import { REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
+import { HELLO_LIMIT_MS, REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
 import { HOLD_LIMIT_MS } from "../../../overlay/restart/holder.ts";
 import { DEPOSIT_LIMIT_MS } from "../../../overlay/restart/pause.ts";
 import { LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
@@ -50,7 +50,7 @@ async function overlay(connection: number, answers: Readonly<Record<string, obje
 
 const PAUSES = { pause: { kind: "paused", inodes: 3, files: 2 }, "go-on": { goesOn: true } };
 const said: string[] = [];
-const progress = { say: (words: string): void => void said.push(words) };
+const progress = { say: (words: string): void => void said.push(words), signal: new AbortController().signal };
 
 it("restarts dlmd when every mount is paused, and tells which process serves each", async () => {
   const asked = await overlay(1, PAUSES);
@@ -88,6 +88,29 @@ it("all go on where dlmd refuses", async () => {
   expect(asked).toEqual(["pause", "go-on"]);
 });
 
+it("all go on where the command is interrupted before dlmd was asked", async () => {
+  const ending = new AbortController();
+  const asked = await overlay(1, PAUSES);
+  const restart = vi.fn<() => Promise<void>>();
+  const say = (words: string): void => {
+    if (words.startsWith("1 mounts")) ending.abort(new Error("interrupted"));
+  };
+  await expect(restartDlmd(runDir, { say, signal: ending.signal }, restart)).rejects.toThrow("interrupted");
+  expect([asked, restart.mock.calls.length]).toEqual([["pause", "go-on"], 0]);
+});
+
+it("tells of each mount that did not come back, and of those that did", async () => {
+  for (const one of [1, 2, 3]) await overlay(one, PAUSES);
+  const restart = (): Promise<void> => {
+    writeOverlay(1, "remote", process.ppid);
+    for (const one of [2, 3]) rmSync(overlayFilePath(runDir, one));
+    return Promise.resolve();
+  };
+  await expect(restartDlmd(runDir, progress, restart)).rejects.toThrow(
+    "the mount on /m2 has ended, or does not answer; the mount on /m3 has ended, or does not answer; served are /m1",
+  );
+});
+
 it("with nothing mounted it restarts dlmd", async () => {
   const restart = vi.fn<() => Promise<void>>(() => Promise.resolve());
   expect(await restartDlmd(runDir, progress, restart)).toEqual([]);
@@ -110,14 +133,14 @@ async function errorAfter(limitMs: number, work: () => Promise<unknown>, begun: 
 }
 
 it("a mount is waited for until PAUSE_TIMEOUT_MS, which is beyond its own limits", async () => {
-  expect(50_000).toBeGreaterThan(2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + LEAVE_LIMIT_MS);
+  expect(100_000).toBeGreaterThan(HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + LEAVE_LIMIT_MS);
   const asked = await overlay(1, {});
   const error = await errorAfter(
-    50_000,
+    100_000,
     () => restartDlmd(runDir, progress, () => Promise.resolve()),
     () => asked.length > 0,
   );
-  expect(error).toContain("no answer within 50000 ms");
+  expect(error).toContain("no answer within 100000 ms");
 });
 
 it("one that paused is waited for until SERVED_TIMEOUT_MS, which is beyond the time after which it ends, every SERVED_LOOK_MS", async () => {

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { type Lock, LockFlag, type LockHandlers, type Lockspace, type LockStatus } from "../../../dlmd/client/api.ts";
 import { type Mode, modeNames } from "../../../dlmd/wire/mode.ts";
-import { CUSTODIES_MAX, Custody, CUSTODY_LIMIT_MS, CUSTODY_LOCKS_MAX } from "../../../overlay/restart/custody.ts";
+import { COLLECTED_MAX, CUSTODIES_MAX, Custody, CUSTODY_LIMIT_MS, CUSTODY_LOCKS_MAX } from "../../../overlay/restart/custody.ts";
 
 /** dlmd, which answers when it is told to. What was asked of it, in words. */
 class PlayedDlmd implements Lockspace {
@@ -140,7 +140,7 @@ describe("the custody of an owner", () => {
 
   it("refuses another owner's, more mounts than its limit, and all when it is closed", async () => {
     const set = begin();
-    expect(await set.deposit("t1", 4)).toBe("the volume has another owner now");
+    expect(await set.deposit("other", 4)).toBe("the volume has another owner now");
     for (let at = 0; at < CUSTODIES_MAX; at += 1) void set.deposit(`t${at}`);
     await vi.advanceTimersByTimeAsync(0);
     expect(set.custody.away?.count).toBe(CUSTODIES_MAX);
@@ -164,6 +164,20 @@ describe("the custody of an owner", () => {
       refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked`,
     });
     expect([set.ended, set.custody.away]).toEqual([["t1"], null]);
+  });
+
+  it("what is collected before its deposit is there is not kept", async () => {
+    const set = begin();
+    const early = set.deposit();
+    // It waits for the lockspace.
+    expect(set.custody.collect("t1")).toBe(true);
+    expect([await early, set.dlmd.asked]).toEqual(["it was given up meanwhile", []]);
+    // As by another connection: the deposit comes behind.
+    expect(set.custody.collect("t2")).toBe(false);
+    expect(await set.deposit("t2")).toBe("it was given up meanwhile");
+    for (let at = 0; at < COLLECTED_MAX; at += 1) set.custody.collect(`other${at}`);
+    void set.deposit("t2");
+    expect(set.custody.away?.count).toBe(1);
   });
 
   it.each(["w12.1 PW", "w12.1 NL"])("refuses what dlmd refuses (%s), and goes on", async (which) => {

@@ -1,8 +1,16 @@
 /** The process of a mount while its dlmd is restarted (hazard F35): when it starts a new one, and what ends it. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { HELLO_LIMIT_MS, READY_LIMIT_MS, SERVING_LIMIT_MS } from "../../../overlay/restart/give.ts";
-import { HOLD_LIMIT_MS, HOLD_LOOK_MS, HOLD_RETRY_MS, Holder, type HolderEnd, SAME_DLMD_MS } from "../../../overlay/restart/holder.ts";
+import { HELLO_LIMIT_MS, SERVING_LIMIT_MS } from "../../../overlay/restart/give.ts";
+import {
+  HOLD_LIMIT_MS,
+  HOLD_LOOK_MS,
+  HOLD_READY_LIMIT_MS,
+  HOLD_RETRY_MS,
+  Holder,
+  type HolderEnd,
+  SAME_DLMD_MS,
+} from "../../../overlay/restart/holder.ts";
 import { decodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
 import { endOrPause, LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
 import { OtherEnd } from "./other-end.ts";
@@ -33,6 +41,7 @@ function setUp(): {
     },
     dlmd: () => Promise.resolve(rig.dlmd),
     isMounted: () => rig.mounted,
+    detach: () => void log.push("detach"),
   });
   let end: HolderEnd | null = null;
   void holder.run().then((how) => (end = how));
@@ -98,7 +107,7 @@ describe("a process that keeps a mount", () => {
     ["says nothing", () => undefined, HELLO_LIMIT_MS],
     ["knows another version", (next) => next.say({ ...HELLO, versions: [1] }), 1],
     ["fails", (next) => next.say({ say: "failed", why: "no quorum", final: false }), 1],
-    ["is not ready", (next) => next.say(HELLO), READY_LIMIT_MS + 1],
+    ["is not ready", (next) => next.say(HELLO), HOLD_READY_LIMIT_MS + 1],
   ])("starts another process where one %s", async (_, act, ms) => {
     const set = setUp();
     const { rig, started, log, holder } = set;
@@ -149,7 +158,7 @@ describe("a process that keeps a mount", () => {
     await pass(1);
     told.holder.terminate();
     await pass(HOLD_LOOK_MS);
-    expect([told.end(), told.log]).toEqual([{ kind: "lost", why: "it was told to end" }, ["end"]]);
+    expect([told.end(), told.log]).toEqual([{ kind: "unmounted" }, ["detach", "end"]]);
     const late = setUp();
     late.rig.dlmd = null;
     await pass(HOLD_LIMIT_MS);

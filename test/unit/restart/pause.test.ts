@@ -3,12 +3,14 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 import { REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
 import { DEPOSIT_LIMIT_MS, depositOf, type PauseHost, pauseMount } from "../../../overlay/restart/pause.ts";
+import { STATE_VERSION } from "../../../overlay/restart/state.ts";
 import { resting } from "./resting.ts";
 import { someState } from "./some-state.ts";
 
 function setUp() {
   const { host: base, log, rig } = resting();
   const deposits: RequestOf<"deposit">[] = [];
+  const rehearsal = { versions: [STATE_VERSION] };
   const owner = { answer: (): Promise<string> => Promise.resolve("") };
   const host: PauseHost = {
     ...base,
@@ -17,9 +19,13 @@ function setUp() {
       deposits.push(request);
       return owner.answer();
     },
+    rehearse: () => {
+      log.push("rehearse");
+      return Promise.resolve(rehearsal.versions);
+    },
     collect: (ticket) => void log.push(ticket === deposits[0]?.ticket ? "collect" : "collect another"),
   };
-  return { host, log, rig, owner, deposits };
+  return { host, log, rig, owner, rehearsal, deposits };
 }
 
 const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
@@ -31,7 +37,7 @@ describe("a mount that pauses", () => {
   it("rests, has its owner keep all, and lets go, in that order", async () => {
     const { host, log, deposits } = setUp();
     const paused = await pauseMount(host);
-    expect(log).toEqual(["hold", "stop", "deposit", "leave status", "locks"]);
+    expect(log).toEqual(["rehearse", "hold", "stop", "deposit", "leave status", "locks"]);
     expect(deposits[0]).toMatchObject({ epoch: 3, ticket: expect.stringMatching(/^[0-9a-f]{32}$/) as string });
     expect(paused).toMatchObject({ state: { custody: deposits[0]?.ticket, ownerEpoch: 3 } });
   });
@@ -57,9 +63,22 @@ describe("a mount that pauses", () => {
     expect(log).toEqual([]);
   });
 
-  const deposited = ["hold", "stop", "deposit", "collect", "rest ends", "go on"];
+  const deposited = ["rehearse", "hold", "stop", "deposit", "collect", "rest ends", "go on"];
   it.each<[string, string, (set: ReturnType<typeof setUp>) => void, number, readonly string[]]>([
-    ["calls do not end", "1 calls have not ended", ({ rig }) => void (rig.running = 1), REST_LIMIT_MS + 10, ["hold", "rest ends", "go on"]],
+    [
+      "calls do not end",
+      "1 calls have not ended",
+      ({ rig }) => void (rig.running = 1),
+      REST_LIMIT_MS + 10,
+      ["rehearse", "hold", "rest ends", "go on"],
+    ],
+    [
+      "the installed program knows other states",
+      "knows states of version 9",
+      ({ rehearsal }) => void (rehearsal.versions = [9]),
+      10,
+      ["rehearse", "rest ends", "go on"],
+    ],
     ["its owner refuses", "has no room", ({ owner }) => void (owner.answer = () => Promise.resolve("has no room")), 10, deposited],
     [
       "its owner cannot be asked",
@@ -108,6 +127,15 @@ describe("a mount that pauses", () => {
     expect(set.log).toEqual(steps);
   });
 
+  it("goes on if its state is more than the next process takes", async () => {
+    const { host, log } = setUp();
+    expect(await pauseMount(host, 500)).toEqual({
+      kind: "failed",
+      why: expect.stringContaining("the kernel knows too many files of this mount") as string,
+    });
+    expect(log).toEqual(["rehearse", "hold", "stop", "rest ends", "go on"]);
+  });
+
   it("ends if it cannot let go", async () => {
     const { host, log } = setUp();
     const giveLocks = (): void => {
@@ -117,6 +145,6 @@ describe("a mount that pauses", () => {
       kind: "failed",
       why: "the locks of this mount could not be given up: no such lock",
     });
-    expect(log).toEqual(["hold", "stop", "deposit", "leave status", "fail"]);
+    expect(log).toEqual(["rehearse", "hold", "stop", "deposit", "leave status", "fail"]);
   });
 });
