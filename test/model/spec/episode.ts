@@ -200,7 +200,6 @@ function turnsOf(dir: string, two: readonly string[], mounts: number): fc.Arbitr
     { weight: 1, arbitrary: callsIn(where, TURN_CHANGES) },
     { weight: 2, arbitrary: replaces.map((args): Call => ({ op: "rename", args })) },
   );
-  const user = fc.constantFrom(ROOT_USER, ROOT_USER, 1);
   const names = [...two, ABSENT].map((name): Call => ({ op: "stat", args: { target: { path: at(name), follow: false } } }));
   const looking: readonly Call[] = [
     ...names,
@@ -210,8 +209,10 @@ function turnsOf(dir: string, two: readonly string[], mounts: number): fc.Arbitr
   const looks = fc.shuffledSubarray([...looking], { minLength: 3 });
   const turn: fc.Arbitrary<Turn> = fc.record({
     changer: fc.oneof({ weight: 1, arbitrary: mount }, { weight: 3, arbitrary: fc.constant(null) }),
-    changes: fc.array(fc.record({ user, call: change }), { minLength: CHOICE, maxLength: CHOICE }).map((one) => [one]),
-    lookers: fc.constantFrom("none", "none", "changer", "changer", "others", "all"),
+    changes: fc
+      .array(fc.record({ user: fc.constant(ROOT_USER), call: change }), { minLength: CHOICE, maxLength: CHOICE })
+      .map((one) => [one]),
+    lookers: fc.constantFrom("none", "changer", "changer", "others", "others", "all"),
     looks,
   });
   const isFile = (name: string): boolean => TURN_FILES.includes(name);
@@ -226,7 +227,7 @@ function turnsOf(dir: string, two: readonly string[], mounts: number): fc.Arbitr
   ];
   const drawn = fc.record({
     maker: mount,
-    holder: fc.option(mount, { freq: 1 }),
+    holder: fc.option(mount, { freq: 3 }),
     held: fc.constantFrom(...two),
     first: looks,
     turns: fc.array(turn, { ...TURNS, size: "max" }),
