@@ -54,7 +54,10 @@ function show({ mutant, found, alone, ofTheWhole, calls }: Tried, seconds: numbe
   console.log(`${verdictOf(found)} ${id} (${how(mutant)}): ${breaks}`);
   if (alone !== null) console.log(`         through one mount alone, too: seed ${alone.seed}: ${alone.why}`);
   for (const own of ofTheWhole) console.log(`         with every rule in place, too: seed ${own.seed}: ${own.why}\n${own.commands}`);
-  if (found !== null) console.log(`         seed ${found.seed}: ${found.why}\n${found.commands}`);
+  if (found === null) return;
+  console.log(`         seed ${found.seed}: ${found.why}`);
+  if (found.history !== null) console.log(found.history);
+  console.log(found.commands);
 }
 
 async function runAll(lab: MutantLab): Promise<boolean> {

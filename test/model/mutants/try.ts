@@ -7,12 +7,12 @@ import type { MutantLab } from "./mutant-lab.ts";
 import type { Mutant } from "./table.ts";
 
 /** Calls of a sequence. */
-const OPS = 100;
+const OPS = 150;
 /** Sequences, at most. */
 export const RUNS = 300;
 /** Those through each mount alone, of a mutant that needs both. */
 const RUNS_ALONE = 4;
-const SHRINK_TRIES = 30;
+const SHRINK_TRIES = 80;
 /** The first seed. */
 const SEED = 1;
 const BURST_OPS = 6;
@@ -24,7 +24,9 @@ const REPLAY_MS = 60_000;
 export interface Found {
   readonly seed: number;
   readonly why: string;
-  /** The shortest sequence, as a command; of a burst its calls with their times. */
+  /** Of a burst: its calls with their times and answers. */
+  readonly history: string | null;
+  /** The shortest sequence, or burst, as a command. */
   readonly commands: string;
 }
 
@@ -74,7 +76,8 @@ async function inTurn(
     shrinkTries: SHRINK_TRIES,
     ...(stopped && { stopped }),
   });
-  return { found: report.difference, calls: report.calls };
+  const { difference, calls } = report;
+  return { found: difference === null ? null : { ...difference, history: null }, calls };
 }
 
 /** The first difference that goes when the rule is in place again. The mutant is in use before. */
@@ -118,10 +121,9 @@ async function inBursts(
     ...(stopped && { stopped }),
   });
   const { violation, calls } = report;
-  return {
-    calls,
-    found: violation === null ? null : { seed: violation.seed, why: violation.why, commands: violation.again ?? violation.found },
-  };
+  if (violation === null) return { calls, found: null };
+  const { seed, why, again, found, commands } = violation;
+  return { calls, found: { seed, why, history: again ?? found, commands } };
 }
 
 export async function tryMutant(lab: MutantLab, mutant: Mutant, { runs = RUNS, stopped, alsoAlone }: TryOptions): Promise<Tried> {

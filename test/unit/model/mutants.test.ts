@@ -5,6 +5,9 @@ import { isDeepStrictEqual } from "node:util";
 import { expect, it } from "vitest";
 import { equivalents, mutants } from "../../model/mutants/table.ts";
 import { drawSequence } from "../../model/spec/draw.ts";
+import { drawBurst } from "../../model/spec/draw-burst.ts";
+import { burstOf, pastedBurst } from "../../model/spec/paste.ts";
+import { coverlayOver, KINDS } from "../../model/state.ts";
 import { timesFound } from "../../sim/mutation-tree.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
@@ -48,4 +51,12 @@ it("another mount looks in the same way before and after a call", () => {
     }
   }
   expect(looked).toBeGreaterThan(calls / 100);
+});
+
+it("a burst is printed as a command that has the whole of it", () => {
+  const burst = drawBurst(7, 3, 5);
+  const [command, ...lines] = pastedBurst(burst, ["/n1", "/n 2"], 3, coverlayOver(KINDS.xfs)).split("\n");
+  expect(command).toMatch(/^node \S+run\.js --mount \/n1 --mount '\/n 2' --kind coverlay-xfs --programs 3 --runs \d+ --burst <<'END'$/);
+  expect(lines.at(-1)).toBe("END");
+  expect(burstOf(lines.slice(0, -1).join("\n"))).toEqual(burst);
 });
