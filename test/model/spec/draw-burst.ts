@@ -3,6 +3,7 @@ import * as fc from "fast-check";
 import type { Target } from "../attributes.ts";
 import type { Call, OperationName } from "../file-system.ts";
 import type { Rename } from "../names.ts";
+import type { OpenFlag } from "../open.ts";
 import type { Made } from "./executor.ts";
 
 export interface Burst {
@@ -129,6 +130,9 @@ const beginning = (programs: number): fc.Arbitrary<Made[]> => {
     .map(([open, more]) => [...directories, ...open, ...more.map((one) => root(0, one))]);
 };
 
+/** Names that nothing else has, in any burst: a node may remember of a program which name it has lost before. */
+const LOCKS = ["d/lock", "d/lock2"];
+
 /** What programs do at once. */
 interface Fray {
   readonly weight: number;
@@ -157,6 +161,30 @@ const appends: Fray = {
       ftruncate: [1, fc.record({ slot: fc.constant(0), length: position })],
     }),
   ),
+};
+
+/** Locks that are files: each makes a name and removes it again and again, when all have seen that it is not there. */
+const locks: Fray = {
+  weight: 2,
+  first: (programs) =>
+    fc.constant([
+      root(0, { op: "mkdir", args: { path: "d", mode: 0o777 } }),
+      root(0, { op: "mknod", args: { path: "a", type: "file", mode: 0o666 } }),
+      ...Array.from({ length: programs }, (_, mount) =>
+        LOCKS.map((path) => root(mount, { op: "stat", args: { target: { path, follow: false } } })),
+      ).flat(),
+    ]),
+  call: ((): Fray["call"] => {
+    const path = fc.constantFrom(...LOCKS);
+    const flags = fc.constantFrom<OpenFlag[]>(["CREAT", "EXCL"], ["CREAT", "EXCL"], ["CREAT", "EXCL"], ["CREAT"]);
+    const any = anyOf({
+      open: [7, fc.record({ path, access: fc.constant("RDWR"), flags, mode: fc.constant(0o666), slot })],
+      link: [1, fc.record({ from: fc.constant("a"), to: path })],
+      unlink: [5, fc.record({ path })],
+      stat: [1, fc.record({ target: path.map((at): Target => ({ path: at, follow: false })) })],
+    });
+    return any.map((call) => ({ user: 0, call }));
+  })(),
 };
 
 /**
@@ -211,7 +239,7 @@ const sticky: Fray = {
 
 export function drawBurst(seed: number, programs: number, ops: number): Burst {
   const drawn = fc.oneof(
-    ...[anything, appends, sticky].map((fray) => {
+    ...[anything, appends, locks, sticky].map((fray) => {
       const { weight, first, call } = fray;
       const made = (mount: number): fc.Arbitrary<Made> => call.map((one) => ({ ...one, mount }));
       // All of them meet: with more, there are too many orders.

@@ -128,7 +128,7 @@ class Foresight {
 /** Episodes of a sequence, at most. */
 const EPISODES = 6;
 /** Without any, a sequence has the whole file system for its calls. */
-const EPISODES_OF = { oneMount: 1, severalMounts: 4, of: 8 };
+const EPISODES_OF = { oneMount: 1, severalMounts: 6, of: 8 };
 
 function episodes(mounts: number): fc.Arbitrary<readonly Choice[]> {
   const weight = mounts === 1 ? EPISODES_OF.oneMount : EPISODES_OF.severalMounts;

@@ -26,8 +26,9 @@ const FILE = "f";
 const OTHER = "h";
 const BELOW = "s";
 const LINK = "l";
-/** Names of the file, another file, a symbolic link, a directory, and what is not there. */
-const NAMES = [FILE, "g", `${BELOW}/g`, OTHER, LINK, BELOW, "x", `${BELOW}/x`];
+const PIPE = "p";
+/** Names of the file, another file, a symbolic link, a FIFO, a directory, and what is not there. */
+const NAMES = [FILE, "g", `${BELOW}/g`, OTHER, LINK, PIPE, BELOW, "x", `${BELOW}/x`];
 
 const CHANGES: Partial<Readonly<Record<OperationName, number>>> = {
   open: 1,
@@ -79,6 +80,7 @@ function building(dir: string): fc.Arbitrary<readonly Call[]> {
     open(at(OTHER), OTHER_SLOT, "made"),
     { op: "write", args: { slot: OTHER_SLOT, offset: 0, letter: "v", length: 100 } },
     { op: "symlink", args: { target: FILE, path: at(LINK) } },
+    { op: "mknod", args: { path: at(PIPE), type: "fifo", mode: 0o666 } },
     { op: "setxattr", args: { target: { path: at(FILE), follow: true }, name: "user.a", value: "v", flag: null } },
   ];
   return fc.subarray(often, { minLength: 5 }).map((chosen) => [...always, ...chosen]);
@@ -140,7 +142,7 @@ function drawnAround(dir: string, focus: string, mounts: number): fc.Arbitrary<D
 
 /** In `dir`, which must not be there before. */
 export function episodeIn(dir: string, mounts: number): fc.Arbitrary<readonly Choice[]> {
-  return fc.oneof({ weight: 1, arbitrary: changeIn(dir, mounts) }, { weight: 1, arbitrary: turnsIn(dir, mounts) });
+  return fc.oneof({ weight: 2, arbitrary: changeIn(dir, mounts) }, { weight: 1, arbitrary: turnsIn(dir, mounts) });
 }
 
 const by = (mount: number, calls: readonly Call[]): Choice[] => calls.map((call) => [{ user: ROOT_USER, mount, call }]);
@@ -169,7 +171,7 @@ function changeIn(dir: string, mounts: number): fc.Arbitrary<readonly Choice[]> 
 const TURN_FILES = [FILE, OTHER];
 const TURN_DIRECTORIES = [BELOW, "t"];
 const ABSENT = "x";
-const TURN_CHANGES: Partial<Readonly<Record<OperationName, number>>> = { rename: 2, link: 2, unlink: 2, rmdir: 1, mknod: 1, mkdir: 1 };
+const TURN_CHANGES: Partial<Readonly<Record<OperationName, number>>> = { rename: 1, link: 5, unlink: 3, rmdir: 1, mknod: 1, mkdir: 1 };
 const TURNS = { minLength: 2, maxLength: 3 };
 
 interface Turn {
@@ -191,14 +193,15 @@ function turnsIn(dir: string, mounts: number): fc.Arbitrary<readonly Choice[]> {
 function turnsOf(dir: string, two: readonly string[], mounts: number): fc.Arbitrary<readonly Choice[]> {
   const at = (name: string): string => `${dir}/${name}`;
   const mount = fc.nat(mounts - 1);
-  const path = fc.constantFrom(...two, ...two, ABSENT).map(at);
+  // A name in the other directory leaves those of this one valid.
+  const path = fc.constantFrom(...two, ...two, ABSENT, ...(two.includes(BELOW) ? [`${BELOW}/${ABSENT}`] : [])).map(at);
   const where: Where = { path, slot: fc.constantFrom(FILE_SLOT, OTHER_SLOT), twoNames: fc.record({ from: path, to: path }) };
   const replaces = fc
     .tuple(fc.shuffledSubarray(two.map(at), { minLength: 2 }), fc.constantFrom<Rename["flags"]>([], ["EXCHANGE"]))
     .map(([[from = "", to = ""], flags]) => ({ from, to, flags }));
   const change = fc.oneof(
     { weight: 1, arbitrary: callsIn(where, TURN_CHANGES) },
-    { weight: 2, arbitrary: replaces.map((args): Call => ({ op: "rename", args })) },
+    { weight: 1, arbitrary: replaces.map((args): Call => ({ op: "rename", args })) },
   );
   const names = [...two, ABSENT].map((name): Call => ({ op: "stat", args: { target: { path: at(name), follow: false } } }));
   const looking: readonly Call[] = [
