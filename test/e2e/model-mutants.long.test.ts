@@ -26,6 +26,7 @@ it.each(["umask-forgotten", "stale-attributes", "stale-exchanged-names"])("%s is
   const { found } = await tryMutant(lab, mutant, { alsoAlone: false });
   expect(found).not.toBeNull();
   const { commands } = found ?? { commands: "" };
+  await lab.use(mutant);
   const pasted = await run("sh", ["-c", commands], { timeoutMs: REPLAY_MS });
   expect([pasted.status, pasted.stdout.includes("DIFFERS")]).toEqual([1, true]);
 });
@@ -36,6 +37,7 @@ it("removes-what-came-later is seen in a burst, and the printed command shows it
   const { found } = await tryMutant(lab, mutant, { alsoAlone: false });
   expect(found).not.toBeNull();
   const { commands } = found ?? { commands: "" };
+  await lab.use(mutant);
   const pasted = await run("sh", ["-c", commands], { timeoutMs: BURSTS_MS });
   expect([pasted.status, pasted.stdout.includes("a burst without an order")]).toEqual([1, true]);
 });

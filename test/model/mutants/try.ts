@@ -126,6 +126,7 @@ async function inBursts(
   return { calls, found: { seed, why, history: again ?? found, commands } };
 }
 
+/** Which rules are in place afterwards is left open. */
 export async function tryMutant(lab: MutantLab, mutant: Mutant, { runs = RUNS, stopped, alsoAlone }: TryOptions): Promise<Tried> {
   await lab.use(mutant);
   const mounts = mountsOf(lab, mutant);

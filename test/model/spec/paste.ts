@@ -42,7 +42,8 @@ interface BurstLine {
 
 /** A burst as a command: `npm run spec` makes it again and again, until no order of its calls explains the answers (run.ts). */
 export function pastedBurst({ first, calls }: Burst, mounts: readonly string[], programs: number, { name }: Kind): string {
-  const program = path.join(import.meta.dirname, "run.js");
+  // The compiled one, from the sources too.
+  const program = path.join(import.meta.dirname.replace(/(?<!\/dist)\/test\/model\//, "/dist/test/model/"), "run.js");
   const kind = name.replace("coverlay over ", "coverlay-");
   const ofMounts = mounts.flatMap((mount) => ["--mount", mount]);
   const command = ["node", program, ...ofMounts, "--kind", kind, "--programs", String(programs), "--runs", String(BURST_RUNS), "--burst"]
