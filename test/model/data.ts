@@ -269,6 +269,8 @@ export interface Fallocate extends OnSlot {
 const zeroes = holds("fallocate: a hole or a range of zeros reads as zeros", "fallocate(2)");
 const grows = holds("fallocate: without KEEP_SIZE the file ends behind the range", "fallocate(2)");
 
+export const FALLOCATE_TOO_FAR = "fallocate: a range that ends where no file can";
+
 export const fallocate: Operation<Fallocate> = operation<Fallocate, Opened>({
   name: "fallocate",
   source: "fallocate(2); fs/open.c vfs_fallocate",
@@ -292,7 +294,7 @@ export const fallocate: Operation<Fallocate> = operation<Fallocate, Opened>({
     refuse("ESPIPE", "fallocate: a FIFO", "fs/open.c vfs_fallocate", ({ inode }) => inode?.type === "fifo"),
     refuse(
       "EFBIG",
-      "fallocate: a range that ends where no file can",
+      FALLOCATE_TOO_FAR,
       "fs/open.c vfs_fallocate",
       (_, { offset, length }, { kind }) => BigInt(offset) + BigInt(length) > kind.maxFileBytes,
     ),

@@ -1,4 +1,5 @@
 /** Calls in which coverlay is known to differ from Linux. They are not made there, and counted; overlay/README.md has the contract. */
+import { FALLOCATE_TOO_FAR } from "./data.ts";
 import type { Call } from "./file-system.ts";
 import { RENAME_SAME } from "./names.ts";
 import type { Rule } from "./rule.ts";
@@ -40,6 +41,23 @@ const COVERLAY: readonly Exception[] = [
       const to = state.handles.get(`${mount}:${args.to}`);
       return from !== undefined && from.ino === to?.ino;
     },
+  },
+  {
+    id: "copy_file_range of what is behind the end, by a stranger",
+    reason:
+      "Where another node may have written to the source, the kernel does not know that there is nothing to copy. " +
+      "So it takes set-user-ID from the target before it asks (fs/fuse/file.c, __fuse_copy_file_range: file_modified).",
+    applies({ op, args }, user, mount, state) {
+      if (op !== "copy_file_range" || USERS[user]?.uid === 0) return false;
+      const from = state.inodes.get(state.handles.get(`${mount}:${args.from}`)?.ino ?? 0);
+      return from !== undefined && args.fromOffset >= from.data.length;
+    },
+  },
+  {
+    id: "fallocate of more than a file can have, by a stranger",
+    reason: "The kernel takes set-user-ID away before it asks (fs/fuse/file.c, fuse_file_fallocate: file_modified).",
+    applies: ({ op }, user, _, __, reached) =>
+      op === "fallocate" && USERS[user]?.uid !== 0 && reached.some(({ id }) => id === FALLOCATE_TOO_FAR),
   },
   {
     id: "set-group-ID without group execute",

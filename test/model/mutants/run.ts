@@ -48,12 +48,16 @@ function verdictOf(found: Tried["found"]): string {
   return stoppedBy === null ? "SURVIVED" : "undecided";
 }
 
-function show({ mutant, found, alone, calls }: Tried, seconds: number): void {
+function show({ mutant, found, alone, ofTheWhole, calls }: Tried, seconds: number): void {
   const { id, breaks, file } = mutant;
-  if (given.json) return console.log(JSON.stringify({ id, breaks, file, how: how(mutant), found, alone, calls, seconds }));
+  if (given.json) return console.log(JSON.stringify({ id, breaks, file, how: how(mutant), found, alone, ofTheWhole, calls, seconds }));
   console.log(`${verdictOf(found)} ${id} (${how(mutant)}): ${breaks}`);
   if (alone !== null) console.log(`         through one mount alone, too: seed ${alone.seed}: ${alone.why}`);
-  if (found !== null) console.log(`         seed ${found.seed}: ${found.why}\n${found.commands}`);
+  for (const own of ofTheWhole) console.log(`         with every rule in place, too: seed ${own.seed}: ${own.why}\n${own.commands}`);
+  if (found === null) return;
+  console.log(`         seed ${found.seed}: ${found.why}`);
+  if (found.history !== null) console.log(found.history);
+  console.log(found.commands);
 }
 
 async function runAll(lab: MutantLab): Promise<boolean> {
@@ -80,7 +84,7 @@ async function runAll(lab: MutantLab): Promise<boolean> {
     }
     const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
     show(tried, seconds);
-    good &&= (tried.found === null) === given.equivalent && tried.alone === null;
+    good &&= (tried.found === null) === given.equivalent && tried.alone === null && tried.ofTheWhole.length === 0;
     note(`${at + 1} of ${chosen.length}: ${mutant.id}, ${seconds} s`);
   }
   return good;

@@ -294,6 +294,15 @@ const onBoth: readonly Mutant[] = [
     through: "both",
   },
   {
+    // What the kernel was told of the new name is remembered beside it, until it forgets a directory that was replaced there.
+    id: "stale-moved-name-alone",
+    breaks: "after a rename nobody remembers that the kernel has the old name's file at the new one",
+    file: rename,
+    find: "  coherence.names.moveEntry(oldDir, request.name, newDir, request.newName);\n",
+    replace: "  coherence.names.dropEntry(oldDir, request.name);\n",
+    through: "both",
+  },
+  {
     id: "rename-forgets-the-other-name",
     breaks: "after a rename between two names of one file the first one is told absent",
     file: "overlay/lower/directory-names.ts",
@@ -447,16 +456,5 @@ export const equivalents: readonly Equivalent[] = [
     because:
       "This kernel asks for it by itself, with a SETATTR before the FALLOCATE (fs/fuse/file.c, fuse_file_fallocate: file_modified; fs/attr.c, notify_change). " +
       "The rule is for kernels that do not.",
-  },
-  {
-    id: "stale-moved-name-alone",
-    breaks: "after a rename nobody remembers that the kernel has the old name's file at the new one",
-    file: rename,
-    find: "  coherence.names.moveEntry(oldDir, request.name, newDir, request.newName);\n",
-    replace: "  coherence.names.dropEntry(oldDir, request.name);\n",
-    through: "both",
-    because:
-      "The kernel has looked for the new name before, and what it was told is remembered (overlay/coherence/names/names.ts, tellName). " +
-      "So a revoke has it drop that name, whatever it stands for by then (planExpiry). stale-moved-name breaks both.",
   },
 ];

@@ -5,6 +5,7 @@ import type { Machine } from "../world.ts";
 import { Comparison } from "./compare.ts";
 import { type Burst, drawBurst } from "./draw-burst.ts";
 import type { Made, TimedAnswer } from "./executor.ts";
+import { pastedBurst } from "./paste.ts";
 import { compareCalls, foresee, inNewDirectory, newTally, type Place, UMASK } from "./sequence.ts";
 import { kindOf, MAX_SHRINK_TRIES, sorted, type SpecOptions, thisKernel } from "./spec.ts";
 import { leftBehind, withPlaces } from "./workplace.ts";
@@ -18,6 +19,8 @@ const TRIES_OF_A_PART = 12;
 export interface AtOnceOptions extends SpecOptions {
   /** They take the mounts in turn. */
   readonly programs: number;
+  /** This one each time, and none that a seed draws. */
+  readonly burst?: Burst | null;
 }
 
 export interface AtOnceReport {
@@ -39,6 +42,8 @@ export interface AtOnceReport {
     /** As it was found, and the shortest part that was seen to fail again; null: none was. */
     readonly found: string;
     readonly again: string | null;
+    /** Makes the shortest one again and again, until it fails. */
+    readonly commands: string;
   } | null;
 }
 
@@ -71,7 +76,7 @@ export async function runAtOnce(options: AtOnceOptions): Promise<AtOnceReport> {
     while (counts.bursts < options.runs && Date.now() < end && !stopped() && violation === null) {
       options.progress?.(counts.bursts, counts.calls);
       const seed = options.seed + counts.bursts++;
-      const burst = drawBurst(seed, programs, options.ops);
+      const burst = options.burst ?? drawBurst(seed, programs, options.ops);
       const { verdict, history } = await makeBurst(burst, places, mounts.length, machine);
       counts.calls += history.calls.length;
       counts.callsBesideOthers += history.calls.filter((one) => isBesideAnother(one, history)).length;
@@ -81,7 +86,8 @@ export async function runAtOnce(options: AtOnceOptions): Promise<AtOnceReport> {
       if (verdict.kind !== "violation") continue;
       const found = { burst, why: reason(verdict, history), words: historyInWords(history) };
       const again = await shrink(found, places, mounts.length, machine, options.shrinkTries ?? MAX_SHRINK_TRIES, stopped);
-      violation = { seed, why: found.why, found: found.words, again: again === null ? null : `${again.why}\n${again.words}` };
+      const commands = pastedBurst((again ?? found).burst, mounts, programs, machine.kind);
+      violation = { seed, why: found.why, found: found.words, again: again === null ? null : `${again.why}\n${again.words}`, commands };
     }
   });
   return {

@@ -2,6 +2,8 @@
 import * as fc from "fast-check";
 import type { Target } from "../attributes.ts";
 import type { Call, OperationName } from "../file-system.ts";
+import type { Rename } from "../names.ts";
+import type { OpenFlag } from "../open.ts";
 import type { Made } from "./executor.ts";
 
 export interface Burst {
@@ -128,14 +130,19 @@ const beginning = (programs: number): fc.Arbitrary<Made[]> => {
     .map(([open, more]) => [...directories, ...open, ...more.map((one) => root(0, one))]);
 };
 
+/** Names that nothing else has, in any burst: a node may remember of a program which name it has lost before. */
+const LOCKS = ["d/lock", "d/lock2"];
+
 /** What programs do at once. */
 interface Fray {
   readonly weight: number;
   readonly first: (programs: number) => fc.Arbitrary<Made[]>;
-  readonly call: fc.Arbitrary<Call>;
+  readonly call: fc.Arbitrary<Pick<Made, "user" | "call">>;
 }
 
-const anything: Fray = { weight: 4, first: beginning, call: anyOf(CALLS) };
+const byAnyone = (call: fc.Arbitrary<Call>): Fray["call"] => fc.record({ user: fc.constantFrom(0, 0, 1), call });
+
+const anything: Fray = { weight: 4, first: beginning, call: byAnyone(anyOf(CALLS)) };
 
 /** All append to one file, and some look at what there is by then. */
 const appends: Fray = {
@@ -146,43 +153,95 @@ const appends: Fray = {
         root(mount, { op: "open", args: { path: "a", access: "RDWR", flags: ["CREAT", "APPEND"], mode: 0o666, slot: 0 } }),
       ),
     ),
-  call: anyOf({
-    write: [6, fc.record({ slot: fc.constant(0), offset: position, letter: fc.constantFrom("x", "y", "z"), length })],
-    read: [1, fc.record({ slot: fc.constant(0), offset: position, length })],
-    stat: [1, fc.record({ target: fc.constantFrom<Target>({ slot: 0 }, { path: "a", follow: true }) })],
-    ftruncate: [1, fc.record({ slot: fc.constant(0), length: position })],
-  }),
+  call: byAnyone(
+    anyOf({
+      write: [6, fc.record({ slot: fc.constant(0), offset: position, letter: fc.constantFrom("x", "y", "z"), length })],
+      read: [1, fc.record({ slot: fc.constant(0), offset: position, length })],
+      stat: [1, fc.record({ target: fc.constantFrom<Target>({ slot: 0 }, { path: "a", follow: true }) })],
+      ftruncate: [1, fc.record({ slot: fc.constant(0), length: position })],
+    }),
+  ),
 };
 
-/** A sticky directory: who removes a name must own what it stands for, and that is replaced meanwhile. */
-const sticky: Fray = {
-  weight: 1,
-  first: () =>
+/** Locks that are files: each makes a name and removes it again and again, when all have seen that it is not there. */
+const locks: Fray = {
+  weight: 2,
+  first: (programs) =>
     fc.constant([
+      root(0, { op: "mkdir", args: { path: "d", mode: 0o777 } }),
+      root(0, { op: "mknod", args: { path: "a", type: "file", mode: 0o666 } }),
+      ...Array.from({ length: programs }, (_, mount) =>
+        LOCKS.map((path) => root(mount, { op: "stat", args: { target: { path, follow: false } } })),
+      ).flat(),
+    ]),
+  call: ((): Fray["call"] => {
+    const path = fc.constantFrom(...LOCKS);
+    const flags = fc.constantFrom<OpenFlag[]>(["CREAT", "EXCL"], ["CREAT", "EXCL"], ["CREAT", "EXCL"], ["CREAT"]);
+    const any = anyOf({
+      open: [7, fc.record({ path, access: fc.constant("RDWR"), flags, mode: fc.constant(0o666), slot })],
+      link: [1, fc.record({ from: fc.constant("a"), to: path })],
+      unlink: [5, fc.record({ path })],
+      stat: [1, fc.record({ target: path.map((at): Target => ({ path: at, follow: false })) })],
+    });
+    return any.map((call) => ({ user: 0, call }));
+  })(),
+};
+
+/**
+ * A sticky directory: only its owner removes a file, and another program has put another one under that name by then. All have looked, so nobody asks again
+ * before it removes a name.
+ */
+const sticky: Fray = {
+  weight: 2,
+  first: (programs) => {
+    const byOwner = (call: Call): Made => ({ user: 1, mount: 0, call });
+    const file = (path: string): Call => ({ op: "mknod", args: { path, type: "file", mode: 0o666 } });
+    const looks = Array.from({ length: programs }, (_, mount) =>
+      ["t/a", "t/b", "t/d"].map((path) => root(mount, { op: "stat", args: { target: { path, follow: false } } })),
+    );
+    return fc.constant([
       root(0, { op: "mkdir", args: { path: "t", mode: 0o777 } }),
       root(0, { op: "chmod", args: { target: { path: "t", follow: true }, mode: 0o1777 } }),
-      { user: 1, mount: 0, call: { op: "mknod", args: { path: "t/a", type: "file", mode: 0o666 } } },
-      root(0, { op: "mknod", args: { path: "t/b", type: "file", mode: 0o666 } }),
-    ]),
-  call: ((): fc.Arbitrary<Call> => {
-    const name = fc.constantFrom("t/a", "t/a", "t/b");
-    const two = { from: fc.constantFrom("t/a", "t/b", "t/c"), to: name };
-    return anyOf({
-      unlink: [4, fc.record({ path: name })],
-      mknod: [4, fc.record({ path: name, type: fc.constant("file" as const), mode: fc.constant(0o666) })],
-      rename: [4, fc.record({ ...two, flags: fc.constantFrom([], ["EXCHANGE"]) })],
-      link: [2, fc.record(two)],
-      stat: [1, fc.record({ target: name.map((path): Target => ({ path, follow: false })) })],
+      byOwner(file("t/a")),
+      byOwner(file("t/b")),
+      byOwner({ op: "mkdir", args: { path: "t/d", mode: 0o777 } }),
+      ...["t/x", "t/y"].map((path) => root(0, file(path))),
+      root(0, { op: "mkdir", args: { path: "t/e", mode: 0o777 } }),
+      ...looks.flat(),
+    ]);
+  },
+  call: ((): Fray["call"] => {
+    const file = fc.constantFrom("t/a", "t/b");
+    const other = fc.constantFrom("t/x", "t/y");
+    const directory = fc.constant("t/d");
+    const flags = fc.constantFrom<Rename["flags"]>([], [], ["EXCHANGE"]);
+    const removes = anyOf({ unlink: [4, fc.record({ path: file })], rmdir: [1, fc.record({ path: directory })] });
+    const replaces = anyOf({
+      rename: [
+        6,
+        fc.oneof(
+          { weight: 3, arbitrary: fc.record({ from: other, to: file, flags }) },
+          { weight: 1, arbitrary: fc.record({ from: fc.constant("t/e"), to: directory, flags }) },
+        ),
+      ],
+      mknod: [2, fc.record({ path: file, type: fc.constant("file" as const), mode: fc.constant(0o666) })],
+      mkdir: [1, fc.record({ path: directory, mode: fc.constant(0o777) })],
+      link: [1, fc.record({ from: other, to: file })],
     });
+    const looks = anyOf({ stat: [1, fc.record({ target: file.map((path): Target => ({ path, follow: false })) })] });
+    return fc.oneof(
+      { weight: 3, arbitrary: fc.record({ user: fc.constant(1), call: removes }) },
+      { weight: 3, arbitrary: fc.record({ user: fc.constant(0), call: replaces }) },
+      { weight: 1, arbitrary: byAnyone(fc.oneof(removes, replaces, looks)) },
+    );
   })(),
 };
 
 export function drawBurst(seed: number, programs: number, ops: number): Burst {
-  const user = fc.constantFrom(0, 0, 1);
   const drawn = fc.oneof(
-    ...[anything, appends, sticky].map((fray) => {
+    ...[anything, appends, locks, sticky].map((fray) => {
       const { weight, first, call } = fray;
-      const made = (mount: number): fc.Arbitrary<Made> => fc.record({ user, mount: fc.constant(mount), call });
+      const made = (mount: number): fc.Arbitrary<Made> => call.map((one) => ({ ...one, mount }));
       // All of them meet: with more, there are too many orders.
       const each = fray === anything ? ops : Math.ceil(ops / 2);
       const ofEach = Array.from({ length: programs }, (_, at) => fc.array(made(at), { minLength: each, maxLength: each, size: "max" }));

@@ -128,7 +128,7 @@ class Foresight {
 /** Episodes of a sequence, at most. */
 const EPISODES = 6;
 /** Without any, a sequence has the whole file system for its calls. */
-const EPISODES_OF = { oneMount: 1, severalMounts: 4, of: 8 };
+const EPISODES_OF = { oneMount: 1, severalMounts: 6, of: 8 };
 
 function episodes(mounts: number): fc.Arbitrary<readonly Choice[]> {
   const weight = mounts === 1 ? EPISODES_OF.oneMount : EPISODES_OF.severalMounts;
@@ -145,7 +145,7 @@ export function drawSequence(seed: number, calls: number, mounts: number): Made[
   const looks =
     mounts === 1
       ? fc.constant(null)
-      : fc.option(fc.record({ mount, how: fc.uniqueArray(fc.nat(LOOKS - 1), { minLength: 1, maxLength: 2 }) }), { freq: 1 });
+      : fc.option(fc.record({ mount, how: fc.uniqueArray(fc.nat(LOOKS - 1), { minLength: 1, maxLength: 2 }) }), { freq: 2 });
   const beginning = fc
     .subarray([...BEGINNING])
     .chain((chosen) => fc.tuple(...chosen.map((one) => fc.record({ user: fc.constantFrom(ROOT_USER, 1), mount, call: fc.constant(one) }))));

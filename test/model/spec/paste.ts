@@ -6,6 +6,8 @@ import path from "node:path";
 import type { TreeExpected } from "./compare.ts";
 import { treeOf } from "./compare.ts";
 import { emptyState, type Kind, USERS } from "../state.ts";
+import type { Burst } from "./draw-burst.ts";
+import type { Made } from "./executor.ts";
 import type { Foreseen } from "./sequence.ts";
 
 interface TreeLine {
@@ -27,4 +29,35 @@ export function pasted(calls: readonly Foreseen[], mounts: readonly string[], { 
   const trees = inEnd ? mounts.map((_, mount): TreeLine => ({ mount, later, tree })) : [];
   const command = ["python3", program, ...mounts].map(quoted).join(" ");
   return [`${command} <<'END'`, ...lines, ...trees.map((one) => JSON.stringify(one)), "END"].join("\n");
+}
+
+/** A race does not come again at once. */
+const BURST_RUNS = 400;
+
+/** A line of a burst. `atOnce`: not before all others. */
+interface BurstLine {
+  readonly atOnce: boolean;
+  readonly made: Made;
+}
+
+/** A burst as a command: `npm run spec` makes it again and again, until no order of its calls explains the answers (run.ts). */
+export function pastedBurst({ first, calls }: Burst, mounts: readonly string[], programs: number, { name }: Kind): string {
+  // The compiled one, from the sources too.
+  const program = path.join(import.meta.dirname.replace(/(?<!\/dist)\/test\/model\//, "/dist/test/model/"), "run.js");
+  const kind = name.replace("coverlay over ", "coverlay-");
+  const ofMounts = mounts.flatMap((mount) => ["--mount", mount]);
+  const command = ["node", program, ...ofMounts, "--kind", kind, "--programs", String(programs), "--runs", String(BURST_RUNS), "--burst"]
+    .map(quoted)
+    .join(" ");
+  const line = (atOnce: boolean, made: Made): string => JSON.stringify({ atOnce, made } satisfies BurstLine);
+  return [`${command} <<'END'`, ...first.map((made) => line(false, made)), ...calls.map((made) => line(true, made)), "END"].join("\n");
+}
+
+export function burstOf(lines: string): Burst {
+  const read = lines
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as BurstLine);
+  const made = (wanted: boolean): Made[] => read.filter(({ atOnce }) => atOnce === wanted).map((one) => one.made);
+  return { first: made(false), calls: made(true) };
 }

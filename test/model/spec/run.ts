@@ -1,10 +1,12 @@
 /** `npm run spec`: is what a mount does what the model says? test/model/README.md has the whole of it. */
-import { statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { coverlayOver, type Kind, KINDS } from "../state.ts";
 import { NOT_ATOMIC } from "../at-once/not-atomic.ts";
 import { type AtOnceReport, runAtOnce } from "./at-once.ts";
+import type { Burst } from "./draw-burst.ts";
+import { burstOf } from "./paste.ts";
 import { runSpec, type SpecReport } from "./spec.ts";
 
 const BAD_USAGE = 2;
@@ -39,6 +41,11 @@ const given = await yargs(hideBin(process.argv))
   .option("seed", { type: "number", default: 1, describe: "of the first sequence" })
   .option("seconds", { type: "number", describe: "begin no sequence after that" })
   .option("kind", { choices: Object.keys(kinds), describe: "what it is, where statfs(2) does not tell" })
+  .option("burst", {
+    type: "boolean",
+    default: false,
+    describe: "--at-once, with the burst that a report has printed, from standard input",
+  })
   .option("json", { type: "boolean", default: false, describe: "print one object" })
   .example("$0 --mount /mnt/disk", "50 sequences of 200 calls")
   .example("$0 --mount /n1 --mount /n2 --kind coverlay-xfs", "two mounts of a cluster in turn")
@@ -55,7 +62,7 @@ if (process.getuid?.() !== 0) fail("it needs root: calls are made as several use
 for (const mount of given.mount) {
   if (!(statSync(mount, { throwIfNoEntry: false })?.isDirectory() ?? false)) fail(`${mount}: no directory`);
 }
-const atOnce = given["at-once"];
+const atOnce = given["at-once"] || given.burst;
 if (!atOnce && given.programs !== undefined) fail("--programs is of --at-once");
 const ops = given.ops ?? (atOnce ? 6 : 200);
 const programs = given.programs ?? Math.max(3, given.mount.length);
@@ -85,12 +92,20 @@ const common = {
     process.stderr.write(`${made} ${atOnce ? "bursts" : "sequences"}, ${calls} calls\n`);
   },
 };
-const report = atOnce ? await runAtOnce({ ...common, programs }) : await runSpec(common);
+const report = atOnce ? await runAtOnce({ ...common, programs, burst: given.burst ? readBurst() : null }) : await runSpec(common);
 for (const dir of report.leftBehind) process.stderr.write(`${dir}: of a run that was killed, or of one on another machine; not removed\n`);
 if (report.notRemoved !== null) process.stderr.write(`${report.notRemoved}: not removed, as the mount refuses it\n`);
 if (given.json) process.stdout.write(`${JSON.stringify(report)}\n`);
 else process.stdout.write("bursts" in report ? burstsInWords(report) : inWords(report));
 process.exitCode = ("bursts" in report ? report.violation : report.difference) === null ? 0 : 1;
+
+function readBurst(): Burst {
+  try {
+    return burstOf(readFileSync(0, "utf8"));
+  } catch (error) {
+    fail(`no burst on standard input: ${String(error)}`);
+  }
+}
 
 function counts(of: Readonly<Record<string, number>>): string[] {
   return Object.entries(of).map(([id, times]) => `  ${String(times).padStart(8)}  ${id}`);
@@ -121,6 +136,7 @@ function burstsInWords({
   else {
     lines.push(`a burst without an order, seed ${violation.seed}: ${violation.why}`, violation.found);
     lines.push(violation.again === null ? "it did not come again" : `the shortest that came again: ${violation.again}`);
+    lines.push(violation.commands);
   }
   return `${lines.join("\n")}\n`;
 }

@@ -1,7 +1,8 @@
 /** The model of a file system, on what no random sequence says in words: order of refusals, states that stay as they were. */
 import { expect, it } from "vitest";
 import { allRules, type Call, OPERATIONS, type Outcome, step } from "../../model/file-system.ts";
-import { emptyState, type Kind, KINDS, type State, USERS } from "../../model/state.ts";
+import { foresee, newTally } from "../../model/spec/sequence.ts";
+import { coverlayOver, emptyState, type Kind, KINDS, type State, USERS } from "../../model/state.ts";
 
 const kernel = { protectedHardlinks: 1, protectedSymlinks: 1, protectedRegular: 2, protectedFifos: 1 };
 const [root, alice, bob] = USERS;
@@ -109,4 +110,23 @@ it("on XFS a copy of blocks ends with one, but where both files end", () => {
   expect(copied(KINDS.xfs, { ...inBlocks, length: 100 })).toEqual({ value: 100 });
   expect(copied(KINDS.xfs, { ...inBlocks, length: 20_000 })).toEqual({ value: 10_000 });
   expect(copied(KINDS.xfs, { ...inBlocks, length: 20_000 }, 14_097)).toEqual({ value: 8192 });
+});
+
+it("of coverlay a call is left out where its kernel takes set-user-ID away and nothing is done", () => {
+  const calls: Call[] = [
+    { op: "open", args: { path: "f", access: "RDWR", flags: ["CREAT"], mode: 0o666, slot: 0 } },
+    { op: "open", args: { path: "g", access: "RDWR", flags: ["CREAT"], mode: 0o666, slot: 1 } },
+    { op: "fallocate", args: { slot: 0, mode: [], offset: 2 ** 62, length: 1 } },
+    { op: "copy_file_range", args: { from: 1, fromOffset: 1, to: 0, toOffset: 0, length: 1 } },
+    { op: "fallocate", args: { slot: 1, mode: [], offset: 0, length: 100 } },
+    { op: "copy_file_range", args: { from: 1, fromOffset: 1, to: 0, toOffset: 0, length: 1 } },
+  ];
+  const made = (kind: Kind, user: number): number =>
+    foresee(
+      calls.map((call) => ({ user, mount: 0, call })),
+      { kernel, kind },
+      newTally(),
+    ).length;
+  const coverlay = coverlayOver(KINDS.ext4);
+  expect([made(KINDS.ext4, 1), made(coverlay, 0), made(coverlay, 1)]).toEqual([6, 6, 4]);
 });

@@ -1,9 +1,13 @@
 /** The table of mutants fits the sources; and the sequences that must notice them are drawn alike by one seed, with looks from another mount. */
 import { existsSync } from "node:fs";
 import path from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { expect, it } from "vitest";
 import { equivalents, mutants } from "../../model/mutants/table.ts";
 import { drawSequence } from "../../model/spec/draw.ts";
+import { drawBurst } from "../../model/spec/draw-burst.ts";
+import { burstOf, pastedBurst } from "../../model/spec/paste.ts";
+import { coverlayOver, KINDS } from "../../model/state.ts";
 import { timesFound } from "../../sim/mutation-tree.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
@@ -31,4 +35,28 @@ it("a seed gives its sequence again, and with two mounts both are used", () => {
   expect(drawSequence(7, 60, 2)).toEqual(drawSequence(7, 60, 2));
   expect(new Set(drawSequence(7, 60, 2).map(({ mount }) => mount))).toEqual(new Set([0, 1]));
   expect(new Set(drawSequence(7, 60, 1).map(({ mount }) => mount))).toEqual(new Set([0]));
+});
+
+it("another mount looks in the same way before and after a call", () => {
+  let calls = 0;
+  let looked = 0;
+  for (let seed = 1; seed <= 20; seed++) {
+    const sequence = drawSequence(seed, 100, 2);
+    for (const [at, { mount, call }] of sequence.entries()) {
+      const before = sequence[at - 1];
+      const after = sequence[at + 1];
+      calls++;
+      if (call.op === "stat" || call.op === "readdir" || call.op === "close") continue;
+      if (before !== undefined && before.mount !== mount && isDeepStrictEqual(before, after)) looked++;
+    }
+  }
+  expect(looked).toBeGreaterThan(calls / 100);
+});
+
+it("a burst is printed as a command that has the whole of it", () => {
+  const burst = drawBurst(7, 3, 5);
+  const [command, ...lines] = pastedBurst(burst, ["/n1", "/n 2"], 3, coverlayOver(KINDS.xfs)).split("\n");
+  expect(command).toMatch(/^node \S+run\.js --mount \/n1 --mount '\/n 2' --kind coverlay-xfs --programs 3 --runs \d+ --burst <<'END'$/);
+  expect(lines.at(-1)).toBe("END");
+  expect(burstOf(lines.slice(0, -1).join("\n"))).toEqual(burst);
 });
