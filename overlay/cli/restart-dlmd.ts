@@ -5,13 +5,12 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { askAdmin } from "../../dlmd/client/admin.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HOLD_LIMIT_MS } from "../restart/holder.ts";
-import { END_LIMIT_MS, HELLO_LIMIT_MS, REST_LIMIT_MS } from "../restart/give.ts";
-import { DEPOSIT_LIMIT_MS, type PauseAnswer } from "../restart/pause.ts";
+import type { PauseAnswer } from "../restart/pause.ts";
 import { unlessAborted } from "./interrupt.ts";
 import type { LongWork } from "./long-work.ts";
 
 /** A mount has another process rehearse, rests, and leaves dlmd, within its own limits. */
-const PAUSE_TIMEOUT_MS: number = HELLO_LIMIT_MS + END_LIMIT_MS + 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + 15_000;
+const PAUSE_TIMEOUT_MS = 100_000;
 /** A mount that paused is served again, or has ended, by then. */
 const SERVED_TIMEOUT_MS: number = HOLD_LIMIT_MS + 30_000;
 /** How often that is looked at. */

@@ -226,16 +226,21 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     await mountAgain(2);
   });
 
-  it("a mount ends with words when the owner that keeps its files dies", async () => {
+  it("a mount ends when the owner that keeps its files dies; and dlmd stays where the others have no quorum without it", async () => {
     const here = startActor({ cwd: lab.node(3).mount });
     await here.run(`fd=os.open("kept",os.O_RDWR|os.O_CREAT)`);
     const end = await whilePaused(3, async () => {
       await lab.kill(1);
       await until("there is another owner", async () => (await queryOverlayStatus(lab.node(2).runDir)).role === "owner");
     });
-    expect(end).toContain(`the mount on ${lab.node(3).mount} has ended`);
+    // Two nodes are left of three: dlmd of neither may go.
+    expect(end).toContain("the other nodes have no quorum without this one");
     expect(logOf(lab, 3)).toContain("the volume has another owner now");
     // What has begun when the mount ends is ECONNABORTED.
     await until("all is ENOTCONN", async () => (await here.run(`result=code(os.fstat,fd)`)) === "ENOTCONN");
+    const before = [dlmdPid(2), await overlayPid(2)];
+    const { status, stderr } = await restart(2);
+    expect([status, stderr]).toEqual([1, expect.stringContaining("the other nodes have no quorum without this one")]);
+    expect([dlmdPid(2), await overlayPid(2)]).toEqual(before);
   });
 });

@@ -6,7 +6,7 @@ import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { restartDlmd } from "../../../overlay/cli/restart-dlmd.ts";
 import { overlayFilePath, overlaySocketPath } from "../../../overlay/query/overlay-query.ts";
-import { HELLO_LIMIT_MS, REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
+import { END_LIMIT_MS, HELLO_LIMIT_MS, REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
 import { HOLD_LIMIT_MS } from "../../../overlay/restart/holder.ts";
 import { DEPOSIT_LIMIT_MS } from "../../../overlay/restart/pause.ts";
 import { LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
@@ -133,7 +133,7 @@ async function errorAfter(limitMs: number, work: () => Promise<unknown>, begun: 
 }
 
 it("a mount is waited for until PAUSE_TIMEOUT_MS, which is beyond its own limits", async () => {
-  expect(100_000).toBeGreaterThan(HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + LEAVE_LIMIT_MS);
+  expect(100_000).toBeGreaterThan(HELLO_LIMIT_MS + END_LIMIT_MS + 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + LEAVE_LIMIT_MS);
   const asked = await overlay(1, {});
   const error = await errorAfter(
     100_000,
