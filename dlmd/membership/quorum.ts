@@ -159,7 +159,7 @@ export function nextElectorate(
   return electorateOf(nodes, electorate, counting, lasting, []);
 }
 
-/** Whether the others are a quorum when that member has left and said so. True where it is alone: nobody is left who could be. */
+/** Whether the others are a quorum when that member has left and said so (hazard F35). True where it is alone: nobody is left who could be. */
 export function quorateWithout(basis: QuorumBasis, electorate: Electorate | null, members: Members, nodeid: number): boolean {
   const staying = members.filter((member) => member.nodeid !== nodeid);
   if (staying.length === 0) return true;

@@ -8,6 +8,7 @@ import {
   leaseGrounds,
   nextElectorate,
   plainQuorum,
+  quorateWithout,
   quorumOf,
   quorumReason,
   settledElectorate,
@@ -304,5 +305,22 @@ describe("who counts", () => {
     expect(quorumReason(quorumOf(three, membersOf(2, 3), true, settled(1)), [2, 3])).toBe(
       "0 of 1 votes, not quorate because 0 < 1; only nodes 1 count, and node 1 is waited for: others had left or were missing",
     );
+  });
+});
+
+describe("F35: whether the others are a quorum without a node that leaves", () => {
+  const twoNode = { ...plainQuorum, twoNode: true };
+  const only = (...nodeids: number[]): Electorate => ({ nodeids, former: null });
+  it.each<[string, number, QuorumOptions, Electorate | null, readonly number[], number, boolean]>([
+    ["three are there", 3, plainQuorum, null, [1, 2, 3], 2, true],
+    ["of three one has crashed", 3, plainQuorum, null, [1, 2], 2, false],
+    ["of three one has left", 3, plainQuorum, only(1, 2), [1, 2], 2, true],
+    ["two of five are away", 5, plainQuorum, null, [1, 2, 3], 3, false],
+    ["two of five have left", 5, plainQuorum, only(1, 2, 3), [1, 2, 3], 3, true],
+    ["two_node", 2, twoNode, null, [1, 2], 2, true],
+    ["it is alone", 3, plainQuorum, only(2), [2], 2, true],
+    ["a change of who counts is open", 3, plainQuorum, { nodeids: [1, 2], former: [1, 2, 3] }, [1, 2], 2, false],
+  ])("%s", (_, count, options, electorate, members, nodeid, expected) => {
+    expect(quorateWithout(basisOf(count, options), electorate, membersOf(...members), nodeid)).toBe(expected);
   });
 });
