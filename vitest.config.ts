@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync, readdirSync, statfsSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
+import path from "node:path";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
@@ -55,7 +56,8 @@ const unit = {
 
 /** Real processes and real mounts. */
 const endToEnd = {
-  env: { TMPDIR: quickDirectory(), PATH },
+  // test/built.ts makes it.
+  env: { TMPDIR: quickDirectory(), PATH, COVERLAY_TEST_DIST: process.env["COVERLAY_TEST_DIST"] ?? path.resolve("build") },
   globalSetup: ["test/programs.ts", "test/built.ts", "test/fuse-control.ts"],
   testTimeout: 300_000,
   hookTimeout: 120_000,
