@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync, readdirSync, statfsSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
+import path from "node:path";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
@@ -36,9 +37,27 @@ function quickPath(): string {
 
 const PATH = quickPath();
 
+const ROOMS = ["unit", "vector", "sim", "scenario", "compliance", "tidy"];
+/** Files that put another module in the place of one, also for whoever has it already: a process of its own for each. The others take turns in two. */
+const OWN_PROCESS = ROOMS.flatMap((room) =>
+  readdirSync(`test/${room}`, { recursive: true, encoding: "utf8" }).map((file) => `test/${room}/${file}`),
+).filter((file) => file.endsWith(".test.ts") && /\bvi\.mock\(|\bsyncBuiltinESMExports\b/.test(readFileSync(file, "utf8")));
+
+/** One room at a time: no mounts, no daemons. */
+const unit = {
+  env: { PATH },
+  globalSetup: ["test/programs.ts", "test/fuse-control.ts"],
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+  pool: "forks",
+  // Vitest leaves a processor free; of two that would be half.
+  maxWorkers: Math.max(2, availableParallelism() - 1),
+} as const;
+
 /** Real processes and real mounts. */
 const endToEnd = {
-  env: { TMPDIR: quickDirectory(), PATH },
+  // test/built.ts makes it.
+  env: { TMPDIR: quickDirectory(), PATH, COVERLAY_TEST_DIST: process.env["COVERLAY_TEST_DIST"] ?? path.resolve("build") },
   globalSetup: ["test/programs.ts", "test/built.ts", "test/fuse-control.ts"],
   testTimeout: 300_000,
   hookTimeout: 120_000,
@@ -63,13 +82,15 @@ function longOfOtherParts(): string[] {
 
 /**
  * Of the files that run beside each other those that take long begin first: none of them is left over in the end, and runs by itself. Vitest takes large files
- * first where it knows no times. One whose tests are in a suite beside it takes longer than it is large.
+ * first where it knows no times. One whose tests are in a suite beside it takes longer than it is large. Files with a process of their own come before
+ * those that share some: between two of these one would end it.
  */
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
     const hasSuite = new Set(sorted.map(({ moduleId }) => moduleId).filter((file) => readFileSync(file, "utf8").includes('-suite.ts"')));
-    const rank = ({ project, moduleId }: TestSpecification): number => (project.name === "long" ? 0 : 2) + (hasSuite.has(moduleId) ? 0 : 1);
+    const isFirst = ({ project }: TestSpecification): boolean => project.name === "long" || project.name === "unit-own";
+    const rank = (file: TestSpecification): number => (isFirst(file) ? 0 : 2) + (hasSuite.has(file.moduleId) ? 0 : 1);
     return sorted.toSorted((a, b) => rank(a) - rank(b));
   }
 }
@@ -82,15 +103,20 @@ export default defineConfig({
     projects: [
       {
         test: {
+          ...unit,
           name: "unit",
-          env: { PATH },
-          globalSetup: ["test/programs.ts", "test/fuse-control.ts"],
-          include: ["test/{unit,vector,sim,scenario,compliance,tidy}/**/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-          pool: "forks",
-          // Vitest leaves a processor free; of two that would be half.
-          maxWorkers: Math.max(2, availableParallelism() - 1),
+          include: [`test/{${ROOMS.join(",")}}/**/*.test.ts`],
+          exclude: OWN_PROCESS,
+          // A start of a process and of all modules for each file took a fifth of the processors' time.
+          isolate: false,
+          setupFiles: ["test/shared-process.ts"],
+        },
+      },
+      {
+        test: {
+          ...unit,
+          name: "unit-own",
+          include: OWN_PROCESS,
         },
       },
       {

@@ -8,10 +8,18 @@ import path from "node:path";
 
 /** Also where this file itself is a compiled one: of a program such as `npm run chaos`. */
 const root = path.resolve(import.meta.dirname, import.meta.filename.endsWith(".js") ? "../.." : "..");
-/** Another one while somebody works on this one. */
+/** Another one while somebody works on this one; for end-to-end tests the packed one, if none is named (vitest.config.ts). */
 export const dist: string = process.env["COVERLAY_TEST_DIST"] ?? path.join(root, "dist");
 
-export default function setup(): void {
+export default async function setup(): Promise<void> {
+  compile();
+  if (process.env["COVERLAY_TEST_DIST"] !== undefined) return;
+  // Nobody else that asks for `dist` needs esbuild.
+  const { pack } = await import("./packed.ts");
+  await pack(dist, path.join(root, "build"));
+}
+
+function compile(): void {
   const program = path.join(dist, "overlay/main.js");
   const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   const newest = ["overlay", "dlmd", "native", "examples", "test/chaos"]

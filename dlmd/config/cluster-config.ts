@@ -95,9 +95,21 @@ function clusterShape(minTimeoutMs: number) {
   };
 }
 
+function clusterSchema(minTimeoutMs: number) {
+  return z.strictObject(clusterShape(minTimeoutMs), { error: objectExpected });
+}
+
 /** What parses cluster.yaml; the man page is made of it, too. */
 export function clusterFileSchema(): z.ZodType {
-  return z.strictObject(clusterShape(MIN_TIMEOUT_MS), { error: objectExpected });
+  return clusterSchema(MIN_TIMEOUT_MS);
+}
+
+/** To make one, and to compile it at its first use, takes longer than all else of a decoding. */
+let latest: { readonly minTimeoutMs: number; readonly schema: ReturnType<typeof clusterSchema> } | null = null;
+
+function schemaFor(minTimeoutMs: number): ReturnType<typeof clusterSchema> {
+  if (latest?.minTimeoutMs !== minTimeoutMs) latest = { minTimeoutMs, schema: clusterSchema(minTimeoutMs) };
+  return latest.schema;
 }
 
 const knownKeys: Readonly<Record<string, readonly string[]>> = {
@@ -294,7 +306,7 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
     throw refuse(source, [{ path: "", expected: `at most ${MAX_CONFIG_BYTES} bytes`, found: `${byteLength}` }]);
   }
   const value = parseYaml(source, yaml);
-  const result = z.strictObject(clusterShape(minTimeoutMs), { error: objectExpected }).safeParse(value);
+  const result = schemaFor(minTimeoutMs).safeParse(value);
   if (!result.success) throw refuse(source, problemsOf(result.error, value));
   const config = result.data;
   const problems = [

@@ -60,7 +60,9 @@ describe.each(["ext4", "xfs"] as const)("%s", (lower) => {
       const calls = `[code(os.pwrite, fd, b" and more", 6), code(os.fsync, fd), code(os.mkdir, "made")]`;
       expect(await writer.run(`result = ${calls}`, {}, LONG_MS)).toEqual(["ok", "ok", "ok"]);
       expect(await reader.run(`result = [get("kept"), code(os.rmdir, "made")]`, {}, LONG_MS)).toEqual(["synced and more", "ok"]);
-      expect([near, far]).toContain(await lab.owner());
+      const next = await lab.owner();
+      expect([near, far]).toContain(next);
+      expect(await lab.lab("owner")).toBe(`node${next}\n`);
 
       const below = `${lab.node(near).mount}/below`;
       const kept = ["after.before", "mapped", "before", 6000, "after.", true, below];

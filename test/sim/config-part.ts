@@ -12,9 +12,22 @@ import { addressIn, drawnChange } from "./config-draw.ts";
 import type { ConfigHistory } from "./config-history.ts";
 import type { Random } from "./random.ts";
 
-function decode(record: ConfigRecord): ClusterConfig {
-  return decodeClusterConfig(record.text, "simulation", 1);
+/** What follows from a text alone is worked out once: the checks after each step ask for it again and again. */
+function remembered<T>(workOut: (record: ConfigRecord, former: ConfigRecord | null) => T): typeof workOut {
+  const known = new Map<string, T>();
+  return (record, former) => {
+    const key = `${record.text}\0${former?.text ?? ""}`;
+    const before = known.get(key);
+    if (before !== undefined) return before;
+    const result = workOut(record, former);
+    if (known.size >= 1000) known.clear();
+    known.set(key, result);
+    return result;
+  };
 }
+const counted = remembered(countedBy);
+const decoded = remembered((record): ClusterConfig => decodeClusterConfig(record.text, "simulation", 1));
+const decode = (record: ConfigRecord): ClusterConfig => decoded(record, null);
 
 export class ConfigPart {
   readonly #node: SimNode;
@@ -60,7 +73,7 @@ export class ConfigPart {
   }
   get counted(): NodeConfiguration & { readonly quorum: NonNullable<NodeConfiguration["quorum"]> } {
     const { committed, pending } = this.kept;
-    return pending === null ? countedBy(committed, null) : countedBy(pending.record, committed);
+    return pending === null ? counted(committed, null) : counted(pending.record, committed);
   }
 
   /** Who may be talked to: at the address where the machine is. */
@@ -191,7 +204,7 @@ export class ConfigPart {
       case "count":
         this.#history.changed = true;
         for (const other of cluster.nodes) if (!this.knows(other.nodeid)) cluster.network.break(node, other);
-        return node.counts(countedBy(effect.record, effect.former));
+        return node.counts(counted(effect.record, effect.former));
       case "inForce": {
         const { record } = effect;
         if (record.version <= this.inForce.version)

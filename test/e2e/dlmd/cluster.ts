@@ -12,10 +12,10 @@ import type { DlmClient, DlmClientHandlers, Lock, LockStatus, Lockspace, ViewInf
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
+import { dist } from "../../built.ts";
 import { startWatchdog } from "../watchdog.ts";
 
-const root = path.resolve(import.meta.dirname, "../../..");
-export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
+export const dlmdProgram: string = path.join(dist, "dlmd/main.js");
 /** A busy test machine must not look dead. */
 export const TIMEOUT_MS = 3000;
 

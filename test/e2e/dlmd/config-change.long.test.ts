@@ -5,9 +5,10 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterEach, expect, test } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
+import { dist } from "../../built.ts";
 import { type RunningNode, type TestCluster, createCluster, dlmdProgram } from "./cluster.ts";
 
-const coverlay = path.resolve(import.meta.dirname, "../../../dist/overlay/main.js");
+const coverlay = path.join(dist, "overlay/main.js");
 let cluster: TestCluster;
 afterEach(async ({ task }) => {
   if (task.result?.state === "fail") console.error(cluster.story());

@@ -4,6 +4,7 @@ import path from "node:path";
 import { afterEach, expect, test } from "vitest";
 import type { FileLockOwner } from "../../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
+import { dist } from "../../built.ts";
 import { type TestCluster, createCluster } from "./cluster.ts";
 
 const { PR, EX } = Mode;
@@ -22,7 +23,7 @@ interface Said {
 }
 
 function coverlay(runDir: string, ...words: string[]): Promise<Said> {
-  const program = path.resolve(import.meta.dirname, "../../../dist/overlay/main.js");
+  const program = path.join(dist, "overlay/main.js");
   return new Promise((resolve) => {
     const args = ["--enable-source-maps", program, ...words, "--run-dir", runDir];
     execFile(process.execPath, args, (error, stdout, stderr) =>

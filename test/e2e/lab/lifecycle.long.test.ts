@@ -91,6 +91,11 @@ describe("a lab of three nodes", () => {
     const owner = await lab.owner();
     expect(nodes.filter(({ role }) => role === "owner").map(({ nodeid }) => nodeid)).toEqual([owner]);
     expect((await lab.lab("status")).split("\n").filter((line) => line.startsWith("node"))).toHaveLength(3);
+    expect(JSON.parse(await lab.lab("status", "--json"))).toMatchObject({
+      owner: `node${owner}`,
+      nodes: nodes.map(({ node, role, view }) => ({ node, role, view })),
+    });
+    expect(await lab.lab("owner")).toBe(`node${owner}\n`);
     const status = JSON.parse(await lab.mustExec(2, [process.execPath, coverlayProgram, "status", "--json"])) as {
       cluster: { nodeid: number };
     };

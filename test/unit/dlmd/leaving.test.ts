@@ -23,8 +23,9 @@ const basisOf = (count: number, options: QuorumOptions) => ({
   nodes: idsOf((1 << count) - 1).map((nodeid) => ({ nodeid, votes: 1 })),
   options,
 });
+const parts = Array.from({ length: 32 }, (_, set) => Array.from({ length: set }, (_, at) => at + 1).filter((part) => (part & ~set) === 0));
 /** All sets of which each node is in `set`, but the empty one. */
-const within = (set: number): number[] => Array.from({ length: set }, (_, at) => at + 1).filter((part) => (part & ~set) === 0);
+const within = (set: number): readonly number[] => parts[set] ?? [];
 
 /** What a node has on disk: the rank of the latest quorate view that it was in, and who counts since, as a number. */
 interface Disk {
@@ -165,16 +166,33 @@ class Model {
   }
 }
 
-/** Ranks only tell which is later. */
-function lowRanks(disks: Disks): Disks {
-  const there = disks.some((disk) => disk.gone === true) ? disks.filter((disk) => disk.gone !== true) : disks;
-  const ranks = [...new Set(there.map(({ rank }) => rank))].sort((a, b) => a - b);
-  return disks.map((disk) => (disk.gone === true ? disk : { rank: ranks.indexOf(disk.rank), counts: disk.counts }));
+/** How many numbers below `rank` are ranks of `disks`. Ranks only tell which is later. */
+function lowRank(disks: Disks, rank: number): number {
+  let ranks = 0;
+  for (const disk of disks) if (disk.gone !== true && disk.rank < rank) ranks |= 1 << disk.rank;
+  let low = 0;
+  for (; ranks !== 0; ranks &= ranks - 1) low++;
+  return low;
+}
+
+const lowRanks = (disks: Disks): Disks =>
+  disks.map((disk) => (disk.gone === true ? disk : { rank: lowRank(disks, disk.rank), counts: disk.counts }));
+
+const mostCounts = 8192;
+
+/** Of lowRanks(disks): a sign for each disk, because it is made for the millions of steps that lead to a state that is known. */
+function keyOf(disks: Disks): string {
+  return String.fromCharCode(
+    ...disks.map((disk) => {
+      if (disk.gone === true) return 0xffff;
+      if (disk.counts >= mostCounts) throw new Error(`a sign has no room for ${disk.counts} electorates`);
+      return lowRank(disks, disk.rank) * mostCounts + disk.counts;
+    }),
+  );
 }
 
 /** `alone`: states in which a node alone may have the quorum; `reset`: after an operator's word. */
 function explore(model: Model, limit: number): { states: number; alone: number; reset: number; wrong: string | null } {
-  const keyOf = (disks: Disks): string => disks.map((disk) => (disk.gone === true ? "-" : `${disk.rank}.${disk.counts}`)).join(" ");
   const start = Array.from({ length: model.count }, () => ({ rank: 0, counts: 0 }));
   const known = new Set([keyOf(start)]);
   const open: Disks[] = [start];
@@ -182,10 +200,10 @@ function explore(model: Model, limit: number): { states: number; alone: number; 
   let reset = 0;
   for (let at = 0; at < open.length && known.size < limit; at++) {
     for (const next of model.following(open[at] as Disks)) {
-      const disks = lowRanks(next);
-      const key = keyOf(disks);
+      const key = keyOf(next);
       if (known.has(key)) continue;
       known.add(key);
+      const disks = lowRanks(next);
       const wrong = model.halves(disks);
       if (wrong !== null) return { states: known.size, alone, reset, wrong };
       if (disks.some((disk) => model.isAlone(disk))) alone++;

@@ -114,8 +114,8 @@ describe("of a call that waits", () => {
 describe("a caller, by a clock of the test's own", () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
   afterEach(() => {
-    vi.useRealTimers();
     vi.restoreAllMocks();
+    vi.useRealTimers();
   });
 
   /** The delays that a test may have to let pass: none of the owner's, which is in this process. */

@@ -33,8 +33,8 @@ const sessionId = { nodeid: 1, incarnation: "i1", clientId: 3, ownerEpoch: 1 };
 const never = (): Promise<never> => new Promise(() => undefined);
 
 afterEach(() => {
-  vi.useRealTimers();
   vi.restoreAllMocks();
+  vi.useRealTimers();
 });
 
 function bodyOf<K extends CallName>(call: K, request: RequestOf<K>): Uint8Array {

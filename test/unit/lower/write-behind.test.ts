@@ -1,7 +1,7 @@
 /** Hazard F23, over the real wire: what a program has written without waiting for the owner. */
 import fs from "node:fs";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { BEHIND_BYTES_MAX } from "../../../overlay/lower/limits.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
@@ -23,6 +23,7 @@ beforeEach(() => {
   clock.mockImplementation(() => nowMs);
 });
 afterEach(() => void clock.mockReset());
+afterAll(() => clock.mockRestore());
 
 const O_SYNC = 0o4010000;
 const O_DSYNC = 0o10000;
