@@ -36,7 +36,7 @@ export const END_LIMIT_MS = 10_000;
 /** Of `coverlay serve`: how far it is to go. `dlmd-away`: it waits until it is told that dlmd serves. `rehearse`: it ends when it has said hello. */
 const TAKE_OVER = "--take-over";
 export type TakeOverWay = "dlmd-away" | "rehearse";
-const WAYS: readonly string[] = ["--dlmd-away", "--rehearse"];
+const WAYS: ReadonlySet<string> = new Set(["--dlmd-away", "--rehearse"]);
 
 export interface GiveHost {
   readonly log: Log;
@@ -147,7 +147,7 @@ export function wordsOf(error: unknown): string {
 
 /** As this process was started itself. `fd`: /dev/fuse. */
 export function startNext(fd: number, way?: TakeOverWay): NextProcess {
-  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER && !WAYS.includes(word));
+  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER && !WAYS.has(word));
   const flags = way === undefined ? [TAKE_OVER] : [TAKE_OVER, `--${way}`];
   const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, ...flags], {
     detached: true,

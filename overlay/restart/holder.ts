@@ -124,12 +124,15 @@ export class Holder {
       const next = { process, channel };
       this.#next = next;
       process.failed(() => channel.close());
-      void channel.closed.then(() => {
-        if (this.#next === next) this.#failed(next, new Error("the new process has ended"));
-      });
+      void this.#watch(next);
     } catch (error) {
       this.#failed(null, error);
     }
+  }
+
+  async #watch(next: Next): Promise<void> {
+    await next.channel.closed;
+    if (this.#next === next) this.#failed(next, new Error("the new process has ended"));
   }
 
   /** null: the new process could not go on, and another one may. */
