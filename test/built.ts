@@ -9,7 +9,7 @@ import path from "node:path";
 /** Also where this file itself is a compiled one: of a program such as `npm run chaos`. */
 const root = path.resolve(import.meta.dirname, import.meta.filename.endsWith(".js") ? "../.." : "..");
 /** Another one while somebody works on this one; for end-to-end tests the packed one, if none is named (vitest.config.ts). */
-export const dist: string = process.env["COVERLAY_TEST_DIST"] ?? path.join(root, "dist");
+export const dist: string = path.resolve(root, process.env["COVERLAY_TEST_DIST"] ?? "dist");
 
 export default async function setup(): Promise<void> {
   compile();
