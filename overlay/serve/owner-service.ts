@@ -246,6 +246,9 @@ export class OwnerService {
   }
 
   #endCustody(): void {
+    const away = this.#custody?.away ?? null;
+    if (away !== null)
+      this.#host.options.log.warn({ mounts: away.count }, "mounts of which the dlmd is being restarted end: this owner goes");
     this.#custody?.close();
     this.#custody = null;
   }
