@@ -134,7 +134,7 @@ async function errorAfter(limitMs: number, work: () => Promise<unknown>, begun: 
 
 it("a mount is waited for until PAUSE_TIMEOUT_MS, which is beyond its own limits", async () => {
   expect(100_000).toBeGreaterThan(HELLO_LIMIT_MS + END_LIMIT_MS + 2 * REST_LIMIT_MS + DEPOSIT_LIMIT_MS + LEAVE_LIMIT_MS);
-  const asked = await overlay(1, {});
+  const asked = await overlay(1, { "go-on": { goesOn: false } });
   const error = await errorAfter(
     100_000,
     () => restartDlmd(runDir, progress, () => Promise.resolve()),
