@@ -7,13 +7,13 @@ import type { Mount } from "./mount.ts";
 export const ACCESS_ACL: Buffer = Buffer.from("system.posix_acl_access");
 export const DEFAULT_ACL: Buffer = Buffer.from("system.posix_acl_default");
 
-/** As in the extended attribute; null: it has none. */
+/** As in the extended attribute; null: it has none, or can have none: a symbolic link. */
 export function accessAcl(mount: Mount, inode: InodeRecord): MaybePromise<Buffer | null> {
   if (!mount.lower.hasAcls) return null;
   return withErrors<Buffer | null>(
     () => mount.lower.getxattr(inode.id, ACCESS_ACL),
     (error) => {
-      if (isErrno(error, E.ENODATA)) return null;
+      if (isErrno(error, E.ENODATA) || isErrno(error, E.EOPNOTSUPP)) return null;
       throw error;
     },
   );

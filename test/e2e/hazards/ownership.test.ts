@@ -94,10 +94,12 @@ result = [code(os.unlink, "unlinked"), code(os.rename, "moved", "away"), code(os
 
   it("an owner makes no file set-group-id whose group another node has changed to one that it is not in", async () => {
     const [a, b] = hazard.remotes;
-    const owner = hazard.actor(a, FORMER);
-    await hazard.actor(b).run(`os.chmod(".", 0o777)`);
+    const root = hazard.actor(b);
+    await root.run(`os.mkdir("setgid"); os.chmod("setgid", 0o777)`);
+    // In a directory of its own: of a name that is looked up anew the kernel is told the group.
+    const owner = hazard.actor(a, { ...FORMER, below: "setgid" });
     await owner.run(`put("program", ""); os.chown("program", -1, 3000); os.stat("program")`);
-    await hazard.actor(b).run(`os.chown("program", -1, 4000)`);
+    await root.run(`os.chown("setgid/program", -1, 4000)`);
     expect(await owner.run(`os.chmod("program", 0o2755); result = oct(os.stat("program").st_mode)`)).toBe("0o100755");
   });
 

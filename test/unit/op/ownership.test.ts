@@ -121,6 +121,14 @@ describe("SETATTR of a file that is another one's by now", () => {
   });
 });
 
+it("touch of a symbolic link, which can have no ACL, goes by its mode", async () => {
+  const bench = benchOf({ uid: ANOTHER, mode: 0o120777 });
+  bench.lower.hasAcls = true;
+  bench.lower.errors.set("getxattr", [E.EOPNOTSUPP]);
+  const change = { atime: "now", mtime: "now" };
+  expect((await bench.serve({ op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change }))?.errno).toBe(0);
+});
+
 describe("SETATTR of a file that has another group by now", () => {
   it("its owner gives it to a group that it is in, and to no other", async () => {
     const given = { gid: 60 };
