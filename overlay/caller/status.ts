@@ -11,7 +11,23 @@ export interface Credentials {
   readonly groups: readonly number[];
   /** Effective capabilities, a bit each. */
   readonly capabilities: bigint;
+  /** The ids for which these count (hazard F36): those that its user namespace has (user_namespaces(7)); absent: all. */
+  readonly idMaps?: IdMaps;
 }
+
+interface IdRange {
+  readonly from: number;
+  readonly count: number;
+}
+
+/** Ids of ours that a user namespace has. */
+export interface IdMaps {
+  readonly uids: readonly IdRange[];
+  readonly gids: readonly IdRange[];
+}
+
+/** So many ids has the first user namespace. */
+const ALL_IDS = 2 ** 32 - 1;
 
 /** /proc/PID/status; null: there is no such thread any more. */
 export function readStatus(pid: number): string | null {
@@ -38,6 +54,27 @@ export function credentialsOf(status: string): Credentials | null {
   if (uid === undefined || gid === undefined || capabilities === undefined) return null;
   const groups = (fields.get("Groups") ?? "").split(/\s+/).filter((group) => group !== "");
   return { uid: Number(uid), gid: Number(gid), groups: groups.map(Number), capabilities: BigInt(`0x${capabilities}`) };
+}
+
+/** /proc/PID/uid_map and gid_map as they are for a reader of the first user namespace; null: all ids, undefined: not to be seen. */
+export function readIdMaps(pid: number): IdMaps | null | undefined {
+  try {
+    const [uids, gids] = ["uid_map", "gid_map"].map((name) => idRanges(readFileSync(`/proc/${pid}/${name}`, "latin1")));
+    if (uids === undefined || gids === undefined) return undefined;
+    return [uids, gids].every(([first]) => first !== undefined && first.from === 0 && first.count === ALL_IDS) ? null : { uids, gids };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Lines of "first id inside, first id outside, count". */
+export function idRanges(map: string): readonly IdRange[] {
+  const lines = map.split("\n").map((line) => line.trim().split(/\s+/).map(Number));
+  return lines.flatMap(([, from, count]) => (from === undefined || count === undefined ? [] : [{ from, count }]));
+}
+
+export function hasId(ranges: readonly IdRange[], id: number): boolean {
+  return ranges.some(({ from, count }) => id >= from && id < from + count);
 }
 
 /** Is SIGKILL pending for the thread with that /proc/PID/status, or for its process? */

@@ -58,6 +58,9 @@ export interface Attr {
   readonly btimeNsec: number;
 }
 
+/** Who may do what with it. */
+export type Ownership = Pick<Attr, "mode" | "uid" | "gid">;
+
 export interface Entry {
   readonly id: FileId;
   readonly attr: Attr;
@@ -177,6 +180,8 @@ export interface Lower {
   parentOf(id: FileId): MaybePromise<Entry>;
   /** ESTALE: gone. */
   getattr(id: FileId): MaybePromise<Attr>;
+  /** As `getattr`; without a trip also where only the times are not known yet (hazard F23). */
+  ownership(id: FileId): MaybePromise<Ownership>;
   /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
   getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]>;
   setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): MaybePromise<Attr>;

@@ -18,6 +18,7 @@ const HELD = [
   "byNumber",
   "parentOf",
   "getattr",
+  "ownership",
   "getattrMany",
   "setattr",
   "readlink",

@@ -4,12 +4,13 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr } from "../lower/lower.ts";
+import type { Attr, AttrChange } from "../lower/lower.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { allowedChange } from "./ownership.ts";
 import { pinnedData } from "./pinned.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
@@ -101,17 +102,19 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
   const file = request.fh === null ? undefined : mount.handles.get(request.fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
   const cached = truncates || file?.cached === true;
-  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () =>
+  const make = (allowed: AttrChange): MaybePromise<void> =>
     resized(mount, call, inode, truncates ? "truncates" : "plain", async (made) => {
-      const set = (): MaybePromise<Attr> => changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
-      const next = lower.setattrBehind(inode.id, change);
+      const set = (): MaybePromise<Attr> => changed(mount, call, [inode], lower.setattr(inode.id, allowed, file?.lowerHandle ?? null));
+      const next = lower.setattrBehind(inode.id, allowed);
       const attr = next !== null && behind(mount, call, inode, next.make) ? next.attr : await set();
       made();
       inode.nlinkHint = attr.nlink;
       coherence.sizes.replied(inode, call.pid, "sets", attr.size);
       coherence.sizes.told(inode, attr.size);
       call.attr(attr, false);
-    }),
+    });
+  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () =>
+    andThen(allowedChange(mount, call, inode, change), make),
   );
 }
 

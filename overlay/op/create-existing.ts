@@ -2,24 +2,23 @@
  * CREATE without O_EXCL that found the name taken for the second time within one call (hazard F12): opens what is there, after the
  * checks that the kernel did not make, because for it the file is new (fs/namei.c, do_open: none of them for FMODE_CREATED).
  */
-import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr } from "../lower/lower.ts";
+import { accessAcl } from "./access-acl.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
 import { type Mount, withRestarts } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
-import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
+import { checkAccess, checkCreateInSticky, credentialsFor, MAY_READ, MAY_WRITE } from "./permission.ts";
 import { pinnedAll } from "./pinned.ts";
 import { killSuidgid } from "./write.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
-
-const ACCESS_ACL = Buffer.from("system.posix_acl_access");
 
 export function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): MaybePromise<void> {
   return withRestarts(mount, request.op, async () => {
@@ -115,21 +114,9 @@ async function checkOpen(
   child: InodeRecord,
   attr: Attr,
 ): Promise<void> {
-  const who = mount.credentials(call.pid) ?? unknownCredentials(call.uid, call.gid);
+  const who = credentialsFor(mount, call);
   const access = request.flags & O_ACCMODE;
   const mask = (access === 1 ? 0 : MAY_READ) | (access === O_RDONLY && (request.flags & O_TRUNC) === 0 ? 0 : MAY_WRITE);
-  checkAccess(who, attr, mask, await hasAcl(mount, child));
+  checkAccess(who, attr, mask, (await accessAcl(mount, child)) !== null);
   checkCreateInSticky(who, await mount.lower.getattr(dir.id), attr);
-}
-
-/** It has an access ACL. */
-export async function hasAcl(mount: Mount, child: InodeRecord): Promise<boolean> {
-  if (!mount.lower.hasAcls) return false;
-  try {
-    await mount.lower.getxattr(child.id, ACCESS_ACL);
-    return true;
-  } catch (error) {
-    if (isErrno(error, E.ENODATA)) return false;
-    throw error;
-  }
 }

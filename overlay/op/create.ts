@@ -5,14 +5,15 @@ import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkReq
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle } from "../lower/lower.ts";
 import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { accessAcl } from "./access-acl.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, changedNames, resized } from "./change.ts";
-import { hasAcl, openExisting } from "./create-existing.ts";
+import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
 import { uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
-import { checkHardlink, hardlinksAreProtected, unknownCredentials } from "./permission.ts";
+import { checkHardlink, hardlinksAreProtected, seenCaller, unknownCredentials } from "./permission.ts";
 import { pinned, pinnedAll } from "./pinned.ts";
 
 function callerOf(mount: Mount, call: Call, umask: number): Caller {
@@ -237,10 +238,14 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
 /** Under its lock: what the kernel checked may be what was there before another node changed it. */
 async function checkSource(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
   if (call.uid === 0 || !hardlinksAreProtected()) return;
-  const attr = await mount.lower.getattr(inode.id);
+  const attr = await mount.lower.ownership(inode.id);
   if (attr.uid === call.uid) return;
-  const who = mount.credentials(call.pid);
-  await checkHardlink(who ?? unknownCredentials(call.uid, call.gid), attr, () => who === null || hasAcl(mount, inode));
+  const who = seenCaller(mount, call);
+  await checkHardlink(
+    who ?? unknownCredentials(call.uid, call.gid),
+    attr,
+    async () => who === null || (await accessAcl(mount, inode)) !== null,
+  );
 }
 
 async function linkPinned(

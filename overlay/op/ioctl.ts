@@ -1,7 +1,7 @@
 /**
  * IOCTL: the attributes of lsattr(1), chattr(1) and project quotas, as fs/fuse/ioctl.c (fuse_fileattr_get, fuse_fileattr_set) sends them. The kernel has
  * checked who may change them (fs/file_attr.c, vfs_fileattr_set), and holds the inode's lock meanwhile. It keeps none of them: each open and each change is refused
- * by the lower itself. What it compared with may be outdated by another node, so that check is made again under the lock.
+ * by the lower itself. What it compared with may be outdated by another node, and so may the owner (hazard F36): both are looked at again under the lock.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
@@ -11,6 +11,8 @@ import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { type Mount, fileOf } from "./mount.ts";
+import { checkOwner } from "./ownership.ts";
+import { seenCaller } from "./permission.ts";
 import { pinned } from "./pinned.ts";
 
 const CAP_LINUX_IMMUTABLE = 1n << 9n;
@@ -18,7 +20,7 @@ const CAP_LINUX_IMMUTABLE = 1n << 9n;
 const UNCHANGEABLE = { flags: 0x30, fsxattr: 0x18 } as const;
 
 function maySetUnchangeable(mount: Mount, { pid, uid }: IoctlRequest): boolean {
-  const who = mount.credentials(pid);
+  const who = seenCaller(mount, { pid, uid });
   return who === null ? uid === 0 : (who.capabilities & CAP_LINUX_IMMUTABLE) !== 0n;
 }
 
@@ -33,11 +35,13 @@ export function ioctl(mount: Mount, call: Call, request: IoctlRequest): MaybePro
   const copy = Buffer.from(value);
   mount.coherence.sizes.locked(file.inode, call);
   return pinned(mount, call, file.inode, Mode.EX, () =>
-    andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (now) => {
-      const toggles = ((now.readUInt32LE(0) ^ copy.readUInt32LE(0)) & UNCHANGEABLE[kind]) !== 0;
-      if (toggles && !maySetUnchangeable(mount, request)) throw errnoError(E.EPERM);
-      return change(mount, call, file, () => mount.lower.setFileAttributes(file.lowerHandle, kind, copy));
-    }),
+    andThen(checkOwner(mount, call, file.inode), () =>
+      andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (now) => {
+        const toggles = ((now.readUInt32LE(0) ^ copy.readUInt32LE(0)) & UNCHANGEABLE[kind]) !== 0;
+        if (toggles && !maySetUnchangeable(mount, request)) throw errnoError(E.EPERM);
+        return change(mount, call, file, () => mount.lower.setFileAttributes(file.lowerHandle, kind, copy));
+      }),
+    ),
   );
 }
 

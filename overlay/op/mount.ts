@@ -31,6 +31,8 @@ export interface Mount {
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
   dontMask: boolean;
+  /** The kernel leaves it to this process to clear set-user-id. */
+  handleKillpriv: boolean;
   /** The kernel checks who may change the attributes of chattr(1). */
   fileAttributes: boolean;
   /** Who a calling thread is, by /proc; null: not to be seen from here. */

@@ -56,7 +56,7 @@ function removePinned(
   inode: InodeRecord,
 ): MaybePromise<true> {
   const { coherence, lower } = mount;
-  return andThen(victim.told ? undefined : checkVictim(mount, call, dir, inode, false), () => {
+  return andThen(checkVictim(mount, call, dir, inode, victim.told, false), () => {
     const removed = request.op === "unlink" ? lower.unlink(dir.id, request.name, inode.id) : lower.rmdir(dir.id, request.name, inode.id);
     // The attributes of what the kernel takes for the victim it sets itself.
     const outdated = { inodes: [dir, inode], named: [dir], victims: victim.told ? [] : [victim] };

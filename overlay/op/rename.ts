@@ -68,7 +68,7 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
   const wants = inodes.map((one) => ({ inode: one, mode: Mode.EX }));
   return pinnedAll(mount, call, { wants }, async () => {
     try {
-      if (!moved.told || !replaced.told) await checkRename(renaming, inode, replaced.inode);
+      await checkRename(renaming, inode, replaced.inode, moved.told && replaced.told);
       const { name, newName, flags } = request;
       const renamed = mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null);
       await changedNames(mount, call, { inodes, named: [oldDir, newDir], victims: [moved, replaced] }, renamed);
@@ -83,12 +83,12 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
   });
 }
 
-async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): Promise<void> {
+async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null, told: boolean): Promise<void> {
   const { mount, call, request, oldDir, newDir } = renaming;
   const reparented = oldDir !== newDir;
-  await checkVictim(mount, call, oldDir, inode, reparented);
+  await checkVictim(mount, call, oldDir, inode, told, reparented);
   const exchange = (request.flags & RENAME_EXCHANGE) !== 0;
-  if (replaced !== null) await checkVictim(mount, call, newDir, replaced, reparented && exchange);
+  if (replaced !== null) await checkVictim(mount, call, newDir, replaced, told, reparented && exchange);
 }
 
 function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {

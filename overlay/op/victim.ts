@@ -2,14 +2,15 @@
  * Which inode an UNLINK, RMDIR or RENAME is about (hazard F12). The kernel checked its permissions on the child that it was last told;
  * the lock on that child has to be taken before the operation, so it must be known before.
  */
-import { E, isErrno } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import { finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import type { Ownership } from "../lower/lower.ts";
+import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
 import type { Mount } from "./mount.ts";
-import { checkAccess, checkSticky, MAY_WRITE, unknownCredentials } from "./permission.ts";
+import { checkAccess, checkSticky, credentialsFor, isSticky, MAY_WRITE } from "./permission.ts";
 
 export interface Victim {
   /** null: no such name. In use while it is worked with. */
@@ -62,13 +63,38 @@ export function noteNameGone(victim: InodeRecord): void {
 }
 
 /**
- * With all pinned: the check that the kernel made on another inode, or on none. The check of the directory itself
- * holds. `reparented`: a directory that changes its parent is written to.
+ * With all pinned: the check that the kernel made on another inode, or on none (hazard F12), or with an owner that it was told before (hazard F36). The check
+ * of the directory itself holds. `reparented`: a directory that changes its parent is written to: of what it was told the kernel asks before. ESTALE: what it
+ * was told is not the caller's to remove; it is to walk again.
  */
-export async function checkVictim(mount: Mount, call: Call, dir: InodeRecord, victim: InodeRecord, reparented: boolean): Promise<void> {
-  const who = mount.credentials(call.pid) ?? unknownCredentials(call.uid, call.gid);
-  const attr = await mount.lower.getattr(victim.id);
-  const dirAttr = await mount.lower.getattr(dir.id);
-  checkSticky(who, dirAttr, attr);
-  if (reparented && (attr.mode & S_IFMT) === S_IFDIR) checkAccess(who, attr, MAY_WRITE, mount.lower.hasAcls);
+export function checkVictim(
+  mount: Mount,
+  call: Call,
+  dir: InodeRecord,
+  victim: InodeRecord,
+  told: boolean,
+  reparented: boolean,
+): MaybePromise<void> {
+  if (!told) return checkUntold(mount, call, dir, victim, reparented);
+  if (call.uid === 0) return;
+  return withErrors(
+    () => andThen(mount.lower.ownership(dir.id), (now) => checkInSticky(mount, call, now, victim)),
+    (error) => {
+      throw isErrno(error, E.EPERM) ? errnoError(E.ESTALE) : error;
+    },
+  );
+}
+
+function checkInSticky(mount: Mount, call: Call, dir: Ownership, victim: InodeRecord): MaybePromise<void> {
+  if (!isSticky(dir) || dir.uid === call.uid) return;
+  return andThen(mount.lower.ownership(victim.id), (now) => {
+    if (now.uid !== call.uid) checkSticky(credentialsFor(mount, call), dir, now);
+  });
+}
+
+async function checkUntold(mount: Mount, call: Call, dir: InodeRecord, victim: InodeRecord, reparented: boolean): Promise<void> {
+  const who = credentialsFor(mount, call);
+  const now = await mount.lower.ownership(victim.id);
+  checkSticky(who, await mount.lower.ownership(dir.id), now);
+  if (reparented && (now.mode & S_IFMT) === S_IFDIR) checkAccess(who, now, MAY_WRITE, mount.lower.hasAcls);
 }

@@ -4,15 +4,18 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { ACCESS_ACL, DEFAULT_ACL } from "./access-acl.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
 import { S_ISGID } from "./linux.ts";
 import { type Mount, inodeOf } from "./mount.ts";
+import { checkOwner, losesSetgid } from "./ownership.ts";
+import { isSticky } from "./permission.ts";
 import { pinned, pinnedData } from "./pinned.ts";
 
 /** File capabilities (capabilities(7)). */
 const CAPABILITY: Buffer = Buffer.from("security.capability");
-const ACCESS_ACL: Buffer = Buffer.from("system.posix_acl_access");
+const USER_PREFIX = "user.";
 
 function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {
   return inode.uncappedHold !== 0 && inode.uncappedHold === coherence.grantId(inode);
@@ -57,9 +60,10 @@ function answerXattr(call: Call, room: number, value: Buffer): void {
 export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   inode.uncappedHold = 0;
-  return changeXattr(mount, call, inode, async () => {
+  return changeXattr(mount, call, inode, request.name, async () => {
+    const loses = request.name.equals(ACCESS_ACL) && (request.aclKillSgid || (await losesSetgid(mount, call, inode)));
     await mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
-    if (request.aclKillSgid && request.name.equals(ACCESS_ACL)) await killSetgid(mount, inode);
+    if (loses) await killSetgid(mount, inode);
   });
 }
 
@@ -80,12 +84,21 @@ export async function removexattr(mount: Mount, call: Call, request: Removexattr
     call.error(E.ENODATA);
     return;
   }
-  await changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
+  await changeXattr(mount, call, inode, request.name, () => mount.lower.removexattr(inode.id, request.name));
 }
 
-function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => MaybePromise<void>): MaybePromise<void> {
+function changeXattr(mount: Mount, call: Call, inode: InodeRecord, name: Buffer, change: () => MaybePromise<void>): MaybePromise<void> {
   mount.coherence.sizes.locked(inode, call);
   return pinned(mount, call, inode, Mode.EX, () =>
-    andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty()),
+    andThen(checkXattr(mount, call, inode, name), () =>
+      andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty()),
+    ),
   );
+}
+
+/** EPERM: who may write to a file may change its attributes but for ACLs; those of a sticky directory are its owner's (fs/xattr.c, xattr_permission). Hazard F36. */
+function checkXattr(mount: Mount, call: Call, inode: InodeRecord, name: Buffer): MaybePromise<void> {
+  if (name.equals(ACCESS_ACL) || name.equals(DEFAULT_ACL)) return checkOwner(mount, call, inode);
+  if (inode.kind === "directory" && call.uid !== 0 && name.indexOf(USER_PREFIX) === 0)
+    return andThen(mount.lower.ownership(inode.id), (now) => (isSticky(now) ? checkOwner(mount, call, inode) : undefined));
 }

@@ -346,6 +346,7 @@ class Serving {
       fileLocks,
       clusterLocks: negotiated.fileLocks,
       dontMask: negotiated.posixAcl,
+      handleKillpriv: negotiated.handleKillpriv,
       fileAttributes: negotiated.fileAttributes,
       askFlush: (fuseNodeid, asked) => {
         if (asked) this.#askedFlushes.add(fuseNodeid);

@@ -3,7 +3,7 @@ import { UnderWay } from "../../dlmd/base/under-way.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { andThen } from "../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { credentialsOf } from "../caller/status.ts";
+import { type Credentials, credentialsOf } from "../caller/status.ts";
 import { isRenaming } from "../caller/threads.ts";
 import type { SessionCoherence } from "../coherence/api.ts";
 import { type FileLocking, lockFile } from "../file-lock/api.ts";
@@ -35,6 +35,8 @@ export interface MountParts {
   readonly clusterLocks: boolean;
   /** Mount.dontMask. */
   readonly dontMask: boolean;
+  /** Mount.handleKillpriv. */
+  readonly handleKillpriv: boolean;
   /** Mount.fileAttributes. */
   readonly fileAttributes: boolean;
   /** FLUSHes of that inode come here from now on, or no more. */
@@ -42,7 +44,7 @@ export interface MountParts {
 }
 
 export function createMount(parts: MountParts): Mount {
-  const { lower, system, log, coherence, fileLocks, clusterLocks, dontMask, fileAttributes, askFlush } = parts;
+  const { lower, system, log, coherence, fileLocks, clusterLocks, dontMask, handleKillpriv, fileAttributes, askFlush } = parts;
   const { operations } = coherence;
   const asked = new Set<number>();
   const ahead = new Prefetch(lower, operations);
@@ -81,11 +83,9 @@ export function createMount(parts: MountParts): Mount {
     writesBehind: new UnderWay(),
     log,
     dontMask,
+    handleKillpriv,
     fileAttributes,
-    credentials: (pid) => {
-      const status = pid === 0 ? null : system.readStatus(pid);
-      return status === null ? null : credentialsOf(status);
-    },
+    credentials: (pid) => (pid === 0 ? null : seenCredentials(system, pid)),
     isRenaming,
     fileLocks: clusterLocks ? fileLocks : null,
     askFlush: ({ fuseNodeid }) => {
@@ -94,6 +94,16 @@ export function createMount(parts: MountParts): Mount {
       askFlush(fuseNodeid, true);
     },
   };
+}
+
+/** Who has capabilities may have them in a user namespace of its own, where anybody has all. */
+function seenCredentials(system: SessionSystem, pid: number): Credentials | null {
+  const status = system.readStatus(pid);
+  const who = status === null ? null : credentialsOf(status);
+  if (who === null || who.capabilities === 0n) return who;
+  const idMaps = system.readIdMaps(pid);
+  if (idMaps === undefined) return { ...who, capabilities: 0n };
+  return idMaps === null ? who : { ...who, idMaps };
 }
 
 /** In the reverse order of what uses what. */

@@ -21,6 +21,7 @@ import { overlayNamelessMutations } from "./overlay-nameless-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
+import { overlayOwnershipMutations } from "./overlay-ownership-mutations.ts";
 import { overlayPauseMutations } from "./overlay-pause-mutations.ts";
 import { overlayRestartMutations } from "./overlay-restart-mutations.ts";
 import { overlayVolumeMutations } from "./overlay-volume-mutations.ts";
@@ -46,6 +47,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayLockMutations,
   ...overlayCacheMutations,
   ...overlayOpMutations,
+  ...overlayOwnershipMutations,
   ...overlayHandleMutations,
   ...overlayFuseNativeMutations,
   ...overlayLowerMutations,

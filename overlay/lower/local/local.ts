@@ -321,6 +321,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     link: (id, newParent, newName) => withRoom(context, () => names.link(context, id, newParent, newName)),
 
     getattr: (id) => attributes.getattr(context, id),
+    ownership: (id) => attributes.getattr(context, id),
     getattrMany: (ids) => attributes.getattrMany(context, ids),
     setattrBehind: () => null,
     setattr: (id, change, handle) => withRoom(context, () => attributes.setattr(context, id, change, handle)),

@@ -21,6 +21,7 @@ import {
   fileKey,
   type Listing,
   type LowerHandle,
+  type Ownership,
 } from "../lower.ts";
 import type { OpenFile } from "../lower.ts";
 import { andThen, inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
@@ -276,6 +277,11 @@ export class RemoteCore {
 
   getattr(id: FileId): MaybePromise<Attr> {
     return this.known.attr(id) ?? this.#getattr(id);
+  }
+
+  /** What is under way, and what is expected after it, has told it (hazard F23). However long ago: only a change that begins needs the room. */
+  ownership(id: FileId): MaybePromise<Ownership> {
+    return this.known.attr(id) ?? this.known.expected(id, Number.NEGATIVE_INFINITY) ?? this.#getattr(id);
   }
 
   async #getattr(id: FileId): Promise<Attr> {

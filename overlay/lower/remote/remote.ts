@@ -157,10 +157,21 @@ function attributesOf(
   core: RemoteCore,
 ): Pick<
   Lower,
-  "getattr" | "getattrMany" | "setattr" | "setattrBehind" | "readlink" | "getxattr" | "setxattr" | "listxattr" | "removexattr" | "statfs"
+  | "getattr"
+  | "ownership"
+  | "getattrMany"
+  | "setattr"
+  | "setattrBehind"
+  | "readlink"
+  | "getxattr"
+  | "setxattr"
+  | "listxattr"
+  | "removexattr"
+  | "statfs"
 > {
   return {
     getattr: (id) => core.getattr(id),
+    ownership: (id) => core.ownership(id),
     getattrMany(ids) {
       if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
       return core.getattrMany(ids);

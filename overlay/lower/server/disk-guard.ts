@@ -303,8 +303,9 @@ export class DiskGuard {
   /* The two sides ------------------------------------------------------------------------------------------------ */
 
   #servedLower(local: LocalLower): LocalLower {
+    const methods = this.#methods(this.#served);
     return {
-      ...this.#methods(this.#served),
+      ...methods,
       root: local.root,
       hasAcls: local.hasAcls,
       fileSystem: local.fileSystem,
@@ -333,6 +334,7 @@ export class DiskGuard {
       made: (id) => local.made(id),
       madeFile: () => undefined,
       setattrBehind: () => null,
+      ownership: (id) => methods.getattr(id),
       close: (handle) => local.close(handle),
       fetch: (id, handle, offset, bytes) => local.fetch(id, handle, offset, bytes),
       prefetch: (ids, what) => local.prefetch(ids, what),
@@ -371,6 +373,7 @@ export class DiskGuard {
       made: (id) => now().made(id),
       madeFile: (handle, attr) => now().madeFile(handle, attr),
       setattrBehind: (id, change) => now().setattrBehind(id, change),
+      ownership: (id) => (now() === local ? methods.getattr(id) : now().ownership(id)),
       fetch: (id, handle, offset, bytes) => now().fetch(id, handle, offset, bytes),
       prefetch: (ids, what) => now().prefetch(ids, what),
       mayWriteBehind: (handle, offset, bytes) => now().mayWriteBehind(handle, offset, bytes),

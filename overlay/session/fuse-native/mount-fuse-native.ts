@@ -139,6 +139,7 @@ class FuseNative {
       fileLocks: null,
       clusterLocks: false,
       dontMask: false,
+      handleKillpriv: false,
       fileAttributes: false,
       askFlush: () => {},
     });

@@ -581,6 +581,20 @@ describe("a change of owner, mode or times", () => {
     expect([next?.attr.mode, next?.attr.size]).toEqual([0o100640, 13]);
   });
 
+  it("who owns it is known meanwhile, without a trip (hazard F36)", async () => {
+    const { gate, one, lower, hold, file } = await madeHere();
+    const made = make(lower, file.id, { mode: 0o640, uid: 5 });
+    expect(lower.ownership(file.id)).toMatchObject({ mode: 0o100640, uid: 5 });
+    gate.open();
+    await made;
+    expect(lower.ownership(file.id)).toMatchObject({ mode: 0o100640, uid: 5 });
+    // Under another lock it is asked for.
+    hold.held = 2;
+    const before = one.server.counters.received;
+    expect((await lower.ownership(file.id)).uid).toBe(5);
+    expect(one.server.counters.received - before).toBe(1);
+  });
+
   it("the owner begins nothing that is asked later before it has ended", async () => {
     const { gate, one, lower, file } = await madeHere();
     gate.begun.length = 0;

@@ -4,7 +4,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { Workbench } from "./workbench.ts";
 
 /** May make files immutable: CAP_LINUX_IMMUTABLE. */
-const trusted = { uid: 0, gid: 0, groups: [], capabilities: 1n << 9n };
+const trusted = { uid: 1000, gid: 1000, groups: [], capabilities: 1n << 9n };
 const set = { op: "ioctl" as const, kind: "flags", value: Buffer.from([0x10, 0, 0, 0]) };
 
 describe("a change of a file's flags", () => {

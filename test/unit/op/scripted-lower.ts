@@ -47,7 +47,10 @@ export class ScriptedLower implements Lower {
   found: FileId = FILE;
   dirMode = 0o040755;
   fileMode = 0o100644;
-  fileUid = 0;
+  /** Those of a workbench's caller. */
+  fileUid = 1000;
+  fileGid = 1000;
+  dirUid = 0;
   #nextHandle = 1;
 
   #answer<T>(call: Call, value: T): MaybePromise<T> {
@@ -62,8 +65,8 @@ export class ScriptedLower implements Lower {
   }
 
   #attr(id: FileId): Attr {
-    if (id.ino === ROOT.ino) return attrOf(id, { mode: this.dirMode });
-    return attrOf(id, { size: this.size, mode: this.fileMode, uid: this.fileUid });
+    if (id.ino === ROOT.ino) return attrOf(id, { mode: this.dirMode, uid: this.dirUid });
+    return attrOf(id, { size: this.size, mode: this.fileMode, uid: this.fileUid, gid: this.fileGid });
   }
 
   #handle(): LowerHandle {
@@ -134,6 +137,12 @@ export class ScriptedLower implements Lower {
   }
   getattr(id: FileId): MaybePromise<Attr> {
     return this.#answer("getattr", this.#attr(id));
+  }
+  /** Whose owner was asked for: mostly that is known, so it is no call. */
+  readonly ownersAsked: number[] = [];
+  ownership(id: FileId): MaybePromise<Attr> {
+    this.ownersAsked.push(id.ino);
+    return this.later ? Promise.resolve(this.#attr(id)) : this.#attr(id);
   }
   getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]> {
     return this.#answer(

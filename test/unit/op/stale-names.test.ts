@@ -219,7 +219,7 @@ describe("LINK of a file that the kernel knows from before another node changed 
     set: { uid?: number; gid?: number; who?: typeof stranger | null; acl?: boolean } = {},
   ): Promise<number> => {
     const bench = new Workbench();
-    Object.assign(bench.lower, { fileMode: mode, fileUid: set.uid ?? 2000, hasAcls: true });
+    Object.assign(bench.lower, { fileMode: mode, fileUid: set.uid ?? 2000, fileGid: 0, hasAcls: true });
     if (set.acl !== true) bench.lower.errors.set("getxattr", [E.ENODATA]);
     bench.who = set.who === undefined ? stranger : set.who;
     const reply = await bench.serve({ op: "link", targetFuseNodeid: bench.file.fuseNodeid, name });

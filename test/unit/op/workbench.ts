@@ -67,6 +67,7 @@ export class Workbench {
       writesBehind: new UnderWay(),
       log,
       dontMask: true,
+      handleKillpriv: true,
       fileAttributes: true,
       credentials: () => this.who,
       isRenaming: () => this.renaming,
