@@ -105,9 +105,8 @@ class ServerCore implements ConnectionHost {
   readonly counters: LowerServerCounters = { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0, refused: 0 };
   readonly #sessions: Map<string, ServerSession> = new Map();
   readonly #connectionOf: Map<ServerSession, ServerConnection> = new Map();
-  /** Sessions of which something is kept, by its ticket; and those of them whose client is gone, but not the files that it has open. */
+  /** Sessions of which something is kept, by its ticket: also when their client is gone, their files stay open. */
   readonly #keptFor: Map<ServerSession, string> = new Map();
-  readonly #away: Set<ServerSession> = new Set();
   /** Ends the wait of a deposit. */
   readonly #depositing: Map<ServerSession, () => void> = new Map();
   // One entry for each client that went away under this owner: a few bytes a mount or a node's death.
@@ -203,7 +202,7 @@ class ServerCore implements ConnectionHost {
     if (hello.clusterName !== clusterName) return other("other-cluster", "cluster", clusterName, hello.clusterName);
     if (hello.volumeUuid !== volumeUuid) return other("other-volume", "volume", volumeUuid, hello.volumeUuid);
     if (session.ownerEpoch !== owner.epoch) return other("other-epoch", "owner epoch", owner.epoch, session.ownerEpoch);
-    if (this.#gone.some((client) => isOf(session, client)) || this.options.isGone?.(session) === true) {
+    if (this.#isGone(session) || this.options.isGone?.(session) === true) {
       return { reason: "gone", text: `client ${session.clientId} of node ${session.nodeid} was declared gone` };
     }
     if (!this.options.isMember(session.nodeid, session.incarnation)) {
@@ -213,6 +212,10 @@ class ServerCore implements ConnectionHost {
       return { reason: "too-many", text: `${MAX_SESSIONS} sessions are open` };
     }
     return null;
+  }
+
+  #isGone(session: handshake.LowerSessionId): boolean {
+    return this.#gone.some((client) => isOf(session, client));
   }
 
   attach(id: handshake.LowerSessionId, connection: ServerConnection): { session: ServerSession; resumed: boolean } {
@@ -268,7 +271,7 @@ class ServerCore implements ConnectionHost {
   #custodyEnded(session: ServerSession, ticket: string): void {
     if (this.#keptFor.get(session) !== ticket) return;
     this.#keptFor.delete(session);
-    if (this.#away.delete(session)) void this.#close(session);
+    if (this.#isGone(session.id)) void this.#close(session);
   }
 
   async #close(session: ServerSession): Promise<void> {
@@ -291,10 +294,7 @@ class ServerCore implements ConnectionHost {
     this.#gone.push(...clients);
     const gone = this.sessions.filter((session) => clients.some((client) => isOf(session.id, client)));
     const kept = gone.filter((session) => this.#keptFor.has(session));
-    for (const session of kept) {
-      this.#away.add(session);
-      this.#disconnect(session);
-    }
+    for (const session of kept) this.#disconnect(session);
     await Promise.all([this.#end(gone.filter((session) => !this.#keptFor.has(session))), ...kept.map((session) => session.retire())]);
   }
 
