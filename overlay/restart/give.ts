@@ -95,6 +95,12 @@ export function notNow(why: string): OperatingError {
   return new OperatingError(why, { code: "not-now", hint: "The mount goes on as before. Try again." });
 }
 
+/** Throws if a new process that knows these does not know the states of this one. */
+export function requireVersion(versions: readonly number[]): void {
+  if (versions.includes(STATE_VERSION)) return;
+  throw notNow(`the installed program knows states of version ${versions.join(", ")}, this process has version ${STATE_VERSION}`);
+}
+
 /** The new process, as far as it matters here. */
 export interface NextProcess {
   readonly stream: Duplex;
@@ -120,9 +126,7 @@ export async function giveMount(host: GiveHost, start: (fd: number) => NextProce
   const pause = { beganMs: 0 };
   try {
     const { versions, pid } = await channel.expect("hello", HELLO_LIMIT_MS);
-    if (!versions.includes(STATE_VERSION)) {
-      throw notNow(`the installed program knows states of version ${versions.join(", ")}, this process has version ${STATE_VERSION}`);
-    }
+    requireVersion(versions);
     const state = await bringToRest(host, pause);
     channel.say({ say: "state", state: encodeState(state).toString("base64") });
     await channel.expect("ready", READY_LIMIT_MS);

@@ -5,8 +5,8 @@
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { Channel, FINAL } from "./channel.ts";
-import { HELLO_LIMIT_MS, type NextProcess, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
-import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
+import { HELLO_LIMIT_MS, type NextProcess, requireVersion, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
+import { encodeState, type RestartState } from "./state.ts";
 
 /** From the pause on. Then the mount ends: its owner keeps its files for CUSTODY_LIMIT_MS, which is longer. */
 export const HOLD_LIMIT_MS = 120_000;
@@ -144,10 +144,7 @@ export class Holder {
       channel.say({ say: "dlmd" });
       const hello = await channel.expect("hello", HELLO_LIMIT_MS);
       pid = hello.pid;
-      if (!hello.versions.includes(STATE_VERSION)) {
-        const why = `the installed program knows states of version ${hello.versions.join(", ")}, this process has version ${STATE_VERSION}`;
-        throw new OperatingError(why, { code: "restart-failed", hint: "Install the version before, in time." });
-      }
+      requireVersion(hello.versions);
       channel.say({ say: "state", state: encodeState(state).toString("base64") });
       await channel.expect("ready", HOLD_READY_LIMIT_MS);
       if (this.#terminated) throw new OperatingError("it was told to end", { code: "interrupted", hint: "" });

@@ -6,9 +6,9 @@ import { randomBytes } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { RequestOf } from "../lower/wire/call-types.ts";
-import { bringToRest, END_LIMIT_MS, HELLO_LIMIT_MS, type NextProcess, notNow, type RestingHost, wordsOf } from "./give.ts";
+import { bringToRest, END_LIMIT_MS, HELLO_LIMIT_MS, type NextProcess, notNow, requireVersion, type RestingHost, wordsOf } from "./give.ts";
 import { Channel, LINE_BYTES_MAX } from "./channel.ts";
-import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
+import { encodeState, type RestartState } from "./state.ts";
 
 /** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
 export const DEPOSIT_LIMIT_MS = 15_000;
@@ -47,7 +47,7 @@ export function depositOf({ ownerEpoch, inodes, handles, fileLocks }: RestartSta
   };
 }
 
-/** In words what went wrong; null: this mount is to let go of dlmd, and another process goes on with that state. */
+/** Resolves with what another process goes on with, when this mount has given up its locks; or with why it goes on by itself. */
 export async function pauseMount(
   host: PauseHost,
   lineBytesMax: number = LINE_BYTES_MAX,
@@ -59,10 +59,7 @@ export async function pauseMount(
   const given = new AbortController();
   let asked = false;
   try {
-    const versions = await host.rehearse();
-    if (!versions.includes(STATE_VERSION)) {
-      throw notNow(`the installed program knows states of version ${versions.join(", ")}, this process has version ${STATE_VERSION}`);
-    }
+    requireVersion(await host.rehearse());
     const state = await bringToRest(host, pause);
     checkSize(state, lineBytesMax);
     asked = true;

@@ -106,8 +106,8 @@ export const overlayPauseMutations: readonly Mutation[] = [
     hazard: "F35",
     breaks: "a mount pauses for a program that knows other states",
     file: "overlay/restart/pause.ts",
-    find: "if (!versions.includes(STATE_VERSION)) {",
-    replace: "if (versions.length === 0) {",
+    find: "requireVersion(await host.rehearse());",
+    replace: "await host.rehearse();",
     caughtBy: "test/unit/restart/pause.test.ts",
   },
   {
