@@ -7,7 +7,8 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Streams } from "../sim/random.ts";
 import { must } from "../../overlay/lab/command.ts";
-import { type NodeLine, ownerOf } from "../../overlay/lab/observe.ts";
+import { ownerOf } from "../../overlay/lab/observe.ts";
+import type { NodePlace } from "../e2e/lab.ts";
 import { existingLab } from "../../overlay/lab/state.ts";
 import { begin, type Heal, type World } from "./breaker.ts";
 import { checkCycle } from "./check.ts";
@@ -249,7 +250,7 @@ export class Cycle {
   /* Afterwards -------------------------------------------------------------------------------------------------- */
 
   /** One node syncs, then all look. */
-  async #census(base: string, name: string, nodes: readonly NodeLine[] = this.#world.lab.nodes): Promise<Census> {
+  async #census(base: string, name: string, nodes: readonly NodePlace[] = this.#world.lab.nodes): Promise<Census> {
     const look: readonly Step[] = objects
       .filter((object) => !object.startsWith("l"))
       .map((object) => ({

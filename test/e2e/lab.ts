@@ -10,9 +10,9 @@ import { type RunOptions, type RunResult, run } from "../../overlay/lab/command.
 import { loopsOver } from "../../overlay/lab/disk.ts";
 import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
 import { type LabEngine, type LowerKind, homeName, hubName, labFiles, nodeLayout } from "../../overlay/lab/layout.ts";
-import { type NodeLine, type NodeReport, observe, ownerOf } from "../../overlay/lab/observe.ts";
+import { type NodeLine, type NodeReport, nodeLine, observe, ownerOf } from "../../overlay/lab/observe.ts";
 import { findProcesses } from "../../overlay/lab/processes.ts";
-import { existingLab, readLab } from "../../overlay/lab/state.ts";
+import { existingLab, labNodes, readLab } from "../../overlay/lab/state.ts";
 import { RECORD_DIR } from "../../overlay/volume/mount-record.ts";
 import { dist } from "../built.ts";
 import { startWatchdog } from "./watchdog.ts";
@@ -50,17 +50,23 @@ export interface LabOptions {
   readonly twoNode?: boolean;
   /** A file for its disk, instead of one of `size`. */
   readonly image?: string;
-  /** More of the environment of its programs. */
+  /** More of the environment of its programs, those that are started later, too. */
   readonly env?: Readonly<Record<string, string>>;
   /** Where its directory is made; in memory, if the tests have enough of it (vitest.config.ts). */
   readonly parent?: string;
 }
 
+/** Of a node, what stays as `up` printed it. Its processes do not: a node that is started again has others. */
+export type NodePlace = Omit<NodeLine, "dlmdPid" | "overlayPid">;
+
 export interface TestLab {
   readonly dir: string;
-  /** As `up` printed them. */
-  readonly nodes: readonly NodeLine[];
-  node(nodeid: number): NodeLine;
+  readonly nodes: readonly NodePlace[];
+  node(nodeid: number): NodePlace;
+  /** The process that serves the node's mount now; null: none. */
+  overlayPid(nodeid: number): number | null;
+  /** The process of its dlmd now; null: none. */
+  dlmdPid(nodeid: number): number | null;
   /** `coverlay lab WORDS... --dir DIR`; throws unless it ends with 0. Gives its stdout. */
   lab(...words: string[]): Promise<string>;
   /** `coverlay lab exec`: any exit status. */
@@ -155,14 +161,19 @@ export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   if (!fencing) words.push("--no-fencing");
   if (twoNode) words.push("--two-node");
   words.push("--engine", engine);
+  const programs = { ...process.env, ...env };
   try {
-    const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS, env: { ...process.env, ...env } }));
+    const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS, env: programs }));
     const lines = stdout.trim().split("\n");
     if (lines.pop() !== "ready") throw new Error(`lab up should end with the line ready, found:\n${stdout}`);
     return testLab(
       dir,
-      lines.map((line) => JSON.parse(line) as NodeLine),
+      lines.map((line) => {
+        const { dlmdPid: _dlmd, overlayPid: _overlay, ...place } = JSON.parse(line) as NodeLine;
+        return place;
+      }),
       engine,
+      programs,
       end,
     );
   } catch (error) {
@@ -171,15 +182,21 @@ export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   }
 }
 
-function testLab(dir: string, nodes: readonly NodeLine[], engine: LabEngine, end: () => Promise<void>): TestLab {
+function testLab(dir: string, nodes: readonly NodePlace[], engine: LabEngine, env: NodeJS.ProcessEnv, end: () => Promise<void>): TestLab {
   const name = (nodeid: number): string => `node${nodeid}`;
-  const node = (nodeid: number): NodeLine => {
+  const node = (nodeid: number): NodePlace => {
     const found = nodes.find((one) => one.nodeid === nodeid);
     if (found === undefined) throw new Error(`the lab has no node ${nodeid}`);
     return found;
   };
+  const processes = (nodeid: number): NodeLine => {
+    const state = existingLab(dir);
+    const found = labNodes(state).find((one) => one.nodeid === nodeid);
+    if (found === undefined) throw new Error(`the lab has no node ${nodeid}`);
+    return nodeLine(state, found);
+  };
   const lab = async (...words: string[]): Promise<string> =>
-    mustSucceed(`lab ${words.join(" ")}`, await coverlay(["lab", ...words, "--dir", dir]));
+    mustSucceed(`lab ${words.join(" ")}`, await coverlay(["lab", ...words, "--dir", dir], { env }));
   const exec = (nodeid: number, command: readonly string[], options: RunOptions = {}): Promise<RunResult> =>
     coverlay(["lab", "exec", name(nodeid), "--dir", dir, "--", ...command], options);
   const unmount = async (nodeid: number): Promise<void> => {
@@ -191,6 +208,8 @@ function testLab(dir: string, nodes: readonly NodeLine[], engine: LabEngine, end
     dir,
     nodes,
     node,
+    overlayPid: (nodeid) => processes(nodeid).overlayPid,
+    dlmdPid: (nodeid) => processes(nodeid).dlmdPid,
     lab,
     exec,
     mustExec: async (nodeid, command, options) => mustSucceed(command.join(" "), await exec(nodeid, command, options)),

@@ -18,9 +18,8 @@ call(431, fd, 7, None, None, 0)
 
 /** The root of the lower. */
 export function lowerRoot(lab: TestLab, owner: number): string {
-  const { overlayPid, mount } = lab.node(owner);
-  const folder = `/proc/${overlayPid}/fd`;
-  const mountDev = statSync(mount).dev;
+  const folder = `/proc/${lab.overlayPid(owner)}/fd`;
+  const mountDev = statSync(lab.node(owner).mount).dev;
   const found = readdirSync(folder)
     .map((fd) => `${folder}/${fd}`)
     .find((file) => {

@@ -91,8 +91,8 @@ function residentBytes(pid: number | null): number {
 }
 
 function noteMemory(lab: TestLab, when: string): number[] {
-  const overlays = lab.nodes.map(({ overlayPid }) => residentBytes(overlayPid));
-  const daemons = lab.nodes.map(({ dlmdPid }) => residentBytes(dlmdPid));
+  const overlays = lab.nodes.map(({ nodeid }) => residentBytes(lab.overlayPid(nodeid)));
+  const daemons = lab.nodes.map(({ nodeid }) => residentBytes(lab.dlmdPid(nodeid)));
   const inMib = (sizes: readonly number[]): string => sizes.map((bytes) => Math.round(bytes / 2 ** 20)).join(" and ");
   note(`${when}: overlays ${inMib(overlays)} MiB, dlmds ${inMib(daemons)} MiB`);
   return [...overlays, ...daemons];

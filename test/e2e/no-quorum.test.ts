@@ -69,7 +69,8 @@ describe("a node that may not mount, or no longer work", () => {
     });
 
     it("SIGTERM: who waits gets an error, who does not wait but is there does not hold it up, and the overlay ends", async () => {
-      const { mount, overlayPid } = lab.node(last);
+      const { mount } = lab.node(last);
+      const overlayPid = lab.overlayPid(last);
       if (overlayPid === null) throw new Error(`node${last} has no overlay`);
       const waiting = waiter.run<string>(`result = code(os.mkdir, "new")`);
       await untilWaiting(waiter);

@@ -13,8 +13,8 @@ describe("a read-only device", () => {
       const devices = (await lab.status()).map(({ device }) => device ?? "");
       await writeFile(path.join(lab.node(1).mount, "kept"), "here");
       for (const nodeid of [2, 1]) {
+        const overlayPid = lab.overlayPid(nodeid);
         await must("umount", ["-i", lab.node(nodeid).mount]);
-        const { overlayPid } = lab.node(nodeid);
         await must("tail", ["--pid", String(overlayPid), "-f", "/dev/null"]);
       }
       for (const device of devices) await must("blockdev", ["--setro", device]);

@@ -58,7 +58,8 @@ it("without a lease nothing is locked, not even what costs no message; a wait fo
     const a = await opened(lab, nodeid, "leased");
     expect(await a.run(`result = [lock(fd, "posix", "write"), lock(fd, "posix", "unlock")]`)).toEqual(["ok", "ok"]);
     // Long enough for the lease to end, and not for the others to go on without this node.
-    const { dlmdPid, runDir } = lab.node(nodeid);
+    const { runDir } = lab.node(nodeid);
+    const dlmdPid = lab.dlmdPid(nodeid);
     const lease = async (): Promise<unknown> => (await queryOverlayStatus(runDir))["lease"];
     process.kill(Number(dlmdPid), "SIGSTOP");
     try {

@@ -72,7 +72,7 @@ export function hazardLab(): HazardLab {
     return lab;
   };
   const overlayPid = (nodeid: number): number => {
-    const pid = here().node(nodeid).overlayPid;
+    const pid = here().overlayPid(nodeid);
     if (pid === null) throw new Error(`node ${nodeid} has no overlay`);
     return pid;
   };

@@ -39,7 +39,7 @@ const callsOf = async (nodeid: number): Promise<Report["calls"]> => {
   return (JSON.parse(stdout) as Report).calls;
 };
 
-const standsStill = (nodeid: number): boolean => /\) T /.test(readFileSync(`/proc/${hazard.lab.node(nodeid).overlayPid}/stat`, "latin1"));
+const standsStill = (nodeid: number): boolean => /\) T /.test(readFileSync(`/proc/${hazard.lab.overlayPid(nodeid)}/stat`, "latin1"));
 
 /** By an operator. */
 async function isBlocked(nodeid: number): Promise<boolean> {

@@ -317,7 +317,8 @@ result = [what(name) for name in ("fifo", "null", "socket")] + [what("link")[2:]
 
   it("F20: an overlay allocates without waiting for its own mount, and is not killed for memory", ({ skip }) => {
     skip(!mayUseResources(), "both take CAP_SYS_RESOURCE, which this machine does not give");
-    for (const { overlayPid } of hazard.lab.nodes) {
+    for (const { nodeid } of hazard.lab.nodes) {
+      const overlayPid = hazard.lab.overlayPid(nodeid);
       const line = readFileSync(`/proc/${overlayPid}/stat`, "latin1");
       const flags = Number(line.slice(line.lastIndexOf(")") + 2).split(" ")[6]);
       expect(flags & PF_MEMALLOC_NOIO).toBe(PF_MEMALLOC_NOIO);

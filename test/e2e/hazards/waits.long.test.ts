@@ -138,7 +138,7 @@ describe("F11: without a quorum", () => {
     await hazard.actor(b).run(`put("file", "elsewhere"); put("doomed", ""); os.mkdir("dir")`);
     await program.run(prepare);
     await doomed.run(`result = None`);
-    const dlmds = [b, c].map((nodeid) => hazard.lab.node(nodeid).dlmdPid ?? 0);
+    const dlmds = [b, c].map((nodeid) => hazard.lab.dlmdPid(nodeid) ?? 0);
     for (const pid of dlmds) process.kill(pid, "SIGSTOP");
     try {
       // Not by the state of the whole lab, which asks those that stand still, too.

@@ -29,11 +29,11 @@ describe("a lab of three nodes", () => {
       ["node2", 2],
       ["node3", 3],
     ]);
-    for (const { node, mount, netns, dlmdPid, overlayPid, runDir } of lab.nodes) {
+    for (const { node, nodeid, mount, netns, runDir } of lab.nodes) {
       expect(mount).toBe(`${lab.dir}/${node}/mnt`);
       expect(runDir).toBe(`${lab.dir}/${node}/run`);
       const inode = statSync(`/run/netns/${netns}`).ino;
-      for (const pid of [dlmdPid, overlayPid]) expect(readlinkSync(`/proc/${pid}/ns/net`)).toBe(`net:[${inode}]`);
+      for (const pid of [lab.dlmdPid(nodeid), lab.overlayPid(nodeid)]) expect(readlinkSync(`/proc/${pid}/ns/net`)).toBe(`net:[${inode}]`);
     }
   });
 
