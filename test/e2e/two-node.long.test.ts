@@ -74,6 +74,20 @@ async function preferFirst(lab: TestLab): Promise<void> {
   await lab.start(1, 2);
 }
 
+/** The fence of node 2 begins when that node has gone on alone, too: else it may be off before. `from`: that much of its log was there. */
+function fenceWhenAlone(lab: TestLab, from: number): void {
+  const { fenceAgent } = labFiles(lab.dir);
+  const script = readFileSync(fenceAgent, "utf8");
+  const waits = `
+words=$(cat)
+case "$words" in *action=off*) case "$words" in *node2*)
+  until tail -c +${from + 1} '${lab.dir}/node2/dlmd.log' | grep -q 'members=\\[2\\] quorate=true'; do sleep 0.05; done ;;
+esac ;; esac
+printf '%s\\n' "$words" |
+`;
+  writeFileSync(fenceAgent, script.replace("\n", waits));
+}
+
 it("the node with the lower nodeid wins: its mount, and what is open there, outlive the return of the other one, whose view was the later one", () =>
   withLab({ nodes: 2, twoNode: true, engine: "builtin", size: "256M" }, async (lab) => {
     await preferFirst(lab);
@@ -84,6 +98,7 @@ it("the node with the lower nodeid wins: its mount, and what is open there, outl
     const loads = await Promise.all([1, 2].map((nodeid) => SyncedLoad.begin(lab, nodeid, `of-${nodeid}`)));
     const [first, second] = loads as [SyncedLoad, SyncedLoad];
     const logged = [1, 2].map((nodeid) => dlmdLogOf(lab, nodeid).length);
+    fenceWhenAlone(lab, logged[1] ?? 0);
     await lab.lab("partition", "node2");
     const winner = await first.goesOnAndEnds();
     const loser = await second.ended();
