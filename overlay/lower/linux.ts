@@ -44,7 +44,7 @@ export const O: Readonly<
   NOFOLLOW,
 };
 
-export const S = { IFMT: 0o170000, IFREG: 0o100000, IFDIR: 0o040000, ISUID: 0o4000, ISGID: 0o2000, IXGRP: 0o010 } as const;
+export const S = { IFMT: 0o170000, IFREG: 0o100000, IFDIR: 0o040000, IFLNK: 0o120000, ISUID: 0o4000, ISGID: 0o2000, IXGRP: 0o010 } as const;
 
 export const AT_REMOVEDIR = 0x200;
 export const RWF = { NOWAIT: 0x08, APPEND: 0x10 } as const;
@@ -52,6 +52,9 @@ export const SEEK = { SET: 0, CUR: 1, DATA: 3, HOLE: 4 } as const;
 export const UTIME_NOW: number = (1 << 30) - 1;
 export const UTIME_OMIT: number = (1 << 30) - 2;
 export const NAME_MAX = 255;
+/** acl(5) */
+export const ACCESS_ACL: Buffer = Buffer.from("system.posix_acl_access");
+export const DEFAULT_ACL: Buffer = Buffer.from("system.posix_acl_default");
 export const XATTR_SIZE_MAX = 65_536;
 export const XATTR_LIST_MAX = 65_536;
 export const PATH_MAX = 4096;

@@ -56,6 +56,8 @@ export interface Attr {
   readonly btimeSec: number;
   /** NO_BIRTH_TIME: the file system does not keep it. */
   readonly btimeNsec: number;
+  /** It has no access ACL. Else that is not known. */
+  readonly hasNoAcl?: boolean;
 }
 
 /** Who may do what with it. */

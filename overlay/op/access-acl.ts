@@ -2,10 +2,8 @@
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import { type MaybePromise, withErrors } from "../../dlmd/base/maybe-promise.ts";
 import type { InodeRecord } from "../inode/table.ts";
+import { ACCESS_ACL } from "../lower/linux.ts";
 import type { Mount } from "./mount.ts";
-
-export const ACCESS_ACL: Buffer = Buffer.from("system.posix_acl_access");
-export const DEFAULT_ACL: Buffer = Buffer.from("system.posix_acl_default");
 
 /** As in the extended attribute; null: it has none, or can have none: a symbolic link. */
 export function accessAcl(mount: Mount, inode: InodeRecord): MaybePromise<Buffer | null> {

@@ -31,10 +31,13 @@ import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
-import { fileOf, type Mount, waiting } from "./mount.ts";
+import { fileOf, type Mount } from "./mount.ts";
 import { dropReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
 import { Overwrite, WriteBack } from "../coherence/pages/write-order.ts";
+
+/** Set-user-ID and set-group-ID. */
+const SET_ID = 0o6000;
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
 const BEYOND_BYTES = 2 ** 52;
@@ -91,8 +94,8 @@ function writeThrough(
   made: () => void,
 ): MaybePromise<Left> {
   const { data, offset } = request;
-  const ready = andThen(request.killSuidgid ? killSuidgid(mount, file) : undefined, () => overwrite.begin());
-  return andThen(ready, () => {
+  const ready = andThen(request.killSuidgid ? killSuidgid(mount, file) : false, (killed) => andThen(overwrite.begin(), () => killed));
+  return andThen(ready, (killed) => {
     // Others may have written since.
     if (call.interrupted) throw errnoError(E.EINTR);
     const answer = (result: Written): MaybePromise<Left> => {
@@ -100,7 +103,7 @@ function writeThrough(
       made();
       return answerWritten(mount, call, request, file, result, hold);
     };
-    if (hold === null && needsAnswerOnly(file, request) && writeBehind(mount, call, file, request))
+    if (hold === null && !killed && needsAnswerOnly(file) && writeBehind(mount, call, file, request))
       return answer({ offset, bytes: data.length });
     const written = settled(() => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
     return andThen(changed(mount, call, [file.inode], written), answer);
@@ -108,8 +111,8 @@ function writeThrough(
 }
 
 /** Nothing else has to be done in the kernel. */
-function needsAnswerOnly({ inode, cached }: OpenFile, { killSuidgid }: WriteRequest): boolean {
-  return cached && !killSuidgid && inode.rereads === null;
+function needsAnswerOnly({ inode, cached }: OpenFile): boolean {
+  return cached && inode.rereads === null;
 }
 
 /** Hazard F23. False: it has to be waited for. */
@@ -182,14 +185,16 @@ async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, f
 
 /**
  * As the kernel does it before a change of the data (file_remove_privs). Most files have nothing to clear. Where there was something the
- * kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else.
+ * kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else. False: there was nothing.
  */
-export async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
-  let attr = mount.lower.getattr(file.inode.id);
-  if (waiting(attr)) attr = await attr;
-  if ((attr.mode & 0o6000) === 0) return;
-  await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
-  await mount.coherence.dropKernelCaches([file.inode], false);
+export function killSuidgid(mount: Mount, file: OpenFile): MaybePromise<boolean> {
+  return andThen(mount.lower.ownership(file.inode.id), ({ mode }) => ((mode & SET_ID) === 0 ? false : killNow(mount, file)));
+}
+
+async function killNow(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<boolean> {
+  await mount.lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
+  await mount.coherence.dropKernelCaches([inode], false);
+  return true;
 }
 
 async function answerElsewhere(

@@ -2,7 +2,7 @@
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { STAT } from "../../../native/index.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
-import { O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import { ACCESS_ACL, O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import { wholeFileSystem } from "./containment.ts";
 import { attrOf, attrOfFd, type LocalContext, ownHandle, sameId, sharedHandle, withInode } from "./context.ts";
 import type { Attr, AttrChange, FileId, LowerHandle, Time } from "../lower.ts";
@@ -175,6 +175,19 @@ export function getxattr(context: LocalContext, id: FileId, name: Buffer): Maybe
     const value = context.metadata === context.sync ? context.scratch : Buffer.allocUnsafe(XATTR_SIZE_MAX);
     return andThen(context.metadata.getxattr(fd, name, value), (length) => Buffer.from(value.subarray(0, checked(length))));
   });
+}
+
+const EMPTY: Buffer = Buffer.alloc(0);
+
+/** An error says no more than that it is not known. */
+export function hasNoAcl(context: LocalContext, id: FileId): MaybePromise<boolean> {
+  return withErrors(
+    () => withInode(context, id, (fd) => andThen(context.metadata.getxattr(fd, ACCESS_ACL, EMPTY), (length) => length === -E.ENODATA)),
+    (error) => {
+      if (error instanceof Errno) return false;
+      throw error;
+    },
+  );
 }
 
 export function setxattr(context: LocalContext, id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void> {

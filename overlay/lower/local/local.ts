@@ -63,6 +63,8 @@ export interface LocalLower extends Lower {
   forgetNames(directory: FileId, name: Buffer | null): void;
   /** For a caller that knew the names of that directory at that version, 0: never (hazard F32). Null: that cannot be told. */
   namesSince(directory: FileId, version: number): NamesTold | null;
+  /** Whether it is known at once that the inode has no access ACL. Never fails. */
+  hasNoAcl(id: FileId): MaybePromise<boolean>;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
   /**
@@ -284,6 +286,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     decodeHandle: (handle) => context.format.decode(handle),
     knownAs: (parent, name) => context.names.get(parent, name) ?? null,
     forgetNames: (parent, name) => (name === null ? context.names.forget(parent) : context.names.changing(parent, name)),
+    hasNoAcl: (id) => attributes.hasNoAcl(context, id),
     descriptorOf: (handle) => context.handles.get(handle).fd,
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),

@@ -7,7 +7,7 @@ import { type Change, type Holds, KnownInodes, NO_HOLDS, type Reading } from "./
 import { largeBuffers } from "../large-buffers.ts";
 import { namesAfterRename } from "../directory-names.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
-import { O, S } from "../linux.ts";
+import { ACCESS_ACL, O, S } from "../linux.ts";
 import {
   type Attr,
   type AttrChange,
@@ -289,6 +289,25 @@ export class RemoteCore {
     const attr = await this.call("getattr", { id });
     this.known.read(reading, id, attr);
     return attr;
+  }
+
+  /** As in the extended attribute. Errno ENODATA: it has none. */
+  accessAcl(id: FileId): MaybePromise<Buffer> {
+    const known = this.known.acl(id);
+    if (known === null) throw errnoError(E.ENODATA);
+    return known ?? this.#accessAcl(id);
+  }
+
+  async #accessAcl(id: FileId): Promise<Buffer> {
+    const reading = this.known.reading();
+    try {
+      const acl = Buffer.from(await this.call("getxattr", { id, name: ACCESS_ACL }));
+      this.known.readAcl(reading, id, acl);
+      return acl;
+    } catch (error) {
+      if (isErrno(error) && error.errno === E.ENODATA) this.known.readAcl(reading, id, null);
+      throw error;
+    }
   }
 
   async lookupMany(parent: FileId, names: readonly Buffer[]): Promise<readonly (Entry | null)[]> {

@@ -1,5 +1,5 @@
 /**
- * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, and data of small files. Hazard F21 has the one rule for all of
+ * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, access ACLs, and data of small files. Hazard F21 has the one rule for all of
  * it: it counts while the lock has not left since before it was read, and nothing was changed here since. overlay/lower/README.md, "What is known under locks".
  */
 import type { NamesTold } from "../directory-names.ts";
@@ -54,11 +54,16 @@ interface Known {
   version: number;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
   changedHold: number;
+  /** Of others than its owner the kernel asks for it; null: it has none; undefined: not known. */
+  acl: Buffer | null | undefined;
   /** Changes under way. */
   changing: number;
   /** When the last one began, and when the last one began or ended. */
   begunAt: number;
   changedAt: number;
+  /** The same of those that are not of names only, and may have changed the ACL. */
+  changingAcl: number;
+  aclChangedAt: number;
 }
 
 /** Of a file that was made here a moment ago, and has had changes since that need not be waited for, and no others (hazard F23). */
@@ -138,6 +143,11 @@ export class KnownInodes {
     return expected === null || nowMs >= expected.untilMs ? null : expected.attr;
   }
 
+  /** As in the extended attribute; null: it has none; undefined: not known. */
+  acl(id: FileId): Buffer | null | undefined {
+    return this.#inForce(id)?.acl;
+  }
+
   hasData(id: FileId): boolean {
     const data = this.#inForce(id)?.data;
     return data !== null && data !== undefined;
@@ -175,8 +185,17 @@ export class KnownInodes {
   }
 
   read(reading: Reading, id: FileId, attr: Attr): void {
+    if (attr.hasNoAcl === true) this.readAcl(reading, id, null);
     const known = this.#stillTrue(reading, id);
     if (known !== null) known.attr = attr;
+  }
+
+  /** `acl`: null: it has none. */
+  readAcl(reading: Reading, id: FileId, acl: Buffer | null): void {
+    const found = this.#inodes.get(fileKey(id));
+    if ((found?.changingAcl ?? 0) > 0 || (found?.aclChangedAt ?? this.#forgotAt) > reading.at) return;
+    const hold = this.#grantId(reading, id);
+    if (hold !== 0) this.#under(this.#enter(id), hold).acl = acl;
   }
 
   /** All of it. Copied. */
@@ -254,6 +273,7 @@ export class KnownInodes {
     this.#now += 1;
     known.begunAt = this.#now;
     known.changedAt = this.#now;
+    if (names.length === 0) this.#changeAcl(known, 1);
     if (names.length > 0 && known.changedHold === 0) known.changedHold = this.#holds.of(id);
     for (const name of names) {
       this.#changeName(known, name, 1);
@@ -288,6 +308,7 @@ export class KnownInodes {
     known.changing -= 1;
     this.#now += 1;
     known.changedAt = this.#now;
+    if (names.length === 0) this.#changeAcl(known, -1);
     for (const name of names) this.#changeName(known, name, -1);
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
@@ -299,6 +320,13 @@ export class KnownInodes {
       const id = named[at];
       if (id !== undefined) this.#setName(known, name, id);
     });
+  }
+
+  /** `by`: 1: a change begins that may be one of it; -1: it ends. */
+  #changeAcl(known: Known, by: 1 | -1): void {
+    known.acl = undefined;
+    known.changingAcl += by;
+    known.aclChangedAt = this.#now;
   }
 
   /** An empty directory was made here, and its lock is here. */
@@ -332,6 +360,7 @@ export class KnownInodes {
     for (const known of this.#inodes.values()) {
       this.#under(known, 0);
       known.changedAt = this.#now;
+      known.aclChangedAt = this.#now;
       if (known.changing === 0) this.#inodes.delete(known.key);
     }
   }
@@ -342,6 +371,7 @@ export class KnownInodes {
     known.hold = hold;
     known.attr = null;
     known.expected = null;
+    known.acl = undefined;
     this.#setData(known, null);
     // All that there were may be of use again.
     if (hold === 0 || !known.complete || known.version === 0) this.#dropNames(known);
@@ -365,9 +395,12 @@ export class KnownInodes {
         namesHold: 0,
         version: 0,
         changedHold: 0,
+        acl: undefined,
         changing: 0,
         begunAt: 0,
         changedAt,
+        changingAcl: 0,
+        aclChangedAt: changedAt,
       };
     } else this.#inodes.delete(key);
     this.#inodes.set(key, known);

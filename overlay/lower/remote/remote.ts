@@ -4,7 +4,7 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { checkName, checkWritable, MAX_DEPOSIT, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
-import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import { ACCESS_ACL, NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, Lower } from "../lower.ts";
 import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import { type Adopted, type OpenAtOwner, RemoteCore, type RemoteCoreOptions } from "./core.ts";
@@ -186,7 +186,7 @@ function attributesOf(
     },
     setattrBehind: (id, change) => core.setattrBehind(id, change),
     readlink: (id) => core.call("readlink", { id }),
-    getxattr: (id, name) => core.call("getxattr", { id, name }),
+    getxattr: (id, name) => (name.equals(ACCESS_ACL) ? core.accessAcl(id) : core.call("getxattr", { id, name })),
     async setxattr(id, name, value, flags) {
       if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
       await core.changing([core.known.begin(id)], () => core.call("setxattr", { id, name, value, flags }));

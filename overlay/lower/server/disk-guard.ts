@@ -316,6 +316,7 @@ export class DiskGuard {
       decodeHandle: (handle) => local.decodeHandle(handle),
       knownAs: (parent, name) => local.knownAs(parent, name),
       forgetNames: (parent, name) => local.forgetNames(parent, name),
+      hasNoAcl: (id) => local.hasNoAcl(id),
       descriptorOf: (handle) => local.descriptorOf(handle),
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),

@@ -45,7 +45,10 @@ export function writeAttr(writer: ByteWriter, attr: Attr): void {
   writer.u64(attr.ino).u32(attr.mode).u32(attr.nlink).u32(attr.uid).u32(attr.gid).f64(attr.size).f64(attr.blocks);
   writer.u32(attr.blksize).u32(attr.rdevMajor).u32(attr.rdevMinor);
   writer.f64(attr.atimeSec).u32(attr.atimeNsec).f64(attr.mtimeSec).u32(attr.mtimeNsec).f64(attr.ctimeSec).u32(attr.ctimeNsec);
-  writer.f64(attr.btimeSec).u32(attr.btimeNsec);
+  writer
+    .f64(attr.btimeSec)
+    .u32(attr.btimeNsec)
+    .bool(attr.hasNoAcl === true);
 }
 
 export function readAttr(reader: ByteReader): Attr {
@@ -68,6 +71,7 @@ export function readAttr(reader: ByteReader): Attr {
     ctimeNsec: reader.u32(),
     btimeSec: reader.f64(),
     btimeNsec: reader.u32(),
+    hasNoAcl: reader.bool(),
   };
 }
 

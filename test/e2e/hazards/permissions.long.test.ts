@@ -130,6 +130,48 @@ result = [owner(name) for name in ("file", "dir", "node", "setgid/file", "setgid
     }
   });
 
+  it.each(["the root of the mount", "a directory"])(
+    "F21: an ACL that comes and goes on another node, of %s in which this node makes files meanwhile: obeyed at once",
+    async (where) => {
+      const [here, there] = hazard.remotes;
+      const dir = where === "a directory" ? "guarded" : ".";
+      const [changes, makes] = [hazard.actor(there), hazard.actor(here)];
+      const guest = hazard.actor(here, { uid: 1001, gid: 1001 });
+      await changes.run(`${acls}os.makedirs(dir, exist_ok=True); os.chmod(dir, 0o755)`, { dir });
+      // The maker is root, and the directory root's: nobody but the guest has its ACL asked for.
+      const made = makes.run<number>(
+        `k = 0
+while not os.path.exists(dir + "/enough"): put("%s/made-%d" % (dir, k), "x"); k += 1
+result = k`,
+        { dir },
+        60_000,
+      );
+      const tries = `result = [code(os.stat, dir + "/made-0"), code(os.listdir, dir)]`;
+      await until("the first file is there", async () => (await guest.run<string[]>(tries, { dir }))[0] === "ok");
+      const counted = async (): Promise<number> => (await hazard.counters(here))["lowerRoundTrips"] ?? 0;
+      for (let round = 0; round < 10; round += 1) {
+        await changes.run(
+          `os.setxattr(dir, ACCESS, acl((USER_OBJ, 7, NOBODY), (USER, 0, 1001), (GROUP_OBJ, 5, NOBODY), (MASK, 7, NOBODY), (OTHER, 5, NOBODY)))`,
+          { dir },
+        );
+        expect(await guest.run(tries, { dir })).toEqual(["EACCES", "EACCES"]);
+        await changes.run(`os.removexattr(dir, ACCESS)`, { dir });
+        expect(await guest.run(tries, { dir })).toEqual(["ok", "ok"]);
+      }
+      await changes.run(`put(dir + "/enough", "")`, { dir });
+      expect(await made).toBeGreaterThan(10);
+      // Known from now on: the state that all this is about.
+      await guest.run(tries, { dir });
+      const before = await counted();
+      await guest.run(`for _ in range(100): os.stat(dir + "/made-0")`, { dir });
+      expect((await counted()) - before).toBeLessThan(10);
+      await changes.run(`for name in os.listdir(dir):\n    if name.startswith("made-") or name == "enough": os.unlink(dir + "/" + name)`, {
+        dir,
+      });
+    },
+    120_000,
+  );
+
   it.each(["the owner", "a remote node"])(
     "F17: on %s set-group-id goes with an ACL that is set by an owner outside of the group",
     async (role) => {

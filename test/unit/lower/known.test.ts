@@ -112,6 +112,63 @@ describe("what was read", () => {
     expect(["a", "b", "d"].map((name) => known.isAbsent(dir, bytes(name)))).toEqual([false, false, false]);
   });
 
+  it("of an access ACL is known beside changes of names, and is ended by each other change of its inode", () => {
+    const { known } = create();
+    expect(known.acl(dir)).toBeUndefined();
+    const names = known.begin(dir, bytes("a"));
+    const acl = bytes("an ACL");
+    known.readAcl(known.reading(), dir, acl);
+    expect(known.acl(dir)).toBe(acl);
+    known.end(names, null);
+    known.end(known.begin(dir, bytes("b")), attr);
+    expect(known.acl(dir)).toBe(acl);
+    const before = known.reading();
+    const change = known.begin(dir);
+    expect(known.acl(dir)).toBeUndefined();
+    const beside = known.reading();
+    for (const reading of [before, beside]) known.readAcl(reading, dir, null);
+    known.end(change, null);
+    for (const reading of [before, beside]) known.readAcl(reading, dir, null);
+    expect(known.acl(dir)).toBeUndefined();
+    known.readAcl(known.reading(), dir, null);
+    expect(known.acl(dir)).toBeNull();
+  });
+
+  it("of an access ACL is known as long as the lock does not leave, and the owner is the same", () => {
+    const { locks, known } = create();
+    const reading = known.reading();
+    known.readAcl(reading, dir, null);
+    expect([known.acl(dir), known.acl(child)]).toEqual([null, undefined]);
+    locks.comeAgain();
+    expect(known.acl(dir)).toBeUndefined();
+    known.readAcl(reading, dir, null);
+    expect(known.acl(dir)).toBeUndefined();
+    known.readAcl(known.reading(), dir, null);
+    // Nor are attributes of a new hold those of the one before.
+    locks.comeAgain();
+    known.read(known.reading(), dir, attr);
+    expect([known.attr(dir), known.acl(dir)]).toEqual([attr, undefined]);
+    // A change of names is under way: the directory is not forgotten.
+    const names = known.begin(dir, bytes("a"));
+    const ofLastOwner = known.reading();
+    known.readAcl(ofLastOwner, dir, null);
+    expect(known.acl(dir)).toBeNull();
+    known.clear();
+    known.readAcl(ofLastOwner, dir, null);
+    expect(known.acl(dir)).toBeUndefined();
+    known.end(names, null);
+    known.readAcl(ofLastOwner, dir, null);
+    expect(known.acl(dir)).toBeUndefined();
+  });
+
+  it("of attributes says whether there is an access ACL, if the owner has looked", () => {
+    const { known } = create();
+    known.read(known.reading(), dir, attr);
+    expect(known.acl(dir)).toBeUndefined();
+    known.read(known.reading(), dir, { ...attr, hasNoAcl: true });
+    expect(known.acl(dir)).toBeNull();
+  });
+
   it("is nothing where there are no locks", () => {
     const known = new KnownInodes(NO_HOLDS);
     known.read(known.reading(), dir, attr);

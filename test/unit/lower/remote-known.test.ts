@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E, isErrno } from "../../../dlmd/base/errno.ts";
 import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
+import { ACCESS_ACL } from "../../../overlay/lower/linux.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
@@ -51,6 +52,66 @@ it("the attributes of a directory come with the answer to each change of its nam
   }
   for (const gone of ["hard", "sub", "never"]) expect([gone, lower.isAbsent(dir, name(gone))]).toEqual([gone, true]);
   expect(() => lower.lookup(dir, name("hard"))).toThrow("ENOENT");
+});
+
+/** u::rwx u:1000:rwx g::- m::rwx o::- (acl(5), linux/posix_acl_xattr.h). */
+const ACL = Buffer.from("0200000001000700ffffffff02000700e803000004000000ffffffff10000700ffffffff20000000ffffffff", "hex");
+
+it("an access ACL is asked for once, and the owner says with others' attributes which inodes have none", async () => {
+  const lower = holding();
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const make = async (called: string, mode = 0o100644): Promise<FileId> =>
+    (await other.mknod(other.root, name(called), mode, 0, 0, caller)).id;
+  const [before, plain, open, shut] = [await make("before"), await make("plain"), await make("open"), await make("shut", 0o100600)];
+  await other.setxattr(open, ACCESS_ACL, ACL, 0);
+  const sent = (): number => lower.counters.roundTrips;
+  /** What getxattr says, and whether the owner was asked. */
+  const found = async (id: FileId): Promise<[string, number]> => {
+    const from = sent();
+    try {
+      return [(await lower.getxattr(id, ACCESS_ACL)).toString("hex"), sent() - from];
+    } catch (error) {
+      return [String((error as { code?: string }).code), sent() - from];
+    }
+  };
+  await lower.getattr(before);
+  expect(await found(before)).toEqual(["ENODATA", 1]);
+  expect(await found(before)).toEqual(["ENODATA", 0]);
+  expect(await found(open)).toEqual([ACL.toString("hex"), 1]);
+  expect(await found(open)).toEqual([ACL.toString("hex"), 0]);
+  // From now on the owner has been asked for one.
+  const brought: Record<string, (id: FileId, called: string) => unknown> = {
+    lookup: (_, called) => lower.lookup(lower.root, name(called)),
+    lookupMany: (_, called) => lower.lookupMany(lower.root, [name(called)]),
+    getattr: (id) => lower.getattr(id),
+    getattrMany: (id) => lower.getattrMany([id]),
+  };
+  for (const [how, bring] of Object.entries(brought)) {
+    const id = await make(how);
+    await bring(id, how);
+    expect([how, await found(id)]).toEqual([how, ["ENODATA", 0]]);
+  }
+  await lower.getattrMany([plain, shut]);
+  expect(await found(plain)).toEqual(["ENODATA", 0]);
+  // Of one with an ACL, or for whose group there is nothing to be had, it says nothing.
+  await other.setxattr(plain, ACCESS_ACL, ACL, 0);
+  expect(await found(shut)).toEqual(["ENODATA", 1]);
+  const second = await make("second");
+  await other.setxattr(second, ACCESS_ACL, ACL, 0);
+  await lower.getattr(second);
+  expect(await found(second)).toEqual([ACL.toString("hex"), 1]);
+  // A change of this node ends what is known.
+  await lower.removexattr(second, ACCESS_ACL);
+  expect(await found(second)).toEqual(["ENODATA", 1]);
+  await lower.setxattr(second, ACCESS_ACL, ACL, 0);
+  expect(await found(second)).toEqual([ACL.toString("hex"), 1]);
+  // chmod(2) sets its mask.
+  await lower.setattr(second, { mode: 0o100640 }, null);
+  const [masked, asked] = await found(second);
+  expect([masked.slice(-28, -26), asked]).toEqual(["04", 1]);
 });
 
 it("a listing with attributes brings names and attributes; so do the lookups of many names, and the attributes of many inodes", async () => {
