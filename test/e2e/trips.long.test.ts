@@ -150,6 +150,27 @@ describe("an operation on a node that is not the owner", () => {
     expect(isEnough(found), `${JSON.stringify(found)}, at most ${JSON.stringify(most)}`).toBe(true);
   });
 
+  it("a user's stat of what is cached: no call but for the ACL of the mount's root, and that one only where its group may do something", async () => {
+    const [here] = hazard.remotes;
+    const root = hazard.actor(here);
+    await root.run(`os.makedirs("walked/below", exist_ok=True); put("walked/below/file", "x"); os.chmod(".", mode)`, { mode: 0o755 });
+    const user = hazard.actor(here, USER);
+    const calls = async (): Promise<number> => {
+      await user.run(`os.stat("walked/below/file")`);
+      const before = (await hazard.counters(here))["fuseRequests"] ?? 0;
+      await user.run(`for _ in range(100): os.stat("walked/below/file")`);
+      return Math.round((((await hazard.counters(here))["fuseRequests"] ?? 0) - before) / 100);
+    };
+    // Older kernels begin to keep it.
+    expect([0, 1]).toContain(await calls());
+    await root.run(`os.chmod(".", mode)`, { mode: 0o705 });
+    try {
+      expect(await calls()).toBe(0);
+    } finally {
+      await root.run(`os.chmod(".", mode)`, { mode: 0o755 });
+    }
+  });
+
   it("create, 4 KiB, close, by two nodes in one directory at once: each has it for many of them (hazard F28)", async () => {
     const makers = hazard.remotes;
     const cost = async (dir: string): Promise<{ trips: number; revokes: number }> => {
