@@ -44,7 +44,7 @@ export const O: Readonly<
   NOFOLLOW,
 };
 
-export const S = { IFMT: 0o170000, IFREG: 0o100000, IFDIR: 0o040000, IFLNK: 0o120000, ISUID: 0o4000, ISGID: 0o2000, IXGRP: 0o010 } as const;
+export const S = { IFMT: 0o170000, IFREG: 0o100000, IFDIR: 0o040000, ISUID: 0o4000, ISGID: 0o2000, IXGRP: 0o010 } as const;
 
 export const AT_REMOVEDIR = 0x200;
 export const RWF = { NOWAIT: 0x08, APPEND: 0x10 } as const;

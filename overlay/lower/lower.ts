@@ -56,8 +56,8 @@ export interface Attr {
   readonly btimeSec: number;
   /** NO_BIRTH_TIME: the file system does not keep it. */
   readonly btimeNsec: number;
-  /** It has no access ACL. Else that is not known. */
-  readonly hasNoAcl?: boolean;
+  /** The names of its extended attributes, as listxattr(2) lists them. Not given: not known. */
+  readonly xattrNames?: Buffer;
 }
 
 /** Who may do what with it. */
@@ -165,8 +165,8 @@ export interface Lower {
   readonly keeps: boolean;
   /** What a lookup of this name would say is known here under locks (hazard F21); never on the owner itself. */
   knows(parent: FileId, name: Buffer): boolean;
-  /** A directory was just made through this Lower, its lock is here, and nobody had it before. */
-  made(id: FileId): void;
+  /** It was just made through this Lower, which answered with `attr`; its lock is here, and nobody had it before. */
+  made(id: FileId, attr: Attr): void;
   /** A file was just made and opened through this Lower, `attr` is what it has, its lock is here, and nobody had it before. */
   madeFile(handle: LowerHandle, attr: Attr): void;
   /** ENOENT: no such name. ESTALE: `parent` is gone. */

@@ -76,8 +76,8 @@ function withBorn(
   const child = mount.inodes.remember(id, attr.mode);
   child.nlinkHint = attr.nlink;
   if (mount.coherence.enterNew(child)) {
-    if (child.kind === "directory") mount.lower.made(child.id);
-    else child.uncappedHold = mount.coherence.grantId(child);
+    mount.lower.made(child.id, attr);
+    if (child.kind !== "directory") child.uncappedHold = mount.coherence.grantId(child);
     if (handle !== null) mount.lower.madeFile(handle, attr);
   }
   return finallyDo(

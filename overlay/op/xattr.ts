@@ -4,6 +4,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { ACCESS_ACL, DEFAULT_ACL } from "../lower/linux.ts";
+import { CAPABILITY } from "../lower/xattr-names.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
@@ -13,8 +14,6 @@ import { checkOwner, losesSetgid } from "./ownership.ts";
 import { isSticky } from "./permission.ts";
 import { pinned, pinnedData } from "./pinned.ts";
 
-/** File capabilities (capabilities(7)). */
-const CAPABILITY: Buffer = Buffer.from("security.capability");
 const USER_PREFIX = "user.";
 
 function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {

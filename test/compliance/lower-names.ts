@@ -25,7 +25,7 @@ export function namesCompliance(bench: LowerBench): void {
   it("says of no name in a directory made through it that it is absent if it is there, or too long", async () => {
     const { dir } = await bench.place();
     const made = await bench.lower.mkdir(dir, bytes("made"), 0o755, root);
-    bench.lower.made(made.id);
+    bench.lower.made(made.id, made.attr);
     expect(bench.lower.isAbsent(made.id, Buffer.alloc(256, 0x78))).toBe(false);
     await bench.file(made.id, "some");
     expect(bench.lower.isAbsent(made.id, bytes("some"))).toBe(false);

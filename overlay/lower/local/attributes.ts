@@ -2,7 +2,8 @@
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { STAT } from "../../../native/index.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
-import { ACCESS_ACL, O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import { O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import { isNamed, SELINUX, XATTR_NAMES_TOLD_MAX } from "../xattr-names.ts";
 import { wholeFileSystem } from "./containment.ts";
 import { attrOf, attrOfFd, type LocalContext, ownHandle, sameId, sharedHandle, withInode } from "./context.ts";
 import type { Attr, AttrChange, FileId, LowerHandle, Time } from "../lower.ts";
@@ -177,19 +178,6 @@ export function getxattr(context: LocalContext, id: FileId, name: Buffer): Maybe
   });
 }
 
-const EMPTY: Buffer = Buffer.alloc(0);
-
-/** An error says no more than that it is not known. */
-export function hasNoAcl(context: LocalContext, id: FileId): MaybePromise<boolean> {
-  return withErrors(
-    () => withInode(context, id, (fd) => andThen(context.metadata.getxattr(fd, ACCESS_ACL, EMPTY), (length) => length === -E.ENODATA)),
-    (error) => {
-      if (error instanceof Errno) return false;
-      throw error;
-    },
-  );
-}
-
 export function setxattr(context: LocalContext, id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void> {
   if (isHidden(context, id, name)) throw errnoError(E.EPERM);
   if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
@@ -215,6 +203,20 @@ export function listxattr(context: LocalContext, id: FileId): MaybePromise<Buffe
     const list = context.metadata === context.sync ? context.scratch : Buffer.allocUnsafe(XATTR_LIST_MAX);
     return andThen(context.metadata.listxattr(fd, list), (length) => withoutHidden(context, id, list.subarray(0, checked(length))));
   });
+}
+
+/** "labelled": a list leaves out an inode's label, and each has one. */
+export type Listed = "all" | "labelled";
+
+const LABEL: Buffer = Buffer.concat([SELINUX, Buffer.alloc(1)]);
+
+/** null: too many to be told; or an error, which whoever asks for more meets, too. */
+export function xattrNames(context: LocalContext, id: FileId, listed: Listed): MaybePromise<Buffer | null> {
+  const told = (list: Buffer): Buffer | null => {
+    const whole = listed === "labelled" && !isNamed(list, SELINUX) ? Buffer.concat([list, LABEL]) : list;
+    return whole.length > XATTR_NAMES_TOLD_MAX ? null : whole;
+  };
+  return withErrors<Buffer | null>(() => andThen(listxattr(context, id), told), absentIfUnreadable);
 }
 
 export function removexattr(context: LocalContext, id: FileId, name: Buffer): MaybePromise<void> {

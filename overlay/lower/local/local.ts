@@ -63,8 +63,8 @@ export interface LocalLower extends Lower {
   forgetNames(directory: FileId, name: Buffer | null): void;
   /** For a caller that knew the names of that directory at that version, 0: never (hazard F32). Null: that cannot be told. */
   namesSince(directory: FileId, version: number): NamesTold | null;
-  /** Whether it is known at once that the inode has no access ACL. Never fails. */
-  hasNoAcl(id: FileId): MaybePromise<boolean>;
+  /** What is told of the inode's extended attributes (server/xattr-words.ts); null: nothing. Never fails. */
+  xattrNames(id: FileId): MaybePromise<Buffer | null>;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
   /**
@@ -195,6 +195,17 @@ function findAcls(context: LocalContext): boolean {
   return result >= 0 || result === -E.ENODATA;
 }
 
+/**
+ * Whether a list of names says all of an inode's extended attributes; "labelled": all but its label (SELinux). null: what is of no use here would be an
+ * error, and not just be missing.
+ */
+function whatIsListed(context: LocalContext): attributes.Listed | null {
+  const ofRoot = (name: string): number => context.sync.getxattr(context.rootFd, Buffer.from(name), context.scratch);
+  const isPlain = ["user", "trusted"].every((prefix) => ofRoot(`${prefix}.coverlay.none`) === -E.ENODATA);
+  if (!isPlain || !findAcls(context)) return null;
+  return ofRoot("security.selinux") >= 0 ? "labelled" : "all";
+}
+
 /** The space of what was removed counts as free. */
 function statfs(context: LocalContext): MaybePromise<StatFs> {
   return andThen(context.removed.releaseAll(), () => statfsNow(context));
@@ -268,6 +279,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
   const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
   const context = createContext(options, fileSystem);
   const hasQuotas = quotasOn(context);
+  const listed = whatIsListed(context);
   let shutdown: Promise<void> | null = null;
   return {
     root: context.root,
@@ -286,7 +298,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     decodeHandle: (handle) => context.format.decode(handle),
     knownAs: (parent, name) => context.names.get(parent, name) ?? null,
     forgetNames: (parent, name) => (name === null ? context.names.forget(parent) : context.names.changing(parent, name)),
-    hasNoAcl: (id) => attributes.hasNoAcl(context, id),
+    xattrNames: (id) => (listed === null ? null : attributes.xattrNames(context, id, listed)),
     descriptorOf: (handle) => context.handles.get(handle).fd,
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),

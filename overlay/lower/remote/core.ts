@@ -291,11 +291,11 @@ export class RemoteCore {
     return attr;
   }
 
-  /** As in the extended attribute. Errno ENODATA: it has none. */
-  accessAcl(id: FileId): MaybePromise<Buffer> {
-    const known = this.known.acl(id);
+  getxattr(id: FileId, name: Buffer): MaybePromise<Buffer> {
+    const known = this.known.xattr(id, name);
     if (known === null) throw errnoError(E.ENODATA);
-    return known ?? this.#accessAcl(id);
+    if (known !== undefined) return known;
+    return name.equals(ACCESS_ACL) ? this.#accessAcl(id) : this.call("getxattr", { id, name });
   }
 
   async #accessAcl(id: FileId): Promise<Buffer> {
@@ -308,6 +308,14 @@ export class RemoteCore {
       if (isErrno(error) && error.errno === E.ENODATA) this.known.readAcl(reading, id, null);
       throw error;
     }
+  }
+
+  listxattr(id: FileId): MaybePromise<Buffer> {
+    return this.known.xattrList(id) ?? this.#listxattr(id);
+  }
+
+  async #listxattr(id: FileId): Promise<Buffer> {
+    return Buffer.from(await this.call("listxattr", { id }));
   }
 
   async lookupMany(parent: FileId, names: readonly Buffer[]): Promise<readonly (Entry | null)[]> {

@@ -1,9 +1,11 @@
 /**
- * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, access ACLs, and data of small files. Hazard F21 has the one rule for all of
+ * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, extended attributes that are not there, access ACLs, and data of small files. Hazard F21 has the one rule for all of
  * it: it counts while the lock has not left since before it was read, and nothing was changed here since. overlay/lower/README.md, "What is known under locks".
  */
 import type { NamesTold } from "../directory-names.ts";
+import { ACCESS_ACL, S } from "../linux.ts";
 import { type Attr, type Entry, type FileId, fileKey } from "../lower.ts";
+import { isLasting, isNamed, saysOf } from "../xattr-names.ts";
 
 /** The locks of this node, as coherence has them. */
 export interface Holds {
@@ -64,6 +66,11 @@ interface Known {
   /** The same of those that are not of names only, and may have changed the ACL. */
   changingAcl: number;
   aclChangedAt: number;
+  /** The names of its extended attributes; null: not known. A change of the data may have taken "security." ones away since. */
+  xattrNames: Buffer | null;
+  /** As above, of changes that may have made some. */
+  changingXattrs: number;
+  xattrsChangedAt: number;
 }
 
 /** Of a file that was made here a moment ago, and has had changes since that need not be waited for, and no others (hazard F23). */
@@ -92,6 +99,8 @@ export interface Change extends Reading {
   readonly names: readonly string[];
   /** No other was under way when it began. */
   readonly alone: boolean;
+  /** It may make an extended attribute, or take one away. */
+  readonly xattrs?: boolean;
 }
 
 const nameKey = (name: Buffer): string => name.toString("latin1");
@@ -143,9 +152,18 @@ export class KnownInodes {
     return expected === null || nowMs >= expected.untilMs ? null : expected.attr;
   }
 
-  /** As in the extended attribute; null: it has none; undefined: not known. */
-  acl(id: FileId): Buffer | null | undefined {
-    return this.#inForce(id)?.acl;
+  /** null: it has none of that name; undefined: not known. */
+  xattr(id: FileId, name: Buffer): Buffer | null | undefined {
+    const known = this.#inForce(id);
+    if (known === undefined) return undefined;
+    if (known.acl !== undefined && name.equals(ACCESS_ACL)) return known.acl;
+    return known.xattrNames === null || isNamed(known.xattrNames, name) || !saysOf(name) ? undefined : null;
+  }
+
+  /** As listxattr(2) gives it; null: not known. */
+  xattrList(id: FileId): Buffer | null {
+    const list = this.#inForce(id)?.xattrNames ?? null;
+    return list !== null && isLasting(list) ? list : null;
   }
 
   hasData(id: FileId): boolean {
@@ -185,7 +203,7 @@ export class KnownInodes {
   }
 
   read(reading: Reading, id: FileId, attr: Attr): void {
-    if (attr.hasNoAcl === true) this.readAcl(reading, id, null);
+    if (attr.xattrNames !== undefined) this.#readXattrNames(reading, id, attr.xattrNames);
     const known = this.#stillTrue(reading, id);
     if (known !== null) known.attr = attr;
   }
@@ -196,6 +214,13 @@ export class KnownInodes {
     if ((found?.changingAcl ?? 0) > 0 || (found?.aclChangedAt ?? this.#forgotAt) > reading.at) return;
     const hold = this.#grantId(reading, id);
     if (hold !== 0) this.#under(this.#enter(id), hold).acl = acl;
+  }
+
+  #readXattrNames(reading: Reading, id: FileId, names: Buffer): void {
+    const found = this.#inodes.get(fileKey(id));
+    if ((found?.changingXattrs ?? 0) > 0 || (found?.xattrsChangedAt ?? this.#forgotAt) > reading.at) return;
+    const hold = this.#grantId(reading, id);
+    if (hold !== 0) this.#under(this.#enter(id), hold).xattrNames = names;
   }
 
   /** All of it. Copied. */
@@ -261,6 +286,13 @@ export class KnownInodes {
 
   // --- what is changed
 
+  /** As `begin`, of a change that may make an extended attribute, or take one away. */
+  beginXattrs(id: FileId): Change {
+    const change = this.begin(id);
+    this.#changeXattrs(change.known, 1);
+    return { ...change, xattrs: true };
+  }
+
   /** The inode is about to be changed, and those names of it. */
   begin(id: FileId, ...changed: readonly Buffer[]): Change {
     const known = this.#enter(id);
@@ -309,6 +341,7 @@ export class KnownInodes {
     this.#now += 1;
     known.changedAt = this.#now;
     if (names.length === 0) this.#changeAcl(known, -1);
+    if (change.xattrs === true) this.#changeXattrs(known, -1);
     for (const name of names) this.#changeName(known, name, -1);
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
@@ -329,9 +362,20 @@ export class KnownInodes {
     known.aclChangedAt = this.#now;
   }
 
-  /** An empty directory was made here, and its lock is here. */
-  made(id: FileId): void {
+  /** The same, of its extended attributes. */
+  #changeXattrs(known: Known, by: 1 | -1): void {
+    known.xattrNames = null;
+    known.changingXattrs += by;
+    known.xattrsChangedAt = this.#now;
+  }
+
+  /** It was made here, and its lock is here. A directory is empty. */
+  made(id: FileId, { mode, xattrNames }: Attr): void {
+    const isDirectory = (mode & S.IFMT) === S.IFDIR;
+    if (!isDirectory && xattrNames === undefined) return;
     const known = this.#under(this.#enter(id), this.#holds.of(id));
+    if (known.hold !== 0 && known.changingXattrs === 0) known.xattrNames = xattrNames ?? null;
+    if (!isDirectory) return;
     this.#dropNames(known);
     known.complete = known.hold !== 0 && known.changing === 0;
     known.namesHold = known.hold;
@@ -361,6 +405,7 @@ export class KnownInodes {
       this.#under(known, 0);
       known.changedAt = this.#now;
       known.aclChangedAt = this.#now;
+      known.xattrsChangedAt = this.#now;
       if (known.changing === 0) this.#inodes.delete(known.key);
     }
   }
@@ -372,6 +417,7 @@ export class KnownInodes {
     known.attr = null;
     known.expected = null;
     known.acl = undefined;
+    known.xattrNames = null;
     this.#setData(known, null);
     // All that there were may be of use again.
     if (hold === 0 || !known.complete || known.version === 0) this.#dropNames(known);
@@ -401,6 +447,9 @@ export class KnownInodes {
         changedAt,
         changingAcl: 0,
         aclChangedAt: changedAt,
+        xattrNames: null,
+        changingXattrs: 0,
+        xattrsChangedAt: changedAt,
       };
     } else this.#inodes.delete(key);
     this.#inodes.set(key, known);

@@ -4,7 +4,7 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { checkName, checkWritable, MAX_DEPOSIT, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
-import { ACCESS_ACL, NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, Lower } from "../lower.ts";
 import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import { type Adopted, type OpenAtOwner, RemoteCore, type RemoteCoreOptions } from "./core.ts";
@@ -102,7 +102,7 @@ function namesOf(
     isAbsent: (parent, name) => name.length <= NAME_MAX && core.known.isAbsent(parent, name),
     keeps: true,
     knows: (parent, name) => name.length > NAME_MAX || core.known.entry(parent, name) !== undefined,
-    made: (id) => core.known.made(id),
+    made: (id, attr) => core.known.made(id, attr),
     madeFile: (handle, attr) => core.madeFile(handle, attr),
     lookup(parent, name) {
       checkName(name);
@@ -186,15 +186,15 @@ function attributesOf(
     },
     setattrBehind: (id, change) => core.setattrBehind(id, change),
     readlink: (id) => core.call("readlink", { id }),
-    getxattr: (id, name) => (name.equals(ACCESS_ACL) ? core.accessAcl(id) : core.call("getxattr", { id, name })),
+    getxattr: (id, name) => core.getxattr(id, name),
     async setxattr(id, name, value, flags) {
       if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
-      await core.changing([core.known.begin(id)], () => core.call("setxattr", { id, name, value, flags }));
+      await core.changing([core.known.beginXattrs(id)], () => core.call("setxattr", { id, name, value, flags }));
       core.noteChanged(id, "all");
     },
-    listxattr: (id) => core.call("listxattr", { id }),
+    listxattr: (id) => core.listxattr(id),
     async removexattr(id, name) {
-      await core.changing([core.known.begin(id)], () => core.call("removexattr", { id, name }));
+      await core.changing([core.known.beginXattrs(id)], () => core.call("removexattr", { id, name }));
       core.noteChanged(id, "all");
     },
     statfs: () => core.call("statfs", undefined),

@@ -10,15 +10,15 @@ import type { Log } from "../../../dlmd/base/log.ts";
 import type { LowerSessionId } from "../wire/handshake.ts";
 import { largeBuffers } from "../large-buffers.ts";
 import { BEHIND_BYTES_MAX, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
-import { ACCESS_ACL, O } from "../linux.ts";
+import { O } from "../linux.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type Attr, type Entry, type FileId, fileKey, type LowerHandle } from "../lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
-import { AclWords } from "./acl-words.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, Opened, RequestOf } from "../wire/call-types.ts";
 import { CALLS, type CallRow, isBehind } from "../wire/calls.ts";
+import { XattrWords } from "./xattr-words.ts";
 
 /** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of what was promised to a program before, there may be more: pinned. */
 export const MAX_SESSION_HANDLES = 65_536;
@@ -80,7 +80,7 @@ export class ServerSession {
   readonly #handOver: HandOver;
   readonly #mayServe: () => boolean;
   readonly #custody: SessionCustody;
-  readonly #acls: AclWords;
+  readonly #xattrs: XattrWords;
   readonly #handles: Map<number, OpenHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
@@ -116,7 +116,7 @@ export class ServerSession {
     this.#handOver = handOver;
     this.#mayServe = mayServe;
     this.#custody = custody;
-    this.#acls = new AclWords(lower, () => performance.now());
+    this.#xattrs = new XattrWords(lower, () => performance.now());
   }
 
   get hasClaimed(): boolean {
@@ -320,7 +320,7 @@ export class ServerSession {
     const room = this.#hasRoom();
     return andThen(this.#lower.create(parent, name, flags, mode, caller), (made) => {
       this.#handles.set(request.handle, { id: made.entry.id, handle: made.handle });
-      return this.#withParent(request, (told) => ({ entry: made.entry, parent: told, room }));
+      return andThen(this.#xattrs.entry(made.entry), (entry) => this.#withParent(request, (told) => ({ entry, parent: told, room })));
     });
   }
 
@@ -328,7 +328,7 @@ export class ServerSession {
   #lookupSince({ parent, name, since }: RequestOf<"lookupSince">): MaybePromise<AnswerOf<"lookupSince">> {
     const names = this.#lower.namesSince(parent, since);
     const found = withErrors<Entry | null>(
-      () => this.#acls.entry(this.#lower.lookup(parent, name)),
+      () => this.#xattrs.entry(this.#lower.lookup(parent, name)),
       (error) => {
         if (error instanceof Errno && error.errno === E.ENOENT) return null;
         throw error;
@@ -357,7 +357,7 @@ export class ServerSession {
   }
 
   #made(request: { readonly parent: FileId; readonly tellParent: boolean }, made: MaybePromise<Entry>): MaybePromise<AnswerOf<"mkdir">> {
-    return andThen(made, (entry) => this.#withParent(request, (parent) => ({ entry, parent })));
+    return andThen(this.#xattrs.entry(made), (entry) => this.#withParent(request, (parent) => ({ entry, parent })));
   }
 
   #withParent<T>(
@@ -475,19 +475,19 @@ export class ServerSession {
     const lower = this.#lower;
     switch (one.call) {
       case "lookup":
-        return this.#acls.entry(lower.lookup(one.request.parent, one.request.name));
+        return this.#xattrs.entry(lower.lookup(one.request.parent, one.request.name));
       case "lookupSince":
         return this.#lookupSince(one.request);
       case "lookupMany":
-        return this.#acls.entries(lower.lookupMany(one.request.parent, one.request.names));
+        return this.#xattrs.entries(lower.lookupMany(one.request.parent, one.request.names));
       case "byNumber":
         return lower.byNumber(one.request.ino);
       case "parentOf":
         return lower.parentOf(one.request.id);
       case "getattr":
-        return this.#acls.attr(one.request.id, lower.getattr(one.request.id));
+        return this.#xattrs.attr(one.request.id, lower.getattr(one.request.id));
       case "getattrMany":
-        return this.#acls.attrs(one.request.ids, lower.getattrMany(one.request.ids));
+        return this.#xattrs.attrs(one.request.ids, lower.getattrMany(one.request.ids));
       case "readMany":
         return this.#readMany(one.request.ids);
       case "setattr": {
@@ -567,13 +567,14 @@ export class ServerSession {
       case "statfs":
         return lower.statfs();
       case "getxattr":
-        if (one.request.name.equals(ACCESS_ACL)) this.#acls.noteAsked();
+        this.#xattrs.noteAsked();
         return lower.getxattr(one.request.id, one.request.name);
       case "setxattr": {
         const { id, name, value, flags } = one.request;
         return lower.setxattr(id, name, value, flags);
       }
       case "listxattr":
+        this.#xattrs.noteAsked();
         return lower.listxattr(one.request.id);
       case "removexattr":
         return lower.removexattr(one.request.id, one.request.name);

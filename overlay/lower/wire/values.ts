@@ -2,6 +2,7 @@
 import type { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { Attr, AttrChange, Caller, DirEntry, DirPage, Entry, FileId, StatFs, Time } from "../lower.ts";
+import { XATTR_NAMES_TOLD_MAX } from "../xattr-names.ts";
 
 /** Names, and targets of symbolic links (PATH_MAX). */
 export const MAX_NAME_BYTES = 4096;
@@ -48,11 +49,12 @@ export function writeAttr(writer: ByteWriter, attr: Attr): void {
   writer
     .f64(attr.btimeSec)
     .u32(attr.btimeNsec)
-    .bool(attr.hasNoAcl === true);
+    .bool(attr.xattrNames !== undefined);
+  if (attr.xattrNames !== undefined) writer.block(attr.xattrNames);
 }
 
 export function readAttr(reader: ByteReader): Attr {
-  return {
+  const attr = {
     ino: reader.u64(),
     mode: reader.u32(),
     nlink: reader.u32(),
@@ -71,8 +73,9 @@ export function readAttr(reader: ByteReader): Attr {
     ctimeNsec: reader.u32(),
     btimeSec: reader.f64(),
     btimeNsec: reader.u32(),
-    hasNoAcl: reader.bool(),
   };
+  // Copied: it is kept for longer than the frame that it lies in.
+  return reader.bool() ? { ...attr, xattrNames: Buffer.from(reader.block(XATTR_NAMES_TOLD_MAX)) } : attr;
 }
 
 export function writeEntry(writer: ByteWriter, entry: Entry): void {

@@ -172,6 +172,42 @@ result = k`,
     120_000,
   );
 
+  it("F21: an extended attribute that comes and goes on another node is there and gone at once, and what a write takes away, too", async () => {
+    const [here, there] = hazard.remotes;
+    const [looks, changes, owns] = [hazard.actor(here), hazard.actor(there), hazard.actor(hazard.owner)];
+    await changes.run(`os.mkdir("attributes"); os.chdir("attributes")`);
+    await owns.run(`os.chdir("attributes")`);
+    await looks.run(`
+os.chdir("attributes")
+def found(name):
+    try: value = os.getxattr(name, "user.a").decode()
+    except OSError as error: value = errno.errorcode[error.errno]
+    return [sorted(os.listxattr(name)), value]`);
+    await owns.run(`put("file", "x")`);
+    const look = `result = found("file")`;
+    for (let round = 0; round < 10; round += 1) {
+      const program = round % 2 === 0 ? changes : owns;
+      expect(await looks.run(look)).toEqual([[], "ENODATA"]);
+      // Known by now, and made here again.
+      const before = (await hazard.counters(here))["lowerRoundTrips"];
+      expect(await looks.run(look)).toEqual([[], "ENODATA"]);
+      expect((await hazard.counters(here))["lowerRoundTrips"]).toBe(before);
+      await program.run(`os.setxattr("file", "user.a", b"1")`);
+      expect(await looks.run(look)).toEqual([["user.a"], "1"]);
+      await program.run(`os.removexattr("file", "user.a")`);
+      expect(await looks.run(look)).toEqual([[], "ENODATA"]);
+      await looks.run(`os.setxattr("file", "user.a", b"2")`);
+      expect(await looks.run(look)).toEqual([["user.a"], "2"]);
+      await looks.run(`os.removexattr("file", "user.a"); os.unlink("file"); put("file", "made here")`);
+    }
+    // cap_net_raw+ep (linux/capability.h, VFS_CAP_REVISION_2).
+    await changes.run(`os.setxattr("file", "security.capability", struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0))`);
+    expect(await looks.run(`result = found("file")[0]`)).toEqual(["security.capability"]);
+    await looks.run(`put("file", "y")`);
+    expect(await looks.run(`result = found("file")[0]`)).toEqual([]);
+    expect(await owns.run(`result = os.listxattr("file")`)).toEqual([]);
+  });
+
   it.each(["the owner", "a remote node"])(
     "F17: on %s set-group-id goes with an ACL that is set by an owner outside of the group",
     async (role) => {

@@ -2,6 +2,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DirectoryNames, type NamesTold } from "../../../overlay/lower/directory-names.ts";
+import { ACCESS_ACL } from "../../../overlay/lower/linux.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import {
   type Change,
@@ -114,65 +115,128 @@ describe("what was read", () => {
 
   it("of an access ACL is known beside changes of names, and is ended by each other change of its inode", () => {
     const { known } = create();
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
     const names = known.begin(dir, bytes("a"));
     const acl = bytes("an ACL");
     known.readAcl(known.reading(), dir, acl);
-    expect(known.acl(dir)).toBe(acl);
+    expect(known.xattr(dir, ACCESS_ACL)).toBe(acl);
     known.end(names, null);
     known.end(known.begin(dir, bytes("b")), attr);
-    expect(known.acl(dir)).toBe(acl);
+    expect(known.xattr(dir, ACCESS_ACL)).toBe(acl);
     const before = known.reading();
     const change = known.begin(dir);
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
     const beside = known.reading();
     for (const reading of [before, beside]) known.readAcl(reading, dir, null);
     known.end(change, null);
     for (const reading of [before, beside]) known.readAcl(reading, dir, null);
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
     known.readAcl(known.reading(), dir, null);
-    expect(known.acl(dir)).toBeNull();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeNull();
   });
 
   it("of an access ACL is known as long as the lock does not leave, and the owner is the same", () => {
     const { locks, known } = create();
     const reading = known.reading();
     known.readAcl(reading, dir, null);
-    expect([known.acl(dir), known.acl(child)]).toEqual([null, undefined]);
+    expect([known.xattr(dir, ACCESS_ACL), known.xattr(child, ACCESS_ACL)]).toEqual([null, undefined]);
     locks.comeAgain();
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
     known.readAcl(reading, dir, null);
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
     known.readAcl(known.reading(), dir, null);
     // Nor are attributes of a new hold those of the one before.
     locks.comeAgain();
     known.read(known.reading(), dir, attr);
-    expect([known.attr(dir), known.acl(dir)]).toEqual([attr, undefined]);
+    expect([known.attr(dir), known.xattr(dir, ACCESS_ACL)]).toEqual([attr, undefined]);
     // A change of names is under way: the directory is not forgotten.
     const names = known.begin(dir, bytes("a"));
     const ofLastOwner = known.reading();
     known.readAcl(ofLastOwner, dir, null);
-    expect(known.acl(dir)).toBeNull();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeNull();
     known.clear();
     known.readAcl(ofLastOwner, dir, null);
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
     known.end(names, null);
     known.readAcl(ofLastOwner, dir, null);
-    expect(known.acl(dir)).toBeUndefined();
+    expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
   });
 
-  it("of attributes says whether there is an access ACL, if the owner has looked", () => {
-    const { known } = create();
+  it("of attributes says which extended attributes there are, if the owner has looked", () => {
+    const { locks, known } = create();
     known.read(known.reading(), dir, attr);
-    expect(known.acl(dir)).toBeUndefined();
-    known.read(known.reading(), dir, { ...attr, hasNoAcl: true });
-    expect(known.acl(dir)).toBeNull();
+    expect([known.xattr(dir, bytes("user.a")), known.xattrList(dir)]).toEqual([undefined, null]);
+    const two = bytes("user.ab\0trusted.c\0");
+    known.read(known.reading(), dir, { ...attr, xattrNames: two });
+    expect(known.xattrList(dir)).toEqual(two);
+    const isAbsent = (name: string): boolean => known.xattr(dir, bytes(name)) === null;
+    const names = [
+      "user.ab",
+      "user.a",
+      "user.b",
+      "trusted.c",
+      "trusted.",
+      "security.capability",
+      "security.selinux",
+      "system.posix_acl_access",
+    ];
+    expect(names.filter((name) => !isAbsent(name))).toEqual(["user.ab", "trusted.c"]);
+    // Of these a list says nothing.
+    for (const name of ["security.ima", "system.other", "os2.a", "user"]) expect([name, isAbsent(name)]).toEqual([name, false]);
+    known.end(known.begin(dir), attr);
+    known.end(known.begin(dir, bytes("a")), attr);
+    expect([known.xattrList(dir), isAbsent("user.a")]).toEqual([two, true]);
+    const before = known.reading();
+    const change = known.beginXattrs(dir);
+    expect([known.xattrList(dir), isAbsent("user.a")]).toEqual([null, false]);
+    const beside = known.reading();
+    for (const reading of [before, beside]) known.read(reading, dir, { ...attr, xattrNames: two });
+    known.end(change, null);
+    for (const reading of [before, beside]) known.read(reading, dir, { ...attr, xattrNames: two });
+    expect([known.xattrList(dir), isAbsent("user.a")]).toEqual([null, false]);
+    known.read(known.reading(), dir, { ...attr, xattrNames: two });
+    expect(known.xattrList(dir)).toEqual(two);
+    locks.comeAgain();
+    known.read(known.reading(), dir, attr);
+    expect([known.xattrList(dir), isAbsent("user.a")]).toEqual([null, false]);
+    // Of the last owner; a change of names is under way, so the directory is not forgotten.
+    known.begin(dir, bytes("a"));
+    const last = known.reading();
+    known.clear();
+    known.read(last, dir, { ...attr, xattrNames: two });
+    expect(known.xattrList(dir)).toBeNull();
+  });
+
+  it("of a list that names what a change of the data takes away is no list afterwards, and says of no such name that it is there", () => {
+    const { known } = create();
+    known.read(known.reading(), child, { ...childAttr, xattrNames: bytes("security.capability\0") });
+    expect([known.xattrList(child), known.xattr(child, bytes("security.capability")), known.xattr(child, bytes("user.a"))]).toEqual([
+      null,
+      undefined,
+      null,
+    ]);
+  });
+
+  it("is what the answer to its making says, if that says so", () => {
+    const { locks, known } = create();
+    known.made(child, childAttr);
+    expect(known.xattrList(child)).toBeNull();
+    known.made(child, { ...childAttr, xattrNames: Buffer.alloc(0) });
+    known.made(dir, { ...attr, xattrNames: bytes("system.posix_acl_default\0") });
+    expect([known.xattrList(child), known.xattrList(dir)]).toEqual([Buffer.alloc(0), bytes("system.posix_acl_default\0")]);
+    // What it is made of does not count under another lock.
+    locks.comeAgain();
+    expect(known.xattrList(child)).toBeNull();
+    locks.held = 0;
+    known.made(child, { ...childAttr, xattrNames: Buffer.alloc(0) });
+    locks.held = locks.count;
+    expect(known.xattrList(child)).toBeNull();
   });
 
   it("is nothing where there are no locks", () => {
     const known = new KnownInodes(NO_HOLDS);
     known.read(known.reading(), dir, attr);
-    known.made(dir);
+    known.made(dir, attr);
     expect([known.attr(dir), known.isAbsent(dir, bytes("a")), known.wantsAttr(known.begin(dir))]).toEqual([null, false, false]);
   });
 });
@@ -266,7 +330,7 @@ describe("the data of a small file", () => {
 describe("a directory that was made here", () => {
   it("has no names but those that were given", () => {
     const { locks, known } = create();
-    known.made(dir);
+    known.made(dir, attr);
     expect(known.isAbsent(dir, bytes("a"))).toBe(true);
     const change = known.begin(dir, bytes("a"));
     expect([known.isAbsent(dir, bytes("a")), known.isAbsent(dir, bytes("b"))]).toEqual([false, true]);
@@ -274,7 +338,7 @@ describe("a directory that was made here", () => {
     expect(known.isAbsent(dir, bytes("a"))).toBe(false);
     locks.comeAgain();
     expect(known.isAbsent(dir, bytes("b"))).toBe(false);
-    known.made(dir);
+    known.made(dir, attr);
     known.forget(dir);
     expect(known.isAbsent(dir, bytes("b"))).toBe(false);
   });
@@ -282,7 +346,7 @@ describe("a directory that was made here", () => {
 
 it("another owner begins with nothing known, and what was under way at the last one is still under way", () => {
   const { known } = create();
-  known.made(child);
+  known.made(child, attr);
   const before = known.reading();
   known.read(before, dir, attr);
   known.readName(before, dir, bytes("c"), null);
@@ -443,7 +507,7 @@ describe("limits", () => {
 
   it("of names in all: a directory of which all is known goes last", () => {
     const { known } = create();
-    known.made(dir);
+    known.made(dir, attr);
     known.begin(dir, bytes("mine"));
     for (let ino = 100; ino <= 104; ino += 1) {
       for (let no = 0; no < KNOWN_NAMES_MAX; no += 1) known.readName(known.reading(), at(ino), bytes(`n${no}`), null);
@@ -493,12 +557,12 @@ describe("limits", () => {
 
   it("of names: of one directory, and in all", () => {
     const { known } = create();
-    known.made(dir);
+    known.made(dir, attr);
     for (let no = 0; no <= KNOWN_NAMES_MAX; no += 1) known.begin(dir, bytes(`n${no}`));
     expect(known.isAbsent(dir, bytes("none"))).toBe(false);
     const full = KNOWN_NAMES_ALL_MAX / KNOWN_NAMES_MAX;
     for (let ino = 100; ino <= 100 + full; ino += 1) {
-      known.made(at(ino));
+      known.made(at(ino), attr);
       for (let no = 0; no < KNOWN_NAMES_MAX; no += 1) known.begin(at(ino), bytes(`n${no}`));
     }
     expect([known.isAbsent(at(100), bytes("none")), known.isAbsent(at(100 + full), bytes("none"))]).toEqual([false, true]);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E, isErrno } from "../../../dlmd/base/errno.ts";
 import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
-import { ACCESS_ACL } from "../../../overlay/lower/linux.ts";
+import { ACCESS_ACL, DEFAULT_ACL } from "../../../overlay/lower/linux.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
@@ -16,8 +16,8 @@ const every: Holds = { grants: () => 1, of: () => 1 };
 const holding = (): RemoteLower => remote({}, undefined, { holds: every });
 
 async function directoryOf(lower: RemoteLower, parent: FileId = lower.root, called = "d"): Promise<FileId> {
-  const { id } = await lower.mkdir(parent, name(called), 0o755, caller);
-  lower.made(id);
+  const { id, attr } = await lower.mkdir(parent, name(called), 0o755, caller);
+  lower.made(id, attr);
   return id;
 }
 
@@ -57,7 +57,19 @@ it("the attributes of a directory come with the answer to each change of its nam
 /** u::rwx u:1000:rwx g::- m::rwx o::- (acl(5), linux/posix_acl_xattr.h). */
 const ACL = Buffer.from("0200000001000700ffffffff02000700e803000004000000ffffffff10000700ffffffff20000000ffffffff", "hex");
 
-it("an access ACL is asked for once, and the owner says with others' attributes which inodes have none", async () => {
+/** What getxattr says of a name, and in how many trips. */
+async function foundXattr(lower: RemoteLower, id: FileId, called: Buffer = ACCESS_ACL): Promise<[string, number]> {
+  const before = lower.counters.roundTrips;
+  let found: string;
+  try {
+    found = (await lower.getxattr(id, called)).toString("hex");
+  } catch (error) {
+    found = String((error as { code?: string }).code);
+  }
+  return [found, lower.counters.roundTrips - before];
+}
+
+it("an access ACL is asked for once, and the owner says with others' attributes which extended attributes they have", async () => {
   const lower = holding();
   const other = remote({ clientId: 6 });
   const { address } = await owner();
@@ -65,23 +77,13 @@ it("an access ACL is asked for once, and the owner says with others' attributes 
   await other.connect(address, 1);
   const make = async (called: string, mode = 0o100644): Promise<FileId> =>
     (await other.mknod(other.root, name(called), mode, 0, 0, caller)).id;
-  const [before, plain, open, shut] = [await make("before"), await make("plain"), await make("open"), await make("shut", 0o100600)];
+  const [before, open, many] = [await make("before"), await make("open"), await make("many")];
   await other.setxattr(open, ACCESS_ACL, ACL, 0);
-  const sent = (): number => lower.counters.roundTrips;
-  /** What getxattr says, and whether the owner was asked. */
-  const found = async (id: FileId): Promise<[string, number]> => {
-    const from = sent();
-    try {
-      return [(await lower.getxattr(id, ACCESS_ACL)).toString("hex"), sent() - from];
-    } catch (error) {
-      return [String((error as { code?: string }).code), sent() - from];
-    }
-  };
   await lower.getattr(before);
-  expect(await found(before)).toEqual(["ENODATA", 1]);
-  expect(await found(before)).toEqual(["ENODATA", 0]);
-  expect(await found(open)).toEqual([ACL.toString("hex"), 1]);
-  expect(await found(open)).toEqual([ACL.toString("hex"), 0]);
+  expect(await foundXattr(lower, before)).toEqual(["ENODATA", 1]);
+  expect(await foundXattr(lower, before)).toEqual(["ENODATA", 0]);
+  expect(await foundXattr(lower, open)).toEqual([ACL.toString("hex"), 1]);
+  expect(await foundXattr(lower, open)).toEqual([ACL.toString("hex"), 0]);
   // From now on the owner has been asked for one.
   const brought: Record<string, (id: FileId, called: string) => unknown> = {
     lookup: (_, called) => lower.lookup(lower.root, name(called)),
@@ -92,26 +94,54 @@ it("an access ACL is asked for once, and the owner says with others' attributes 
   for (const [how, bring] of Object.entries(brought)) {
     const id = await make(how);
     await bring(id, how);
-    expect([how, await found(id)]).toEqual([how, ["ENODATA", 0]]);
+    expect([how, await foundXattr(lower, id), await lower.listxattr(id)]).toEqual([how, ["ENODATA", 0], Buffer.alloc(0)]);
   }
-  await lower.getattrMany([plain, shut]);
-  expect(await found(plain)).toEqual(["ENODATA", 0]);
-  // Of one with an ACL, or for whose group there is nothing to be had, it says nothing.
-  await other.setxattr(plain, ACCESS_ACL, ACL, 0);
-  expect(await found(shut)).toEqual(["ENODATA", 1]);
-  const second = await make("second");
-  await other.setxattr(second, ACCESS_ACL, ACL, 0);
-  await lower.getattr(second);
-  expect(await found(second)).toEqual([ACL.toString("hex"), 1]);
-  // A change of this node ends what is known.
-  await lower.removexattr(second, ACCESS_ACL);
-  expect(await found(second)).toEqual(["ENODATA", 1]);
-  await lower.setxattr(second, ACCESS_ACL, ACL, 0);
-  expect(await found(second)).toEqual([ACL.toString("hex"), 1]);
+  // Of one that has some: which others it has not.
+  const [some, link] = [await make("some"), (await other.symlink(other.root, name("link"), Buffer.from("x"), caller)).id];
+  await other.setxattr(some, name("user.a"), Buffer.from("1"), 0);
+  await lower.getattrMany([some, link]);
+  expect(await lower.listxattr(some)).toEqual(Buffer.from("user.a\0"));
+  expect(await foundXattr(lower, some, name("user.a"))).toEqual(["31", 1]);
+  for (const called of ["user.b", "trusted.a", "security.capability"])
+    expect([called, await foundXattr(lower, some, name(called))]).toEqual([called, ["ENODATA", 0]]);
+  expect(await foundXattr(lower, link, name("trusted.a"))).toEqual(["ENODATA", 0]);
+  // Too many to be told.
+  await other.setxattr(many, name(`user.${"x".repeat(250)}`), Buffer.from("1"), 0);
+  for (let k = 0; k < 10; k += 1) await other.setxattr(many, name(`trusted.${k}`), Buffer.from("1"), 0);
+  await lower.getattr(many);
+  expect(await foundXattr(lower, many, name("user.b"))).toEqual(["ENODATA", 1]);
+});
+
+it("a change of an extended attribute here ends what is known of them; other changes leave it, but for an ACL's value", async () => {
+  const lower = holding();
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  const dir = await directoryOf(lower);
+  await foundXattr(lower, dir);
+  const { entry, handle } = await lower.create(dir, name("f"), RDWR, 0o644, caller);
+  const { id, attr } = entry;
+  lower.made(id, attr);
+  expect([attr.xattrNames, await foundXattr(lower, id)]).toEqual([Buffer.alloc(0), ["ENODATA", 0]]);
+  await lower.write(handle, Buffer.from("data"), 0, false);
+  await lower.setattr(id, { mode: 0o100600, uid: 5 }, null);
+  await lower.link(id, dir, name("g"));
+  expect([await foundXattr(lower, id), await lower.listxattr(id)]).toEqual([["ENODATA", 0], Buffer.alloc(0)]);
+  await lower.setxattr(id, name("user.a"), Buffer.from("1"), 0);
+  expect(await foundXattr(lower, id, name("user.a"))).toEqual(["31", 1]);
+  await lower.setxattr(id, ACCESS_ACL, ACL, 0);
+  expect(await lower.listxattr(id)).toEqual(Buffer.from("user.a\0system.posix_acl_access\0"));
+  expect(await foundXattr(lower, id)).toEqual([ACL.toString("hex"), 1]);
   // chmod(2) sets its mask.
-  await lower.setattr(second, { mode: 0o100640 }, null);
-  const [masked, asked] = await found(second);
+  await lower.setattr(id, { mode: 0o100640 }, null);
+  const [masked, asked] = await foundXattr(lower, id);
   expect([masked.slice(-28, -26), asked]).toEqual(["04", 1]);
+  await lower.removexattr(id, ACCESS_ACL);
+  expect(await foundXattr(lower, id)).toEqual(["ENODATA", 1]);
+  // What is made in a directory with a default ACL has one.
+  await lower.setxattr(dir, DEFAULT_ACL, ACL, 0);
+  const heir = await lower.mknod(dir, name("heir"), 0o100644, 0, 0, caller);
+  lower.made(heir.id, heir.attr);
+  expect([heir.attr.xattrNames?.toString(), (await foundXattr(lower, heir.id))[1]]).toEqual(["system.posix_acl_access\0", 1]);
 });
 
 it("a listing with attributes brings names and attributes; so do the lookups of many names, and the attributes of many inodes", async () => {

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import type { FileId, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
+import { attrOf } from "../op/scripted-lower.ts";
 import { BlockGate, MAX_HELD_CALLS } from "../../../overlay/mount-group/block-gate.ts";
 
 const id: FileId = { ino: 7, generation: 1 };
@@ -42,9 +43,9 @@ it("a closed gate holds all but what needs no owner, and lets it go in its order
     gated.syncfs(),
   ];
   expect([gate.held, calls]).toEqual([4, []]);
-  gated.made(id);
+  gated.made(id, attrOf(id));
   expect([gated.isAbsent(id, Buffer.from("b")), gated.fetch(id, handle, 0, 1)]).toEqual(["isAbsent", null]);
-  expect(calls).toEqual(["made 1", "isAbsent 2"]);
+  expect(calls).toEqual(["made 2", "isAbsent 2"]);
   gate.letGo();
   expect(await Promise.all(answers.map((answer) => Promise.resolve(answer)))).toEqual(["mkdir", "getattr", "tmpfile", "syncfs"]);
   expect(calls.slice(2)).toEqual(["mkdir 4", "getattr 1", "tmpfile 5", "syncfs 0"]);

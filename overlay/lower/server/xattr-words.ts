@@ -1,37 +1,32 @@
 /**
- * Which inodes have no access ACL, told with their attributes. Of whoever does not own a file the kernel asks for its ACL: a trip for each file of a walk
- * (hazard F21). A mount whose programs are the owners', or root's, never asks, and its answers cost nothing more.
+ * Which extended attributes inodes have, told with what they are otherwise: most have none. `ls -l` and `cp -a` ask each file, and of whoever does not own a
+ * file the kernel asks for its access ACL: a trip for each (hazard F21). A mount for which nobody asks is told nothing, and its answers cost nothing more.
  */
 import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
-import { S } from "../linux.ts";
 import type { LocalLower } from "../local/local.ts";
 import type { Attr, Entry, FileId } from "../lower.ts";
 
-/** A caller that has asked for an ACL is told of others' for so long. */
-export const ACLS_ASKED_MS = 10_000;
-
-/** S_IRWXG: without any of them the kernel asks for no ACL (fs/namei.c, acl_permission_check). */
-const GROUP_BITS = 0o070;
+/** A caller that has asked for an extended attribute is told of those of others for so long. */
+export const XATTRS_ASKED_MS: number = 10 * 60_000;
 
 /** Of one caller. */
-export class AclWords {
-  readonly #lower: Pick<LocalLower, "hasNoAcl" | "hasAcls">;
+export class XattrWords {
+  readonly #lower: Pick<LocalLower, "xattrNames">;
   readonly #now: () => number;
   #askedMs = Number.NEGATIVE_INFINITY;
 
   /** `now`: milliseconds of a monotonic clock. */
-  constructor(lower: Pick<LocalLower, "hasNoAcl" | "hasAcls">, now: () => number) {
+  constructor(lower: Pick<LocalLower, "xattrNames">, now: () => number) {
     this.#lower = lower;
     this.#now = now;
   }
 
-  /** The caller asks for an access ACL. */
   noteAsked(): void {
     this.#askedMs = this.#now();
   }
 
   get #wanted(): boolean {
-    return this.#lower.hasAcls && this.#now() - this.#askedMs < ACLS_ASKED_MS;
+    return this.#now() - this.#askedMs < XATTRS_ASKED_MS;
   }
 
   attr(id: FileId, attr: MaybePromise<Attr>): MaybePromise<Attr> {
@@ -57,8 +52,7 @@ export class AclWords {
   }
 
   #with(id: FileId, attr: Attr): MaybePromise<Attr> {
-    if ((attr.mode & GROUP_BITS) === 0 || (attr.mode & S.IFMT) === S.IFLNK) return attr;
-    return andThen(this.#lower.hasNoAcl(id), (hasNoAcl) => (hasNoAcl ? { ...attr, hasNoAcl } : attr));
+    return andThen(this.#lower.xattrNames(id), (xattrNames) => (xattrNames === null ? attr : { ...attr, xattrNames }));
   }
 }
 
