@@ -162,7 +162,14 @@ export class OwnerService {
     const { native, log, lower, bit, readOnly, metadataCalls } = this.#host.options;
     return serveMounted(mount, {
       createLocal: async () => {
-        const local = createLocalLower({ native, rootFd: mount.rootFd, contained: mount.contained, metadataCalls, log });
+        const local = createLocalLower({
+          native,
+          rootFd: mount.rootFd,
+          contained: mount.contained,
+          shared: lower.kind !== "device",
+          metadataCalls,
+          log,
+        });
         await local.openOrphans(readOnly);
         if (lower.kind === "device") return local;
         const lockspace = await client.lockspace(volumeLockspace(bit.uuid));

@@ -1,6 +1,7 @@
 /** What another program changes in a directory that is a volume, past the mount: every node sees it a moment later (hazard R21). */
 import { chmodSync, linkSync, mkdirSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { must } from "../../overlay/lab/command.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
@@ -144,6 +145,30 @@ for k in range(100):
     await until("the last is seen", async () => (await actors[1]?.run(`result = os.path.exists("last")`)) === true);
     // The root, and what it was given up for.
     expect((await counter(2, "revokes")) - before).toBeLessThan(10);
+  });
+
+  it("an ACL of a directory in which a node makes files meanwhile: that node obeys it, though the change passes for its own", async () => {
+    const node = { cwd: lab.node(2).mount };
+    const [maker, guest] = [startActor(node), startActor({ ...node, uid: 1001, gid: 1001 })];
+    await maker.run(`os.mkdir("shared"); os.chmod("shared", 0o755)`);
+    const made = maker.run<number>(
+      `k = 0
+while not os.path.exists("shared/enough"): os.mknod("shared/%d" % k); k += 1; time.sleep(0.004)
+result = k`,
+      {},
+      120_000,
+    );
+    const lists = async (): Promise<string> => await guest.run(`result = code(os.listdir, "shared")`);
+    await until("files are made", async () => (await guest.run<string[]>(`result = os.listdir("shared")`)).length > 3);
+    for (let round = 0; round < 5; round += 1) {
+      expect(await lists()).toBe("ok");
+      await must("setfacl", ["-m", "u:1001:---", lower("shared")]);
+      await until("it is refused", async () => (await lists()) === "EACCES");
+      await must("setfacl", ["-b", lower("shared")]);
+      await until("it may", async () => (await lists()) === "ok");
+    }
+    writeFileSync(lower("shared/enough"), "");
+    expect(await made).toBeGreaterThan(10);
   });
 
   it("changes while the owner was away", async () => {

@@ -198,10 +198,11 @@ function withoutHidden(context: LocalContext, id: FileId, list: Buffer): Buffer 
   return Buffer.concat(names);
 }
 
-export function listxattr(context: LocalContext, id: FileId): MaybePromise<Buffer> {
+export function listxattr(context: LocalContext, id: FileId, cold = false): MaybePromise<Buffer> {
   return withInode(context, id, (fd) => {
-    const list = context.metadata === context.sync ? context.scratch : Buffer.allocUnsafe(XATTR_LIST_MAX);
-    return andThen(context.metadata.listxattr(fd, list), (length) => withoutHidden(context, id, list.subarray(0, checked(length))));
+    const calls = cold ? context.native.pool.metadata : context.metadata;
+    const list = calls === context.sync ? context.scratch : Buffer.allocUnsafe(XATTR_LIST_MAX);
+    return andThen(calls.listxattr(fd, list), (length) => withoutHidden(context, id, list.subarray(0, checked(length))));
   });
 }
 
@@ -211,12 +212,12 @@ export type Listed = "all" | "labelled";
 const LABEL: Buffer = Buffer.concat([SELINUX, Buffer.alloc(1)]);
 
 /** null: too many to be told; or an error, which whoever asks for more meets, too. */
-export function xattrNames(context: LocalContext, id: FileId, listed: Listed): MaybePromise<Buffer | null> {
+export function xattrNames(context: LocalContext, id: FileId, listed: Listed, cold: boolean): MaybePromise<Buffer | null> {
   const told = (list: Buffer): Buffer | null => {
     const whole = listed === "labelled" && !isNamed(list, SELINUX) ? Buffer.concat([list, LABEL]) : list;
     return whole.length > XATTR_NAMES_TOLD_MAX ? null : whole;
   };
-  return withErrors<Buffer | null>(() => andThen(listxattr(context, id), told), absentIfUnreadable);
+  return withErrors<Buffer | null>(() => andThen(listxattr(context, id, cold), told), absentIfUnreadable);
 }
 
 export function removexattr(context: LocalContext, id: FileId, name: Buffer): MaybePromise<void> {

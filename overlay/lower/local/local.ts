@@ -42,12 +42,16 @@ export interface LocalLowerOptions {
   readonly metadataCalls: "inline" | "pool";
   /** The root is a directory inside of its file system (hazard R19). */
   readonly contained?: boolean;
+  /** Other programs change it, too, past this Lower: it is a directory, and no disk of this owner. */
+  readonly shared?: boolean;
   /** Milliseconds of a monotonic clock. */
   readonly nowMs?: () => number;
   readonly log: Log;
 }
 
 export interface LocalLower extends Lower {
+  /** Nobody changes it past this Lower. */
+  readonly exclusive: boolean;
   /** "ext4", "xfs", "tmpfs" ... */
   readonly fileSystem: string;
   readonly openHandles: number;
@@ -63,8 +67,11 @@ export interface LocalLower extends Lower {
   forgetNames(directory: FileId, name: Buffer | null): void;
   /** For a caller that knew the names of that directory at that version, 0: never (hazard F32). Null: that cannot be told. */
   namesSince(directory: FileId, version: number): NamesTold | null;
-  /** What is told of the inode's extended attributes (server/xattr-words.ts); null: nothing. Never fails. */
-  xattrNames(id: FileId): MaybePromise<Buffer | null>;
+  /**
+   * What is told of the inode's extended attributes (server/xattr-words.ts); null: nothing. Never fails. `cold`: they may have to be read from the disk, for
+   * which the calling thread does not wait.
+   */
+  xattrNames(id: FileId, cold: boolean): MaybePromise<Buffer | null>;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
   /**
@@ -196,11 +203,12 @@ function findAcls(context: LocalContext): boolean {
 }
 
 /**
- * Whether a list of names says all of an inode's extended attributes; "labelled": all but its label (SELinux). null: what is of no use here would be an
- * error, and not just be missing.
+ * Whether a list of names says all of an inode's extended attributes; "labelled": all but its label (SELinux). null: it may say too little, because an
+ * attribute that is missing would be another error, or others set some past this Lower.
  */
-function whatIsListed(context: LocalContext): attributes.Listed | null {
+function whatIsListed(context: LocalContext, shared: boolean): attributes.Listed | null {
   const ofRoot = (name: string): number => context.sync.getxattr(context.rootFd, Buffer.from(name), context.scratch);
+  if (shared) return null;
   const isPlain = ["user", "trusted"].every((prefix) => ofRoot(`${prefix}.coverlay.none`) === -E.ENODATA);
   if (!isPlain || !findAcls(context)) return null;
   return ofRoot("security.selinux") >= 0 ? "labelled" : "all";
@@ -279,12 +287,13 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
   const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
   const context = createContext(options, fileSystem);
   const hasQuotas = quotasOn(context);
-  const listed = whatIsListed(context);
+  const listed = whatIsListed(context, options.shared === true);
   let shutdown: Promise<void> | null = null;
   return {
     root: context.root,
     hasAcls: findAcls(context),
     fileSystem,
+    exclusive: options.shared !== true,
     get openHandles(): number {
       return context.handles.count;
     },
@@ -298,7 +307,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     decodeHandle: (handle) => context.format.decode(handle),
     knownAs: (parent, name) => context.names.get(parent, name) ?? null,
     forgetNames: (parent, name) => (name === null ? context.names.forget(parent) : context.names.changing(parent, name)),
-    xattrNames: (id) => (listed === null ? null : attributes.xattrNames(context, id, listed)),
+    xattrNames: (id, cold) => (listed === null ? null : attributes.xattrNames(context, id, listed, cold)),
     descriptorOf: (handle) => context.handles.get(handle).fd,
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),

@@ -80,7 +80,7 @@ export class RemoteCore {
 
   constructor(options: RemoteCoreOptions) {
     this.#options = options;
-    this.known = new KnownInodes(options.holds ?? NO_HOLDS);
+    this.known = new KnownInodes(options.holds ?? NO_HOLDS, () => this.#welcome?.exclusive === true);
     this.session = new RemoteSession(options, {
       welcome: (welcome) => this.#receiveWelcome(welcome),
       newOwner: (first, kept) => this.#enterNewOwner(first, kept),

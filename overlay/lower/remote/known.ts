@@ -31,6 +31,9 @@ export const KNOWN_DATA_BYTES_MAX: number = 1024 * 1024;
 /** Names, in all, whose last change is remembered; what was asked for of any name before an older change does not count. */
 export const CHANGED_NAMES_MAX = 4096;
 
+/** An access ACL that is longer is asked for each time: as many as inodes are known may be kept. */
+export const KNOWN_ACL_BYTES_MAX = 1024;
+
 /** So many that are being changed are passed over at a time. */
 const FORGET_TRIES = 64;
 
@@ -107,6 +110,7 @@ const nameKey = (name: Buffer): string => name.toString("latin1");
 
 export class KnownInodes {
   readonly #holds: Holds;
+  readonly #keepsXattrs: () => boolean;
   readonly #inodes = new Map<string, Known>();
   /** Those with names. */
   readonly #directories = new Set<Known>();
@@ -122,8 +126,10 @@ export class KnownInodes {
   /** What was changed until then may have been forgotten. */
   #forgotAt = 0;
 
-  constructor(holds: Holds) {
+  /** `keepsXattrs`: nobody changes extended attributes without the locks, and what is known of them counts. */
+  constructor(holds: Holds, keepsXattrs: () => boolean) {
     this.#holds = holds;
+    this.#keepsXattrs = keepsXattrs;
   }
 
   // --- what is known
@@ -131,10 +137,14 @@ export class KnownInodes {
   attr(id: FileId): Attr | null {
     const known = this.#inForce(id);
     if (known === undefined) return null;
-    // What is used is not the next to be forgotten.
+    this.#used(known);
+    return known.attr;
+  }
+
+  /** What is used is not the next to be forgotten. */
+  #used(known: Known): void {
     this.#inodes.delete(known.key);
     this.#inodes.set(known.key, known);
-    return known.attr;
   }
 
   /** Once: whoever reads to the end has it from then on. */
@@ -156,6 +166,7 @@ export class KnownInodes {
   xattr(id: FileId, name: Buffer): Buffer | null | undefined {
     const known = this.#inForce(id);
     if (known === undefined) return undefined;
+    this.#used(known);
     if (known.acl !== undefined && name.equals(ACCESS_ACL)) return known.acl;
     return known.xattrNames === null || isNamed(known.xattrNames, name) || !saysOf(name) ? undefined : null;
   }
@@ -213,14 +224,16 @@ export class KnownInodes {
     const found = this.#inodes.get(fileKey(id));
     if ((found?.changingAcl ?? 0) > 0 || (found?.aclChangedAt ?? this.#forgotAt) > reading.at) return;
     const hold = this.#grantId(reading, id);
-    if (hold !== 0) this.#under(this.#enter(id), hold).acl = acl;
+    if (hold === 0 || !this.#keepsXattrs() || (acl?.length ?? 0) > KNOWN_ACL_BYTES_MAX) return;
+    // Memory of its own, and not a part of what it came in.
+    this.#under(this.#enter(id), hold).acl = acl === null ? null : Buffer.from(Uint8Array.from(acl).buffer);
   }
 
   #readXattrNames(reading: Reading, id: FileId, names: Buffer): void {
     const found = this.#inodes.get(fileKey(id));
     if ((found?.changingXattrs ?? 0) > 0 || (found?.xattrsChangedAt ?? this.#forgotAt) > reading.at) return;
     const hold = this.#grantId(reading, id);
-    if (hold !== 0) this.#under(this.#enter(id), hold).xattrNames = names;
+    if (hold !== 0 && this.#keepsXattrs()) this.#under(this.#enter(id), hold).xattrNames = names;
   }
 
   /** All of it. Copied. */
@@ -374,7 +387,7 @@ export class KnownInodes {
     const isDirectory = (mode & S.IFMT) === S.IFDIR;
     if (!isDirectory && xattrNames === undefined) return;
     const known = this.#under(this.#enter(id), this.#holds.of(id));
-    if (known.hold !== 0 && known.changingXattrs === 0) known.xattrNames = xattrNames ?? null;
+    if (known.hold !== 0 && known.changingXattrs === 0 && this.#keepsXattrs()) known.xattrNames = xattrNames ?? null;
     if (!isDirectory) return;
     this.#dropNames(known);
     known.complete = known.hold !== 0 && known.changing === 0;

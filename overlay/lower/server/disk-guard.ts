@@ -316,7 +316,9 @@ export class DiskGuard {
       decodeHandle: (handle) => local.decodeHandle(handle),
       knownAs: (parent, name) => local.knownAs(parent, name),
       forgetNames: (parent, name) => local.forgetNames(parent, name),
-      xattrNames: (id) => local.xattrNames(id),
+      exclusive: local.exclusive,
+      // Of a disk that was given up nothing is asked.
+      xattrNames: (id, cold) => (this.#why === null ? local.xattrNames(id, cold) : null),
       descriptorOf: (handle) => local.descriptorOf(handle),
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),

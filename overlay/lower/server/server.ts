@@ -136,7 +136,7 @@ class ServerCore implements ConnectionHost {
 
   welcome(): Omit<handshake.Welcome, "resumed"> {
     const { owner, cleanAfter = 0, letGoAfter = 0, lower } = this.options;
-    return { owner, cleanAfter, letGoAfter, root: lower.root, hasAcls: lower.hasAcls };
+    return { owner, cleanAfter, letGoAfter, root: lower.root, hasAcls: lower.hasAcls, exclusive: lower.exclusive };
   }
 
   get mayServe(): boolean {

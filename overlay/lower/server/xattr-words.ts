@@ -30,31 +30,36 @@ export class XattrWords {
   }
 
   attr(id: FileId, attr: MaybePromise<Attr>): MaybePromise<Attr> {
-    return this.#wanted ? andThen(attr, (found) => this.#with(id, found)) : attr;
+    return this.#wanted ? andThen(attr, (found) => this.#with(id, found, isCold(attr))) : attr;
   }
 
   entry<E extends Entry | null>(entry: MaybePromise<E>): MaybePromise<E> {
-    return this.#wanted ? andThen(entry, (found) => (found === null ? found : this.#entryWith(found))) : entry;
+    return this.#wanted ? andThen(entry, (found) => (found === null ? found : this.#entryWith(found, isCold(entry)))) : entry;
   }
 
   attrs(ids: readonly FileId[], attrs: MaybePromise<readonly (Attr | null)[]>): MaybePromise<readonly (Attr | null)[]> {
     if (!this.#wanted) return attrs;
-    return andThen(attrs, (found) => allOf(found.map((attr, at) => (attr === null ? null : this.#with(ids[at] as FileId, attr)))));
+    const cold = isCold(attrs);
+    return andThen(attrs, (found) => allOf(found.map((attr, at) => (attr === null ? null : this.#with(ids[at] as FileId, attr, cold)))));
   }
 
   entries(entries: MaybePromise<readonly (Entry | null)[]>): MaybePromise<readonly (Entry | null)[]> {
     if (!this.#wanted) return entries;
-    return andThen(entries, (found) => allOf(found.map((entry) => (entry === null ? null : this.#entryWith(entry)))));
+    const cold = isCold(entries);
+    return andThen(entries, (found) => allOf(found.map((entry) => (entry === null ? null : this.#entryWith(entry, cold)))));
   }
 
-  #entryWith<E extends Entry>(entry: E): MaybePromise<E> {
-    return andThen(this.#with(entry.id, entry.attr), (attr) => ({ ...entry, attr }));
+  #entryWith<E extends Entry>(entry: E, cold: boolean): MaybePromise<E> {
+    return andThen(this.#with(entry.id, entry.attr, cold), (attr) => ({ ...entry, attr }));
   }
 
-  #with(id: FileId, attr: Attr): MaybePromise<Attr> {
-    return andThen(this.#lower.xattrNames(id), (xattrNames) => (xattrNames === null ? attr : { ...attr, xattrNames }));
+  #with(id: FileId, attr: Attr, cold: boolean): MaybePromise<Attr> {
+    return andThen(this.#lower.xattrNames(id, cold), (xattrNames) => (xattrNames === null ? attr : { ...attr, xattrNames }));
   }
 }
+
+/** What came later was read from the disk, or is among such. */
+const isCold = (found: unknown): boolean => found instanceof Promise;
 
 function allOf<T>(values: readonly MaybePromise<T>[]): MaybePromise<readonly T[]> {
   return values.some((value) => value instanceof Promise) ? Promise.all(values) : (values as readonly T[]);

@@ -46,6 +46,8 @@ export interface Welcome {
   readonly resumed: boolean;
   readonly root: FileId;
   readonly hasAcls: boolean;
+  /** Nobody changes the volume past its owner. */
+  readonly exclusive: boolean;
   /** Epoch of the owner before this one, if all that it had executed is on the disk; 0: not known. */
   readonly cleanAfter: number;
   /** Epoch of the owner before this one, if it let go of a failed disk: what it did not answer is made again; 0: it did not. */
@@ -108,7 +110,7 @@ function readOwner(reader: ByteReader): OwnerId {
 export function encodeWelcome(welcome: Welcome): Uint8Array {
   const writer = new ByteWriter();
   writeOwner(writer, welcome.owner);
-  writer.bool(welcome.resumed).bool(welcome.hasAcls).u64(welcome.cleanAfter).u64(welcome.letGoAfter);
+  writer.bool(welcome.resumed).bool(welcome.hasAcls).bool(welcome.exclusive).u64(welcome.cleanAfter).u64(welcome.letGoAfter);
   writeFileId(writer, welcome.root);
   return writer.copy();
 }
@@ -118,11 +120,12 @@ export function decodeWelcome(body: Uint8Array): Welcome {
   const owner = readOwner(reader);
   const resumed = reader.bool();
   const hasAcls = reader.bool();
+  const exclusive = reader.bool();
   const cleanAfter = reader.u64();
   const letGoAfter = reader.u64();
   const root = readFileId(reader);
   reader.end();
-  return { owner, resumed, hasAcls, cleanAfter, letGoAfter, root };
+  return { owner, resumed, hasAcls, exclusive, cleanAfter, letGoAfter, root };
 }
 
 export function encodeRefused(refused: Refused): Uint8Array {

@@ -172,6 +172,33 @@ result = k`,
     120_000,
   );
 
+  it.each(["the owner", "a remote node"])("F23: on %s set-user-ID goes with a user's write that need not be waited for", async (role) => {
+    const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.owner];
+    const dir = `set-id-${role.replaceAll(" ", "-")}`;
+    await hazard.actor(a).run(`os.mkdir(dir); os.chown(dir, 1000, 1000)`, { dir });
+    const user = hazard.actor(a, { below: dir, uid: 1000, gid: 1000, umask: 0 });
+    // Made with it, given it before or after a write that goes behind, by the descriptor or the path; and through a second descriptor.
+    await user.run(`
+for k in range(20):
+    fd = os.open("made%d" % k, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o6755)
+    os.write(fd, b"x"); os.close(fd)
+    fd = os.open("before%d" % k, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o755)
+    os.fchmod(fd, 0o4755); os.write(fd, b"x"); os.close(fd)
+    fd = os.open("between%d" % k, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o755)
+    os.write(fd, b"x"); os.chmod("between%d" % k, 0o2755); os.write(fd, b"y"); os.close(fd)
+    fd = os.open("second%d" % k, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o755)
+    os.write(fd, b"x"); os.fchmod(fd, 0o6755)
+    other = os.open("second%d" % k, os.O_RDWR); os.write(other, b"y"); os.close(other); os.close(fd)`);
+    const modes = `result = sorted({name.rstrip("0123456789") + " " + oct(os.stat(name).st_mode & 0o7777) for name in os.listdir(".")})`;
+    const cleared = ["before 0o755", "between 0o755", "made 0o755", "second 0o755"];
+    expect(await user.run(modes)).toEqual(cleared);
+    expect(await hazard.actor(b, { below: dir }).run(modes)).toEqual(cleared);
+    // It was there: a file that nobody writes to keeps it.
+    expect(
+      await user.run(`os.close(os.open("kept", os.O_WRONLY | os.O_CREAT, 0o6755)); result = oct(os.stat("kept").st_mode & 0o7777)`),
+    ).toBe("0o6755");
+  });
+
   it("F21: an extended attribute that comes and goes on another node is there and gone at once, and what a write takes away, too", async () => {
     const [here, there] = hazard.remotes;
     const [looks, changes, owns] = [hazard.actor(here), hazard.actor(there), hazard.actor(hazard.owner)];

@@ -56,6 +56,7 @@ const welcome = handshake.encodeWelcome({
   owner: self,
   resumed: false,
   hasAcls: false,
+  exclusive: true,
   cleanAfter: 0,
   letGoAfter: 0,
   root: { ino: 2, generation: 0 },

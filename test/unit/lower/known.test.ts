@@ -8,6 +8,7 @@ import {
   type Change,
   CHANGED_NAMES_MAX,
   type Holds,
+  KNOWN_ACL_BYTES_MAX,
   KNOWN_DATA_BYTES_MAX,
   KNOWN_INODES_MAX,
   KNOWN_NAMES_ALL_MAX,
@@ -41,9 +42,9 @@ class Locks implements Holds {
   }
 }
 
-function create(): { locks: Locks; known: KnownInodes } {
+function create(keepsXattrs = true): { locks: Locks; known: KnownInodes } {
   const locks = new Locks();
-  return { locks, known: new KnownInodes(locks) };
+  return { locks, known: new KnownInodes(locks, () => keepsXattrs) };
 }
 
 describe("what was read", () => {
@@ -119,10 +120,10 @@ describe("what was read", () => {
     const names = known.begin(dir, bytes("a"));
     const acl = bytes("an ACL");
     known.readAcl(known.reading(), dir, acl);
-    expect(known.xattr(dir, ACCESS_ACL)).toBe(acl);
+    expect(known.xattr(dir, ACCESS_ACL)).toEqual(acl);
     known.end(names, null);
     known.end(known.begin(dir, bytes("b")), attr);
-    expect(known.xattr(dir, ACCESS_ACL)).toBe(acl);
+    expect(known.xattr(dir, ACCESS_ACL)).toEqual(acl);
     const before = known.reading();
     const change = known.begin(dir);
     expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
@@ -160,6 +161,40 @@ describe("what was read", () => {
     known.end(names, null);
     known.readAcl(ofLastOwner, dir, null);
     expect(known.xattr(dir, ACCESS_ACL)).toBeUndefined();
+  });
+
+  it("of an access ACL, or extended attributes, is nothing where others change them without the locks", () => {
+    const { known } = create(false);
+    known.readAcl(known.reading(), dir, null);
+    known.read(known.reading(), dir, { ...attr, xattrNames: Buffer.alloc(0) });
+    expect([known.attr(dir)?.mode, known.xattr(dir, ACCESS_ACL), known.xattrList(dir)]).toEqual([attr.mode, undefined, null]);
+    known.made(dir, { ...attr, xattrNames: Buffer.alloc(0) });
+    expect([known.xattr(dir, ACCESS_ACL), known.xattrList(dir)]).toEqual([undefined, null]);
+  });
+
+  it("of an access ACL, or extended attributes, that was asked for before a change that was forgotten since does not count", () => {
+    for (const again of [false, true]) {
+      const { known } = create();
+      const reading = known.reading();
+      known.end(known.beginXattrs(dir), null);
+      for (let ino = 100; ino <= 100 + KNOWN_INODES_MAX; ino += 1) known.readAcl(known.reading(), { ino, generation: 1 }, null);
+      // It is there again, of another reading.
+      if (again) known.readName(known.reading(), dir, bytes("x"), null);
+      known.readAcl(reading, dir, null);
+      known.read(reading, dir, { ...attr, xattrNames: Buffer.alloc(0) });
+      expect([again, known.xattr(dir, ACCESS_ACL), known.xattrList(dir)]).toEqual([again, undefined, null]);
+    }
+  });
+
+  it("of an access ACL is kept in memory of its own, if it is no longer than KNOWN_ACL_BYTES_MAX", () => {
+    const { known } = create();
+    const acl = Buffer.alloc(KNOWN_ACL_BYTES_MAX, 1);
+    known.readAcl(known.reading(), dir, acl);
+    acl.fill(0);
+    const kept = known.xattr(dir, ACCESS_ACL);
+    expect([kept, kept?.buffer.byteLength]).toEqual([Buffer.alloc(KNOWN_ACL_BYTES_MAX, 1), KNOWN_ACL_BYTES_MAX]);
+    known.readAcl(known.reading(), child, Buffer.alloc(KNOWN_ACL_BYTES_MAX + 1));
+    expect(known.xattr(child, ACCESS_ACL)).toBeUndefined();
   });
 
   it("of attributes says which extended attributes there are, if the owner has looked", () => {
@@ -234,7 +269,7 @@ describe("what was read", () => {
   });
 
   it("is nothing where there are no locks", () => {
-    const known = new KnownInodes(NO_HOLDS);
+    const known = new KnownInodes(NO_HOLDS, () => true);
     known.read(known.reading(), dir, attr);
     known.made(dir, attr);
     expect([known.attr(dir), known.isAbsent(dir, bytes("a")), known.wantsAttr(known.begin(dir))]).toEqual([null, false, false]);

@@ -225,6 +225,7 @@ describe("in place of the owner", () => {
       resumed: true,
       root: { ino: 2, generation: 0 },
       hasAcls: false,
+      exclusive: true,
       cleanAfter: 0,
       letGoAfter: 0,
     }),

@@ -112,6 +112,35 @@ it("an access ACL is asked for once, and the owner says with others' attributes 
   expect(await foundXattr(lower, many, name("user.b"))).toEqual(["ENODATA", 1]);
 });
 
+it.each([
+  ["an ACL", true],
+  ["that there is none", false],
+])("%s that was asked for before the lock came again does not count", async (_what, has) => {
+  const locks = { count: 3, grants: () => locks.count, of: () => locks.count };
+  const lower = remote({}, undefined, { holds: locks });
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const { id } = await other.mknod(other.root, name("f"), 0o100644, 0, 0, caller);
+  if (has) await other.setxattr(id, ACCESS_ACL, ACL, 0);
+  const asked = foundXattr(lower, id);
+  locks.count += 1;
+  await asked;
+  const said = has ? ACL.toString("hex") : "ENODATA";
+  expect(await foundXattr(lower, id)).toEqual([said, 1]);
+  expect(await foundXattr(lower, id)).toEqual([said, 0]);
+});
+
+it("an error is not the absence of an ACL", async () => {
+  const lower = holding();
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  const { id } = await lower.mknod(lower.root, name("f"), 0o100644, 0, 0, caller);
+  const gone: FileId = { ino: id.ino, generation: id.generation + 1 };
+  for (const _ of [1, 2]) expect(await foundXattr(lower, gone)).toEqual(["ESTALE", 1]);
+});
+
 it("a change of an extended attribute here ends what is known of them; other changes leave it, but for an ACL's value", async () => {
   const lower = holding();
   const { address } = await owner();

@@ -43,16 +43,17 @@ describe("the owner tells of a file", () => {
   async function told(
     answers: Readonly<Record<string, number>>,
     prepare: (lower: LocalLower, id: LocalLower["root"]) => unknown = () => undefined,
+    { cold = false, shared = false } = {},
   ): Promise<Buffer | null> {
     const place = directoryPlace();
     const native = nativeAddon();
     const getxattr: typeof native.sync.getxattr = (fd, name, value) => answers[name.toString()] ?? native.sync.getxattr(fd, name, value);
     const sync = { ...native.sync, getxattr };
-    const lower = createLocalLower({ native: { ...native, sync }, rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
+    const lower = createLocalLower({ native: { ...native, sync }, rootFd: place.rootFd, shared, metadataCalls: "inline", log: silentLog });
     try {
       const { id } = await lower.mknod(lower.root, bytes("file"), 0o100644, 0, 0, { uid: 0, gid: 0, umask: 0 });
       await prepare(lower, id);
-      return await lower.xattrNames(id);
+      return await lower.xattrNames(id, cold);
     } finally {
       await lower.shutdown();
       await place.release();
@@ -71,6 +72,15 @@ describe("the owner tells of a file", () => {
     expect(await told({}, longer)).toBeNull();
   });
 
+  it("the same, without the calling thread, of one that may have to be read from the disk", async () => {
+    const prepare = (lower: LocalLower, id: LocalLower["root"]): unknown => lower.setxattr(id, bytes("user.a"), bytes("1"), 0);
+    expect(await told({}, prepare, { cold: true })).toEqual(bytes("user.a\0"));
+  });
+
+  it("nothing where others change it, too", async () => {
+    expect(await told({}, undefined, { shared: true })).toBeNull();
+  });
+
   it("that it has a label, on a kernel with SELinux", async () => {
     expect(await told({ "security.selinux": 12 })).toEqual(bytes("security.selinux\0"));
     expect(isNamed((await told({ "security.selinux": 12 })) ?? Buffer.alloc(0), SELINUX)).toBe(true);
@@ -85,7 +95,7 @@ describe("the owner tells of a file", () => {
   it("nothing of what is not there", async () => {
     let found: Buffer | null = Buffer.alloc(1);
     await told({}, async (lower, { ino, generation }) => {
-      found = await lower.xattrNames({ ino, generation: generation + 1 });
+      found = await lower.xattrNames({ ino, generation: generation + 1 }, false);
     });
     expect(found).toBeNull();
   });

@@ -12,8 +12,8 @@ const names = Buffer.from("user.a\0");
 function create(): { words: XattrWords; clock: { ms: number }; looked: number[] } {
   const clock = { ms: 1000 };
   const looked: number[] = [];
-  const xattrNames = ({ ino }: FileId): Buffer | null => {
-    looked.push(ino);
+  const xattrNames = ({ ino }: FileId, cold: boolean): Buffer | null => {
+    looked.push(cold ? -ino : ino);
     return ino === other.ino ? null : names;
   };
   return { words: new XattrWords({ xattrNames }, () => clock.ms), clock, looked };
@@ -30,7 +30,7 @@ it("whoever has asked for one is told, for XATTRS_ASKED_MS", () => {
 });
 
 it("with attributes and entries, of one and of many; of what is not to be had nothing is said", async () => {
-  const { words } = create();
+  const { words, looked } = create();
   words.noteAsked();
   const told = { ...attr, xattrNames: names };
   expect(await words.attr(id, Promise.resolve(attr))).toEqual(told);
@@ -39,4 +39,9 @@ it("with attributes and entries, of one and of many; of what is not to be had no
   expect(await words.entry(Promise.resolve({ id, attr }))).toEqual({ id, attr: told });
   expect(words.entries([null, { id, attr }, { id: other, attr }])).toEqual([null, { id, attr: told }, { id: other, attr }]);
   expect(words.attrs([id, other, id], [attr, attr, null])).toEqual([told, attr, null]);
+  // What came later may have been on the disk.
+  expect(looked).toEqual([-12, 13, -12, 12, 13, 12, 13]);
+  await words.attrs([id], Promise.resolve([attr]));
+  await words.entries(Promise.resolve([{ id, attr }]));
+  expect(looked.slice(-2)).toEqual([-12, -12]);
 });

@@ -105,6 +105,9 @@ describe("other writes", () => {
     bench.lower.fileMode = 0o104755;
     await bench.serve(request(bench, fh, { killSuidgid: true }));
     expect([bench.lower.ownersAsked.length, bench.lower.calls.slice(2)]).toEqual([2, ["setattr", "write 10 at 0", "write"]]);
+    bench.lower.fileMode = 0o102755;
+    await bench.serve(request(bench, fh, { killSuidgid: true }));
+    expect(bench.lower.calls.slice(5)).toEqual(["setattr", "write 10 at 0", "write"]);
   });
 });
 

@@ -33,7 +33,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   byNumber: { request: { ino: 2 ** 40 - 1 }, answer: entry },
   parentOf: { request: { id }, answer: entry },
   getattr: { request: { id }, answer: attr },
-  getattrMany: { request: { ids: [id, other] }, answer: [attr, null] },
+  getattrMany: { request: { ids: [id, other, id] }, answer: [attr, null, { ...attr, xattrNames: Buffer.from("user.a\0") }] },
   setattr: {
     request: {
       id,
