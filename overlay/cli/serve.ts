@@ -17,7 +17,7 @@ import type { Holder } from "../restart/holder.ts";
 import { REHEARSED, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
-import { createHolder, endOrPause, holdingAnswers } from "../serve/holding.ts";
+import { createHolder, endOrPause, holdingAnswers, leaveCollecting } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
@@ -225,6 +225,7 @@ async function serve(args: ServeArguments): Promise<void> {
       const end = await holder.run();
       log.info(end, "this process keeps the mount no more");
       if (end.kind === "given") process.exit(EXIT.OK);
+      leaveCollecting(mount.paused, { runDir, log, anyDlmd: holder.anyDlmd });
       const isLost = end.kind === "lost" && isMountThere(device);
       held.close(isLost);
       if (!isLost) removeMountRecord(device);

@@ -1,9 +1,10 @@
 /** What the process of a mount says of itself while it keeps it for another one (restart/holder.ts), and how it looks for its dlmd. Plain data. */
 import { minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import { askDlmd } from "../query/dlmd-query.ts";
+import { dlmdThere } from "../query/dlmd-query.ts";
 import { MNT_DETACH, type Native } from "../../native/index.ts";
-import { startNext } from "../restart/give.ts";
+import { startCollecting } from "../restart/collect.ts";
+import { startNext, wordsOf } from "../restart/give.ts";
 import { Holder } from "../restart/holder.ts";
 import type { Pausing } from "./mount-restart.ts";
 import type { StatusAnswers } from "./status-server.ts";
@@ -41,13 +42,16 @@ export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { nat
   });
 }
 
-async function dlmdThere(runDir: string): Promise<string | null> {
+/** The mount has ended, and this process is about to: another one has the owner give up what it keeps. */
+export function leaveCollecting(
+  { kept, sinceMs, incarnation }: Pausing,
+  { runDir, log, anyDlmd }: Pick<Held, "runDir" | "log"> & { readonly anyDlmd: boolean },
+): void {
+  if (kept === null) return;
   try {
-    const { info, view } = await askDlmd(runDir, null);
-    return view.quorate && view.running ? info.incarnation : null;
-  } catch {
-    // It does not run yet, or does not answer: it is asked again.
-    return null;
+    startCollecting(runDir, { ...kept, incarnation: anyDlmd ? null : incarnation, waitedMs: performance.now() - sinceMs });
+  } catch (error) {
+    log.error({ error: wordsOf(error) }, "nobody has the owner give up what it keeps for this mount: others wait for it");
   }
 }
 
