@@ -168,6 +168,8 @@ async function serve(args: ServeArguments): Promise<void> {
     if (args.dlmdAway) await takeOver?.dlmd();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);
+    /** For whoever unmounts it (kept-for-others.ts). */
+    let noteKept = (): void => undefined;
     const mount: MountProcess = new MountProcess({
       native: nativeAddon(),
       log,
@@ -191,6 +193,7 @@ async function serve(args: ServeArguments): Promise<void> {
       },
       changed: () => {
         if (hasLeft) return;
+        noteKept();
         if (statusServer !== null) statusServer.update();
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
@@ -212,6 +215,18 @@ async function serve(args: ServeArguments): Promise<void> {
     // After its file: a mount whose record has no file beside it is told of as one that cannot be asked.
     const record = { source: args.device, mountPoint: args.mountpoint, runDir: args.runDir, localFlocks: mountOptions.localFlocks };
     writeMountRecord(device, record);
+    let noted = 0;
+    noteKept = () => {
+      const { keeps } = mount.answers;
+      if (keeps === noted) return;
+      noted = keeps;
+      try {
+        writeMountRecord(device, { ...record, keeps });
+      } catch (error) {
+        log.warn({ error: String(error) }, "whoever unmounts this mount will not see for whom it keeps something");
+      }
+    };
+    noteKept();
     pipe.ready();
     takeOver?.serving();
     const failure = await endOrPause(mount.ended, mount.pauses, log);

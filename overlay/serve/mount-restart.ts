@@ -245,6 +245,8 @@ export interface GoOn {
   readonly brokenFiles: number;
   readonly lockspace: Lockspace;
   readonly clientId: number;
+  /** Of this node: without one nothing is answered, and no volume is taken from an owner that has nothing to keep any more. */
+  readonly leaseHolds: () => boolean;
   /** RemoteLower.collect */
   readonly collect: (ticket: string) => Promise<boolean>;
 }
@@ -262,13 +264,17 @@ async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promi
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId, collect }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
   const { custody } = before;
   if (custody === null) await askedAll(lockspace, clientId);
   else await Promise.all(depositedLocks(depositOf(before, custody)).map((resource) => hasQueued(lockspace, resource)));
+  while (!leaseHolds()) {
+    takeOver.check();
+    await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));
+  }
   await takeOver.ready();
   if (custody !== null && !(await sayingThatItWaits(takeOver, collect(custody))))
     throw new OperatingError("the owner has given up what it kept for this mount", {

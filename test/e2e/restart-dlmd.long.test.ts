@@ -258,6 +258,32 @@ locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)`)
     await mountAgain(2);
   });
 
+  it("an owner that is unmounted meanwhile waits for the mount of which it keeps something", async () => {
+    expect(await lab.owner()).toBe(1);
+    const here = startActor({ cwd: lab.node(2).mount });
+    await here.run(`fd=os.open("waits",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
+    const { mount } = lab.node(1);
+    const said = path.join(scratch, "umount");
+    let unmounted: Promise<RunResult | null> = Promise.resolve(null);
+    const end = await whilePaused(2, async () => {
+      writeFileSync(said, "");
+      unmounted = run("sh", ["-c", `exec "$@" 2>${said}`, "sh", process.execPath, coverlayProgram, "umount", mount], {
+        timeoutMs: 120_000,
+      });
+      await until("it says for what it waits", async () => readFileSync(said, "utf8").includes("waiting for them"));
+      expect(mountTable().some(({ mountPoint }) => mountPoint === mount)).toBe(true);
+    });
+    expect(end).toBe("served");
+    expect(await unmounted).toMatchObject({ status: 0 });
+    expect(readFileSync(said, "utf8")).not.toContain("so these end");
+    expect(mountTable().some(({ mountPoint }) => mountPoint === mount)).toBe(false);
+    expect(await here.run(`result=os.pread(fd,9,0).decode(); os.close(fd)`)).toBe("text");
+    expect(await lab.owner()).not.toBe(1);
+    await mountAgain(1);
+    expect((await coverlay(["handover", "lab", "node1", "--run-dir", lab.node(1).runDir])).status).toBe(0);
+    expect(await lab.owner()).toBe(1);
+  });
+
   it("a mount ends when the owner that keeps its files dies; and dlmd stays where the others have no quorum without it", async () => {
     const here = startActor({ cwd: lab.node(3).mount });
     await here.run(`fd=os.open("kept",os.O_RDWR|os.O_CREAT)`);
