@@ -5,7 +5,7 @@ import { dlmdThere } from "../query/dlmd-query.ts";
 import { MNT_DETACH, type Native } from "../../native/index.ts";
 import { startCollecting } from "../restart/collect.ts";
 import { startNext, wordsOf } from "../restart/give.ts";
-import { Holder } from "../restart/holder.ts";
+import { Holder, type HolderEnd } from "../restart/holder.ts";
 import type { Pausing } from "./mount-restart.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
@@ -42,17 +42,21 @@ export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { nat
   });
 }
 
-/** The mount has ended, and this process is about to: another one has the owner give up what it keeps. */
-export function leaveCollecting(
+/** Until the mount is no matter of this process any more. If it has ended, another process has the owner give up what it keeps. */
+export async function holdToEnd(
+  holder: Pick<Holder, "run" | "anyDlmd">,
   { kept, sinceMs, incarnation }: Pausing,
-  { runDir, log, anyDlmd }: Pick<Held, "runDir" | "log"> & { readonly anyDlmd: boolean },
-): void {
-  if (kept === null) return;
+  { runDir, log }: Pick<Held, "runDir" | "log">,
+  startCollector: typeof startCollecting = startCollecting,
+): Promise<HolderEnd> {
+  const end = await holder.run();
+  if (end.kind === "given" || kept === null) return end;
   try {
-    startCollecting(runDir, { ...kept, incarnation: anyDlmd ? null : incarnation, waitedMs: performance.now() - sinceMs });
+    startCollector(runDir, { ...kept, incarnation: holder.anyDlmd ? null : incarnation, waitedMs: performance.now() - sinceMs });
   } catch (error) {
     log.error({ error: wordsOf(error) }, "nobody has the owner give up what it keeps for this mount: others wait for it");
   }
+  return end;
 }
 
 /** `before`: what the mount said of itself. */
