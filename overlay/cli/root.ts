@@ -33,6 +33,7 @@ const commands: Readonly<Record<string, AddCommand>> = {
   keygen: async (cli) => cli.command((await import("./keygen.ts")).keygenCommand),
   "install-mount-helper": async (cli) => cli.command((await import("../mount-helper/command.ts")).installMountHelperCommand),
   serve: async (cli) => cli.command((await import("./serve.ts")).serveCommand),
+  collect: async (cli) => cli.command((await import("./collect.ts")).collectCommand),
 };
 
 /** The command that the first word names; all, if it names none. For the version alone no command is needed. */

@@ -17,7 +17,7 @@ import type { Holder } from "../restart/holder.ts";
 import { REHEARSED, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
-import { createHolder, endOrPause, holdingAnswers } from "../serve/holding.ts";
+import { createHolder, endOrPause, holdingAnswers, holdToEnd } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
@@ -168,6 +168,8 @@ async function serve(args: ServeArguments): Promise<void> {
     if (args.dlmdAway) await takeOver?.dlmd();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);
+    /** For whoever unmounts it (kept-for-others.ts). */
+    let noteKept = (): void => undefined;
     const mount: MountProcess = new MountProcess({
       native: nativeAddon(),
       log,
@@ -191,6 +193,7 @@ async function serve(args: ServeArguments): Promise<void> {
       },
       changed: () => {
         if (hasLeft) return;
+        noteKept();
         if (statusServer !== null) statusServer.update();
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
@@ -212,6 +215,18 @@ async function serve(args: ServeArguments): Promise<void> {
     // After its file: a mount whose record has no file beside it is told of as one that cannot be asked.
     const record = { source: args.device, mountPoint: args.mountpoint, runDir: args.runDir, localFlocks: mountOptions.localFlocks };
     writeMountRecord(device, record);
+    let noted = 0;
+    noteKept = () => {
+      const { keeps } = mount.answers;
+      if (keeps === noted) return;
+      noted = keeps;
+      try {
+        writeMountRecord(device, { ...record, keeps });
+      } catch (error) {
+        log.warn({ error: String(error) }, "whoever unmounts this mount will not see for whom it keeps something");
+      }
+    };
+    noteKept();
     pipe.ready();
     takeOver?.serving();
     const failure = await endOrPause(mount.ended, mount.pauses, log);
@@ -222,7 +237,7 @@ async function serve(args: ServeArguments): Promise<void> {
       const held = await serveStatus(runDir, connection, holdingAnswers(mount.answers.summary(), holder), log);
       writeMountRecord(device, { ...record, paused: true });
       mount.holds();
-      const end = await holder.run();
+      const end = await holdToEnd(holder, mount.paused, { runDir, log });
       log.info(end, "this process keeps the mount no more");
       if (end.kind === "given") process.exit(EXIT.OK);
       const isLost = end.kind === "lost" && isMountThere(device);

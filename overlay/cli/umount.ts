@@ -4,14 +4,15 @@ import { once } from "node:events";
 import path from "node:path";
 import type { Argv, CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { mountAt } from "../../dlmd/base/mount-table.ts";
+import { mountAt, type MountEntry } from "../../dlmd/base/mount-table.ts";
 import { defaultRunDir } from "../query/dlmd-query.ts";
 import { canonicalPlace } from "../volume/canonical-path.ts";
 import { endWaiter } from "../volume/mount-waiter.ts";
-import { RELEASE_LIMIT_MS, unmount, type UnmountOptions, waitForRelease } from "../volume/remount.ts";
+import { clusteredMountAt, RELEASE_LIMIT_MS, unmount, type UnmountOptions, waitForRelease } from "../volume/remount.ts";
 import { coverlayProgram } from "../volume/start-overlay.ts";
 import { isServedOf, machinePort, unmountAll, waiterWords } from "../volume/unmount-all.ts";
 import { interruptedError, unlessAborted } from "./interrupt.ts";
+import { keptBehind, KEPT_WAIT_MS, waitWhileKept } from "./kept-for-others.ts";
 import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -27,6 +28,7 @@ interface UmountArguments {
 }
 
 const details = `It waits until the volume is released, for ${RELEASE_LIMIT_MS / 1000} s. If other mount namespaces (containers, services) hold it up, it names their processes.
+If it is the owner, and keeps files of mounts whose dlmd is being restarted, it waits for these first, for ${KEPT_WAIT_MS / 1000} s; not with --lazy or --force.
 A process that waits in the background to mount there (mount -o bg) is ended first, also where nothing is mounted: umount(8) does not ask for that.
 Ctrl-C ends the command; what has begun goes on.
 Exit status: 0 unmounted and released; 1 wrong command line, or not root; 8 interrupted, and the release goes on; 32 it could not be.`;
@@ -41,14 +43,23 @@ async function unmountOne(directory: string, how: How): Promise<string | null> {
     // It may have mounted at the last moment.
     if (mountAt(waiter.mountPoint)?.type !== "fuse.clustered") return null;
   }
+  await othersFirst(clusteredMountAt(directory), how);
   return unmount(directory, how);
+}
+
+/** For those of which an owner keeps something. Who forces it, or takes it out of the tree now, does not want to wait. */
+function othersFirst(entry: MountEntry, { lazy, force, tell }: How): Promise<void> {
+  return waitWhileKept(entry.mountPoint, () => keptBehind(entry), { waits: !lazy && !force, tell });
 }
 
 /** What the dlmd of that run directory serves at one place, also one mount over another. What else is on top there stays. */
 async function unmountPlace(directory: string, runDir: string, how: How): Promise<string | null> {
   const place = canonicalPlace(directory);
   let note: string | null = null;
-  for (let entry = mountAt(place); entry !== null && isServedOf(entry, runDir); entry = mountAt(place)) note = await unmount(place, how);
+  for (let entry = mountAt(place); entry !== null && isServedOf(entry, runDir); entry = mountAt(place)) {
+    await othersFirst(entry, how);
+    note = await unmount(place, how);
+  }
   return note;
 }
 

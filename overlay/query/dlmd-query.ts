@@ -35,6 +35,17 @@ export async function askDlmd(runDir: string, what: "status" | "nodes" | null): 
   return askClient(runDir, (client) => (what === null ? Promise.resolve(null) : client.query(what)));
 }
 
+/** Incarnation of the dlmd that runs here, if it serves locks; null: it does not. Never rejects. */
+export async function dlmdThere(runDir: string): Promise<string | null> {
+  try {
+    const { info, view } = await askDlmd(runDir, null);
+    return view.quorate && view.running ? info.incarnation : null;
+  } catch {
+    // It does not run yet, or does not answer: it is asked again.
+    return null;
+  }
+}
+
 /** Asks the dlmds of the whole cluster about locks; `wanted` may need the names of the nodes. Throws OperatingError. */
 export async function askCluster(runDir: string, wanted: (info: ClusterInfo) => InspectRequest): Promise<DlmdAnswer> {
   return askClient(runDir, async (client) => client.inspect(wanted(client.info)));

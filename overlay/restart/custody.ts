@@ -37,6 +37,8 @@ export interface CustodyOptions {
   readonly epoch: number;
   readonly log: Log;
   readonly nowMs: () => number;
+  /** `away` has another count. */
+  readonly changed: () => void;
 }
 
 /** The resources of those locks, and how they are held: coherence/lock-requests.ts, file-lock/file-locks.ts. */
@@ -77,7 +79,9 @@ export class Custody {
     }
     // Before anything is waited for: who collects meanwhile collects this.
     const kept = this.#kept.get(ticket) ?? { locks: new Map(), ended, sinceMs: this.#options.nowMs(), timer: this.#limit(ticket) };
+    const isNew = !this.#kept.has(ticket);
     this.#kept.set(ticket, kept);
+    if (isNew) this.#options.changed();
     try {
       await this.#queue(kept, request);
     } catch (error) {
@@ -150,6 +154,7 @@ export class Custody {
       else if (lock.exists) lock.unlock(0);
     }
     kept.ended();
+    this.#options.changed();
     return true;
   }
 

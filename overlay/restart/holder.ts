@@ -67,6 +67,11 @@ export class Holder {
     return `${this.#why}; calls have waited for ${Math.round((performance.now() - this.#host.sinceMs) / 1000)} s`;
   }
 
+  /** It need not be another one than before. */
+  get anyDlmd(): boolean {
+    return this.#goOn;
+  }
+
   /** dlmd is not restarted after all, or was. */
   goOn(): void {
     this.#goOn = true;

@@ -1,10 +1,11 @@
 /** What the process of a mount says of itself while it keeps it for another one (restart/holder.ts), and how it looks for its dlmd. Plain data. */
 import { minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import { askDlmd } from "../query/dlmd-query.ts";
+import { dlmdThere } from "../query/dlmd-query.ts";
 import { MNT_DETACH, type Native } from "../../native/index.ts";
-import { startNext } from "../restart/give.ts";
-import { Holder } from "../restart/holder.ts";
+import { startCollecting } from "../restart/collect.ts";
+import { startNext, wordsOf } from "../restart/give.ts";
+import { Holder, type HolderEnd } from "../restart/holder.ts";
 import type { Pausing } from "./mount-restart.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
@@ -41,14 +42,21 @@ export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { nat
   });
 }
 
-async function dlmdThere(runDir: string): Promise<string | null> {
+/** Until the mount is no matter of this process any more. If it has ended, another process has the owner give up what it keeps. */
+export async function holdToEnd(
+  holder: Pick<Holder, "run" | "anyDlmd">,
+  { kept, sinceMs, incarnation }: Pausing,
+  { runDir, log }: Pick<Held, "runDir" | "log">,
+  startCollector: typeof startCollecting = startCollecting,
+): Promise<HolderEnd> {
+  const end = await holder.run();
+  if (end.kind === "given" || kept === null) return end;
   try {
-    const { info, view } = await askDlmd(runDir, null);
-    return view.quorate && view.running ? info.incarnation : null;
-  } catch {
-    // It does not run yet, or does not answer: it is asked again.
-    return null;
+    startCollector(runDir, { ...kept, incarnation: holder.anyDlmd ? null : incarnation, waitedMs: performance.now() - sinceMs });
+  } catch (error) {
+    log.error({ error: wordsOf(error) }, "nobody has the owner give up what it keeps for this mount: others wait for it");
   }
+  return end;
 }
 
 /** `before`: what the mount said of itself. */

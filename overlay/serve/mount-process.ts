@@ -175,7 +175,8 @@ export class MountProcess {
         const hasLocks = (): boolean => this.#coherence?.rest.hasTokens === true && fileLocks?.hasInherited !== false;
         const collect = (ticket: string): Promise<boolean> => this.#ownCalls.remote?.collect(ticket) ?? Promise.resolve(false);
         const { clientId } = client.info;
-        await this.#unlessFailed(goOnWith(resumed, { handOff, hasLocks, brokenFiles, lockspace, clientId, collect }));
+        const leaseHolds = (): boolean => this.#lease?.holds() === true;
+        await this.#unlessFailed(goOnWith(resumed, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }));
         show();
       }
       await this.#enterMounted(session);

@@ -5,6 +5,7 @@ import type { Rest } from "../coherence/rest.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
+import type { Kept } from "../restart/collect.ts";
 import { giveMount, type RestartAnswer, type RestingHost, startNext } from "../restart/give.ts";
 import { depositOf, type PauseAnswer, type Paused, pauseMount, rehearse } from "../restart/pause.ts";
 import { hasQueued } from "../restart/queued.ts";
@@ -17,7 +18,7 @@ import type { Session, SessionHandOff, SessionResume } from "../session/mount-se
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { MountParts, MountStatus } from "./mount-status.ts";
-import type { OwnCalls } from "./own-calls.ts";
+import { addressOf, type OwnCalls } from "./own-calls.ts";
 
 /** A program that has waited for a file lock for so long may wait for hours. */
 export const LOCK_WAIT_MS = 1000;
@@ -53,6 +54,8 @@ export interface Pausing extends Paused {
   readonly fd: number;
   /** Of the dlmd that it was a client of. */
   readonly incarnation: string;
+  /** What is to be collected if the mount ends; null: its owner is not known any more. */
+  readonly kept: Kept | null;
 }
 
 interface Refused {
@@ -133,7 +136,7 @@ export class MountRestart {
     });
     if ("kind" in found) return found;
     const { fd } = handOff;
-    this.paused = { ...found, fd, incarnation: client.info.incarnation };
+    this.paused = { ...found, fd, incarnation: client.info.incarnation, kept: this.#keptFor(found.state) };
     const holds = new Promise<void>((resolve) => {
       this.holds = resolve;
     });
@@ -142,6 +145,12 @@ export class MountRestart {
     void handOff.given();
     await holds;
     return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length };
+  }
+
+  #keptFor({ custody, ownerEpoch }: RestartState): Kept | null {
+    const record = this.#host.parts().owner?.owner ?? null;
+    if (custody === null || record?.epoch !== ownerEpoch) return null;
+    return { owner: { ...addressOf(record), epoch: record.epoch }, volumeUuid: this.#host.mount.bit.uuid, ticket: custody };
   }
 
   #fail(error: Error): void {
@@ -236,6 +245,8 @@ export interface GoOn {
   readonly brokenFiles: number;
   readonly lockspace: Lockspace;
   readonly clientId: number;
+  /** Of this node: without one nothing is answered, and no volume is taken from an owner that has nothing to keep any more. */
+  readonly leaseHolds: () => boolean;
   /** RemoteLower.collect */
   readonly collect: (ticket: string) => Promise<boolean>;
 }
@@ -253,13 +264,17 @@ async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promi
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId, collect }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
   const { custody } = before;
   if (custody === null) await askedAll(lockspace, clientId);
   else await Promise.all(depositedLocks(depositOf(before, custody)).map((resource) => hasQueued(lockspace, resource)));
+  while (!leaseHolds()) {
+    takeOver.check();
+    await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));
+  }
   await takeOver.ready();
   if (custody !== null && !(await sayingThatItWaits(takeOver, collect(custody))))
     throw new OperatingError("the owner has given up what it kept for this mount", {

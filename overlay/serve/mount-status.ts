@@ -104,6 +104,11 @@ export class MountStatus implements StatusAnswers {
     return session !== null && !isEnding && lease?.state === "holds" && waits === null;
   }
 
+  /** OwnerService.keeps */
+  get keeps(): number {
+    return this.#options.service.keeps;
+  }
+
   /** For overlay-N.json. */
   summary(): Record<string, unknown> {
     const { mountpoint, bit, lower, localFlocks } = this.#options.mount;

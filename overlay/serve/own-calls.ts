@@ -109,7 +109,7 @@ export class OwnCalls {
   }
 }
 
-function addressOf(record: OwnerRecord): OwnerAddress {
+export function addressOf(record: OwnerRecord): OwnerAddress {
   const { address: host, port, nodeid, incarnation, clientId } = record;
   return { host, port, nodeid, incarnation, clientId };
 }

@@ -101,6 +101,11 @@ export class OwnerService {
     return `the owner keeps the open files of ${away.count} mount(s) of which the dlmd is being restarted, for ${seconds} s by now`;
   }
 
+  /** Mounts that are away, of which something is kept. */
+  get keeps(): number {
+    return this.#custody?.away?.count ?? 0;
+  }
+
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
   get growth(): Growth | null {
     return this.#owned?.mount.growth ?? null;
@@ -199,6 +204,7 @@ export class OwnerService {
       epoch: mount.epoch,
       log,
       nowMs: () => performance.now(),
+      changed: () => this.#host.options.changed(),
     });
     this.#custody = custody;
     return createLowerServer({

@@ -27,6 +27,8 @@ export interface MountRecord extends ProcessName {
   readonly localFlocks?: boolean;
   /** Its process has let go of dlmd, and waits until that was restarted. */
   readonly paused?: boolean;
+  /** It is the owner, and keeps the files of so many mounts that are paused. */
+  readonly keeps?: number;
 }
 
 function fileOf(device: string, dir: string = RECORD_DIR): string {

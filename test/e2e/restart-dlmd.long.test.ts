@@ -226,6 +226,64 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     await mountAgain(2);
   });
 
+  it.each<[string, (mount: string) => Promise<unknown>]>([
+    ["unmounted lazily", async (mount) => expect((await coverlay(["umount", "-l", mount])).status).toBe(0)],
+    ["told to end", async () => process.kill(await overlayPid(2), "SIGTERM")],
+  ])("what the owner keeps for a mount that is %s meanwhile other nodes get as soon as dlmd is there", async (_, end) => {
+    const { mount, runDir } = lab.node(2);
+    const [here, other, waits] = [2, 3, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
+    await here.run(`
+fd=os.open("token",os.O_RDWR|os.O_CREAT); os.write(fd,b"a"*4096); mapped=mmap.mmap(fd,4096); mapped[0:1]=b"b"
+locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)`);
+    const share = `fd=os.open("token",os.O_RDWR); result=code(map_shared,fd,4096); os.close(fd)`;
+    const collections = (): number => logOf(lab, 2).split("end=collected").length - 1;
+    const before = collections();
+    let lock: Promise<unknown> = Promise.resolve();
+    const words = await whilePaused(2, async () => {
+      const refused = await coverlay(["handover", "lab", "--run-dir", lab.node(1).runDir]);
+      expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("the owner keeps the open files of 1 mount(s)")]);
+      expect(await other.run(share)).toBe("ENODEV");
+      lock = waits.run(`fd=os.open("mine",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX); os.close(fd)`);
+      await end(mount);
+      await until("its process has ended", () => findOverlay(runDir, mount) === null);
+    });
+    expect(words).toContain("has ended");
+    await until("its calls are ENOTCONN", async () => (await here.run(`result=code(os.fstat,fd)`)) === "ENOTCONN");
+    expect(await lock).toBe("ok");
+    await until("the write token is free", async () => (await other.run(share)) === "ok");
+    // It was not the limit that had it given up.
+    expect(logOf(lab, 1)).not.toContain("a mount of another node did not come back");
+    await until("the process that collects has said so", () => collections() > before);
+    endActors();
+    await mountAgain(2);
+  });
+
+  it("an owner that is unmounted meanwhile waits for the mount of which it keeps something", async () => {
+    expect(await lab.owner()).toBe(1);
+    const here = startActor({ cwd: lab.node(2).mount });
+    await here.run(`fd=os.open("waits",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
+    const { mount } = lab.node(1);
+    const said = path.join(scratch, "umount");
+    let unmounted: Promise<RunResult | null> = Promise.resolve(null);
+    const end = await whilePaused(2, async () => {
+      writeFileSync(said, "");
+      unmounted = run("sh", ["-c", `exec "$@" 2>${said}`, "sh", process.execPath, coverlayProgram, "umount", mount], {
+        timeoutMs: 120_000,
+      });
+      await until("it says for what it waits", async () => readFileSync(said, "utf8").includes("waiting for them"));
+      expect(mountTable().some(({ mountPoint }) => mountPoint === mount)).toBe(true);
+    });
+    expect(end).toBe("served");
+    expect(await unmounted).toMatchObject({ status: 0 });
+    expect(readFileSync(said, "utf8")).not.toContain("so these end");
+    expect(mountTable().some(({ mountPoint }) => mountPoint === mount)).toBe(false);
+    expect(await here.run(`result=os.pread(fd,9,0).decode(); os.close(fd)`)).toBe("text");
+    expect(await lab.owner()).not.toBe(1);
+    await mountAgain(1);
+    expect((await coverlay(["handover", "lab", "node1", "--run-dir", lab.node(1).runDir])).status).toBe(0);
+    expect(await lab.owner()).toBe(1);
+  });
+
   it("a mount ends when the owner that keeps its files dies; and dlmd stays where the others have no quorum without it", async () => {
     const here = startActor({ cwd: lab.node(3).mount });
     await here.run(`fd=os.open("kept",os.O_RDWR|os.O_CREAT)`);

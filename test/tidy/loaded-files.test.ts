@@ -35,6 +35,7 @@ function loadedBy(...starts: readonly string[]): Loaded {
 
 /** The most files of ours, and the packages beside yargs. A new package, or a dozen files more, needs a reason. */
 const COMMANDS: Readonly<Record<string, readonly [number, ...string[]]>> = {
+  collect: [150, "pino", "zod"],
   config: [60, "fast-xml-parser", "yaml", "zod"],
   doctor: [120, "yaml", "zod"],
   fence: [50, "zod"],

@@ -71,14 +71,23 @@ describe("the custody of an owner", () => {
     dlmd: PlayedDlmd;
     custody: Custody;
     ended: string[];
+    /** Of mounts that are away, each time that it is told. */
+    counts: number[];
     deposit: (ticket?: string, epoch?: number) => Promise<string>;
   } => {
     const dlmd = new PlayedDlmd();
     const ended: string[] = [];
-    const custody = new Custody({ lockspace: () => Promise.resolve(dlmd), epoch: 3, log: silentLog, nowMs: () => performance.now() });
+    const counts: number[] = [];
+    const custody: Custody = new Custody({
+      lockspace: () => Promise.resolve(dlmd),
+      epoch: 3,
+      log: silentLog,
+      nowMs: () => performance.now(),
+      changed: () => void counts.push(custody.away?.count ?? 0),
+    });
     const deposit = async (ticket = "t1", epoch = 3): Promise<string> =>
       (await custody.deposit(request(ticket, epoch), () => void ended.push(ticket))).refused;
-    return { dlmd, custody, ended, deposit };
+    return { dlmd, custody, ended, counts, deposit };
   };
   /** A deposit that is answered: what it named is granted when its mount lets go. */
   const kept = async ({ dlmd, deposit }: ReturnType<typeof begin>): Promise<void> => {
@@ -114,7 +123,7 @@ describe("the custody of an owner", () => {
     await set.dlmd.answer("w12.1 NL", "again");
     await set.dlmd.answer("f13.7 NL", "again");
     expect(await again).toBe("");
-    expect(set.custody.away?.count).toBe(1);
+    expect([set.custody.away?.count, set.counts]).toEqual([1, [1]]);
   });
 
   it("gives up what it has, and what it waits for, and then has nothing", async () => {
@@ -127,6 +136,7 @@ describe("the custody of an owner", () => {
     await set.dlmd.answer("f13.7 EX", "granted");
     expect(set.dlmd.asked.at(-1)).toBe("f13.7 unlock");
     expect([set.ended, set.custody.away, set.custody.collect("t1")]).toEqual([["t1"], null, false]);
+    expect(set.counts).toEqual([1, 0]);
   });
 
   it("gives it up after its limit, and not before", async () => {

@@ -12,10 +12,15 @@ import {
   SAME_DLMD_MS,
 } from "../../../overlay/restart/holder.ts";
 import { decodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
-import { endOrPause, LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
+import { endOrPause, holdToEnd, LEAVE_LIMIT_MS } from "../../../overlay/serve/holding.ts";
 import { OtherEnd } from "./other-end.ts";
 import { someState } from "./some-state.ts";
 
+const KEPT = {
+  owner: { host: "10.0.0.1", port: 7, nodeid: 1, incarnation: "i1", clientId: 3, epoch: 4 },
+  volumeUuid: "u",
+  ticket: "t1",
+};
 const HELLO = { say: "hello", versions: [STATE_VERSION], pid: 7 };
 
 function setUp(): {
@@ -180,6 +185,18 @@ describe("a process that is to keep its mount", () => {
     expect(ended).toBeUndefined();
     await pass(1);
     expect(ended).toBeNull();
+  });
+
+  it.each<[HolderEnd, boolean, object[]]>([
+    [{ kind: "given", pid: 7, pauseMs: 1 }, false, []],
+    [{ kind: "unmounted" }, false, [{ ...KEPT, incarnation: "old", waitedMs: 1000 }]],
+    [{ kind: "lost", why: "w" }, true, [{ ...KEPT, incarnation: null, waitedMs: 1000 }]],
+  ])("leaves a process behind that collects, unless another one has the mount: $kind", async (end, anyDlmd, expected) => {
+    const orders: object[] = [];
+    const pausing = { state: someState(), sinceMs: performance.now() - 1000, fd: 5, incarnation: "old", kept: KEPT };
+    const held = { runDir: "/run/x", log: silentLog };
+    const found = await holdToEnd({ run: () => Promise.resolve(end), anyDlmd }, pausing, held, (_, order) => void orders.push(order));
+    expect([found, orders]).toEqual([end, expected]);
   });
 
   it("tells how a mount ended that is not kept", async () => {

@@ -14,6 +14,7 @@ import type { Lock, Lockspace } from "../../../dlmd/client/api.ts";
 import { OtherEnd } from "./other-end.ts";
 import { someState } from "./some-state.ts";
 
+const leaseHolds = (): boolean => true;
 const collect = (): Promise<boolean> => Promise.resolve(true);
 const errorOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
@@ -105,7 +106,7 @@ describe("the new process", () => {
     const handOff = { begin: (held: readonly Buffer[]) => void begun.push(...held.map(String)) } as unknown as GoOn["handOff"];
     const goOn = goOnWith(
       { takeOver, before: { ...(await state), held: [Buffer.from("raw").toString("base64")] } },
-      { handOff, hasLocks: () => rig.hasLocks, brokenFiles: 0, lockspace, clientId: 7, collect },
+      { handOff, hasLocks: () => rig.hasLocks, brokenFiles: 0, lockspace, clientId: 7, leaseHolds, collect },
     );
     await vi.advanceTimersByTimeAsync(0);
     expect(old.said.at(-1)).toEqual({ say: "ready" });
@@ -137,7 +138,7 @@ describe("the new process", () => {
   };
 
   it.each([true, false])(
-    "after a pause it is ready when all masters have its requests, and collects before it begins: %s",
+    "after a pause it is ready when all masters have its requests and its node has a lease, and collects before it begins: %s",
     async (found) => {
       const { old, takeOver } = begin();
       const state = takeOver.state();
@@ -150,12 +151,20 @@ describe("the new process", () => {
         steps.push(`collect ${ticket}`);
         return Promise.resolve(found);
       };
-      const goOn = goOnWith({ takeOver, before: await state }, { handOff, hasLocks, brokenFiles: 0, lockspace, clientId: 7, collect });
+      const rig = { leaseHolds: false };
+      const goOn = goOnWith(
+        { takeOver, before: await state },
+        { handOff, hasLocks, brokenFiles: 0, lockspace, clientId: 7, leaseHolds: () => rig.leaseHolds, collect },
+      );
       goOn.catch(() => undefined);
       await vi.advanceTimersByTimeAsync(1);
       expect([asked, old.said.map(({ say }) => say)]).toEqual([["w12.1", "f12.1"], ["hello"]]);
       answer();
-      await vi.advanceTimersByTimeAsync(1);
+      await vi.advanceTimersByTimeAsync(10 * LOCKS_LOOK_MS);
+      expect(old.said.map(({ say }) => say)).toEqual(["hello"]);
+      // The owner may hand its volume over as soon as it keeps nothing: to this node, too.
+      rig.leaseHolds = true;
+      await vi.advanceTimersByTimeAsync(LOCKS_LOOK_MS);
       expect([steps, old.said.at(-1)]).toEqual([[], { say: "ready" }]);
       old.say({ say: "go" });
       await vi.advanceTimersByTimeAsync(1);
@@ -201,7 +210,15 @@ describe("the new process", () => {
     old.say(given);
     const goOn = goOnWith(
       { takeOver, before: await state },
-      { handOff: {} as GoOn["handOff"], hasLocks: () => true, brokenFiles: 2, lockspace: {} as Lockspace, clientId: 7, collect },
+      {
+        handOff: {} as GoOn["handOff"],
+        hasLocks: () => true,
+        brokenFiles: 2,
+        lockspace: {} as Lockspace,
+        clientId: 7,
+        leaseHolds,
+        collect,
+      },
     );
     await expect(goOn).rejects.toThrow("2 open files could not be opened again at the owner");
     expect(old.said.map(({ say }) => say)).toEqual(["hello"]);
