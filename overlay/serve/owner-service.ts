@@ -23,6 +23,10 @@ import { OpenFiles, type OwnWay } from "./open-files.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
 import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
 
+/** So long whoever becomes the owner waits for the lease of its node, and looks so often. */
+export const LEASE_WAIT_MS = 5000;
+export const LEASE_LOOK_MS = 20;
+
 export interface OwnerServiceHost {
   readonly options: MountProcessOptions;
   /** null before it was reached. */
@@ -144,6 +148,7 @@ export class OwnerService {
     if (client === null) throw new Error("the lower is mounted before dlmd was reached");
     const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
     if (address === undefined) throw new Error(`node ${client.info.nodeid} is not in its own configuration`);
+    await this.#untilLease();
     const mount = await mountLower(lower, bit, readOnly, epochAbove, {
       self: client.info,
       claim,
@@ -161,6 +166,13 @@ export class OwnerService {
     log.info({ epoch, address, port, type, cleanAfter, proof }, "lower mounted");
     if (dirty !== null) log.warn({ dirty }, "the disk was not clean: what the owner before had not written to it is lost");
     return { epoch, address, port };
+  }
+
+  /** A dlmd that has just joined grants one in a moment; a mount that becomes the owner without one ends (#failIfNamed). What is taken is looked at afterwards. */
+  async #untilLease(): Promise<void> {
+    const sinceMs = performance.now();
+    while (!this.#host.leaseHolds() && !this.#host.isEnding() && performance.now() - sinceMs < LEASE_WAIT_MS)
+      await new Promise((resolve) => setTimeout(resolve, LEASE_LOOK_MS));
   }
 
   #serve(client: DlmClient, mount: LowerMount, address: string): Promise<OwnedLower> {

@@ -1,12 +1,17 @@
 /** Calls of the dead that do not end (rule R7): the owner gives its disk up, or ends, so that the others go on. */
-import { beforeEach, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { OwnerService, type OwnerServiceHost } from "../../../overlay/serve/owner-service.ts";
+import { LEASE_LOOK_MS, LEASE_WAIT_MS, OwnerService, type OwnerServiceHost } from "../../../overlay/serve/owner-service.ts";
 
 const LATE = "calls of mounters that are gone (jid 0 of node1) did not end in 5000 ms";
 
-const disk = vi.hoisted(() => ({ withdrawn: [] as string[], withdraws: true, owned: null as object | null }));
-vi.mock("../../../overlay/volume/lower-mount.ts", () => ({ mountLower: () => Promise.resolve({ epoch: 1, type: "ext4", dirty: null }) }));
+const disk = vi.hoisted(() => ({ withdrawn: [] as string[], withdraws: true, owned: null as object | null, mounts: 0 }));
+vi.mock("../../../overlay/volume/lower-mount.ts", () => ({
+  mountLower: () => {
+    disk.mounts += 1;
+    return Promise.resolve({ epoch: 1, type: "ext4", dirty: null });
+  },
+}));
 vi.mock("../../../overlay/serve/owned-lower.ts", () => ({
   serveMounted: () => {
     const withdraw = (why: string): boolean => {
@@ -18,16 +23,22 @@ vi.mock("../../../overlay/serve/owned-lower.ts", () => ({
 }));
 
 let failures: unknown[];
+let holds: boolean;
+let isEnding: boolean;
 let service: OwnerService;
 beforeEach(() => {
   disk.withdrawn = [];
+  disk.mounts = 0;
   failures = [];
+  holds = true;
+  isEnding = false;
   const lower = { kind: "device", path: "/dev/x" };
   const info = { nodeid: 2, nodes: [{ nodeid: 2, address: "127.0.0.1" }] };
   const host: Partial<OwnerServiceHost> = {
     options: { log: silentLog, lower, changed: () => undefined } as unknown as OwnerServiceHost["options"],
     role: () => null,
-    isEnding: () => false,
+    isEnding: () => isEnding,
+    leaseHolds: () => holds,
     movesAway: () => undefined,
     client: () => ({ info }) as never,
     fail: (error) => void failures.push(error),
@@ -71,4 +82,22 @@ it("a planned move says how far it is, until the disk is given back", async () =
   await service.release();
   expect(steps).toEqual(["syncing", "ending-calls", "ending-calls", "releasing", "releasing", "releasing"]);
   expect(service.move).toBeNull();
+});
+
+afterEach(() => void vi.useRealTimers());
+
+it.each([
+  ["waits for the first lease of its node", LEASE_LOOK_MS, () => (holds = true)],
+  ["waits for no lease once it ends", LEASE_LOOK_MS, () => (isEnding = true)],
+  ["does not wait for it for ever", LEASE_WAIT_MS, () => undefined],
+])("an owner %s", async (_what, afterMs, then) => {
+  vi.useFakeTimers();
+  holds = false;
+  const mounted = service.mount(0, { block: null, proof: null });
+  await vi.advanceTimersByTimeAsync(LEASE_WAIT_MS - LEASE_LOOK_MS);
+  expect(disk.mounts).toBe(0);
+  then();
+  await vi.advanceTimersByTimeAsync(Math.min(afterMs, LEASE_LOOK_MS));
+  await mounted;
+  expect(disk.mounts).toBe(1);
 });
