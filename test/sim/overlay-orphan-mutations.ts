@@ -133,9 +133,8 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     hazard: "H10",
     breaks: "a caller counts as come before its files are open",
     file: "overlay/lower/remote/core.ts",
-    find: '    await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);\n    await this.session.callFirst("claimed", undefined);',
-    replace:
-      '    await this.session.callFirst("claimed", undefined);\n    await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);',
+    find: '    await Promise.all([forgotten, this.opens.reopen()]);\n    await this.session.callFirst("claimed", undefined);',
+    replace: '    await this.session.callFirst("claimed", undefined);\n    await Promise.all([forgotten, this.opens.reopen()]);',
     caughtBy: "test/unit/lower/orphans.test.ts",
   },
   {

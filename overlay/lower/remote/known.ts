@@ -211,6 +211,11 @@ export class KnownInodes {
     if (known !== null) this.#setName(known, key, id);
   }
 
+  readEntry(reading: Reading, directory: FileId, name: Buffer, { id, attr }: Entry): void {
+    this.readName(reading, directory, name, id);
+    this.read(reading, id, attr);
+  }
+
   /** The version since which the next LOOKUP in it is to ask for its changed names, 0: for all; null: that is of no use. */
   namesSince(directory: FileId): number | null {
     const known = this.#inodes.get(fileKey(directory));

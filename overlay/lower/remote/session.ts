@@ -310,7 +310,7 @@ export class RemoteSession {
       await this.#handlers.newOwner(first, kept);
     } catch (error) {
       // It fails only with its connection: the next one does it again.
-      if (this.#connection !== connection && isErrno(error)) return;
+      if (this.#connection !== connection && error instanceof Errno) return;
       throw error;
     }
     if (this.#connection !== connection) return;
@@ -450,7 +450,7 @@ export class RemoteSession {
   }
 
   /** Errno of the owner's answer; EIO if the outcome is not known, or the owner refuses this node. */
-  call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[]): Promise<AnswerOf<K>> {
+  call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[] = []): Promise<AnswerOf<K>> {
     if (this.#refused !== null) return Promise.reject(errnoError(E.EIO));
     if (this.#calls.size >= MAX_WAITING_CALLS) return Promise.reject(errnoError(E.ENOMEM));
     return this.#create(call, request, handles, false, (pending) => {
@@ -471,8 +471,4 @@ export class RemoteSession {
       this.#transmit(pending);
     });
   }
-}
-
-export function isErrno(error: unknown): error is Errno {
-  return error instanceof Errno;
 }
