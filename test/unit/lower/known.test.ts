@@ -3,14 +3,12 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DirectoryNames, type NamesTold } from "../../../overlay/lower/directory-names.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
+import { CHANGED_NAMES_MAX, KNOWN_NAMES_ALL_MAX, KNOWN_NAMES_MAX } from "../../../overlay/lower/remote/known-names.ts";
 import {
   type Change,
-  CHANGED_NAMES_MAX,
   type Holds,
   KNOWN_DATA_BYTES_MAX,
   KNOWN_INODES_MAX,
-  KNOWN_NAMES_ALL_MAX,
-  KNOWN_NAMES_MAX,
   KnownInodes,
   NO_HOLDS,
   type Reading,
