@@ -11,7 +11,7 @@ import type { SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
 import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import { WELCOME_TIMEOUT_MS } from "../../../overlay/lower/remote/connection.ts";
-import { MAX_OUTSTANDING_CALLS, MAX_WAITING_CALLS } from "../../../overlay/lower/remote/session.ts";
+import { MAX_OUTSTANDING_CALLS, MAX_WAITING_CALLS } from "../../../overlay/lower/remote/waiting-calls.ts";
 import { type ConnectionHost, ServerConnection } from "../../../overlay/lower/server/connection.ts";
 import {
   MAX_REMEMBERED_ANSWERS,
