@@ -78,7 +78,7 @@ export const overlayBehindMutations: readonly Mutation[] = [
     id: "f23-without-room",
     hazard: "F23",
     breaks: "nobody looks whether the disk has room",
-    file: "overlay/lower/server/session.ts",
+    file: "overlay/lower/server/session-calls.ts",
     find: "      return this.#lower.room() >= ROOM_FACTOR * BEHIND_BYTES_MAX;",
     replace: "      return true;",
     caughtBy: "test/unit/lower/write-behind.test.ts",

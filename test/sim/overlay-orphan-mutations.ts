@@ -141,7 +141,7 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     id: "h10-unopened-claimed",
     hazard: "H10",
     breaks: "a file without a name is dropped because it could not be opened at the new owner at once",
-    file: "overlay/lower/server/session.ts",
+    file: "overlay/lower/server/session-handles.ts",
     find: "    this.#lower.pin(id);\n",
     replace: "",
     caughtBy: "test/unit/lower/orphans.test.ts",

@@ -7,7 +7,7 @@ import { O } from "../linux.ts";
 import { type FileId, fileKey, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { LossesTold } from "../unsynced.ts";
 
-/** The owner allows a session that many (server/session.ts). */
+/** The owner allows a session that many (server/session-handles.ts). */
 export const MAX_REMOTE_HANDLES = 65_536;
 
 /** What was open before this process, or before it had a session. */
