@@ -33,7 +33,7 @@ async function depositInParts(
 }
 
 export interface RemoteLower extends Lower {
-  /** Files that were open at another owner: to be opened at the next one, under the same numbers. Before anything else. */
+  /** What a mount has had at an owner in its own process that withdrew: to be opened at the next one, under the same numbers. Before anything else. */
   adopt(before: Adopted): void;
   /** What this mount has open at the present owner, for its next process; null: not now, something is under way. */
   openAtOwner(): OpenAtOwner | null;
@@ -61,8 +61,6 @@ export interface RemoteLower extends Lower {
   keysChanged(): void;
   /** No owner answers now. */
   readonly disconnected: boolean;
-  /** Calls that are not answered yet. */
-  readonly waitingCalls: number;
   /** The owner was asked for a change, or is to be, and has not answered. */
   readonly hasUnansweredChanges: boolean;
   /** For what its calls wait; null: none waits. */
@@ -116,9 +114,6 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     },
     get keyTrouble(): string | null {
       return session.keyTrouble;
-    },
-    get waitingCalls(): number {
-      return session.waitingCalls;
     },
     get hasUnansweredChanges(): boolean {
       return session.hasUnansweredChanges;

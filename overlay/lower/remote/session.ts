@@ -104,10 +104,6 @@ export class RemoteSession {
     return this.#owner === null;
   }
 
-  get waitingCalls(): number {
-    return this.#calls.count;
-  }
-
   get hasUnansweredChanges(): boolean {
     return this.#calls.hasChanges;
   }
