@@ -153,12 +153,8 @@ export interface Fetched {
   readonly data: Uint8Array;
 }
 
-export interface Lower {
-  /** The root directory of the volume. */
-  readonly root: FileId;
-  /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
-  readonly hasAcls: boolean;
-
+/** Names, and what they stand for. */
+export interface LowerNames {
   /** It is known here, without asking anybody, that a lookup of this name would say ENOENT. */
   isAbsent(parent: FileId, name: Buffer): boolean;
   /** Keeps what it is told under the locks that are here (hazard F21), so that bringing it ahead is of use; not on the owner itself. */
@@ -180,18 +176,6 @@ export interface Lower {
   byNumber(ino: number): MaybePromise<Entry>;
   /** The directory in which a directory is. ESTALE: `id` is the root, or gone. */
   parentOf(id: FileId): MaybePromise<Entry>;
-  /** ESTALE: gone. */
-  getattr(id: FileId): MaybePromise<Attr>;
-  /** As `getattr`; without a trip also where only the times are not known yet (hazard F23). */
-  ownership(id: FileId): MaybePromise<Ownership>;
-  /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
-  getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]>;
-  setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): MaybePromise<Attr>;
-  /**
-   * Hazard F23, as `writeBehind`: `make` is to be called in this turn, with EX of the inode until it is over. Null: it has to be waited for, call `setattr`.
-   */
-  setattrBehind(id: FileId, change: AttrChange): ChangeBehind | null;
-  readlink(id: FileId): MaybePromise<Buffer>;
 
   /** Always O_EXCL (hazard F12): EEXIST if the name is there. `flags` are the caller's open flags. */
   create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): MaybePromise<{ entry: Entry; handle: LowerHandle }>;
@@ -227,7 +211,31 @@ export interface Lower {
   ): MaybePromise<void>;
   /** ENOENT: it has no name, and was not made for this (`tmpfile`). */
   link(id: FileId, newParent: FileId, newName: Buffer): MaybePromise<Attr>;
+}
 
+export interface LowerAttributes {
+  /** ESTALE: gone. */
+  getattr(id: FileId): MaybePromise<Attr>;
+  /** As `getattr`; without a trip also where only the times are not known yet (hazard F23). */
+  ownership(id: FileId): MaybePromise<Ownership>;
+  /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
+  getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]>;
+  setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): MaybePromise<Attr>;
+  readlink(id: FileId): MaybePromise<Buffer>;
+  statfs(): MaybePromise<StatFs>;
+  /** ENODATA: none. The whole value; the op layer compares sizes. */
+  getxattr(id: FileId, name: Buffer): MaybePromise<Buffer>;
+  setxattr(id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void>;
+  listxattr(id: FileId): MaybePromise<Buffer>;
+  removexattr(id: FileId, name: Buffer): MaybePromise<void>;
+  /** ENOTTY: the file system has none of that kind. */
+  fileAttributes(handle: LowerHandle, kind: AttributesKind): MaybePromise<Buffer>;
+  /** With all that was written behind on the lower (hazard F27). EOPNOTSUPP: the file system has no such flag. */
+  setFileAttributes(handle: LowerHandle, kind: AttributesKind, value: Buffer): MaybePromise<void>;
+}
+
+/** Open files and directories, and what is in them. */
+export interface LowerData {
   /** Regular files only. `flags`: access mode, O_TRUNC, O_DIRECT, O_SYNC/O_DSYNC, O_NOATIME. O_APPEND counts for a file that may only be appended to (chattr +a). O_CREAT is never passed. */
   open(id: FileId, flags: number): MaybePromise<LowerHandle>;
   opendir(id: FileId): MaybePromise<LowerHandle>;
@@ -251,12 +259,6 @@ export interface Lower {
    * Gives the offset it was written at and the count.
    */
   write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): MaybePromise<{ offset: number; bytes: number }>;
-  /** A program need not wait for such a write now: its file was made here a moment ago, and there is room on the disk (hazard F23). Never on the owner. */
-  mayWriteBehind(handle: LowerHandle, offset: number, bytes: number): boolean;
-  /** `write`, and all that is asked of this lower later is done after it. Rejects if it was not written; then fsync says EIO. `data` is copied. */
-  writeBehind(handle: LowerHandle, data: Uint8Array, offset: number): Promise<void>;
-  /** Resolves when nothing is written behind any more. */
-  writtenBehind(): MaybePromise<void>;
   fsync(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
   fsyncdir(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
   fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): MaybePromise<void>;
@@ -266,17 +268,27 @@ export interface Lower {
   copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): MaybePromise<number>;
   /** From `cookie` (0: the beginning), as many entries as fit `bytes` bytes of a FUSE reply. */
   readdir(handle: LowerHandle, cookie: bigint, bytes: number, listing: Listing): MaybePromise<DirPage>;
-
-  statfs(): MaybePromise<StatFs>;
-  /** ENODATA: none. The whole value; the op layer compares sizes. */
-  getxattr(id: FileId, name: Buffer): MaybePromise<Buffer>;
-  setxattr(id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void>;
-  listxattr(id: FileId): MaybePromise<Buffer>;
-  removexattr(id: FileId, name: Buffer): MaybePromise<void>;
-  /** ENOTTY: the file system has none of that kind. */
-  fileAttributes(handle: LowerHandle, kind: AttributesKind): MaybePromise<Buffer>;
-  /** With all that was written behind on the lower (hazard F27). EOPNOTSUPP: the file system has no such flag. */
-  setFileAttributes(handle: LowerHandle, kind: AttributesKind, value: Buffer): MaybePromise<void>;
   /** Everything that was executed before is on disk. */
   syncfs(): MaybePromise<void>;
+}
+
+/** Changes that a program need not wait for (hazard F23). */
+export interface LowerBehind {
+  /** A program need not wait for such a write now: its file was made here a moment ago, and there is room on the disk (hazard F23). Never on the owner. */
+  mayWriteBehind(handle: LowerHandle, offset: number, bytes: number): boolean;
+  /** `write`, and all that is asked of this lower later is done after it. Rejects if it was not written; then fsync says EIO. `data` is copied. */
+  writeBehind(handle: LowerHandle, data: Uint8Array, offset: number): Promise<void>;
+  /** Resolves when nothing is written behind any more. */
+  writtenBehind(): MaybePromise<void>;
+  /**
+   * Hazard F23, as `writeBehind`: `make` is to be called in this turn, with EX of the inode until it is over. Null: it has to be waited for, call `setattr`.
+   */
+  setattrBehind(id: FileId, change: AttrChange): ChangeBehind | null;
+}
+
+export interface Lower extends LowerNames, LowerAttributes, LowerData, LowerBehind {
+  /** The root directory of the volume. */
+  readonly root: FileId;
+  /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
+  readonly hasAcls: boolean;
 }

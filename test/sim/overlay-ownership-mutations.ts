@@ -186,9 +186,9 @@ export const overlayOwnershipMutations: readonly Mutation[] = [
     id: "f36-asks-each-time",
     hazard: "F36",
     breaks: "each change of a file that was made here a moment ago asks who owns it",
-    file: "overlay/lower/remote/core.ts",
-    find: "this.known.attr(id) ?? this.known.expected(id, Number.NEGATIVE_INFINITY) ?? this.#getattr(id)",
-    replace: "this.known.attr(id) ?? this.#getattr(id)",
+    file: "overlay/lower/remote/attributes.ts",
+    find: "known.attr(id) ?? known.expected(id, Number.NEGATIVE_INFINITY) ?? askAttr(core, id)",
+    replace: "known.attr(id) ?? askAttr(core, id)",
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },
   {

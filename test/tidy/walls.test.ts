@@ -170,6 +170,15 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
     "pins.ts",
   ],
 };
+/** In order: each imports only those before it. */
+const REMOTE_LOWER = [
+  ["acknowledgements", "fruitless-connections", "connection", "handles", "pending-call", "waiting-calls", "session"],
+  ["known-names", "known", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
+  ["attributes", "data", "behind-calls", "names", "remote"],
+]
+  .flat()
+  .map((name) => `overlay/lower/remote/${name}.ts`);
+
 /** What it imports of the rest of the overlay: it knows neither operations nor the table of inodes. */
 const FOR_COHERENCE = /^overlay\/(coherence|caller)\/|^overlay\/fuse\/notify\.ts$|^overlay\/lower\/lower\.ts$/;
 const MAY_CALL_THE_ADDON = new Set(["dlmd/server/start-anew.ts", "dlmd/server/peer-process.ts", "dlmd/server/service-manager.ts"]);
@@ -243,6 +252,16 @@ describe("the walls", () => {
         .map((to) => `${file}: ${to}`),
     );
     expect(wrong).toEqual([]);
+  });
+
+  it("the files of the remote lower import only those before them", () => {
+    const wrong = REMOTE_LOWER.flatMap((file, at) =>
+      imports(file)
+        .map(({ specifier }) => target(file, specifier))
+        .filter((to) => to.startsWith("overlay/lower/remote/") && !REMOTE_LOWER.slice(0, at).includes(to))
+        .map((to) => `${file}: ${to}`),
+    );
+    expect([REMOTE_LOWER.toSorted(), wrong]).toEqual([sources("overlay/lower/remote").toSorted(), []]);
   });
 
   it("the commands ask through query/, which knows no command", () => {

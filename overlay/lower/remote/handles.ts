@@ -7,16 +7,16 @@ import { O } from "../linux.ts";
 import { type FileId, fileKey, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { LossesTold } from "../unsynced.ts";
 
-/** The owner allows a session that many (server/session.ts). */
+/** The owner allows a session that many (server/session-handles.ts). */
 export const MAX_REMOTE_HANDLES = 65_536;
 
-export interface RemoteHandle extends LossesTold {
-  readonly handle: LowerHandle;
-  readonly id: FileId;
-  readonly flags: number;
-  readonly directory: boolean;
-  lossesTold: number;
-  /** The owner does not know of it (core.ts, open; hazard F22). */
+/** What was open before this process, or before it had a session. */
+export interface OpenBefore extends OpenFile {
+  readonly lossesTold: number;
+}
+
+export interface RemoteHandle extends OpenFile, LossesTold {
+  /** The owner does not know of it (opens.ts; hazard F22). */
   unsent: boolean;
   /** The owner was asked to open it, by a READ or in advance. */
   asked: boolean;
@@ -26,8 +26,6 @@ export interface RemoteHandle extends LossesTold {
   sending: Promise<Errno | null> | null;
   /** Until then a write of its first bytes need not be waited for (write-behind.ts). */
   roomUntilMs: number;
-  /** Writes that are not waited for, and not answered. */
-  behind: number;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
 }
@@ -69,7 +67,7 @@ export class RemoteHandles {
     lossesTold: number,
     roomUntilMs: number = Number.NEGATIVE_INFINITY,
   ): LowerHandle {
-    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, roomUntilMs, behind: 0, error: null };
+    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, roomUntilMs, error: null };
     this.#handles.set(handle, file);
     if (roomUntilMs > Number.NEGATIVE_INFINITY) this.#withRoom.set(fileKey(id), file);
     return handle;
@@ -101,6 +99,12 @@ export class RemoteHandles {
     this.#withRoom.delete(key);
   }
 
+  /** Nor to any other that is open now. */
+  endAllRoom(): void {
+    for (const file of this.#withRoom.values()) file.roomUntilMs = Number.NEGATIVE_INFINITY;
+    this.#withRoom.clear();
+  }
+
   get hasUnsent(): boolean {
     return this.#unsent.size > 0;
   }
@@ -125,8 +129,8 @@ export class RemoteHandles {
   }
 
   /** One that was open elsewhere, with its number; before any other. */
-  adopt({ handle, id, flags, directory }: OpenFile): void {
-    this.add(handle, id, flags, directory, 0);
+  adopt({ handle, id, flags, directory, lossesTold }: OpenBefore): void {
+    this.add(handle, id, flags, directory, lossesTold);
     this.#next = Math.max(this.#next, after(handle));
   }
 

@@ -6,6 +6,7 @@ import type { NamesTold } from "../directory-names.ts";
 import { ACCESS_ACL, S } from "../linux.ts";
 import { type Attr, type Entry, type FileId, fileKey } from "../lower.ts";
 import { isLasting, isNamed, saysOf } from "../xattr-names.ts";
+import { ChangedNames, type Directory, KnownNames, nameKey, takeOldest } from "./known-names.ts";
 
 /** The locks of this node, as coherence has them. */
 export interface Holds {
@@ -20,27 +21,13 @@ export const NO_HOLDS: Holds = { grants: () => 0, of: () => 0 };
 
 /** Inodes of which something is known; beyond, the one that was read or changed longest ago is forgotten. */
 export const KNOWN_INODES_MAX = 8192;
-/** Names of a directory: with more, none of them is known any more. */
-export const KNOWN_NAMES_MAX = 4096;
-/** Names in all: beyond, those of the directory that has had some for longest are forgotten. */
-export const KNOWN_NAMES_ALL_MAX = 16_384;
-
 /** Data of small files, in all: beyond, what came first is forgotten. */
 export const KNOWN_DATA_BYTES_MAX: number = 1024 * 1024;
-
-/** Names, in all, whose last change is remembered; what was asked for of any name before an older change does not count. */
-export const CHANGED_NAMES_MAX = 4096;
 
 /** An access ACL that is longer is asked for each time: as many as inodes are known may be kept. */
 export const KNOWN_ACL_BYTES_MAX = 1024;
 
-/** So many that are being changed are passed over at a time. */
-const FORGET_TRIES = 64;
-
-/** "unsure": there may be such a name, of whatever inode. */
-type Named = FileId | null | "unsure";
-
-interface Known {
+interface Known extends Directory {
   readonly id: FileId;
   readonly key: string;
   /** The grant under which all of it is true. */
@@ -49,14 +36,6 @@ interface Known {
   expected: Expected | null;
   /** All of a small file that nobody here has read yet. */
   data: Uint8Array | null;
-  /** Of a directory. */
-  names: Map<string, Named> | null;
-  /** Every name that there is, is in `names`. */
-  complete: boolean;
-  /** The grant under which `names` are true. If it is an earlier one, they are what was so at `version` (hazard F32). */
-  namesHold: number;
-  /** The owner's, of a time at which `names` were all that there were; 0: not known. */
-  version: number;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
   changedHold: number;
   /** Of others than its owner the kernel asks for it; null: it has none; undefined: not known. */
@@ -84,12 +63,6 @@ interface Expected {
   readonly untilMs: number;
 }
 
-interface ChangedName {
-  /** Changes under way. */
-  changing: number;
-  changedAt: number;
-}
-
 /** A call that reads, from before it is sent. */
 export interface Reading {
   readonly grants: number;
@@ -106,18 +79,12 @@ export interface Change extends Reading {
   readonly xattrs?: boolean;
 }
 
-const nameKey = (name: Buffer): string => name.toString("latin1");
-
 export class KnownInodes {
   readonly #holds: Holds;
   readonly #keepsXattrs: () => boolean;
   readonly #inodes = new Map<string, Known>();
-  /** Those with names. */
-  readonly #directories = new Set<Known>();
-  #names = 0;
-  /** Their last changes, by directory and name; and until when there may have been others. */
-  readonly #changedNames = new Map<string, ChangedName>();
-  #namesForgotAt = 0;
+  readonly #names = new KnownNames();
+  readonly #changedNames = new ChangedNames();
   /** Those with data. */
   readonly #files = new Set<Known>();
   #dataBytes = 0;
@@ -246,7 +213,12 @@ export class KnownInodes {
   readName(reading: Reading, directory: FileId, name: Buffer, id: FileId | null): void {
     const key = nameKey(name);
     const known = this.#stillNamed(reading, directory, key);
-    if (known !== null) this.#setName(known, key, id);
+    if (known !== null) this.#names.set(known, key, id);
+  }
+
+  readEntry(reading: Reading, directory: FileId, name: Buffer, { id, attr }: Entry): void {
+    this.readName(reading, directory, name, id);
+    this.read(reading, id, attr);
   }
 
   /** The version since which the next LOOKUP in it is to ask for its changed names, 0: for all; null: that is of no use. */
@@ -260,26 +232,25 @@ export class KnownInodes {
     return fought && !all ? known.version : null;
   }
 
-  /** The owner's answer to `namesSince`: these names are to be asked for, and of all others is known what was known then. */
+  /** Hazard F32. The owner's answer to `namesSince`: these names are to be asked for, and of all others is known what was known then. */
   readNames(reading: Reading, directory: FileId, since: number, told: NamesTold | null): void {
     const known = this.#stillTrue(reading, directory);
     if (known === null || (known.complete && known.namesHold === known.hold)) return;
     const before = known.complete && known.version === since;
     // Those of an earlier lock are of no use else; those of this one are true.
     const isTold = told !== null && (told.all || before);
-    if ((!isTold || told.all) && known.namesHold !== known.hold) this.#dropNames(known);
+    if ((!isTold || told.all) && known.namesHold !== known.hold) this.#names.drop(known);
     if (!isTold) return;
     const found = known.namesHold === known.hold ? known.names : null;
     known.complete = true;
     known.version = told.version;
     known.namesHold = known.hold;
-    for (const name of told.names.map(nameKey)) if (found?.has(name) !== true) this.#setName(known, name, "unsure");
+    for (const name of told.names.map(nameKey)) if (found?.has(name) !== true) this.#names.set(known, name, "unsure");
   }
 
   /** As #stillTrue, of one name: those of others may change meanwhile. */
   #stillNamed(reading: Reading, directory: FileId, name: string): Known | null {
-    const changed = this.#changedNames.get(`${fileKey(directory)}/${name}`);
-    if ((changed?.changing ?? 0) > 0 || Math.max(changed?.changedAt ?? 0, this.#namesForgotAt) > reading.at) return null;
+    if (this.#changedNames.isSince(directory, name, reading.at)) return null;
     const hold = this.#grantId(reading, directory);
     return hold === 0 ? null : this.#under(this.#enter(directory), hold);
   }
@@ -321,9 +292,9 @@ export class KnownInodes {
     if (names.length === 0) this.#changeAcl(known, 1);
     if (names.length > 0 && known.changedHold === 0) known.changedHold = this.#holds.of(id);
     for (const name of names) {
-      this.#changeName(known, name, 1);
-      if (known.complete) this.#setName(known, name, "unsure");
-      else this.#deleteName(known, name);
+      this.#changedNames.note(id, name, 1, this.#now);
+      if (known.complete) this.#names.set(known, name, "unsure");
+      else this.#names.delete(known, name);
     }
     return { known, names, alone, grants: this.#holds.grants(), at: this.#now };
   }
@@ -355,7 +326,7 @@ export class KnownInodes {
     known.changedAt = this.#now;
     if (names.length === 0) this.#changeAcl(known, -1);
     if (change.xattrs === true) this.#changeXattrs(known, -1);
-    for (const name of names) this.#changeName(known, name, -1);
+    for (const name of names) this.#changedNames.note(known.id, name, -1, this.#now);
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
     const hold = this.#grantId(change, known.id);
@@ -364,7 +335,7 @@ export class KnownInodes {
     if (attr !== null && known.expected !== null) known.expected = { ...known.expected, attr };
     names.forEach((name, at) => {
       const id = named[at];
-      if (id !== undefined) this.#setName(known, name, id);
+      if (id !== undefined) this.#names.set(known, name, id);
     });
   }
 
@@ -389,7 +360,7 @@ export class KnownInodes {
     const known = this.#under(this.#enter(id), this.#holds.of(id));
     if (known.hold !== 0 && known.changingXattrs === 0 && this.#keepsXattrs()) known.xattrNames = xattrNames ?? null;
     if (!isDirectory) return;
-    this.#dropNames(known);
+    this.#names.drop(known);
     known.complete = known.hold !== 0 && known.changing === 0;
     known.namesHold = known.hold;
   }
@@ -412,8 +383,7 @@ export class KnownInodes {
   clear(): void {
     this.#now += 1;
     this.#forgotAt = this.#now;
-    this.#namesForgotAt = this.#now;
-    for (const [path, { changing }] of this.#changedNames) if (changing === 0) this.#changedNames.delete(path);
+    this.#changedNames.forget(this.#now);
     for (const known of this.#inodes.values()) {
       this.#under(known, 0);
       known.changedAt = this.#now;
@@ -433,7 +403,7 @@ export class KnownInodes {
     known.xattrNames = null;
     this.#setData(known, null);
     // All that there were may be of use again.
-    if (hold === 0 || !known.complete || known.version === 0) this.#dropNames(known);
+    if (hold === 0 || !known.complete || known.version === 0) this.#names.drop(known);
     return known;
   }
 
@@ -466,24 +436,12 @@ export class KnownInodes {
       };
     } else this.#inodes.delete(key);
     this.#inodes.set(key, known);
-    if (this.#inodes.size > KNOWN_INODES_MAX) this.#forgetOldest();
-    return known;
-  }
-
-  #forgetOldest(): void {
-    let tries = FORGET_TRIES;
-    for (const known of this.#inodes.values()) {
-      this.#inodes.delete(known.key);
-      if (known.changing === 0) {
-        this.#under(known, 0);
-        this.#forgotAt = this.#now;
-        return;
-      }
-      // A change under way is not forgotten: what is read beside it may be older than it.
-      this.#inodes.set(known.key, known);
-      tries -= 1;
-      if (tries === 0) return;
+    const forgotten = this.#inodes.size > KNOWN_INODES_MAX ? takeOldest(this.#inodes) : null;
+    if (forgotten !== null) {
+      this.#under(forgotten, 0);
+      this.#forgotAt = this.#now;
     }
+    return known;
   }
 
   // --- data
@@ -498,67 +456,5 @@ export class KnownInodes {
       if (this.#dataBytes <= KNOWN_DATA_BYTES_MAX) return;
       this.#setData(oldest, null);
     }
-  }
-
-  // --- names
-
-  /** `by`: 1: a change begins; -1: it ends. */
-  #changeName({ key }: Known, name: string, by: 1 | -1): void {
-    const path = `${key}/${name}`;
-    const changing = (this.#changedNames.get(path)?.changing ?? 0) + by;
-    this.#changedNames.delete(path);
-    this.#changedNames.set(path, { changing, changedAt: this.#now });
-    if (this.#changedNames.size <= CHANGED_NAMES_MAX) return;
-    let tries = FORGET_TRIES;
-    for (const [oldest, changed] of this.#changedNames) {
-      this.#changedNames.delete(oldest);
-      if (changed.changing === 0) {
-        this.#namesForgotAt = Math.max(this.#namesForgotAt, changed.changedAt);
-        return;
-      }
-      // A change under way is not forgotten.
-      this.#changedNames.set(oldest, changed);
-      tries -= 1;
-      if (tries === 0) return;
-    }
-  }
-
-  #setName(known: Known, key: string, named: Named): void {
-    if (known.names === null) {
-      known.names = new Map();
-      if (!known.complete) known.namesHold = known.hold;
-    }
-    this.#directories.add(known);
-    const before = known.names.size;
-    known.names.set(key, named);
-    this.#names += known.names.size - before;
-    if (known.names.size > KNOWN_NAMES_MAX) return this.#dropNames(known);
-    if (this.#names <= KNOWN_NAMES_ALL_MAX) return;
-    this.#dropOldestNames();
-  }
-
-  /** Of a directory of which all is known, last: it says what is not there, too. */
-  #dropOldestNames(): void {
-    let [oldest] = this.#directories;
-    let tries = FORGET_TRIES;
-    for (const known of this.#directories) {
-      if (!known.complete) oldest = known;
-      tries -= 1;
-      if (!known.complete || tries === 0) break;
-    }
-    if (oldest !== undefined) this.#dropNames(oldest);
-  }
-
-  #deleteName(known: Known, key: string): void {
-    if (known.names?.delete(key) === true) this.#names -= 1;
-  }
-
-  #dropNames(known: Known): void {
-    this.#names -= known.names?.size ?? 0;
-    known.names = null;
-    known.complete = false;
-    known.version = 0;
-    known.namesHold = 0;
-    this.#directories.delete(known);
   }
 }

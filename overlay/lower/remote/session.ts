@@ -5,12 +5,10 @@
  * disk, the change is made again instead, and only what the second answer leaves open is EIO (wire/repeat.ts).
  */
 import { assert } from "../../../dlmd/base/assert.ts";
-import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
-import { OperatingError, WireError } from "../../../dlmd/base/error.ts";
+import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { createLimitedWarn, type LimitedWarn } from "../../../dlmd/base/log-limiter.ts";
-import { Acknowledgements } from "./acknowledgements.ts";
 import type { Refused, Welcome } from "../wire/handshake.ts";
 import { FruitlessConnections } from "./fruitless-connections.ts";
 import {
@@ -24,14 +22,10 @@ import {
 } from "./connection.ts";
 import type { RemoteHandle } from "./handles.ts";
 import type { OwnerWait } from "../owner-wait.ts";
-import { createPendingCall, decodeErrno, type PendingCall } from "./pending-call.ts";
+import { WaitingCalls } from "./waiting-calls.ts";
 import { FrameType } from "../wire/frame.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 
-/** Calls sent and not answered; further ones wait here. */
-export const MAX_OUTSTANDING_CALLS = 512;
-/** Calls that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
-export const MAX_WAITING_CALLS = 131_072;
 const RECONNECT_MIN_MS = 10;
 export const RECONNECT_MAX_MS = 1000;
 /** Each reason for which there is no connection to the owner is logged once in that time, and less often while it lasts. */
@@ -71,20 +65,11 @@ export class RemoteSession {
   };
   readonly #options: RemoteSessionOptions;
   readonly #handlers: RemoteSessionHandlers;
+  readonly #calls: WaitingCalls;
   /** What goes wrong again and again. */
   readonly warn: LimitedWarn;
-  readonly #writer = new ByteWriter();
-  // In the order in which they were made.
-  readonly #calls: Map<number, PendingCall> = new Map();
-  readonly #unsent: PendingCall[] = [];
-  #outstanding = 0;
-  readonly #acks = new Acknowledgements();
-  #transmissions = 0;
-  #nextId = 1;
   #owner: { readonly address: OwnerAddress; readonly epoch: number } | null = null;
   #connection: RemoteConnection | null = null;
-  /** Calls may be sent. Reopening goes before, on its own. */
-  #running = false;
   /** At the present owner. Calls wait for it. */
   #reopened = false;
   /** As far as is known: ConnectionEnd.ownerThere of the last connection, while there is no other. */
@@ -105,10 +90,13 @@ export class RemoteSession {
     this.#options = options;
     this.warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, () => performance.now());
     this.#handlers = handlers;
+    this.#calls = new WaitingCalls(options.log, this.counters, () => {
+      this.#retryMs = RECONNECT_MIN_MS;
+    });
   }
 
   get running(): boolean {
-    return this.#running;
+    return this.#calls.running;
   }
 
   /** No owner is known. */
@@ -116,31 +104,25 @@ export class RemoteSession {
     return this.#owner === null;
   }
 
-  get waitingCalls(): number {
-    return this.#calls.size;
-  }
-
   get hasUnansweredChanges(): boolean {
-    for (const call of this.#calls.values()) if (call.repeat !== null) return true;
-    return false;
+    return this.#calls.hasChanges;
   }
 
   /** null: no call waits. */
   get ownerWait(): OwnerWait | null {
-    const oldest = this.#calls.values().next().value;
+    const { oldest } = this.#calls;
     if (oldest === undefined) return null;
     const { id, call, madeMs } = oldest;
     const waitedMs = performance.now() - madeMs;
     const inVain = this.#inVain;
-    const trouble = inVain ?? (this.#running ? null : this.#trouble);
-    return { id, call, waitedMs, calls: this.#calls.size, inOwnersHands: this.#ownerThere && inVain === null, trouble };
+    const trouble = inVain ?? (this.running ? null : this.#trouble);
+    return { id, call, waitedMs, calls: this.#calls.count, inOwnersHands: this.#ownerThere && inVain === null, trouble };
   }
 
   /** What waits the longest. A reopening that is not over waits, too: nothing goes before it. */
   get #longest(): number | null {
     if (!this.#reopened) return REOPENING;
-    const [oldest] = this.#calls.keys();
-    return oldest ?? null;
+    return this.#calls.oldest?.id ?? null;
   }
 
   get #inVain(): string | null {
@@ -155,7 +137,7 @@ export class RemoteSession {
   /** Resolves when calls are being sent to an owner; rejects when it refused this session. */
   whenRunning(): Promise<void> {
     if (this.#refused !== null) return Promise.reject(this.#refused);
-    if (this.#running) return Promise.resolve();
+    if (this.running) return Promise.resolve();
     return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
   }
 
@@ -188,14 +170,14 @@ export class RemoteSession {
 
   /** Before the first owner: what goes on here was begun with that one, without a session. */
   continueFrom(epoch: number): void {
-    assert(this.#welcomedEpoch === null && this.#calls.size === 0, "a session that has begun");
+    assert(this.#welcomedEpoch === null && this.#calls.count === 0, "a session that has begun");
     this.#welcomedEpoch = epoch;
   }
 
   /** Every call fails with EIO. */
   close(): void {
     this.ownerLost();
-    this.#failAll(errnoError(E.EIO));
+    this.#calls.failAll(errnoError(E.EIO));
     this.#refused ??= new OperatingError("the mount has ended", { code: "closed", hint: "Mount it again." });
     for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#refused);
   }
@@ -205,10 +187,7 @@ export class RemoteSession {
     this.#retryTimer = null;
     this.#connection?.destroy();
     this.#connection = null;
-    this.#running = false;
-    for (const call of this.#calls.values()) {
-      if (call.reopening) this.#finish(call, () => call.failed(errnoError(E.ECANCELED)));
-    }
+    this.#calls.disconnect();
   }
 
   #connect(): void {
@@ -224,11 +203,12 @@ export class RemoteSession {
         refused: (refused) => this.#receiveRefusal(refused),
         frame: (type, id, body) => this.#receive(type, id, body),
         closed: (end) => this.#closed(end),
-        beforeFlush: () => this.#sendAcks(),
+        beforeFlush: () => this.#calls.sendAcks(),
       },
       this.counters,
     );
     this.#connection = connection;
+    this.#calls.connect(connection);
   }
 
   #closed({ reason, noCommonKey, ownerThere, answered, silent }: ConnectionEnd): void {
@@ -269,7 +249,7 @@ export class RemoteSession {
     if (refused.reason === "too-many") return this.#lostConnection(`the owner refuses this node's session: ${refused.text}`, false);
     this.#options.log.error({ reason: refused.reason, text: refused.text }, "the owner refuses this node's session");
     this.#refused = error;
-    this.#failAll(errnoError(E.EIO));
+    this.#calls.failAll(errnoError(E.EIO));
     this.#options.onRefused?.(error);
   }
 
@@ -291,8 +271,7 @@ export class RemoteSession {
     this.#fruitless.welcomed(tookMs);
     this.#handlers.welcome(welcome);
     if (welcome.resumed && this.#welcomedEpoch === connection.epoch) {
-      this.#acks.sendAgain();
-      this.#sendAgain();
+      this.#calls.repeatAcks();
       this.#run();
       return;
     }
@@ -300,8 +279,7 @@ export class RemoteSession {
     const kept = !first && welcome.cleanAfter === this.#welcomedEpoch;
     this.#reopened = false;
     const again = kept || (!first && welcome.letGoAfter === this.#welcomedEpoch);
-    this.#acks.clear();
-    this.#settleUnknownOutcomes(again);
+    this.#calls.settleUnknownOutcomes(again);
     void this.#enterNewOwner(connection, first, kept);
   }
 
@@ -310,153 +288,31 @@ export class RemoteSession {
       await this.#handlers.newOwner(first, kept);
     } catch (error) {
       // It fails only with its connection: the next one does it again.
-      if (this.#connection !== connection && isErrno(error)) return;
+      if (this.#connection !== connection && error instanceof Errno) return;
       throw error;
     }
     if (this.#connection !== connection) return;
     this.#welcomedEpoch = connection.epoch;
-    this.#sendAgain();
     this.#run();
   }
 
   #run(): void {
-    this.#running = true;
+    this.#calls.run();
     this.#reopened = true;
     for (const waiter of this.#waiters.splice(0)) waiter.resolve();
-    this.#pump();
   }
 
-  /** `again`: nobody has seen what the last owner did not answer, so it is made once more. */
-  #settleUnknownOutcomes(again: boolean): void {
-    const unknown = [...this.#calls.values()].filter((call) => call.sent && call.repeat !== null);
-    const lost = unknown.filter(({ repeat }) => !again || repeat?.again !== true);
-    for (const call of unknown) if (again && call.repeat?.again === true) call.doubtful = call.repeat.doubtful;
-    if (lost.length === 0) return;
-    const calls = lost.slice(0, 16).map((call) => call.call);
-    this.#options.log.error(
-      { count: lost.length, calls },
-      "the owner died before it answered: whether these changes were made is not known, EIO",
-    );
-    for (const call of lost) this.#finish(call, () => call.failed(errnoError(E.EIO)));
-  }
-
-  #failAll(error: Error): void {
-    for (const call of this.#calls.values()) this.#finish(call, () => call.failed(error));
-    this.#unsent.length = 0;
-  }
-
-  /** All that were sent on an earlier connection, with the numbers they had: the owner does no change twice. */
-  #sendAgain(): void {
-    for (const call of this.#calls.values()) {
-      if (!call.sent) continue;
-      call.repeated = true;
-      this.#transmit(call);
-    }
-  }
-
-  /** What it has not answered waits for the next owner, as if it had not been sent. */
-  #receiveFarewell(): void {
-    const unmade = [...this.#calls.values()].filter((call) => call.sent && !call.repeated && !call.reopening);
-    for (const call of unmade) call.sent = false;
-    this.#outstanding -= unmade.length;
-    this.#unsent.unshift(...unmade);
+  #receive(type: number, id: number, body: Uint8Array): void {
+    if (type !== FrameType.FAREWELL) return this.#calls.receive(type, id, body);
+    this.#calls.takeBack();
     this.#handlers.farewell();
     this.#lostConnection("the owner ends its service", false);
   }
 
-  #pump(): void {
-    while (this.#running && this.#outstanding < MAX_OUTSTANDING_CALLS) {
-      const call = this.#unsent.shift();
-      if (call === undefined) return;
-      if (!this.#calls.has(call.id)) continue;
-      call.sent = true;
-      this.#outstanding += 1;
-      this.#transmit(call);
-    }
-  }
-
-  #transmit(call: PendingCall): void {
-    const broken = call.handles.find((handle) => handle.error !== null);
-    if (broken?.error !== undefined && broken.error !== null) {
-      const { error } = broken;
-      this.#finish(call, () => call.failed(error));
-      return;
-    }
-    this.#transmissions += 1;
-    call.transmission = this.#transmissions;
-    this.#connection?.send(call.type, call.id, call.body, call.data, call.awaited);
-  }
-
-  #finish(call: PendingCall, tell: () => void): void {
-    if (!this.#calls.delete(call.id)) return;
-    if (call.sent) this.#outstanding -= 1;
-    tell();
-  }
-
-  #sendAcks(): void {
-    const connection = this.#connection;
-    if (connection === null) return;
-    for (let ids = this.#acks.take(this.#transmissions); ids !== null; ids = this.#acks.take(this.#transmissions)) {
-      this.#writer.reset().u16(ids.length);
-      for (const id of ids) this.#writer.u32(id);
-      connection.send(FrameType.ACK, 0, this.#writer.view(), null, false);
-    }
-  }
-
-  #receive(type: number, id: number, body: Uint8Array): void {
-    if (type === FrameType.FAREWELL) {
-      this.#receiveFarewell();
-      return;
-    }
-    const call = this.#calls.get(id);
-    // Answered twice: sent again after a connection broke, while the first answer was still under way.
-    if (call === undefined) return;
-    if (type !== (call.type | FrameType.ANSWER) && type !== FrameType.FAILED) {
-      throw new WireError(`answer of type 0x${type.toString(16)} to ${call.call}`);
-    }
-    this.counters.roundTrips += 1;
-    if (call.awaited) this.counters.awaited += 1;
-    this.#retryMs = RECONNECT_MIN_MS;
-    this.#acks.answered(call.transmission);
-    if (call.remembered && this.#acks.add(id)) this.#connection?.flush();
-    this.#finish(call, () => {
-      if (type === FrameType.FAILED) call.failed(errnoError(this.#judge(call, decodeErrno(body))));
-      else call.answered(body);
-    });
-    this.#pump();
-  }
-
-  #judge(call: PendingCall, errno: number): number {
-    if (!call.doubtful.includes(errno)) return errno;
-    this.#options.log.error({ call: call.call, errno }, "made again at the next owner, and it may have been made before: not known, EIO");
-    return E.EIO;
-  }
-
-  #create<K extends CallName>(
-    call: K,
-    request: RequestOf<K>,
-    handles: readonly RemoteHandle[],
-    reopening: boolean,
-    send: (pending: PendingCall) => void,
-  ): Promise<AnswerOf<K>> {
-    return new Promise((resolve, reject) => {
-      const id = this.#nextId;
-      assert(!this.#calls.has(id), "a call is outstanding since 2^32 calls");
-      const pending = createPendingCall(this.#writer, call, request, { id, handles, reopening }, resolve, reject);
-      this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
-      this.#calls.set(id, pending);
-      send(pending);
-    });
-  }
-
   /** Errno of the owner's answer; EIO if the outcome is not known, or the owner refuses this node. */
-  call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[]): Promise<AnswerOf<K>> {
+  call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[] = []): Promise<AnswerOf<K>> {
     if (this.#refused !== null) return Promise.reject(errnoError(E.EIO));
-    if (this.#calls.size >= MAX_WAITING_CALLS) return Promise.reject(errnoError(E.ENOMEM));
-    return this.#create(call, request, handles, false, (pending) => {
-      this.#unsent.push(pending);
-      this.#pump();
-    });
+    return this.#calls.call(call, request, handles);
   }
 
   /** The answers of calls that nobody waited for are waited for from now on. */
@@ -466,13 +322,6 @@ export class RemoteSession {
 
   /** A call of the reopening: goes before the others wait for. Rejects with ECANCELED if the connection goes first. */
   callFirst<K extends CallName>(call: K, request: RequestOf<K>): Promise<AnswerOf<K>> {
-    return this.#create(call, request, [], true, (pending) => {
-      this.#outstanding += 1;
-      this.#transmit(pending);
-    });
+    return this.#calls.callFirst(call, request);
   }
-}
-
-export function isErrno(error: unknown): error is Errno {
-  return error instanceof Errno;
 }

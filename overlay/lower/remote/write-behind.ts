@@ -21,7 +21,7 @@ const WAITS = O.SYNC | O.DIRECT;
 export class WritesBehind {
   readonly #nowMs: () => number;
   /** They never reject. */
-  readonly #all = new Set<Promise<void>>();
+  readonly #all = new Map<Promise<void>, RemoteHandle | null>();
   #bytes = 0;
 
   constructor(nowMs: () => number) {
@@ -46,24 +46,26 @@ export class WritesBehind {
     return this.#all.size >= BEHIND_CALLS_MAX;
   }
 
+  /** A write to that file is under way. */
+  has(file: RemoteHandle): boolean {
+    for (const one of this.#all.values()) if (one === file) return true;
+    return false;
+  }
+
   async write(file: RemoteHandle, bytes: number, write: () => Promise<void>): Promise<void> {
-    file.behind += 1;
     this.#bytes += bytes;
     try {
-      await this.make(write);
+      await this.make(write, file);
     } finally {
-      file.behind -= 1;
       this.#bytes -= bytes;
     }
   }
 
-  async make(change: () => Promise<void>): Promise<void> {
+  /** `file`: a write to it. */
+  async make(change: () => Promise<void>, file: RemoteHandle | null = null): Promise<void> {
     const made = change();
-    const one = made.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#all.add(one);
+    const one = made.catch(() => undefined);
+    this.#all.set(one, file);
     try {
       await made;
     } finally {
@@ -73,7 +75,7 @@ export class WritesBehind {
 
   /** When those have ended that are under way now: what is known of them then is all. */
   over(): MaybePromise<void> {
-    return this.#all.size === 0 ? undefined : Promise.all(this.#all).then(() => undefined);
+    return this.#all.size === 0 ? undefined : Promise.all(this.#all.keys()).then(() => undefined);
   }
 }
 

@@ -133,9 +133,10 @@ it("a caller that may have as many files open as it has is no reason for ENFILE 
     return new Promise(() => undefined);
   });
   const id = { ino: 12, generation: 1 };
-  for (let at = 1; at < MAX_REMOTE_HANDLES; at += 1) core.handles.add(core.handles.allocate(), id, RDWR, false, 0);
-  core.closes.add({ handle: 0xffff_ffff as LowerHandle, id }, true);
-  void core.opendir(id);
+  const { handles } = core.opens;
+  for (let at = 1; at < MAX_REMOTE_HANDLES; at += 1) handles.add(handles.allocate(), id, RDWR, false, 0);
+  core.opens.closes.add({ handle: 0xffff_ffff as LowerHandle, id }, true);
+  void core.opens.opendir(id);
   expect(calls).toEqual(["close", "opendir"]);
 });
 

@@ -167,7 +167,7 @@ it(
       lower.ownerFound({ host: LOOPBACK, port, ...TEST_OWNER }, 1);
       const waiting = Promise.resolve(lower.lookup({ ino: 2, generation: 0 }, name("f"))).catch((error: { errno: number }) => error.errno);
       await until(() => connections > 8);
-      expect(lower.waitingCalls).toBe(1);
+      expect(lower.ownerWait?.calls).toBe(1);
       lower.shutdown();
       expect(await waiting).toBe(E.EIO);
     } finally {

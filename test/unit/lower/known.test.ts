@@ -4,15 +4,13 @@ import { describe, expect, it } from "vitest";
 import { DirectoryNames, type NamesTold } from "../../../overlay/lower/directory-names.ts";
 import { ACCESS_ACL } from "../../../overlay/lower/linux.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
+import { CHANGED_NAMES_MAX, KNOWN_NAMES_ALL_MAX, KNOWN_NAMES_MAX } from "../../../overlay/lower/remote/known-names.ts";
 import {
   type Change,
-  CHANGED_NAMES_MAX,
   type Holds,
   KNOWN_ACL_BYTES_MAX,
   KNOWN_DATA_BYTES_MAX,
   KNOWN_INODES_MAX,
-  KNOWN_NAMES_ALL_MAX,
-  KNOWN_NAMES_MAX,
   KnownInodes,
   NO_HOLDS,
   type Reading,

@@ -124,7 +124,7 @@ describe("open files", () => {
 
   it("of a caller have 32-bit numbers, which begin again from 1 without those in use", () => {
     const handles = new RemoteHandles(0xffff_ffff);
-    handles.adopt({ handle: 1 as LowerHandle, id: id(12), flags: RDWR, directory: false });
+    handles.adopt({ handle: 1 as LowerHandle, id: id(12), flags: RDWR, directory: false, lossesTold: 0 });
     const one = handles.allocate();
     handles.add(one, id(12), RDWR, false, 0);
     expect([one, handles.allocate()]).toEqual([0xffff_ffff, 2]);

@@ -263,7 +263,7 @@ describe("in place of the owner", () => {
     lower.ownerFound(rogue, 1);
     const waiting = lower.mkdir(lower.root, name("d"), 0o755, caller);
     await until(() => calls > 1);
-    expect([lower.waitingCalls, lower.disconnected]).toEqual([1, true]);
+    expect([lower.ownerWait?.calls, lower.disconnected]).toEqual([1, true]);
     lower.ownerFound(to.address, 1);
     await waiting;
     expect(refusals).toEqual([]);

@@ -103,7 +103,7 @@ it("a caller does not go on with an owner that proved nothing but a key which wa
     lower.keysChanged();
     await until(() => lower.disconnected);
     const waiting = Promise.resolve(lower.getattr(lower.root));
-    expect(lower.waitingCalls).toBe(1);
+    expect(lower.ownerWait?.calls).toBe(1);
     theirs.keys = steps.promoted;
     expect((await waiting).nlink).toBeGreaterThan(0);
   });

@@ -1,6 +1,6 @@
 /** Files that are opened for reading under a lock that is here, of which the owner is told at the first READ (hazard F22), over the real wire. */
 import { expect, it } from "vitest";
-import { TELL_OPENS_MAX } from "../../../overlay/lower/remote/core.ts";
+import { TELL_OPENS_MAX } from "../../../overlay/lower/remote/opens.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";

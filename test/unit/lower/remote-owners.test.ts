@@ -73,7 +73,7 @@ it.each<[string, (one: Owner) => readonly [OwnerAddress, number]]>([
   lower.ownerFound(...wrong(one));
   const waiting = errnoOf(() => lower.getattr(lower.root));
   expect(await reason).toMatch(/^another owner answers: client/);
-  expect(lower.waitingCalls).toBe(1);
+  expect(lower.ownerWait?.calls).toBe(1);
   lower.ownerFound(one.address, 1);
   expect(await waiting).toBe(0);
   expect(refusals).toEqual([]);
@@ -140,7 +140,7 @@ it("waits while there is no owner, and goes on when there is one", async () => {
   lower.ownerLost();
   expect(lower.disconnected).toBe(true);
   const waiting = [lower.getattr(root), lower.mkdir(root, name("made later"), 0o755, caller)];
-  expect(lower.waitingCalls).toBe(2);
+  expect(lower.ownerWait?.calls).toBe(2);
   expect(fs.existsSync(`${lab.place.path}/made later`)).toBe(false);
   lower.ownerFound(one.address, 1);
   await Promise.all(waiting.map(async (one) => await one));

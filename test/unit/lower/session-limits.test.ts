@@ -11,15 +11,10 @@ import type { SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
 import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import { WELCOME_TIMEOUT_MS } from "../../../overlay/lower/remote/connection.ts";
-import { MAX_OUTSTANDING_CALLS, MAX_WAITING_CALLS } from "../../../overlay/lower/remote/session.ts";
+import { MAX_OUTSTANDING_CALLS, MAX_WAITING_CALLS } from "../../../overlay/lower/remote/waiting-calls.ts";
 import { type ConnectionHost, ServerConnection } from "../../../overlay/lower/server/connection.ts";
-import {
-  MAX_REMEMBERED_ANSWERS,
-  MAX_RUNNING_BYTES,
-  MAX_RUNNING_CALLS,
-  MAX_SESSION_HANDLES,
-  ServerSession,
-} from "../../../overlay/lower/server/session.ts";
+import { MAX_SESSION_HANDLES } from "../../../overlay/lower/server/session-handles.ts";
+import { MAX_REMEMBERED_ANSWERS, MAX_RUNNING_BYTES, MAX_RUNNING_CALLS, ServerSession } from "../../../overlay/lower/server/session.ts";
 import { encodeFrame, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
 import type { CallName, RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 import { CALLS } from "../../../overlay/lower/wire/calls.ts";

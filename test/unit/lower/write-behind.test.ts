@@ -245,7 +245,7 @@ describe("what is asked after it", () => {
     gate.begun.length = 0;
     lower.close(file.handle);
     const removed = lower.unlink(lower.root, name("f"), file.id);
-    await until(() => lower.waitingCalls === 3);
+    await until(() => lower.ownerWait?.calls === 3);
     const ended = one.server.close();
     gate.open();
     await Promise.all([ended, written]);

@@ -1,0 +1,82 @@
+/** The remote lower: attributes, symbolic links' targets, extended attributes. Most of it is known under locks (hazard F21). */
+import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
+import { ACCESS_ACL, XATTR_SIZE_MAX } from "../linux.ts";
+import type { Attr, FileId, LowerAttributes } from "../lower.ts";
+import type { RemoteCore } from "./core.ts";
+
+export function attributesOf(core: RemoteCore): LowerAttributes {
+  const { session, known, opens, changes } = core;
+  return {
+    getattr: (id) => known.attr(id) ?? askAttr(core, id),
+    // What is under way, and what is expected after it, has told it (hazard F23). However long ago: only a change that begins needs the room.
+    ownership: (id) => known.attr(id) ?? known.expected(id, Number.NEGATIVE_INFINITY) ?? askAttr(core, id),
+    getattrMany(ids) {
+      if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
+      return askAttrs(core, ids);
+    },
+    async setattr(id, change, handle) {
+      if (change.size !== undefined) checkWritable(change.size, 0);
+      const files = handle === null ? [] : [opens.handles.get(handle)];
+      const set = (): Promise<Attr> => opens.call("setattr", { id, change, handle, promised: false }, files);
+      const attr = await changes.ofOne(known.begin(id), set, (answer) => answer);
+      changes.note(id, "all");
+      return attr;
+    },
+    readlink: (id) => session.call("readlink", { id }),
+    getxattr(id, name) {
+      const value = known.xattr(id, name);
+      if (value === null) throw errnoError(E.ENODATA);
+      return value ?? (name.equals(ACCESS_ACL) ? askAccessAcl(core, id) : session.call("getxattr", { id, name }));
+    },
+    async setxattr(id, name, value, flags) {
+      if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
+      await changes.ofXattrs(id, () => session.call("setxattr", { id, name, value, flags }));
+      changes.note(id, "all");
+    },
+    listxattr: (id) => known.xattrList(id) ?? session.call("listxattr", { id }),
+    async removexattr(id, name) {
+      await changes.ofXattrs(id, () => session.call("removexattr", { id, name }));
+      changes.note(id, "all");
+    },
+    fileAttributes: (handle, kind) => opens.call("fileAttributes", { handle, kind }, [opens.handles.get(handle)]),
+    async setFileAttributes(handle, kind, value) {
+      const file = opens.handles.get(handle);
+      // What is written from now on may be refused (hazard F27).
+      opens.handles.endRoom(file.id);
+      await changes.of(file.id, () => opens.call("setFileAttributes", { handle, kind, value }, [file]));
+      changes.note(file.id, "all");
+    },
+    statfs: () => session.call("statfs", undefined),
+  };
+}
+
+async function askAttr({ session, known }: RemoteCore, id: FileId): Promise<Attr> {
+  const reading = known.reading();
+  const attr = await session.call("getattr", { id });
+  known.read(reading, id, attr);
+  return attr;
+}
+
+export async function askAttrs({ session, known }: RemoteCore, ids: readonly FileId[]): Promise<readonly (Attr | null)[]> {
+  const reading = known.reading();
+  const attrs = await session.call("getattrMany", { ids });
+  ids.forEach((id, at) => {
+    const attr = attrs[at] ?? null;
+    if (attr !== null) known.read(reading, id, attr);
+  });
+  return attrs;
+}
+
+async function askAccessAcl({ session, known }: RemoteCore, id: FileId): Promise<Buffer> {
+  const reading = known.reading();
+  try {
+    const acl = await session.call("getxattr", { id, name: ACCESS_ACL });
+    known.readAcl(reading, id, acl);
+    return acl;
+  } catch (error) {
+    if (isErrno(error, E.ENODATA)) known.readAcl(reading, id, null);
+    throw error;
+  }
+}
