@@ -9,6 +9,8 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 export const root: Caller = { uid: 0, gid: 0, umask: 0o022 };
 export const nobody: Caller = { uid: 65_534, gid: 65_533, umask: 0o027 };
 export const RDWR = 2;
+export const SEEK_SET = 0;
+export const SEEK_CUR = 1;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 export const XFS = 0x58465342;

@@ -48,7 +48,7 @@ const COMMANDS: Readonly<Record<string, readonly [number, ...string[]]>> = {
   nodes: [45, "zod"],
   quorum: [45],
   restart: [100, "zod"],
-  serve: [310, "chokidar", "pino", "zod"],
+  serve: [320, "chokidar", "pino", "zod"],
   setup: [120, "yaml", "zod"],
   status: [80, "zod"],
   ui: [90, "zod"],
