@@ -2,7 +2,7 @@
 import { CHOWN_OF_NOTHING } from "./attributes.ts";
 import { FALLOCATE_TOO_FAR, WRITE_TOO_FAR } from "./data.ts";
 import type { Call } from "./file-system.ts";
-import { RENAME_SAME } from "./names.ts";
+import { LINK_OF_SET_ID, RENAME_SAME } from "./names.ts";
 import type { Rule } from "./rule.ts";
 import type { Kind, State } from "./state.ts";
 import { USERS } from "./state.ts";
@@ -82,6 +82,14 @@ const COVERLAY: readonly Exception[] = [
       const ino = state.handles.get(`${mount}:${slot}`)?.ino;
       return special.some((inode) => inode.ino === ino);
     },
+  },
+  {
+    id: "link of another's set-user-ID file, in a directory that may not be written",
+    reason:
+      "Exception 15 of the contract. It is refused, with EACCES where the kernel does not know of set-user-ID yet, which another node has set: " +
+      "it looks at the mode that it was told last, and the overlay never sees the call.",
+    applies: (_, __, ___, ____, reached) => reached.some(({ id }) => id === LINK_OF_SET_ID),
+    answers: ["EPERM", "EACCES"],
   },
   {
     id: "rename between two names of one file, by a stranger",

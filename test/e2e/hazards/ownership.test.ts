@@ -145,6 +145,23 @@ made = [(os.pwrite, fd, b"new", 0), (fallocate, 0, 10, 1), (fallocate, 3, 0, 1),
     ).toBe("0o777");
   });
 
+  it("a node's kernel refuses a link to what another node made set-user-ID, maybe because of the directory", async () => {
+    const [a, b] = hazard.remotes;
+    const root = hazard.actor(b);
+    await root.run(`os.mkdir("linked"); put("linked/file", "x"); os.chown("linked/file", 2000, 2000); os.chmod("linked/file", 0o666)`);
+    // Through a descriptor: a walk there would make this node's kernel look at the name anew.
+    await root.run(`fd = os.open("linked/file", os.O_RDWR)`);
+    const stranger = hazard.actor(a, { ...FORMER, below: "linked" });
+    const link = `result = [code(os.link, "file", "second"), os.listdir(".")]`;
+    expect(await stranger.run(`os.stat("file"); ${link}`)).toEqual(["EACCES", ["file"]]);
+    await root.run(`os.fchmod(fd, 0o4666)`);
+    const [errno, names] = await stranger.run<[string, string[]]>(link);
+    expect(["EACCES", "EPERM"]).toContain(errno);
+    expect(names).toEqual(["file"]);
+    // Now it was told.
+    expect(await stranger.run(link)).toEqual(["EPERM", ["file"]]);
+  });
+
   it("a node's kernel may refuse a new owner until it was asked for the attributes", async () => {
     const [a, b] = hazard.remotes;
     const root = hazard.actor(b);
