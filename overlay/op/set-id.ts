@@ -20,7 +20,10 @@ export function hasSetId(mount: Mount, { inode }: OpenFile): MaybePromise<boolea
   return andThen(mount.lower.ownership(inode.id), ({ mode }) => isSetId(mode));
 }
 
-/** EFBIG: such a file is never so long. An indirect-mapped file of ext4 is shorter than others, so its lower is asked. */
+/**
+ * EFBIG: such a file is never so long. An indirect-mapped file of ext4 is shorter than others, so its lower is asked. Linux only cuts a hole there short
+ * (fs/ext4/inode.c, ext4_punch_hole); here it is refused.
+ */
 export async function checkReach(mount: Mount, { lowerHandle }: OpenFile, bytes: number): Promise<void> {
   try {
     await mount.lower.lseek(lowerHandle, bytes, SEEK_SET);
