@@ -70,13 +70,14 @@ const COVERLAY: readonly Exception[] = [
   },
   {
     id: "set-group-ID without group execute",
-    reason: "Exception 7 of the contract: it stays when a stranger writes.",
+    reason: "Exception 7 of the contract: it stays when a stranger writes, and after chown(2) of an owner that is not of the file's group.",
     applies({ op, args }, user, mount, state) {
       if (USERS[user]?.uid === 0) return false;
       const changes =
         op === "write" || op === "ftruncate" || op === "fallocate" || op === "copy_file_range" || op === "truncate" || op === "open";
-      if (!changes) return false;
       const special = [...state.inodes.values()].filter(({ type, mode }) => type === "file" && (mode & 0o2010) === 0o2000);
+      if (op === "chown") return special.length > 0;
+      if (!changes) return false;
       if ("path" in args) return special.length > 0 && (op === "truncate" || (op === "open" && args.flags.includes("TRUNC")));
       const slot = op === "copy_file_range" ? args.to : "slot" in args ? args.slot : -1;
       const ino = state.handles.get(`${mount}:${slot}`)?.ino;
