@@ -12,7 +12,7 @@ import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { allowedChange } from "./ownership.ts";
 import { pinnedData } from "./pinned.ts";
-import { isAnnouncement } from "./set-id.ts";
+import { announced, isAnnouncement } from "./set-id.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
@@ -108,7 +108,7 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
     resized(mount, call, inode, truncates ? "truncates" : "plain", async (made) => {
       const set = (): MaybePromise<Attr> =>
         allowed === null
-          ? lower.getattr(inode.id)
+          ? andThen(lower.getattr(inode.id), announced)
           : changed(mount, call, [inode], lower.setattr(inode.id, allowed, file?.lowerHandle ?? null));
       const next = allowed === null ? null : lower.setattrBehind(inode.id, allowed);
       const attr = next !== null && behind(mount, call, inode, next.make) ? next.attr : await set();

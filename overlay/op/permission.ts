@@ -10,10 +10,10 @@ import { type Credentials, hasId } from "../caller/status.ts";
 import type { Ownership } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import type { Mount } from "./mount.ts";
-import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from "./linux.ts";
+import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP } from "./linux.ts";
 
 const S_ISVTX = 0o1000;
-const SETGID_EXEC = S_ISGID | 0o010;
+const SETGID_EXEC = S_ISGID | S_IXGRP;
 
 export const CAP_CHOWN: bigint = 1n << 0n;
 export const CAP_DAC_OVERRIDE: bigint = 1n << 1n;

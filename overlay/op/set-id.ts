@@ -9,9 +9,9 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { AttrChange } from "../lower/lower.ts";
+import type { Attr, AttrChange } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
-import { S_IFMT, S_IFREG, SEEK_SET } from "./linux.ts";
+import { S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, SEEK_SET } from "./linux.ts";
 import type { Mount } from "./mount.ts";
 import { credentialsFor, isOwner, isSetId } from "./permission.ts";
 
@@ -36,6 +36,15 @@ export async function checkReach(mount: Mount, { lowerHandle }: OpenFile, bytes:
 export async function killSetId(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<void> {
   await mount.lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
   await mount.coherence.dropKernelCaches([inode], false);
+}
+
+/**
+ * What the kernel is told of an announcement: the mode that the file has after the change, as the kernel looks at no other (fs/namei.c, may_linkat). If the
+ * change fails, the kernel asks for the mode before it runs the program (fs/fuse/dir.c, fuse_permission), and a link(2) is checked here (hazard F12).
+ */
+export function announced(attr: Attr): Attr {
+  const setgid = (attr.mode & S_IXGRP) === 0 ? 0 : S_ISGID;
+  return { ...attr, mode: attr.mode & ~(S_ISUID | setgid) };
 }
 
 /**

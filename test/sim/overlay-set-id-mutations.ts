@@ -120,6 +120,15 @@ export const overlaySetIdMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/set-id.test.ts",
   },
   {
+    id: "f37-kernel-told-the-old-mode",
+    hazard: "F37",
+    breaks: "a kernel refuses a link to what is not set-user-ID any more",
+    file: "overlay/op/attr.ts",
+    find: "andThen(lower.getattr(inode.id), announced)",
+    replace: "lower.getattr(inode.id)",
+    caughtBy: "test/unit/op/set-id.test.ts",
+  },
+  {
     id: "f37-owner-keeps-set-id",
     hazard: "F37",
     breaks: "chown(2) of nothing by the owner takes nothing away",

@@ -131,7 +131,8 @@ made = [(os.pwrite, fd, b"new", 0), (fallocate, 0, 10, 1), (fallocate, 3, 0, 1),
       for (let at = 0; at < 5; at += 1) {
         await other.run(program, { dir });
         await stranger.run(look);
-        expect(await stranger.run(`result = [code(*made[at]), mode()]`, { at })).toEqual(["ok", "0o777"]);
+        const linked = `code(os.link, "program", "second"), code(os.unlink, "second")`;
+        expect(await stranger.run(`result = [code(*made[at]), ${linked}, mode()]`, { at })).toEqual(["ok", "ok", "ok", "0o777"]);
         expect(await other.run(`result = oct(stat.S_IMODE(os.stat(dir + "/program").st_mode))`, { dir })).toBe("0o777");
       }
     }
