@@ -59,7 +59,7 @@ export interface SetattrRequest extends RequestHead {
   /** ftruncate and the like; null without an open file. */
   readonly fh: number | null;
   /**
-   * The fields that the kernel marked as valid; empty if that was only the ctime. `killSuidgid` comes with a size (a truncate by a caller
+   * The fields that the kernel marked as valid; empty if that was only the ctime, or none (hazard F37). `killSuidgid` comes with a size (a truncate by a caller
    * without CAP_FSETID), where it must be obeyed, and with every uid or gid, where a local lower's chown(2) does it by itself: see
    * HANDLE_KILLPRIV_V2 in init.ts.
    */

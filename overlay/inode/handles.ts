@@ -61,6 +61,12 @@ export class HandleTable {
     return this.#files.get(fh);
   }
 
+  /** Looks at all: for what is seldom. */
+  isOpenForWriting(inode: InodeRecord): boolean {
+    for (const file of this.#files.values()) if (file.inode === inode && file.writable) return true;
+    return false;
+  }
+
   /** Takes it out; undefined if it was not there. */
   take(fh: number): OpenFile | undefined {
     const file = this.#files.get(fh);

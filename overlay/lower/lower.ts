@@ -262,7 +262,7 @@ export interface LowerData {
   fsync(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
   fsyncdir(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
   fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): MaybePromise<void>;
-  /** SEEK_DATA and SEEK_HOLE. */
+  /** SEEK_DATA and SEEK_HOLE. SEEK_SET moves nothing; EINVAL: this file can never be so long. */
   lseek(handle: LowerHandle, offset: number, whence: number): MaybePromise<number>;
   /** Copies at most `bytes`; gives how many. */
   copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): MaybePromise<number>;

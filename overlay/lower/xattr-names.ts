@@ -9,6 +9,7 @@ export const CAPABILITY: Buffer = Buffer.from("security.capability");
 /** On a kernel with SELinux each inode has one, whether a list names it or not (fs/xattr.c, xattr_getsecurity). */
 export const SELINUX: Buffer = Buffer.from("security.selinux");
 
+const CLASSES = ["user.", "trusted."];
 const LISTED: ReadonlySet<string> = new Set([ACCESS_ACL, DEFAULT_ACL, CAPABILITY, SELINUX].map((name) => name.toString("latin1")));
 
 export function isNamed(list: Buffer, name: Buffer): boolean {
@@ -16,10 +17,13 @@ export function isNamed(list: Buffer, name: Buffer): boolean {
   return `\0${list.toString("latin1")}`.includes(`\0${name.toString("latin1")}\0`);
 }
 
-/** Whether a list says that there is no attribute of that name. Else there may be one that a list leaves out, or another error. */
+/**
+ * Whether a list says that there is no attribute of that name. Else there may be one that a list leaves out, or another error: EINVAL of a class without a name
+ * (fs/xattr.c, xattr_resolve_name).
+ */
 export function saysOf(name: Buffer): boolean {
   const text = name.toString("latin1");
-  return text.startsWith("user.") || text.startsWith("trusted.") || LISTED.has(text);
+  return CLASSES.some((prefix) => text.startsWith(prefix) && text !== prefix) || LISTED.has(text);
 }
 
 /** Whether what a list named is what it names after changes of the data, too. */

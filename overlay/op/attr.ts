@@ -12,6 +12,7 @@ import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { allowedChange } from "./ownership.ts";
 import { pinnedData } from "./pinned.ts";
+import { announced, isAnnouncement } from "./set-id.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
@@ -102,10 +103,14 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
   const file = request.fh === null ? undefined : mount.handles.get(request.fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
   const cached = truncates || file?.cached === true;
-  const make = (allowed: AttrChange): MaybePromise<void> =>
+  /** Null: nothing (hazard F37). */
+  const make = (allowed: AttrChange | null): MaybePromise<void> =>
     resized(mount, call, inode, truncates ? "truncates" : "plain", async (made) => {
-      const set = (): MaybePromise<Attr> => changed(mount, call, [inode], lower.setattr(inode.id, allowed, file?.lowerHandle ?? null));
-      const next = lower.setattrBehind(inode.id, allowed);
+      const set = (): MaybePromise<Attr> =>
+        allowed === null
+          ? andThen(lower.getattr(inode.id), announced)
+          : changed(mount, call, [inode], lower.setattr(inode.id, allowed, file?.lowerHandle ?? null));
+      const next = allowed === null ? null : lower.setattrBehind(inode.id, allowed);
       const attr = next !== null && behind(mount, call, inode, next.make) ? next.attr : await set();
       made();
       inode.nlinkHint = attr.nlink;
@@ -114,7 +119,9 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
       call.attr(attr, false);
     });
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () =>
-    andThen(allowedChange(mount, call, inode, change), make),
+    andThen(isAnnouncement(mount, call, inode, change), (nothing) =>
+      andThen(nothing ? null : allowedChange(mount, call, inode, change), make),
+    ),
   );
 }
 

@@ -17,7 +17,7 @@ import { type Mount, withRestarts } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 import { checkAccess, checkCreateInSticky, credentialsFor, MAY_READ, MAY_WRITE } from "./permission.ts";
 import { pinnedAll } from "./pinned.ts";
-import { killSuidgid } from "./write.ts";
+import { hasSetId, killSetId } from "./set-id.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 export function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): MaybePromise<void> {
@@ -84,7 +84,7 @@ function openCut(
     made();
     mount.coherence.sizes.toldSentinel(child);
     try {
-      if (request.killSuidgid) await killSuidgid(mount, file);
+      if (request.killSuidgid && (await hasSetId(mount, file))) await killSetId(mount, file);
     } catch (error) {
       forgetFile(mount, file);
       throw error;

@@ -14,7 +14,7 @@ import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
-import { killSuidgid } from "./write.ts";
+import { checkReach, hasSetId, killSetId } from "./set-id.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -107,7 +107,11 @@ export function fsync(mount: Mount, call: Call, request: FsyncRequest | Fsyncdir
   return pinnedData(mount, call, pin, () => andThen(lower.fsync(lowerHandle, request.dataOnly), done));
 }
 
-/** The kernel leaves the clearing of set-user-id to us (HANDLE_KILLPRIV_V2), and unlike for WRITE does not say when: for all but root. */
+/** Hazard F37. The kernel leaves it to us (HANDLE_KILLPRIV_V2), and says only for WRITE when: for all but root. */
+function kills(mount: Mount, call: Call, file: OpenFile): MaybePromise<boolean> {
+  return call.uid !== 0 && hasSetId(mount, file);
+}
+
 export function fallocate(mount: Mount, call: Call, request: FallocateRequest): MaybePromise<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
@@ -115,7 +119,10 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest): 
   coherence.sizes.locked(inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {
-    if (call.uid !== 0) await killSuidgid(mount, file);
+    if (await kills(mount, call, file)) {
+      await checkReach(mount, file, request.offset + request.length);
+      await killSetId(mount, file);
+    }
     await resized(mount, call, inode, "plain", async (made) => {
       try {
         await changed(mount, call, [inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
@@ -133,7 +140,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest): 
   });
 }
 
-/** SEEK_DATA and SEEK_HOLE; the lower refuses others. */
+/** SEEK_DATA and SEEK_HOLE: the kernel asks for no others. */
 export function lseek(mount: Mount, call: Call, request: LseekRequest): MaybePromise<void> {
   const { inode, cached, lowerHandle } = fileOf(mount, request.fh);
   return pinnedData(mount, call, { inode, mode: Mode.PR, cached }, () =>
@@ -151,7 +158,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
   const target = fileOf(mount, request.outFh);
   coherence.sizes.locked(target.inode, call);
   if (request.flags !== 0) throw errnoError(E.EINVAL);
-  if (request.outOffset > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  if (request.outOffset >= Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const wants = [
     { inode: source.inode, mode: Mode.PR },
     { inode: target.inode, mode: Mode.EX },
@@ -162,7 +169,15 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       call.written(0);
       return;
     }
-    if (call.uid !== 0) await killSuidgid(mount, target);
+    if (await kills(mount, call, target)) {
+      await checkReach(mount, target, request.outOffset + 1);
+      // Nothing to copy, so nothing changes.
+      if ((await lower.getattr(source.inode.id)).size <= request.offset) {
+        call.written(0);
+        return;
+      }
+      await killSetId(mount, target);
+    }
     await resized(mount, call, target.inode, "plain", async (made) => {
       const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
       const bytes = await changed(mount, call, [target.inode], copied);

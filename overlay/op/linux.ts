@@ -13,6 +13,10 @@ export const O_APPEND = 0o2000;
 export const S_IFMT = 0o170000;
 export const S_IFREG = 0o100000;
 export const S_IFDIR = 0o040000;
+export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
+export const S_IXGRP = 0o010;
+
+export const SEEK_SET = 0;
 
 export const RENAME_EXCHANGE = 2;

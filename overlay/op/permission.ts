@@ -10,11 +10,10 @@ import { type Credentials, hasId } from "../caller/status.ts";
 import type { Ownership } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import type { Mount } from "./mount.ts";
-import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID } from "./linux.ts";
+import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP } from "./linux.ts";
 
 const S_ISVTX = 0o1000;
-const S_ISUID = 0o4000;
-const SETGID_EXEC = S_ISGID | 0o010;
+const SETGID_EXEC = S_ISGID | S_IXGRP;
 
 export const CAP_CHOWN: bigint = 1n << 0n;
 export const CAP_DAC_OVERRIDE: bigint = 1n << 1n;
@@ -103,6 +102,11 @@ export function checkCreateInSticky(who: Credentials, dir: Ownership, found: Own
   if (found.uid !== dir.uid && found.uid !== who.uid) throw errnoError(E.EACCES);
 }
 
+/** A program that is run as another one. Set-group-ID without group execute is none. */
+export function isSetId(mode: number): boolean {
+  return (mode & S_ISUID) !== 0 || (mode & SETGID_EXEC) === SETGID_EXEC;
+}
+
 /** proc_sys_fs(5). Set, if it can not be read. */
 export function hardlinksAreProtected(): boolean {
   try {
@@ -120,7 +124,7 @@ export function hardlinksAreProtected(): boolean {
 export async function checkHardlink(who: Credentials, attr: Ownership, mayHaveMore: () => MaybePromise<boolean>): Promise<void> {
   if (isOwner(who, attr)) return;
   const { mode } = attr;
-  const isSafe = (mode & S_IFMT) === S_IFREG && (mode & S_ISUID) === 0 && (mode & SETGID_EXEC) !== SETGID_EXEC;
+  const isSafe = (mode & S_IFMT) === S_IFREG && !isSetId(mode);
   if (!isSafe) throw errnoError(E.EPERM);
   if (!modeAllows(who, attr, MAY_READ | MAY_WRITE) && !(await mayHaveMore())) throw errnoError(E.EPERM);
 }

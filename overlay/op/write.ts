@@ -34,10 +34,8 @@ import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { dropReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
+import { checkReach, hasSetId, killSetId } from "./set-id.ts";
 import { Overwrite, WriteBack } from "../coherence/pages/write-order.ts";
-
-/** Set-user-ID and set-group-ID. */
-const SET_ID = 0o6000;
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
 const BEYOND_BYTES = 2 ** 52;
@@ -94,7 +92,8 @@ function writeThrough(
   made: () => void,
 ): MaybePromise<Left> {
   const { data, offset } = request;
-  const ready = andThen(request.killSuidgid ? killSuidgid(mount, file) : false, (killed) => andThen(overwrite.begin(), () => killed));
+  const kill = request.killSuidgid ? killSuidgid(mount, file, offset, hold !== null) : false;
+  const ready = andThen(kill, (killed) => andThen(overwrite.begin(), () => killed));
   return andThen(ready, (killed) => {
     // Others may have written since.
     if (call.interrupted) throw errnoError(E.EINTR);
@@ -183,17 +182,15 @@ async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, f
   });
 }
 
-/**
- * As the kernel does it before a change of the data (file_remove_privs). Most files have nothing to clear. Where there was something the
- * kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else. False: there was nothing.
- */
-export function killSuidgid(mount: Mount, file: OpenFile): MaybePromise<boolean> {
-  return andThen(mount.lower.ownership(file.inode.id), ({ mode }) => ((mode & SET_ID) === 0 ? false : killNow(mount, file)));
+/** Hazard F37. False: there was nothing to clear, as for most files. */
+function killSuidgid(mount: Mount, file: OpenFile, offset: number, append: boolean): MaybePromise<boolean> {
+  return andThen(hasSetId(mount, file), (has) => has && killNow(mount, file, offset, append));
 }
 
-async function killNow(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<boolean> {
-  await mount.lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
-  await mount.coherence.dropKernelCaches([inode], false);
+async function killNow(mount: Mount, file: OpenFile, offset: number, append: boolean): Promise<boolean> {
+  const at = append ? (await mount.lower.getattr(file.inode.id)).size : offset;
+  await checkReach(mount, file, at + 1);
+  await killSetId(mount, file);
   return true;
 }
 

@@ -9,6 +9,8 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 export const root: Caller = { uid: 0, gid: 0, umask: 0o022 };
 export const nobody: Caller = { uid: 65_534, gid: 65_533, umask: 0o027 };
 export const RDWR = 2;
+const SEEK_SET = 0;
+export const SEEK_CUR = 1;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 export const XFS = 0x58465342;
@@ -77,6 +79,20 @@ export class LowerBench {
     }
     if (errno !== E.ESTALE) throw new Error(`inode ${id.ino} should be gone: errno ${E.ESTALE} expected, found ${errno}`);
   }
+}
+
+/** Up to 2^53 - 1 bytes. */
+export async function longestFile(lower: Lower, handle: LowerHandle): Promise<number> {
+  let least = 0;
+  let most = Number.MAX_SAFE_INTEGER;
+  while (least < most) {
+    const middle = least + Math.ceil((most - least) / 2);
+    const errno = await errnoOf(() => lower.lseek(handle, middle, SEEK_SET));
+    if (errno !== 0 && errno !== E.EINVAL) throw new Error(`lseek to ${middle}: errno ${errno}`);
+    if (errno === 0) least = middle;
+    else most = middle - 1;
+  }
+  return least;
 }
 
 export function expectSame(attr: Attr, path: string): void {

@@ -2,7 +2,19 @@
 import fs from "node:fs";
 import { expect, it } from "vitest";
 import { E } from "../../dlmd/base/errno.ts";
-import { bytes, errnoOf, expectSame, nobody, RDWR, root, SEEK_DATA, SEEK_HOLE, type LowerBench } from "./lower-bench.ts";
+import {
+  bytes,
+  errnoOf,
+  expectSame,
+  longestFile,
+  nobody,
+  RDWR,
+  root,
+  SEEK_CUR,
+  SEEK_DATA,
+  SEEK_HOLE,
+  type LowerBench,
+} from "./lower-bench.ts";
 
 export function filesCompliance(bench: LowerBench): void {
   it("creates, writes, reads and looks up", async () => {
@@ -142,7 +154,7 @@ export function filesCompliance(bench: LowerBench): void {
     expect(await bench.lower.lseek(handle, 0, SEEK_DATA)).toBe(1024 * 1024);
     expect(await bench.lower.lseek(handle, 1024 * 1024, SEEK_HOLE)).toBe(1024 * 1024 + 65_536);
     expect(await errnoOf(() => bench.lower.lseek(handle, 2 * 1024 * 1024, SEEK_DATA))).toBe(E.ENXIO);
-    expect(await errnoOf(() => bench.lower.lseek(handle, 0, 0))).toBe(E.EINVAL);
+    expect(await errnoOf(() => bench.lower.lseek(handle, 0, SEEK_CUR))).toBe(E.EINVAL);
     await bench.lower.fallocate(handle, 3, 1024 * 1024, 4096);
     expect(
       Buffer.from(await bench.lower.read(handle, 1024 * 1024, 4097)).equals(Buffer.concat([Buffer.alloc(4096), Buffer.alloc(1, 1)])),
@@ -157,6 +169,17 @@ export function filesCompliance(bench: LowerBench): void {
     expect(Buffer.from(await bench.lower.read(copy.handle, 10 + 4096, 1)).equals(Buffer.alloc(1, 1))).toBe(true);
     bench.lower.close(handle);
     bench.lower.close(copy.handle);
+  });
+
+  it("says how long a file may be, before it is written to", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "x");
+    const longest = await longestFile(bench.lower, handle);
+    expect(await errnoOf(() => bench.lower.write(handle, bytes("y"), longest, false))).toBe(E.EFBIG);
+    expect(await errnoOf(() => bench.lower.fallocate(handle, 3, longest - 10, 11))).toBe(E.EFBIG);
+    expect((await bench.lower.getattr(entry.id)).size).toBe(1);
+    expect((await bench.lower.write(handle, bytes("y"), longest - 1, false)).bytes).toBe(1);
+    bench.lower.close(handle);
   });
 
   it("answers offsets that no file has", async () => {

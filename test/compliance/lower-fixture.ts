@@ -54,11 +54,13 @@ export interface Image {
   readonly remove: () => void;
 }
 
-export function makeImage(type: "ext4" | "xfs", mebibytes: number): Image {
+/** `options`: of mkfs. */
+export function makeImage(type: "ext4" | "xfs", mebibytes: number, options: readonly string[] = []): Image {
   return imageIn(type, (file) => {
     closeSync(openSync(file, "w"));
     truncateSync(file, mebibytes * 1024 * 1024);
-    execFileSync(type === "ext4" ? "mkfs.ext4" : "mkfs.xfs", type === "ext4" ? ["-q", "-F", "-b", "4096", file] : ["-q", "-f", file]);
+    const usual = type === "ext4" ? ["-q", "-F", "-b", "4096"] : ["-q", "-f"];
+    execFileSync(`mkfs.${type}`, [...usual, ...options, file]);
   });
 }
 

@@ -10,7 +10,7 @@ import {
   type Place,
   remoteFixture,
 } from "./lower-fixture.ts";
-import { fullDiskCompliance, lowerCompliance, readOnlyCompliance } from "./lower.ts";
+import { fullDiskCompliance, lowerCompliance, readOnlyCompliance, shortFilesCompliance } from "./lower.ts";
 
 /** The image goes with its fixture. */
 async function onImage(image: Image, make: (place: Place) => Fixture | Promise<Fixture>, readOnly = false): Promise<Fixture> {
@@ -56,6 +56,10 @@ describe("lower", () => {
   fullDiskCompliance("local on ext4", async () => await onImage(makeImage("ext4", 16), localFixture));
   fullDiskCompliance("local on XFS", async () => await onImage(makeImage("xfs", 320), localFixture));
   fullDiskCompliance("remote on ext4", async () => await onImage(makeImage("ext4", 16), remoteFixture));
+
+  const indirect = async (): Promise<Fixture> => await onImage(makeImage("ext4", 32, ["-O", "^extent,^64bit"]), localFixture);
+  // What three levels of indirect blocks reach (fs/ext4/super.c, ext4_max_bitmap_size).
+  shortFilesCompliance("local on ext4 without extents", indirect, 4_402_345_721_856);
 
   readOnlyCompliance("local on ext4", async () => await onImage(await withFile("ext4"), localFixture, true));
   readOnlyCompliance("local on XFS", async () => await onImage(await withFile("xfs"), localFixture, true));

@@ -3,7 +3,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { E } from "../../dlmd/base/errno.ts";
-import { bytes, errnoOf, LowerBench, RDWR, root } from "./lower-bench.ts";
+import { bytes, errnoOf, longestFile, LowerBench, RDWR, root } from "./lower-bench.ts";
 import { byNumberCompliance } from "./lower-by-number.ts";
 import { filesCompliance } from "./lower-files.ts";
 import type { Fixture } from "./lower-fixture.ts";
@@ -75,6 +75,23 @@ export function fullDiskCompliance(title: string, make: () => Promise<Fixture>):
       await lower.unlink(lower.root, bytes("again"), again.id);
       expect(await lower.write(full.handle, data, 0, false)).toEqual({ offset: 0, bytes: data.length });
       lower.close(full.handle);
+    } finally {
+      await fixture.release();
+    }
+  });
+}
+
+/** Where not every file may be as long as the file system's longest. */
+export function shortFilesCompliance(title: string, make: () => Promise<Fixture>, longest: number): void {
+  it(`${title}: a file may have ${longest} bytes`, async () => {
+    const fixture = await make();
+    try {
+      const { lower } = fixture;
+      const { handle } = await lower.create(lower.root, bytes("short"), RDWR, 0o644, root);
+      expect(await longestFile(lower, handle)).toBe(longest);
+      expect(await errnoOf(() => lower.write(handle, bytes("y"), longest, false))).toBe(E.EFBIG);
+      expect((await lower.write(handle, bytes("y"), longest - 1, false)).bytes).toBe(1);
+      lower.close(handle);
     } finally {
       await fixture.release();
     }

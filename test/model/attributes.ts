@@ -91,6 +91,8 @@ const chownTakes = holds(
 );
 const chownStrips = holds("chown: set-group-ID stays only if the caller is of the new group", "fs/attr.c setattr_prepare");
 
+export const CHOWN_OF_NOTHING = "chown: of nothing, by a stranger, where set-user-ID would have to go";
+
 export const chown: Operation<Chown> = operation<Chown, Inode | null>({
   name: "chown",
   source: "chown(2); fs/open.c chown_common, fs/attr.c notify_change",
@@ -114,7 +116,7 @@ export const chown: Operation<Chown> = operation<Chown, Inode | null>({
     ),
     refuse(
       "EPERM",
-      "chown: of nothing, by a stranger, where set-user-ID would have to go",
+      CHOWN_OF_NOTHING,
       "fs/attr.c notify_change",
       (inode, _, { caller: { user } }) => !owns(user, inodeOf(inode)) && modeAfterChown(user, inodeOf(inode)) !== inodeOf(inode).mode,
     ),

@@ -135,6 +135,8 @@ export interface Write extends At {
 const writesAt = ({ handle, inode }: Opened, { offset }: Pick<At, "offset">): number =>
   handle?.append === true ? (inode?.data.length ?? 0) : (offset ?? handle?.position ?? 0);
 
+export const WRITE_TOO_FAR = "write: at a position where no file has a byte";
+
 export const write: Operation<Write> = operation<Write, Opened>({
   name: "write",
   source: "write(2), pwrite(2); fs/read_write.c vfs_write",
@@ -147,7 +149,7 @@ export const write: Operation<Write> = operation<Write, Opened>({
     tooFar("write"),
     refuse(
       "EFBIG",
-      "write: at a position where no file has a byte",
+      WRITE_TOO_FAR,
       "fs/read_write.c generic_write_check_limits",
       (given, args, { kind }) => given.inode?.type === "file" && args.length > 0 && BigInt(writesAt(given, args)) >= kind.maxFileBytes,
     ),

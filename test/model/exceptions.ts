@@ -1,7 +1,8 @@
 /** Calls in which coverlay is known to differ from Linux. They are not made there, and counted; overlay/README.md has the contract. */
-import { FALLOCATE_TOO_FAR } from "./data.ts";
+import { CHOWN_OF_NOTHING } from "./attributes.ts";
+import { FALLOCATE_TOO_FAR, WRITE_TOO_FAR } from "./data.ts";
 import type { Call } from "./file-system.ts";
-import { RENAME_SAME } from "./names.ts";
+import { LINK_OF_SET_ID, RENAME_SAME } from "./names.ts";
 import type { Rule } from "./rule.ts";
 import type { Kind, State } from "./state.ts";
 import { USERS } from "./state.ts";
@@ -15,13 +16,19 @@ export interface Exception {
   readonly answers?: readonly string[];
 }
 
+/** Not root: of its changes the kernel says nothing before. */
+function ownsOpened(state: State, mount: number, slot: number, user: number): boolean {
+  const uid = USERS[user]?.uid;
+  return uid !== 0 && uid === state.inodes.get(state.handles.get(`${mount}:${slot}`)?.ino ?? 0)?.uid;
+}
+
 const COVERLAY: readonly Exception[] = [
   {
     id: "chown of nothing by a stranger",
     reason:
-      "The kernel sends a FUSE server the same empty SETATTR before a write, to take set-user-ID away. " +
-      "So coverlay takes it away here, too, where Linux refuses (EPERM).",
-    applies: ({ op, args }, user) => op === "chown" && args.uid === -1 && args.gid === -1 && USERS[user]?.uid !== 0,
+      "Exception 7 of the contract. The kernel sends a FUSE server the same empty SETATTR before a write. " +
+      "So where the file is open for writing, coverlay says that it is done, and does nothing, where Linux refuses (EPERM).",
+    applies: (_, __, ___, ____, reached) => reached.some(({ id }) => id === CHOWN_OF_NOTHING),
   },
   {
     id: "getdents of a removed directory",
@@ -43,36 +50,47 @@ const COVERLAY: readonly Exception[] = [
     },
   },
   {
-    id: "copy_file_range of what is behind the end, by a stranger",
+    id: "copy_file_range of what is behind the end, by the target's owner",
     reason:
       "Where another node may have written to the source, the kernel does not know that there is nothing to copy. " +
       "So it takes set-user-ID from the target before it asks (fs/fuse/file.c, __fuse_copy_file_range: file_modified).",
     applies({ op, args }, user, mount, state) {
-      if (op !== "copy_file_range" || USERS[user]?.uid === 0) return false;
+      if (op !== "copy_file_range" || !ownsOpened(state, mount, args.to, user)) return false;
       const from = state.inodes.get(state.handles.get(`${mount}:${args.from}`)?.ino ?? 0);
       return from !== undefined && args.fromOffset >= from.data.length;
     },
   },
   {
-    id: "fallocate of more than a file can have, by a stranger",
-    reason: "The kernel takes set-user-ID away before it asks (fs/fuse/file.c, fuse_file_fallocate: file_modified).",
-    applies: ({ op }, user, _, __, reached) =>
-      op === "fallocate" && USERS[user]?.uid !== 0 && reached.some(({ id }) => id === FALLOCATE_TOO_FAR),
+    id: "write and fallocate of more than a file can have, by its owner",
+    reason: "Exception 7 of the contract: the kernel takes set-user-ID away before it asks, by what is chown(2) of nothing, too.",
+    applies: ({ op, args }, user, mount, state, reached) =>
+      (op === "write" || op === "fallocate") &&
+      ownsOpened(state, mount, args.slot, user) &&
+      reached.some(({ id }) => id === WRITE_TOO_FAR || id === FALLOCATE_TOO_FAR),
   },
   {
     id: "set-group-ID without group execute",
-    reason: "Exception 7 of the contract: it stays when a stranger writes.",
+    reason: "Exception 7 of the contract: it stays when a stranger writes, and after chown(2) of an owner that is not of the file's group.",
     applies({ op, args }, user, mount, state) {
       if (USERS[user]?.uid === 0) return false;
       const changes =
         op === "write" || op === "ftruncate" || op === "fallocate" || op === "copy_file_range" || op === "truncate" || op === "open";
-      if (!changes) return false;
       const special = [...state.inodes.values()].filter(({ type, mode }) => type === "file" && (mode & 0o2010) === 0o2000);
+      if (op === "chown") return special.length > 0;
+      if (!changes) return false;
       if ("path" in args) return special.length > 0 && (op === "truncate" || (op === "open" && args.flags.includes("TRUNC")));
       const slot = op === "copy_file_range" ? args.to : "slot" in args ? args.slot : -1;
       const ino = state.handles.get(`${mount}:${slot}`)?.ino;
       return special.some((inode) => inode.ino === ino);
     },
+  },
+  {
+    id: "link of another's set-user-ID file, in a directory that may not be written",
+    reason:
+      "Exception 15 of the contract. It is refused, with EACCES where the kernel does not know of set-user-ID yet, which another node has set: " +
+      "it looks at the mode that it was told last, and the overlay never sees the call.",
+    applies: (_, __, ___, ____, reached) => reached.some(({ id }) => id === LINK_OF_SET_ID),
+    answers: ["EPERM", "EACCES"],
   },
   {
     id: "rename between two names of one file, by a stranger",

@@ -144,14 +144,21 @@ export interface TwoPaths {
   readonly to: string;
 }
 
+const isSetId = ({ mode }: Inode): boolean => (mode & SETUID) !== 0 || (mode & (SETGID | 0o010)) === (SETGID | 0o010);
+
 /** safe_hardlink_source. */
 function safeSource(world: World, inode: Inode): boolean {
-  const { user } = world.caller;
-  const setgid = (inode.mode & (SETGID | 0o010)) === (SETGID | 0o010);
-  return inode.type === "file" && (inode.mode & SETUID) === 0 && !setgid && may(user, inode, READ | WRITE);
+  return inode.type === "file" && !isSetId(inode) && may(world.caller.user, inode, READ | WRITE);
+}
+
+/** may_linkat. */
+function mayNotLink(world: World, inode: Inode | null): inode is Inode {
+  return world.kernel.protectedHardlinks > 0 && inode !== null && !safeSource(world, inode) && !owns(world.caller.user, inode);
 }
 
 const linkPlaces = (world: World, { from, to }: TwoPaths): Place => ({ inode: walk(world, from, false), ...parentOf(world, to) });
+
+export const LINK_OF_SET_ID = "link: a stranger's set-user-ID file, in a directory that may not be written";
 
 export const link: Operation<TwoPaths> = operation<TwoPaths, Place>({
   name: "link",
@@ -161,10 +168,15 @@ export const link: Operation<TwoPaths> = operation<TwoPaths, Place>({
     ...creation<TwoPaths>("link", false),
     refuse(
       "EPERM",
+      LINK_OF_SET_ID,
+      "proc_sys_fs(5) protected_hardlinks; fs/namei.c may_linkat",
+      ({ inode, dir }, _, world) => mayNotLink(world, inode) && isSetId(inode) && !mayChange(world, dir),
+    ),
+    refuse(
+      "EPERM",
       "link: a stranger's file that may not be read and written, or that is special or set-user-ID",
       "proc_sys_fs(5) protected_hardlinks; fs/namei.c may_linkat",
-      ({ inode }, _, world) =>
-        world.kernel.protectedHardlinks > 0 && inode !== null && !safeSource(world, inode) && !owns(world.caller.user, inode),
+      ({ inode }, _, world) => mayNotLink(world, inode),
     ),
     writable("link"),
     refuse("EPERM", "link: it is a directory", "fs/namei.c vfs_link", ({ inode }) => inode?.type === "directory"),

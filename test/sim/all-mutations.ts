@@ -22,6 +22,7 @@ import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
 import { overlayOwnershipMutations } from "./overlay-ownership-mutations.ts";
+import { overlaySetIdMutations } from "./overlay-set-id-mutations.ts";
 import { overlayPauseMutations } from "./overlay-pause-mutations.ts";
 import { overlayRestartMutations } from "./overlay-restart-mutations.ts";
 import { overlayVolumeMutations } from "./overlay-volume-mutations.ts";
@@ -48,6 +49,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayCacheMutations,
   ...overlayOpMutations,
   ...overlayOwnershipMutations,
+  ...overlaySetIdMutations,
   ...overlayHandleMutations,
   ...overlayFuseNativeMutations,
   ...overlayLowerMutations,

@@ -310,6 +310,15 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/known.test.ts",
   },
   {
+    id: "f21-xattr-of-no-name",
+    hazard: "F21",
+    breaks: "an extended attribute user. is not there, where that is no name",
+    file: "overlay/lower/xattr-names.ts",
+    find: " && text !== prefix",
+    replace: "",
+    caughtBy: "test/unit/lower/xattr-names.test.ts",
+  },
+  {
     id: "f21-xattr-list-after-data",
     hazard: "F21",
     breaks: "a list names file capabilities that a write has taken away",

@@ -88,8 +88,8 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F12",
     breaks: "a hard link is checked for who may read and write, and not for the set-user-ID bit",
     file: "overlay/op/permission.ts",
-    find: "&& (mode & S_ISUID) === 0 &&",
-    replace: "&&",
+    find: "S_IFREG && !isSetId(mode)",
+    replace: "S_IFREG",
     caughtBy: "test/unit/op/stale-names.test.ts",
   },
   {

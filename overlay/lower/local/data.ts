@@ -181,7 +181,7 @@ export async function fallocate(context: LocalContext, handle: LowerHandle, mode
 
 export async function lseek(context: LocalContext, handle: LowerHandle, offset: number, whence: number): Promise<number> {
   const file = context.handles.getFile(handle);
-  if (whence !== SEEK.DATA && whence !== SEEK.HOLE) throw errnoError(E.EINVAL);
+  if (whence !== SEEK.SET && whence !== SEEK.DATA && whence !== SEEK.HOLE) throw errnoError(E.EINVAL);
   if (offset < 0 || isBeyondAnyFile(offset, 0)) throw errnoError(E.ENXIO);
   // The extents may have to be read.
   return await context.handles.use(file, async (fd) => checked(await context.native.pool.data.lseek(fd, offset, whence)));

@@ -103,6 +103,66 @@ result = [code(os.unlink, "unlinked"), code(os.rename, "moved", "away"), code(os
     expect(await owner.run(`os.chmod("program", 0o2755); result = oct(os.stat("program").st_mode)`)).toBe("0o100755");
   });
 
+  it.each(["the owner", "a remote node"])("F37, on %s: set-user-ID goes with a stranger's change, not with an error", async (role) => {
+    const [a, b] = roles(role);
+    const dir = `set-id-${role.replaceAll(" ", "-")}`;
+    const other = hazard.actor(b);
+    await other.run(
+      `os.mkdir(dir); os.chmod(dir, 0o777)
+put(dir + "/text", "text"); put(dir + "/program", "old"); os.chmod(dir + "/program", 0o666)`,
+      { dir },
+    );
+    const stranger = hazard.actor(a, { ...FORMER, below: dir });
+    await stranger.run(`fd, text, far = os.open("program", os.O_RDWR), os.open("text", os.O_RDONLY), 1 << 50
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+def fallocate(mode, offset, bytes):
+    if libc.fallocate(fd, mode, offset, bytes): raise OSError(ctypes.get_errno(), "fallocate")
+def copy(length, source, target): assert os.copy_file_range(text, fd, length, source, target) == length
+def mode(): return oct(stat.S_IMODE(os.fstat(fd).st_mode))
+tries = [(os.pwrite, fd, b"new", far), (fallocate, 0, far, 1), (fallocate, 3, far, 1), (copy, 4, 0, far)]
+made = [(os.pwrite, fd, b"new", 0), (fallocate, 0, 10, 1), (fallocate, 3, 0, 1), (copy, 4, 0, 0), (os.ftruncate, fd, 2)]`);
+    const program = `os.chown(dir + "/program", 2000, 2000); os.chmod(dir + "/program", 0o6777)`;
+    for (const look of ["", "mode()"]) {
+      await other.run(program, { dir });
+      // A kernel that knows of the bits sends something more.
+      await stranger.run(look);
+      expect(await stranger.run(`result = [code(*call) for call in tries]`)).toEqual(["EFBIG", "EFBIG", "EFBIG", "EFBIG"]);
+      expect(await stranger.run(`result = mode()`)).toBe("0o6777");
+      for (let at = 0; at < 5; at += 1) {
+        await other.run(program, { dir });
+        await stranger.run(look);
+        const linked = `code(os.link, "program", "second"), code(os.unlink, "second")`;
+        expect(await stranger.run(`result = [code(*made[at]), ${linked}, mode()]`, { at })).toEqual(["ok", "ok", "ok", "0o777"]);
+        expect(await other.run(`result = oct(stat.S_IMODE(os.stat(dir + "/program").st_mode))`, { dir })).toBe("0o777");
+      }
+    }
+    // chown(2) of nothing: the kernel sends the same as before a write.
+    await other.run(program, { dir });
+    expect(await stranger.run(`os.close(fd); fd = os.open("program", os.O_RDONLY); result = mode()`)).toBe("0o6777");
+    await stranger.run(`code(os.chown, "program", -1, -1)`);
+    expect(await stranger.run(`result = mode()`)).toBe("0o6777");
+    expect(
+      await other.run(`os.chown(dir + "/program", -1, -1); result = oct(stat.S_IMODE(os.stat(dir + "/program").st_mode))`, { dir }),
+    ).toBe("0o777");
+  });
+
+  it("a node's kernel refuses a link to what another node made set-user-ID, maybe because of the directory", async () => {
+    const [a, b] = hazard.remotes;
+    const root = hazard.actor(b);
+    await root.run(`os.mkdir("linked"); put("linked/file", "x"); os.chown("linked/file", 2000, 2000); os.chmod("linked/file", 0o666)`);
+    // Through a descriptor: a walk there would make this node's kernel look at the name anew.
+    await root.run(`fd = os.open("linked/file", os.O_RDWR)`);
+    const stranger = hazard.actor(a, { ...FORMER, below: "linked" });
+    const link = `result = [code(os.link, "file", "second"), os.listdir(".")]`;
+    expect(await stranger.run(`os.stat("file"); ${link}`)).toEqual(["EACCES", ["file"]]);
+    await root.run(`os.fchmod(fd, 0o4666)`);
+    const [errno, names] = await stranger.run<[string, string[]]>(link);
+    expect(["EACCES", "EPERM"]).toContain(errno);
+    expect(names).toEqual(["file"]);
+    // Now it was told.
+    expect(await stranger.run(link)).toEqual(["EPERM", ["file"]]);
+  });
+
   it("a node's kernel may refuse a new owner until it was asked for the attributes", async () => {
     const [a, b] = hazard.remotes;
     const root = hazard.actor(b);

@@ -121,8 +121,16 @@ const onOwner: readonly Mutant[] = [
     id: "write-keeps-setuid",
     breaks: "set-user-ID stays when a stranger writes",
     file: write,
-    find: "request.killSuidgid ? killSuidgid(mount, file) : undefined",
-    replace: "undefined",
+    find: "request.killSuidgid ? killSuidgid(mount, file, offset, hold !== null) : false",
+    replace: "false",
+    through: "node 1",
+  },
+  {
+    id: "fallocate-keeps-setuid",
+    breaks: "set-user-ID stays after fallocate(2) of a stranger",
+    file: dataOp,
+    find: "      await killSetId(mount, file);\n",
+    replace: "",
     through: "node 1",
   },
   {
@@ -445,16 +453,4 @@ export interface Equivalent extends Mutant {
   readonly because: string;
 }
 
-export const equivalents: readonly Equivalent[] = [
-  {
-    id: "fallocate-keeps-setuid",
-    breaks: "set-user-ID stays after fallocate(2) of a stranger",
-    file: dataOp,
-    find: "if (call.uid !== 0) await killSuidgid(mount, file);",
-    replace: "",
-    through: "node 1",
-    because:
-      "This kernel asks for it by itself, with a SETATTR before the FALLOCATE (fs/fuse/file.c, fuse_file_fallocate: file_modified; fs/attr.c, notify_change). " +
-      "The rule is for kernels that do not.",
-  },
-];
+export const equivalents: readonly Equivalent[] = [];

@@ -208,14 +208,14 @@ describe("what was read", () => {
       "user.a",
       "user.b",
       "trusted.c",
-      "trusted.",
+      "trusted.d",
       "security.capability",
       "security.selinux",
       "system.posix_acl_access",
     ];
     expect(names.filter((name) => !isAbsent(name))).toEqual(["user.ab", "trusted.c"]);
     // Of these a list says nothing.
-    for (const name of ["security.ima", "system.other", "os2.a", "user"]) expect([name, isAbsent(name)]).toEqual([name, false]);
+    for (const name of ["security.ima", "system.other", "os2.a", "user", "user."]) expect([name, isAbsent(name)]).toEqual([name, false]);
     known.end(known.begin(dir), attr);
     known.end(known.begin(dir, bytes("a")), attr);
     expect([known.xattrList(dir), isAbsent("user.a")]).toEqual([two, true]);

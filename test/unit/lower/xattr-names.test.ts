@@ -27,7 +27,17 @@ describe("a list of names", () => {
       "system.posix_acl_default",
     ];
     expect(listed.filter((name) => !saysOf(bytes(name)))).toEqual([]);
-    const others = ["security.ima", "security.SMACK64", "system.nfs4_acl", "system.richacl", "os2.a", "user", "users.a"];
+    const others = [
+      "security.ima",
+      "security.SMACK64",
+      "system.nfs4_acl",
+      "system.richacl",
+      "os2.a",
+      "user",
+      "users.a",
+      "user.",
+      "trusted.",
+    ];
     expect(others.filter((name) => saysOf(bytes(name)))).toEqual([]);
   });
 

@@ -181,24 +181,6 @@ describe("READ", () => {
   });
 });
 
-describe("set-user-id", () => {
-  it("goes with a change of the data by anybody but root, and the kernel is told", async () => {
-    const range = { offset: 0, length: 10, mode: 0 };
-    for (const [op, more] of [
-      ["fallocate", range],
-      ["write", { offset: 0, data: Buffer.alloc(1), flags: 2, fromCache: false, killSuidgid: true }],
-      ["copyFileRange", { offset: 0, length: 10, outOffset: 0, flags: 0 }],
-    ] as const) {
-      const bench = new Workbench();
-      bench.lower.fileMode = 0o104777;
-      const { fh } = bench.openFile();
-      await bench.serve({ op, fh, outFh: fh, fuseNodeid: bench.file.fuseNodeid, ...more });
-      expect(bench.lower.calls).toContain("setattr");
-      expect(bench.coherence.events).toContain("distrust 20.1");
-    }
-  });
-});
-
 it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {
   const bench = new Workbench();
   bench.lower.errors.set("fallocate", [E.ENOSPC]);

@@ -221,7 +221,8 @@ export class ScriptedLower implements Lower {
   fallocate(): MaybePromise<void> {
     return this.#answer("fallocate", undefined);
   }
-  lseek(): MaybePromise<number> {
+  lseek(_handle: LowerHandle, offset: number, whence: number): MaybePromise<number> {
+    if (whence === 0) this.calls.push(`reach ${offset}`);
     return this.#answer("lseek", 7);
   }
   copyFileRange(_in: LowerHandle, _inOffset: number, _out: LowerHandle, _outOffset: number, bytes: number): MaybePromise<number> {
