@@ -1,6 +1,5 @@
 /** The remote lower: attributes, symbolic links' targets, extended attributes. Most of it is known under locks (hazard F21). */
 import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
-import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
 import { ACCESS_ACL, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, LowerAttributes } from "../lower.ts";
