@@ -14,7 +14,7 @@ import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
-import { checkReach, hasSetId, killSetId } from "./set-id.ts";
+import { afterKill, checkReach, hasSetId, type Killed, killSetId } from "./set-id.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -119,13 +119,15 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest): 
   coherence.sizes.locked(inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {
+    let killed: Killed | null = null;
     if (await kills(mount, call, file)) {
       await checkReach(mount, file, request.offset + request.length);
-      await killSetId(mount, file);
+      killed = await killSetId(mount, file);
     }
+    const make = (): MaybePromise<void> => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length);
     await resized(mount, call, inode, "plain", async (made) => {
       try {
-        await changed(mount, call, [inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
+        await changed(mount, call, [inode], afterKill(mount, file, killed, make));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
         await coherence.dropKernelCaches([inode], false);
@@ -169,6 +171,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       call.written(0);
       return;
     }
+    let killed: Killed | null = null;
     if (await kills(mount, call, target)) {
       await checkReach(mount, target, request.outOffset + 1);
       // Nothing to copy, so nothing changes.
@@ -176,11 +179,12 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
         call.written(0);
         return;
       }
-      await killSetId(mount, target);
+      killed = await killSetId(mount, target);
     }
+    const make = (): MaybePromise<number> =>
+      lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
     await resized(mount, call, target.inode, "plain", async (made) => {
-      const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
-      const bytes = await changed(mount, call, [target.inode], copied);
+      const bytes = await changed(mount, call, [target.inode], afterKill(mount, target, killed, make));
       made();
       coherence.sizes.replied(target.inode, call.pid, "raises", request.outOffset + bytes);
       call.written(bytes);

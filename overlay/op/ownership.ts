@@ -59,6 +59,14 @@ function keepsSetgid(mount: Mount, call: Call, now: Ownership, gid: number): boo
  * set-user-id and set-group-id away: it may.
  */
 export function allowedChange(mount: Mount, call: Call, inode: InodeRecord, change: AttrChange): MaybePromise<AttrChange> {
+  return andThen(checkedChange(mount, call, inode, change), (allowed) => {
+    const cuts = allowed.size !== undefined && allowed.mode === undefined && call.uid !== 0;
+    // Before Linux 5.11 the kernel clears set-user-ID by the mode that it was told last (hazard F37).
+    return cuts && !mount.handleKillpriv ? { ...allowed, killSuidgid: true } : allowed;
+  });
+}
+
+function checkedChange(mount: Mount, call: Call, inode: InodeRecord, change: AttrChange): MaybePromise<AttrChange> {
   const { mode, uid, gid, atime, mtime } = change;
   const asks = mode !== undefined || uid !== undefined || gid !== undefined || atime !== undefined || mtime !== undefined;
   if (call.uid === 0 || !asks) return change;

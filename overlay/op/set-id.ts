@@ -32,10 +32,29 @@ export async function checkReach(mount: Mount, { lowerHandle }: OpenFile, bytes:
   }
 }
 
-/** Before the data is changed. The kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else. */
-export async function killSetId(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<void> {
+/**
+ * Before the data is changed by `afterKill`. The kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else. Gives what `afterKill`
+ * wants to know.
+ */
+export async function killSetId(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<Killed> {
+  const { ownerDeaths } = mount.coherence;
   await mount.lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
   await mount.coherence.dropKernelCaches([inode], false);
+  return { ownerDeaths };
+}
+
+/** Coherence.ownerDeaths before. */
+export interface Killed {
+  readonly ownerDeaths: number;
+}
+
+/** What an owner has cleared may die with it, and the change is made at the next one: then they are cleared once more, under the same pin. */
+export async function afterKill<T>(mount: Mount, file: OpenFile, killed: Killed | null, change: () => MaybePromise<T>): Promise<T> {
+  try {
+    return await change();
+  } finally {
+    if (killed !== null && mount.coherence.ownerDeaths !== killed.ownerDeaths) await killSetId(mount, file);
+  }
 }
 
 /**

@@ -34,7 +34,7 @@ import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { dropReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
-import { checkReach, hasSetId, killSetId } from "./set-id.ts";
+import { afterKill, checkReach, hasSetId, type Killed, killSetId } from "./set-id.ts";
 import { Overwrite, WriteBack } from "../coherence/pages/write-order.ts";
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
@@ -92,7 +92,9 @@ function writeThrough(
   made: () => void,
 ): MaybePromise<Left> {
   const { data, offset } = request;
-  const kill = request.killSuidgid ? killSuidgid(mount, file, offset, hold !== null) : false;
+  // Before Linux 5.11 the kernel goes by the mode that it was told last, and says nothing.
+  const kills = request.killSuidgid || (!mount.handleKillpriv && call.uid !== 0);
+  const kill = kills ? killSuidgid(mount, file, offset, hold !== null) : null;
   const ready = andThen(kill, (killed) => andThen(overwrite.begin(), () => killed));
   return andThen(ready, (killed) => {
     // Others may have written since.
@@ -102,9 +104,10 @@ function writeThrough(
       made();
       return answerWritten(mount, call, request, file, result, hold);
     };
-    if (hold === null && !killed && needsAnswerOnly(file) && writeBehind(mount, call, file, request))
+    if (hold === null && killed === null && needsAnswerOnly(file) && writeBehind(mount, call, file, request))
       return answer({ offset, bytes: data.length });
-    const written = settled(() => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
+    const make = (): MaybePromise<Written> => mount.lower.write(file.lowerHandle, data, offset, hold !== null);
+    const written = settled(() => (killed === null ? make() : afterKill(mount, file, killed, make)));
     return andThen(changed(mount, call, [file.inode], written), answer);
   });
 }
@@ -182,16 +185,15 @@ async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, f
   });
 }
 
-/** Hazard F37. False: there was nothing to clear, as for most files. */
-function killSuidgid(mount: Mount, file: OpenFile, offset: number, append: boolean): MaybePromise<boolean> {
-  return andThen(hasSetId(mount, file), (has) => has && killNow(mount, file, offset, append));
+/** Hazard F37. null: there was nothing to clear, as for most files. */
+function killSuidgid(mount: Mount, file: OpenFile, offset: number, append: boolean): MaybePromise<Killed | null> {
+  return andThen(hasSetId(mount, file), (has) => (has ? killNow(mount, file, offset, append) : null));
 }
 
-async function killNow(mount: Mount, file: OpenFile, offset: number, append: boolean): Promise<boolean> {
+async function killNow(mount: Mount, file: OpenFile, offset: number, append: boolean): Promise<Killed> {
   const at = append ? (await mount.lower.getattr(file.inode.id)).size : offset;
   await checkReach(mount, file, at + 1);
-  await killSetId(mount, file);
-  return true;
+  return killSetId(mount, file);
 }
 
 async function answerElsewhere(

@@ -87,6 +87,8 @@ export function startCollecting(runDir: string, order: CollectOrder): void {
     cwd: "/",
     stdio: ["ignore", "inherit", "inherit"],
   });
+  // One that cannot be started has no number, and says why in a later turn.
   child.on("error", () => undefined);
+  if (child.pid === undefined) throw new Error(`${process.execPath} cannot be started`);
   child.unref();
 }

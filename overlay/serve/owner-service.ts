@@ -149,6 +149,8 @@ export class OwnerService {
     const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
     if (address === undefined) throw new Error(`node ${client.info.nodeid} is not in its own configuration`);
     await this.#untilLease();
+    if (this.#host.isEnding())
+      throw new OperatingError("the mount is being taken down", { code: "ending", hint: "Mount the volume again." });
     const mount = await mountLower(lower, bit, readOnly, epochAbove, {
       self: client.info,
       claim,

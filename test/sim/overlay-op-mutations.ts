@@ -290,8 +290,8 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F11",
     breaks: "a WRITE that fails with EIO on the serving thread leaves what the kernel has cached",
     file: "overlay/op/write.ts",
-    find: "    const written = settled(() => mount.lower.write(",
-    replace: "    const written = andThen(undefined, () => mount.lower.write(",
+    find: "    const written = settled(() => (",
+    replace: "    const written = andThen(undefined, () => (",
     caughtBy: "test/unit/op/write.test.ts",
   },
 ];

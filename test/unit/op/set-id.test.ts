@@ -57,6 +57,45 @@ describe("a change of the data by anybody but root", () => {
     expect(bench.coherence.events).not.toContain("distrust 20.1");
   });
 
+  it.each<[string, Change, object]>([
+    ["write", "write", written],
+    ["fallocate", "fallocate", range],
+    ["copy", "copyFileRange", copied],
+  ])("%s: where the owner dies in between, set-user-ID goes once more, before the answer", async (_what, op, more) => {
+    const bench = setIdBench();
+    const { lower, coherence } = bench;
+    const make = lower[op].bind(lower) as (...args: unknown[]) => unknown;
+    Object.assign(lower, {
+      [op]: (...args: unknown[]) => {
+        coherence.ownerDeaths += 1;
+        return make(...args);
+      },
+    });
+    expect((await change(bench, op, more))?.errno).toBe(0);
+    const kills = lower.calls.flatMap((call, at) => (call === "setattr" ? [at] : []));
+    expect([kills.length, (kills[1] ?? 0) > lower.calls.indexOf(op)]).toEqual([2, true]);
+  });
+
+  it("by a kernel that says nothing of it (before Linux 5.11): a write, and a cut", async () => {
+    const bench = setIdBench();
+    bench.mount.handleKillpriv = false;
+    expect((await change(bench, "write", { ...written, killSuidgid: false }))?.errno).toBe(0);
+    expect(bench.lower.calls).toEqual(["reach 41", "lseek", "setattr", "write 10 at 40", "write"]);
+    const changes: unknown[] = [];
+    const set = bench.lower.setattr.bind(bench.lower);
+    bench.lower.setattr = ((id: never, asked: unknown) => {
+      changes.push(asked);
+      return set(id);
+    }) as never;
+    const { fh } = bench.openFile();
+    await bench.serve({ op: "setattr", fh, fuseNodeid: bench.file.fuseNodeid, change: { size: 3 } });
+    await bench.serve(
+      { op: "setattr", fh, fuseNodeid: bench.file.fuseNodeid, change: { size: 3 } },
+      Object.assign(bench.call("setattr"), { uid: 0 }),
+    );
+    expect(changes).toEqual([{ size: 3, killSuidgid: true }, { size: 3 }]);
+  });
+
   it("a lower that cannot say it: nothing is changed, and its error is told", async () => {
     const bench = setIdBench();
     bench.lower.errors.set("lseek", [E.EIO]);

@@ -88,7 +88,6 @@ afterEach(() => void vi.useRealTimers());
 
 it.each([
   ["waits for the first lease of its node", LEASE_LOOK_MS, () => (holds = true)],
-  ["waits for no lease once it ends", LEASE_LOOK_MS, () => (isEnding = true)],
   ["does not wait for it for ever", LEASE_WAIT_MS, () => undefined],
 ])("an owner %s", async (_what, afterMs, then) => {
   vi.useFakeTimers();
@@ -100,4 +99,15 @@ it.each([
   await vi.advanceTimersByTimeAsync(Math.min(afterMs, LEASE_LOOK_MS));
   await mounted;
   expect(disk.mounts).toBe(1);
+});
+
+it("an owner that ends meanwhile takes no disk, and that is no failure", async () => {
+  vi.useFakeTimers();
+  holds = false;
+  const mounted = expect(service.mount(0, { block: null, proof: null })).rejects.toThrow("is being taken down");
+  await vi.advanceTimersByTimeAsync(LEASE_LOOK_MS);
+  isEnding = true;
+  await vi.advanceTimersByTimeAsync(LEASE_LOOK_MS);
+  await mounted;
+  expect([disk.mounts, failures]).toEqual([0, []]);
 });
