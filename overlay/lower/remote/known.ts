@@ -27,7 +27,16 @@ export const KNOWN_DATA_BYTES_MAX: number = 1024 * 1024;
 /** An access ACL that is longer is asked for each time: as many as inodes are known may be kept. */
 export const KNOWN_ACL_BYTES_MAX = 1024;
 
-interface Known extends Directory {
+/** Of changes of some kind. */
+interface Changing {
+  /** Under way. */
+  changing: number;
+  /** When the last one began or ended. */
+  changedAt: number;
+}
+
+/** As Changing, of all of them. */
+interface Known extends Directory, Changing {
   readonly id: FileId;
   readonly key: string;
   /** The grant under which all of it is true. */
@@ -40,19 +49,14 @@ interface Known extends Directory {
   changedHold: number;
   /** Of others than its owner the kernel asks for it; null: it has none; undefined: not known. */
   acl: Buffer | null | undefined;
-  /** Changes under way. */
-  changing: number;
-  /** When the last one began, and when the last one began or ended. */
+  /** When the last change began. */
   begunAt: number;
-  changedAt: number;
-  /** The same of those that are not of names only, and may have changed the ACL. */
-  changingAcl: number;
-  aclChangedAt: number;
+  /** Of those that are not of names only, and may change the ACL. */
+  readonly aclChanges: Changing;
   /** The names of its extended attributes; null: not known. A change of the data may have taken "security." ones away since. */
   xattrNames: Buffer | null;
-  /** As above, of changes that may have made some. */
-  changingXattrs: number;
-  xattrsChangedAt: number;
+  /** Of those that may make some. */
+  readonly xattrChanges: Changing;
 }
 
 /** Of a file that was made here a moment ago, and has had changes since that need not be waited for, and no others (hazard F23). */
@@ -188,19 +192,15 @@ export class KnownInodes {
 
   /** `acl`: null: it has none. */
   readAcl(reading: Reading, id: FileId, acl: Buffer | null): void {
-    const found = this.#inodes.get(fileKey(id));
-    if ((found?.changingAcl ?? 0) > 0 || (found?.aclChangedAt ?? this.#forgotAt) > reading.at) return;
-    const hold = this.#grantId(reading, id);
-    if (hold === 0 || !this.#keepsXattrs() || (acl?.length ?? 0) > KNOWN_ACL_BYTES_MAX) return;
+    if (!this.#keepsXattrs() || (acl?.length ?? 0) > KNOWN_ACL_BYTES_MAX) return;
+    const known = this.#stillTrue(reading, id, ({ aclChanges }) => aclChanges);
     // Memory of its own, and not a part of what it came in.
-    this.#under(this.#enter(id), hold).acl = acl === null ? null : Buffer.from(Uint8Array.from(acl).buffer);
+    if (known !== null) known.acl = acl === null ? null : Buffer.from(Uint8Array.from(acl).buffer);
   }
 
   #readXattrNames(reading: Reading, id: FileId, names: Buffer): void {
-    const found = this.#inodes.get(fileKey(id));
-    if ((found?.changingXattrs ?? 0) > 0 || (found?.xattrsChangedAt ?? this.#forgotAt) > reading.at) return;
-    const hold = this.#grantId(reading, id);
-    if (hold !== 0 && this.#keepsXattrs()) this.#under(this.#enter(id), hold).xattrNames = names;
+    const known = this.#keepsXattrs() ? this.#stillTrue(reading, id, ({ xattrChanges }) => xattrChanges) : null;
+    if (known !== null) known.xattrNames = names;
   }
 
   /** All of it. Copied. */
@@ -255,10 +255,11 @@ export class KnownInodes {
     return hold === 0 ? null : this.#under(this.#enter(directory), hold);
   }
 
-  /** null: the lock was elsewhere since, or something was changed. */
-  #stillTrue(reading: Reading, id: FileId): Known | null {
+  /** null: the lock was elsewhere since, or there was a change: of any kind, or of that which `by` gives. */
+  #stillTrue(reading: Reading, id: FileId, by: (known: Known) => Changing = (known) => known): Known | null {
     const found = this.#inodes.get(fileKey(id));
-    if ((found?.changing ?? 0) > 0 || (found?.changedAt ?? this.#forgotAt) > reading.at) return null;
+    const changes = found === undefined ? { changing: 0, changedAt: this.#forgotAt } : by(found);
+    if (changes.changing > 0 || changes.changedAt > reading.at) return null;
     const hold = this.#grantId(reading, id);
     return hold === 0 ? null : this.#under(this.#enter(id), hold);
   }
@@ -342,15 +343,15 @@ export class KnownInodes {
   /** `by`: 1: a change begins that may be one of it; -1: it ends. */
   #changeAcl(known: Known, by: 1 | -1): void {
     known.acl = undefined;
-    known.changingAcl += by;
-    known.aclChangedAt = this.#now;
+    known.aclChanges.changing += by;
+    known.aclChanges.changedAt = this.#now;
   }
 
   /** The same, of its extended attributes. */
   #changeXattrs(known: Known, by: 1 | -1): void {
     known.xattrNames = null;
-    known.changingXattrs += by;
-    known.xattrsChangedAt = this.#now;
+    known.xattrChanges.changing += by;
+    known.xattrChanges.changedAt = this.#now;
   }
 
   /** It was made here, and its lock is here. A directory is empty. */
@@ -358,7 +359,7 @@ export class KnownInodes {
     const isDirectory = (mode & S.IFMT) === S.IFDIR;
     if (!isDirectory && xattrNames === undefined) return;
     const known = this.#under(this.#enter(id), this.#holds.of(id));
-    if (known.hold !== 0 && known.changingXattrs === 0 && this.#keepsXattrs()) known.xattrNames = xattrNames ?? null;
+    if (known.hold !== 0 && known.xattrChanges.changing === 0 && this.#keepsXattrs()) known.xattrNames = xattrNames ?? null;
     if (!isDirectory) return;
     this.#names.drop(known);
     known.complete = known.hold !== 0 && known.changing === 0;
@@ -387,8 +388,8 @@ export class KnownInodes {
     for (const known of this.#inodes.values()) {
       this.#under(known, 0);
       known.changedAt = this.#now;
-      known.aclChangedAt = this.#now;
-      known.xattrsChangedAt = this.#now;
+      known.aclChanges.changedAt = this.#now;
+      known.xattrChanges.changedAt = this.#now;
       if (known.changing === 0) this.#inodes.delete(known.key);
     }
   }
@@ -428,11 +429,9 @@ export class KnownInodes {
         changing: 0,
         begunAt: 0,
         changedAt,
-        changingAcl: 0,
-        aclChangedAt: changedAt,
+        aclChanges: { changing: 0, changedAt },
         xattrNames: null,
-        changingXattrs: 0,
-        xattrsChangedAt: changedAt,
+        xattrChanges: { changing: 0, changedAt },
       };
     } else this.#inodes.delete(key);
     this.#inodes.set(key, known);
