@@ -34,7 +34,7 @@ test("a program that is to be kept and closes says so, and ends when that was he
   await client.keepLocks(5000);
   let isClosed = false;
   const closing = client.close().then(() => (isClosed = true));
-  await lab.until(() => asked.length === 2);
+  await Promise.race([closing, lab.until(() => asked.length === 2)]);
   expect(asked.map((request) => request.kind === "keep-locks" && request.limitMs)).toEqual([5000, 0]);
   expect([isClosed, lab.gone]).toEqual([false, []]);
   lab.send(1, result(asked[1] as ClientRequest, "done"));
