@@ -112,8 +112,11 @@ export type NodeEvent =
   | { readonly kind: "client-slow"; readonly clientId: number; readonly unreadBytes: number }
   /** An "end-client" was not carried out: its process waits in the kernel, as for a disk that hangs. All that it owes has its time anew. */
   | { readonly kind: "client-spared"; readonly clientId: number }
-  /** Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7). */
-  | { readonly kind: "client-gone"; readonly clientId: number }
+  /**
+   * Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7), or are kept for an heir (hazard C12).
+   * `endedHere`: the driver has closed it, and it is kept for nobody.
+   */
+  | { readonly kind: "client-gone"; readonly clientId: number; readonly endedHere?: boolean }
   /**
    * A fence device, or a person (`by`), says that this incarnation of a node is dead for sure. `failingView`: the first quorate view without
    * it, as `status` shows it. A result for a member, or for another life or view, is refused in the log (hazards C11, M2).

@@ -164,6 +164,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       toClient: this.#toClient,
       command: (command) => this.engine.command(command),
       client: (clientId) => this.clients.all.get(clientId),
+      isHeir: (heir, clientId) => this.clients.kept.find(heir, clientId) !== null,
       adjustPause: (client) => this.clients.adjustPause(client),
     });
   }
@@ -272,9 +273,14 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       askLife: (client, request) => this.#lifeAsks.ask(client, request, this.#time.nowMs),
       fenceLife: (question) => this.fencing.requests.ask(question),
       group: (client, request) => this.groups.request(client, request),
+      groupsGone: (client) => {
+        if (client.kept) return this.groups.keep(client);
+        this.groups.gone(client);
+      },
       groupsWait: (client) => this.groups.waits(client),
       endClient: this.#endClient,
       isUsable: (lockspace) => this.lockspaces.isUsable(lockspace),
+      log: this.#log,
     };
   }
 
@@ -441,7 +447,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       case "client-spared":
         return this.clients.spared(event.clientId);
       case "client-gone":
-        return this.#clientGone(event.clientId);
+        return this.clients.gone(event.clientId, event.endedHere);
       case "life-seen":
         return this.#lifeAsks.seen(event.lookId, event.seen);
       case "fence-result":
@@ -457,10 +463,12 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       case "count-all":
         return this.#countAll(event.by);
       case "announce-leave":
+        this.clients.kept.endAll("this node leaves the cluster");
         this.fencing.leave();
         this.engine.announceLeave();
         return this.engine.tick();
       case "leave":
+        this.clients.kept.endAll("this node leaves the cluster");
         this.fencing.leave();
         this.engine.leave();
         this.#updateService();
@@ -481,12 +489,6 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     const client = this.clients.all.get(clientId);
     if (client === undefined || client.gone) return;
     this.groups.slow(client, `this program has not read ${unreadBytes} bytes that were sent to it: it is in no group any more`);
-  }
-
-  #clientGone(clientId: number): void {
-    const client = this.clients.all.get(clientId);
-    if (client !== undefined) this.groups.gone(client);
-    this.clients.gone(clientId);
   }
 
   #fenceResult({ nodeid, incarnation, failingView, by }: Extract<NodeEvent, { kind: "fence-result" }>): void {
@@ -538,8 +540,10 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
   }
 
   programsAtWork(): string[] {
-    const using = [...this.clients.all.values()].filter(({ lockspaces, gone }) => lockspaces.size > 0 && !gone);
-    return using.map(({ pid, program }) => `${program === "" ? "a program" : program} (process ${pid})`);
+    const using = [...this.clients.all.values()].filter(({ lockspaces, gone, kept }) => lockspaces.size > 0 && (!gone || kept));
+    return using.map(
+      ({ pid, program, kept }) => `${program === "" ? "a program" : program} (process ${pid}${kept ? ", kept for an heir" : ""})`,
+    );
   }
 
   // -------------------------------------------------------------------------------------------------- lock service

@@ -9,11 +9,13 @@ import type { Mode } from "../wire/mode.ts";
 import type { FileLocks } from "./file-lock-api.ts";
 import type { Group, GroupHandlers } from "./group-api.ts";
 import type { LockStatus } from "../wire/local-batch.ts";
+import type { InheritedLock } from "../wire/local-heir.ts";
 import type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 import type { LifeAnswer, ProcessLife } from "../wire/peer-life.ts";
 import type { ClusterInfo, GoneClient, InspectRequest, QueryWhat, ViewInfo } from "../wire/program.ts";
 
 export type { LockStatus } from "../wire/local-batch.ts";
+export type { InheritedLock } from "../wire/local-heir.ts";
 export type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 export type { LifeAnswer, LifeSeen, ProcessLife } from "../wire/peer-life.ts";
 export type { ClusterInfo, GoneClient, InspectRequest, ViewInfo, VolumeConfig } from "../wire/program.ts";
@@ -146,6 +148,13 @@ export interface DlmClientHandlers {
   readonly disconnected: (reason: Error) => void;
 }
 
+/** A client whose connection broke, and that is kept for this program. */
+export interface InheritedClient {
+  readonly clientId: number;
+  /** What it was granted in the lockspace that was asked for. One resource may come twice, as its locks do. */
+  readonly locks: readonly InheritedLock[];
+}
+
 export interface DlmClient {
   readonly info: ClusterInfo;
   readonly view: ViewInfo;
@@ -183,15 +192,40 @@ export interface DlmClient {
   purge(lockspace: string, nodeid: number, pid: number): Promise<number>;
   /** Another `bastLimitMs` from now on, but for locks that are PROMPT; 0: none, for a time in which blocking ASTs cannot be answered. */
   setBastLimitMs(limitMs: number): void;
+  /**
+   * From now on: if this connection breaks, its granted locks stay held and its memberships of groups stay for `limitMs`, or until its heir is
+   * done (`endKept`). 0: not. `close` is no break, and one with file locks is not kept. Resolves when that counts. Rejects with code "no-owner"
+   * (ConnectOptions.owner is needed) or "too-long" (more than 120,000 ms). dlmd/lock/README.md, "Heirs".
+   */
+  keepLocks(limitMs: number): Promise<void>;
+  /**
+   * The clients that are kept for this program, in the order in which they connected, each with its locks in that lockspace; [] if none is. Each
+   * lock can be adopted at once: LockFlag.ORPHAN, in that mode. So it waits until what those clients had asked for is taken back, for which lock
+   * service must run. It also waits until earlier connections of this owner, user and `keepLocks` have ended: one that lives has no heir.
+   * Rejects with code "busy".
+   */
+  inherited(lockspace: string): Promise<InheritedClient[]>;
+  /**
+   * Says `data` in that group in the name of a kept client, with its next number, and then leaves in its name with reason "left". Resolves when
+   * dlmd has both in its queue. Rejects with code "not-kept", "not-joined" (that client is not in that group) or "too-large".
+   */
+  farewell(clientId: number, group: string, data: Uint8Array): Promise<void>;
+  /**
+   * This program has all that it wants of a kept client. That one is gone now, as if its connection had just broken: `gone` is told of it, also
+   * if no lock of it is left; what was not adopted is released then, and groups that it is still in hear "client-died". Resolves when dlmd has begun.
+   * Rejects with code "not-kept".
+   */
+  endKept(clientId: number): Promise<void>;
   /** Messages and bytes since the connection was made: for the bench and the tests that count. */
   readonly counters: { sent: number; received: number };
+  /** Ends the connection in good order: nothing is kept. */
   close(): Promise<void>;
 }
 
 export interface ConnectOptions {
   /**
    * A secret of the program's own, at most 64 bytes: whoever connects with the same one, as the same user, may adopt the orphans of a
-   * connection that is gone. Without it nobody can.
+   * connection that is gone, and is its heir. Without it nobody can. 32 random bytes in hex fit, and nobody guesses them.
    */
   readonly owner?: string;
   /**

@@ -6,6 +6,7 @@ import { assert } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
 import { type ClientMessage, LOCAL_VERSION, type ServerMessage } from "../wire/local.ts";
 import type { QueryWhat } from "../wire/program.ts";
+import type { HeirEvent } from "../wire/local-heir.ts";
 import { type FenceAnswer, type FenceQuestion, MAX_BOOT_ID_BYTES, shortened } from "../wire/fence-life.ts";
 import { isIncarnation } from "../wire/view-id.ts";
 import { MAX_DEVICE_BYTES, type LifeAnswer, type ProcessLife } from "../wire/peer-life.ts";
@@ -14,6 +15,7 @@ import type {
   ConnectDlm,
   DlmClient,
   DlmClientHandlers,
+  InheritedClient,
   InspectRequest,
   Lock,
   LockHandlers,
@@ -21,6 +23,7 @@ import type {
   ViewInfo,
 } from "./api.ts";
 import { Connection } from "./connection.ts";
+import { askForAll, heirRefusal } from "./heir.ts";
 import { ClientFileLocks, FileLockRequests } from "./file-lock.ts";
 import type { FileLocks } from "./file-lock-api.ts";
 import { Groups } from "./group.ts";
@@ -29,6 +32,8 @@ import { ClientLock, checkName } from "./lock.ts";
 
 /** dlmd accepts at once; if not, it hangs. */
 const CONNECT_TIMEOUT_MS = 10_000;
+/** dlmd hears that a connection ends in good order. If it has not said so by then, the connection ends all the same. */
+const FAREWELL_LIMIT_MS = 1000;
 
 interface Pending {
   readonly resolve: (value: unknown) => void;
@@ -107,6 +112,8 @@ class Client implements DlmClient {
   readonly #lockspaces = new Map<string, Promise<ClientLockspace>>();
   /** Of lockspaces and queries alike. */
   #nextId = 1;
+  /** dlmd keeps what this program has if the connection breaks, or may do so. */
+  #isKept = false;
 
   constructor(connection: Connection, handlers: DlmClientHandlers, info: ClusterInfo, view: ViewInfo) {
     this.#connection = connection;
@@ -158,6 +165,30 @@ class Client implements DlmClient {
     this.#connection.send({ kind: "bast-limit", limitMs: checkLimit(limitMs) });
   }
 
+  async keepLocks(limitMs: number): Promise<void> {
+    const requestId = this.#nextId++;
+    this.#isKept ||= limitMs > 0;
+    await this.#ask(requestId, { kind: "keep-locks", requestId, limitMs: checkLimit(limitMs) });
+  }
+
+  async inherited(lockspace: string): Promise<InheritedClient[]> {
+    checkName("a lockspace's name", lockspace);
+    return askForAll(lockspace, async (request) => {
+      const requestId = this.#nextId++;
+      return (await this.#ask(requestId, { ...request, requestId })) as Extract<HeirEvent, { kind: "inherited" }>;
+    });
+  }
+
+  async farewell(clientId: number, group: string, data: Uint8Array): Promise<void> {
+    checkName("a group's name", group);
+    await this.#groups.farewell(clientId, group, data);
+  }
+
+  async endKept(clientId: number): Promise<void> {
+    const requestId = this.#nextId++;
+    await this.#ask(requestId, { kind: "end-kept", requestId, clientId });
+  }
+
   query(what: QueryWhat): Promise<unknown> {
     const queryId = this.#nextId++;
     return this.#ask(queryId, { kind: "query", queryId, what });
@@ -186,7 +217,16 @@ class Client implements DlmClient {
     return (await this.#ask(queryId, { kind: "fence-life", queryId, nodeid, incarnation, bootId, why: shortened(why) })) as FenceAnswer;
   }
 
+  /** dlmd hears that this is no break. A bare end may come to it without what was sent before, if it writes at that moment. */
+  async #sayFarewell(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, FAREWELL_LIMIT_MS)));
+    await Promise.race([this.keepLocks(0).catch(() => undefined), late]);
+    clearTimeout(timer);
+  }
+
   async close(): Promise<void> {
+    if (this.#isKept) await this.#sayFarewell();
     const reason = closed("was closed here");
     this.#rejectPending(reason);
     this.#fileLocks.end(reason);
@@ -196,7 +236,9 @@ class Client implements DlmClient {
 
   #ask(
     id: number,
-    question: ClientMessage & { readonly kind: "ask-life" | "fence-life" | "inspect" | "open" | "purge" | "query" },
+    question: ClientMessage & {
+      readonly kind: "ask-life" | "end-kept" | "fence-life" | "inherit" | "inspect" | "keep-locks" | "open" | "purge" | "query";
+    },
   ): Promise<unknown> {
     if (this.#connection.over) return Promise.reject(closed("is over"));
     return new Promise((resolve, reject) => {
@@ -228,6 +270,13 @@ class Client implements DlmClient {
         return;
       case "answer":
         this.#settle(message.queryId).resolve(JSON.parse(Buffer.from(message.json).toString()));
+        return;
+      case "heir-result":
+        if (message.result === "done") this.#settle(message.requestId).resolve(null);
+        else this.#settle(message.requestId).reject(heirRefusal(message.result));
+        return;
+      case "inherited":
+        this.#settle(message.requestId).resolve(message);
         return;
       case "plock-result":
         this.#fileLocks.receive(message);

@@ -39,11 +39,12 @@ export interface GroupSender {
 }
 
 const words: Readonly<Record<Exclude<GroupResult, "accepted">, string>> = {
-  "not-joined": "this program is not in the group",
+  "not-joined": "the program is not in the group",
   "joined-already": "this program is in the group already, or leaving it",
   "too-large": "the message is too large",
   "bad-name": "a name of 1 to 64 bytes expected",
   limit: "this node has as many memberships as it may have",
+  "not-kept": "the client is not kept for this program",
 };
 
 class JoinedGroup implements Group {
@@ -129,6 +130,16 @@ export class Groups {
     return new Promise((done, failed) => {
       const requestId = this.#begin(request.kind, request.group, 0, [{ done, failed }]);
       this.#sender.send({ ...request, requestId });
+    });
+  }
+
+  /** In the name of a client that is kept for this program (hazard C12). Copies `data`. */
+  farewell(clientId: number, group: string, data: Uint8Array): Promise<void> {
+    if (this.#over !== null) return Promise.reject(this.#over);
+    this.#closeBatch();
+    return new Promise((done, failed) => {
+      const requestId = this.#begin("group-farewell", group, 0, [{ done, failed }]);
+      this.#sender.send({ kind: "group-farewell", requestId, clientId, group, data });
     });
   }
 

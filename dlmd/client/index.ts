@@ -4,6 +4,8 @@ export type {
   DlmClient,
   DlmClientHandlers,
   GoneClient,
+  InheritedClient,
+  InheritedLock,
   Lock,
   LockHandlers,
   LockStatus,

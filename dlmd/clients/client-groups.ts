@@ -21,10 +21,14 @@ export interface GroupsPort {
   readonly nodeid: number;
   command(command: EngineCommand): CommandResult;
   client(clientId: number): Client | undefined;
+  /** That client is kept for this one (hazard C12). */
+  isHeir(heir: Client, clientId: number): boolean;
   toClient(client: Client, event: GroupEvent): void;
   adjustPause(client: Client): void;
   protest(nodeid: number, message: string): void;
 }
+
+type Farewell = Extract<GroupClientRequest, { kind: "group-farewell" }>;
 
 interface Joined {
   /** The join was ordered: before, what comes is of a membership before this one. */
@@ -62,14 +66,21 @@ export class ClientGroups {
 
   /** False: the engine is full. */
   #perform(client: Client, request: GroupClientRequest): boolean {
-    const result = this.#command(client.id, request);
+    const result = request.kind === "group-farewell" ? this.#farewell(client, request) : this.#command(client.id, request);
     if (result === "full") return false;
     this.touched = true;
     this.#port.toClient(client, { kind: "group-result", requestId: request.requestId, result: result satisfies GroupResult });
     return true;
   }
 
-  #command(clientId: number, request: GroupClientRequest): CommandResult {
+  #farewell(heir: Client, { clientId, group, data }: Farewell): CommandResult | "not-kept" {
+    if (!this.#port.isHeir(heir, clientId)) return "not-kept";
+    const result = this.#command(clientId, { kind: "group-send", requestId: 0, group, count: 1, data });
+    if (result === "accepted") this.#port.command({ kind: "leave", group, clientId, reason: "left" });
+    return result;
+  }
+
+  #command(clientId: number, request: Exclude<GroupClientRequest, Farewell>): CommandResult {
     const { group } = request;
     const membership = this.#memberships.get(clientId)?.get(group);
     switch (request.kind) {
@@ -116,11 +127,18 @@ export class ClientGroups {
     }
   }
 
-  /** Its connection ended. */
+  /** Its connection broke, and it stays in its groups for an heir (hazard C12). What came for it is dropped, since it is gone. */
+  keep(client: Client): void {
+    this.#waiting.delete(client);
+  }
+
+  /** Its connection ended, or it is kept no more. */
   gone(client: Client): void {
     this.#waiting.delete(client);
     for (const group of this.#memberships.get(client.id)?.keys() ?? []) {
       this.#port.command({ kind: "leave", group, clientId: client.id, reason: "client-died" });
+      // An heir's request may be what ended it.
+      this.touched = true;
     }
     this.#memberships.delete(client.id);
   }

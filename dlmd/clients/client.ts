@@ -11,6 +11,8 @@ export interface Client extends LockClient {
   asked: number;
   /** It sent so much that a request of it was dropped: it is to end, and only its end counts. */
   flooded: boolean;
+  /** It wants to be kept for an heir for so long if its connection breaks (hazard C12); 0: not. */
+  keepMs: number;
   /** While gone: members of the view whose clients have not yet answered (hazard C7); null: not asked in this view. */
   awaited: Set<number> | null;
 }
@@ -30,7 +32,9 @@ export function newClient(id: number, { uid, pid, owner, program = "", bastLimit
     paused: false,
     asked: 0,
     flooded: false,
+    keepMs: 0,
     gone: false,
+    kept: false,
     ending: false,
     awaited: null,
     purged: null,

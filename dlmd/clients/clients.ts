@@ -6,6 +6,7 @@ import { assert } from "../base/assert.ts";
 import { E } from "../base/errno.ts";
 import type { GoneClient, ViewInfo, ClientEvent, ClientRequest, QueryWhat, ClientIdentity } from "../wire/program.ts";
 import { type Client, newClient, nobody } from "./client.ts";
+import { KeptClients } from "./kept-clients.ts";
 import type { LockClient } from "../lock/lkb.ts";
 import { ORPHAN } from "../wire/flag.ts";
 import type { ClientDeathBarrier } from "./death-barrier.ts";
@@ -20,6 +21,7 @@ import type { PlockService } from "../plock/service.ts";
 import type { ClientGoneMessage } from "../wire/peer-gone.ts";
 import type { PeerMessage } from "../wire/peer-message.ts";
 import type { GroupClientRequest } from "../wire/local-group.ts";
+import type { HeirClientRequest } from "../wire/local-heir.ts";
 import { isPlockRequest } from "../wire/local-plock.ts";
 import type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 import type { Member } from "../wire/view-id.ts";
@@ -51,12 +53,15 @@ export interface ClientsPort {
   askLife(client: Client, request: AskLifeClientRequest): void;
   fenceLife(question: FenceQuestion): FenceAnswer;
   group(client: Client, request: GroupClientRequest): void;
+  /** Its connection ended: it leaves its groups, or stays in them for an heir. */
+  groupsGone(client: Client): void;
   /** Requests of that client wait for room in the engine. */
   groupsWait(client: Client): boolean;
   /** It hangs: its process has to end (hazard H13). */
   endClient(client: LockClient, reason: string): void;
   /** Every member knows that this node has that lockspace open. */
   isUsable(lockspace: string): boolean;
+  log(level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
 }
 
 export type InspectClientRequest = Extract<ClientRequest, { kind: "inspect" }>;
@@ -64,7 +69,18 @@ export type AskLifeClientRequest = Extract<ClientRequest, { kind: "ask-life" }>;
 
 type SavedRequest = Exclude<
   ClientRequest,
-  { kind: "open" | "gone-ack" | "bast-limit" | "query" | "inspect" | "ask-life" | "fence-life" | GroupClientRequest["kind"] }
+  {
+    kind:
+      | "open"
+      | "gone-ack"
+      | "bast-limit"
+      | "query"
+      | "inspect"
+      | "ask-life"
+      | "fence-life"
+      | HeirClientRequest["kind"]
+      | GroupClientRequest["kind"];
+  }
 >;
 type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
@@ -77,6 +93,7 @@ const hearingShare = 0.15;
 
 export class Clients {
   readonly all: Map<number, Client> = new Map();
+  readonly kept: KeptClients;
   readonly #self: Member;
   readonly #locks: LockManager;
   readonly #plocks: PlockService;
@@ -102,6 +119,12 @@ export class Clients {
     this.#service = parts.service;
     this.#port = port;
     this.#savedLimit = savedLimit;
+    this.kept = new KeptClients({
+      clients: () => this.all.values(),
+      toClient: (client, event) => port.toClient(client, event),
+      adjustPause: (client) => this.adjustPause(client),
+      end: (client, why) => this.#endKept(client, why),
+    });
     for (const time of this.#times()) time.hearingMs = hearingShare * self.timeoutMs;
     this.#purges = new Purges(self.nodeid, {
       toClient: (client, event) => port.toClient(client, event),
@@ -115,11 +138,12 @@ export class Clients {
     const passedMs = this.#time.nowMs - this.#lastMs;
     this.#locks.holder.unanswered.time.passed(passedMs, this.#service.serving);
     this.#deaths.time.passed(passedMs, true);
+    this.kept.time.passed(passedMs, true);
     this.#lastMs = this.#time.nowMs;
   }
 
   #times(): ProgramTime[] {
-    return [this.#locks.holder.unanswered.time, this.#deaths.time];
+    return [this.#locks.holder.unanswered.time, this.#deaths.time, this.kept.time];
   }
 
   connected(clientId: number, identity: ClientIdentity = nobody): void {
@@ -157,9 +181,15 @@ export class Clients {
         case "fence-life":
           this.#port.toClient(client, { kind: "answer", queryId: request.queryId, data: this.#port.fenceLife(request) });
           break;
+        case "keep-locks":
+        case "inherit":
+        case "end-kept":
+          this.kept.request(client, request);
+          break;
         case "group-join":
         case "group-leave":
         case "group-send":
+        case "group-farewell":
           this.#port.group(client, request);
           break;
         default:
@@ -240,7 +270,7 @@ export class Clients {
 
   /** When a request runs out of time or has waited long; Infinity: never. What is outstanding waits for service: only its master can say. */
   get deadlineMs(): number {
-    const alwaysMs = this.#deaths.nextMs;
+    const alwaysMs = Math.min(this.#deaths.nextMs, this.kept.nextMs);
     const savedMs = Math.min(alwaysMs, this.#nextExpiryMs);
     if (!this.#service.serving) return savedMs;
     const { tables, deadlocks, holder } = this.#locks;
@@ -249,6 +279,8 @@ export class Clients {
 
   expire(): void {
     this.#deaths.expire(this.#time.nowMs);
+    this.kept.expire(this.#time.nowMs);
+    this.kept.review();
     if (this.#time.nowMs >= this.#nextExpiryMs) this.#expireSaved();
     if (!this.#service.serving) return;
     this.#locks.holder.expire();
@@ -280,6 +312,7 @@ export class Clients {
       else this.#releaseIfAnswered(client);
     }
     for (const client of this.all.values()) if (client.gone) this.#locks.holder.cancelOrphans(client);
+    this.kept.review();
   }
 
   /** A later view was promised. */
@@ -302,9 +335,10 @@ export class Clients {
     this.adjustPause(client);
   }
 
-  /** Its answer to "gone" comes behind its requests, so a client that is asked is read in any case. */
+  /** Its answer to "gone" comes behind its requests, as its end does, so a client that is asked or has an heir is read in any case. */
   adjustPause(client: Client): void {
-    const pause = client.asked === 0 && (client.saved.length > this.#savedLimit || this.#service.crowded || this.#port.groupsWait(client));
+    const isFull = client.saved.length > this.#savedLimit || this.#service.crowded || this.#port.groupsWait(client);
+    const pause = isFull && client.asked === 0 && !this.kept.isAwaited(client);
     if (pause === client.paused || client.gone) return;
     client.paused = pause;
     if (!pause) this.#locks.holder.unanswered.resumed(client, this.#time.nowMs);
@@ -313,21 +347,40 @@ export class Clients {
 
   // -------------------------------------------------------------------------------------------------- gone clients
 
-  gone(clientId: number): void {
+  /** `endedHere`: its connection did not break, this node has ended it. */
+  gone(clientId: number, endedHere = false): void {
     const client = this.all.get(clientId);
     if (client === undefined || client.gone) return;
     client.gone = true;
     client.saved = [];
     this.#deaths.forgetClient(client);
     this.#purges.forget(client);
+    this.kept.forgetHeir(client);
+    // File locks are nobody's heirloom: another process cannot have them.
+    if (!endedHere && !this.#plocks.has(client) && this.kept.keep(client, this.#time.nowMs)) this.#logKept(client);
+    this.#port.groupsGone(client);
     const { holder } = this.#locks;
-    if (client.lockspaces.size === 0) {
+    if (client.lockspaces.size === 0 && !client.kept) {
       this.all.delete(clientId);
       return;
     }
     holder.abandon(client);
-    if (holder.mustRelease(client) || this.#plocks.has(client)) this.#askAboutLater(client);
+    if (!client.kept && (holder.mustRelease(client) || this.#plocks.has(client))) this.#askAboutLater(client);
     if (this.#service.serving) holder.cancelOrphans(client);
+  }
+
+  #logKept({ id: clientId, pid, program, keepMs, locks }: Client): void {
+    this.#port.log("info", "what a client had is kept for an heir", { clientId, pid, program, keepMs, locks: locks.size });
+  }
+
+  /** It is gone now, as if its connection had ended just then (hazard C12). All are asked, also if no lock of it is left. */
+  #endKept(client: Client, why: string): void {
+    this.#port.log("info", "a client is kept no more", { clientId: client.id, why, locks: client.locks.size });
+    this.kept.forget(client);
+    this.#locks.holder.endKept(client);
+    this.#port.groupsGone(client);
+    if (client.lockspaces.size === 0) this.all.delete(client.id);
+    else this.#askAboutLater(client);
   }
 
   /** Its process was to end and cannot: it waits in the kernel. It has its time anew. */
@@ -376,9 +429,9 @@ export class Clients {
     this.forgetEmpty(client);
   }
 
-  /** A gone client without locks is nobody any more. */
+  /** A gone client without locks is nobody any more, unless it is kept. */
   forgetEmpty(client: Client): void {
-    if (!client.gone || client.locks.size > 0 || this.#leaving.has(client)) return;
+    if (!client.gone || client.kept || client.locks.size > 0 || this.#leaving.has(client)) return;
     this.#locks.holder.closeLockspaces(client);
     this.all.delete(client.id);
   }
@@ -393,7 +446,8 @@ export class Clients {
       locks += found.length;
       client.purged ??= new Set();
       for (const lkb of found) client.purged.add(lkb.resource.lockspace);
-      this.#askAboutLater(client);
+      if (client.kept) this.#endKept(client, "its locks are purged");
+      else this.#askAboutLater(client);
     }
     return locks;
   }

@@ -218,9 +218,9 @@ class NodeDriver implements Driver {
         this.flush();
       },
       slow: (clientId, unreadBytes) => this.step({ kind: "client-slow", clientId, unreadBytes }),
-      gone: (clientId) => {
+      gone: (clientId, endedHere) => {
         this.#clients.delete(clientId);
-        this.step({ kind: "client-gone", clientId });
+        this.step({ kind: "client-gone", clientId, endedHere });
       },
       spared: (clientId) => this.step({ kind: "client-spared", clientId }),
     });

@@ -272,15 +272,20 @@ export class Holder {
     return false;
   }
 
-  /** Its persistent locks are orphans from now on, unless this node killed it. */
+  /** Its persistent locks are orphans from now on, unless this node killed it; where it is kept for an heir, all that it was granted (hazard C12). */
   abandon(client: LockClient): void {
     if (client.ending) client.purged = new Set([...client.locks.values()].map((lkb) => lkb.resource.lockspace));
     for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.orphans.add(lkb);
   }
 
-  /** What orphans had asked for is taken back. */
+  /** What orphans had asked for is taken back; of a client that is kept for an heir new locks too. */
   cancelOrphans(client: LockClient): void {
-    for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.#cancel(lkb, "canceled");
+    for (const lkb of client.locks.values()) if (client.kept || staysBehind(lkb)) this.#cancel(lkb, "canceled");
+  }
+
+  /** It is kept no more: nobody adopts what is not persistent. */
+  endKept(client: LockClient): void {
+    for (const lkb of client.locks.values()) if (!staysBehind(lkb)) this.orphans.delete(lkb);
   }
 
   /** Locks of a client that nobody serves any more (hazard C7) go, waiting ones too; orphans only in purged lockspaces. */
@@ -331,6 +336,8 @@ export class Holder {
   /** The lock's fields say what it has now. */
   granted(lkb: Lkb): void {
     this.#tables.answered(lkb);
+    // Granted before it could be taken back.
+    if ((lkb.client as LockClient).kept) this.orphans.add(lkb);
     this.#ast(lkb, "granted", lkb.lvbRead);
   }
 
@@ -390,9 +397,9 @@ export class Holder {
   }
 }
 
-/** Granted and persistent: it outlives its client. */
-function staysBehind(lkb: Lkb): boolean {
-  return lkb.granted !== null && (lkb.flags & PERSISTENT) !== 0;
+/** Granted, and persistent or kept for an heir: it outlives its client. */
+function staysBehind({ granted, flags, client }: Lkb): boolean {
+  return granted !== null && ((flags & PERSISTENT) !== 0 || (client as LockClient).kept);
 }
 
 function wrongBlock(lvb: Uint8Array | null): string | null {

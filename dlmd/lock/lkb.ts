@@ -98,6 +98,8 @@ export interface LockClient {
   paused: boolean;
   /** Its socket closed: no events go to it. */
   gone: boolean;
+  /** Its connection broke, and all that it had is kept for an heir (hazard C12). */
+  kept: boolean;
   /** It hangs and is being killed: nothing of it stays behind. */
   ending: boolean;
   /** Lockspaces in which its orphans go too. */

@@ -29,11 +29,13 @@ export class Orphans {
   }
 
   find(client: LockClient, resource: Resource | undefined, mode: Mode): Lkb | "none" | "other-mode" {
-    let found: "none" | "other-mode" = "none";
+    let found: Lkb | "none" | "other-mode" = "none";
     for (const lkb of (resource === undefined ? null : this.#byResource.get(resource)) ?? []) {
       if (!sameOwner(lkb.client as LockClient, client)) continue;
-      if (lkb.granted === mode) return lkb;
-      found = "other-mode";
+      // One with a request outstanding cannot be had now; two clients of this owner may have left one each.
+      if (lkb.granted === mode && lkb.requested === null) return lkb;
+      if (lkb.granted === mode) found = lkb;
+      else if (found === "none") found = "other-mode";
     }
     return found;
   }
@@ -50,6 +52,6 @@ export class Orphans {
 }
 
 /** A client without an owner key cannot adopt. */
-function sameOwner(dead: LockClient, client: LockClient): boolean {
+export function sameOwner(dead: LockClient, client: LockClient): boolean {
   return client.owner !== "" && dead.owner === client.owner && dead.uid === client.uid;
 }

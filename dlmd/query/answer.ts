@@ -14,6 +14,8 @@ export interface StatusAnswer extends ViewInfo {
   readonly state: string;
   readonly clients: number;
   readonly locks: number;
+  /** Programs whose connections broke, and whose locks and groups are kept for an heir (lock/README.md). */
+  readonly kept: readonly KeptAnswer[];
   readonly engine: EngineAnswer;
   /** To each other member of the view. */
   readonly channels: readonly ChannelAnswer[];
@@ -76,6 +78,17 @@ export interface FencingAnswer {
   readonly history: readonly FenceRecord[];
   /** How long the view of this node is quorate, or those before it were without a gap; null: it is not. */
   readonly quorumForMs: number | null;
+}
+
+export interface KeptAnswer {
+  readonly clientId: number;
+  readonly pid: number;
+  readonly program: string;
+  readonly lockspaces: readonly string[];
+  /** Those that no heir has adopted yet. */
+  readonly locks: number;
+  /** Then it is gone, if its heir is not done. */
+  readonly leftMs: number;
 }
 
 export interface GoneWaitAnswer {

@@ -41,6 +41,17 @@ export function describeLockspaces({ lockspaces }: QueriedNode, wanted?: Readonl
   return found.slice(0, shownLockspaces).map(([lockspace, nodeids]) => ({ lockspace, nodeids }));
 }
 
+function describeKept({ clients: { kept } }: QueriedNode, nowMs: number): StatusAnswer["kept"] {
+  return [...kept.all].map((client) => ({
+    clientId: client.id,
+    pid: client.pid,
+    program: client.program,
+    lockspaces: [...new Set([...client.lockspaces.values()].map(({ name }) => name))],
+    locks: client.locks.size,
+    leftMs: kept.leftMs(client, nowMs) ?? 0,
+  }));
+}
+
 function describeGoneWaits({ deaths, recovery, boot: { nodeid } }: QueriedNode, nowMs: number): GoneWaitAnswer[] {
   const since = (sinceMs: number): number => Math.max(0, Math.round(nowMs - sinceMs));
   return [
@@ -85,6 +96,7 @@ export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number)
     state: node.engine.leaving ? "leaving" : node.recovery.explain(nowMs),
     clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
     locks,
+    kept: describeKept(node, nowMs),
     engine: describeEngine(node),
     channels: describeChannels(node, nowMs),
     refused: describeNodes(node, nowMs).flatMap(({ nodeid, refused }) => (refused === null ? [] : [{ nodeid, reason: refused }])),

@@ -123,10 +123,13 @@ class Sight {
       ...this.files.flatMap(({ held, waiting }) => [...held, ...waiting]),
     ];
     const concerned = new Set(rows.filter(({ nodeid }) => nodeid === this.#node.boot.nodeid).map(({ clientId }) => clientId));
-    for (const { id, pid, program } of this.#node.clients.all.values()) {
+    for (const client of this.#node.clients.all.values()) {
+      const { id, pid, program } = client;
       if (one && !concerned.has(id)) continue;
       if (this.clients.size >= limit) return;
-      this.clients.set(id, { clientId: id, pid, program: program.slice(-programChars) });
+      const kept = this.#node.clients.kept.leftMs(client, this.#nowMs);
+      const heir = kept === null ? "" : `, kept for an heir for ${(kept / 1000).toFixed(1)} s at most`;
+      this.clients.set(id, { clientId: id, pid, program: `${program.slice(-programChars)}${heir}` });
     }
   }
 }

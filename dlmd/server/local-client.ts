@@ -32,8 +32,8 @@ export interface LocalClientHandlers {
   readonly slow: (unreadBytes: number) => void;
   /** It sent what cannot be understood; `gone` follows. */
   readonly refused: (reason: string) => void;
-  /** Once, after its last requests. `greeted`: `hello` was called. */
-  readonly gone: (reason: string, greeted: boolean) => void;
+  /** Once, after its last requests. `greeted`: `hello` was called. `endedHere`: by `close` or `refuse`. */
+  readonly gone: (reason: string, greeted: boolean, endedHere: boolean) => void;
 }
 
 type PauseReason = "core" | "unread";
@@ -75,8 +75,8 @@ export class LocalClient implements RequestSink {
       this.#slow = false;
       this.setPaused("unread", false);
     });
-    socket.on("error", (error) => this.#end(error.message));
-    socket.on("close", () => this.#end("disconnected"));
+    socket.on("error", (error) => this.#end(error.message, false));
+    socket.on("close", () => this.#end("disconnected", false));
   }
 
   #handRequests(): void {
@@ -151,6 +151,8 @@ export class LocalClient implements RequestSink {
       case "opened":
       case "purged":
       case "gone":
+      case "heir-result":
+      case "inherited":
       case "plock-result":
       case "group-result":
       case "group-members":
@@ -212,10 +214,10 @@ export class LocalClient implements RequestSink {
     if (this.#over) return;
     this.#message({ kind: "error", reason });
     this.flush();
-    this.#end(reason);
+    this.#end(reason, true);
   }
 
-  #end(reason: string): void {
+  #end(reason: string, endedHere: boolean): void {
     if (this.#over) return;
     this.#over = true;
     // Read and thrown away: closing with bytes unread would take the reason away from the peer.
@@ -223,6 +225,6 @@ export class LocalClient implements RequestSink {
     this.#socket.end();
     const linger = setTimeout(() => this.#socket.destroy(), REFUSED_LINGER_MS);
     this.#socket.once("close", () => clearTimeout(linger));
-    this.#handlers.gone(reason, this.#greeted);
+    this.#handlers.gone(reason, this.#greeted, endedHere);
   }
 }

@@ -34,7 +34,8 @@ export interface ServerOptions {
   readonly requests: (clientId: number, requests: readonly ClientRequest[]) => void;
   /** It leaves so much unread. */
   readonly slow: (clientId: number, unreadBytes: number) => void;
-  readonly gone: (clientId: number) => void;
+  /** `endedHere`: its connection was closed by this side. */
+  readonly gone: (clientId: number, endedHere: boolean) => void;
   /** It was to be killed and was not: it waits in the kernel, as for a disk that hangs, or did so until just now. */
   readonly spared: (clientId: number) => void;
 }
@@ -76,13 +77,13 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
   let nextClientId = 1;
 
   /** Its locks may go: it has closed its connection, and if it was killed it has ended. */
-  const leave = async (clientId: number, reason: string): Promise<void> => {
+  const leave = async (clientId: number, reason: string, endedHere: boolean): Promise<void> => {
     const guest = guests.get(clientId);
     if (guest?.killed != null && !(await guest.killed)) return;
     guest?.process?.close();
     guests.delete(clientId);
     log.info({ clientId, reason }, "client gone");
-    options.gone(clientId);
+    options.gone(clientId, endedHere);
   };
 
   /** It has gone if that is no guest any more. */
@@ -148,10 +149,10 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
         metrics.count("client_frames_damaged");
         log.warn({ clientId, reason }, "client refused");
       },
-      gone(reason, greeted) {
+      gone(reason, greeted, endedHere) {
         if (!clients.delete(clientId)) return;
         dirty.delete(client);
-        if (greeted) void leave(clientId, reason);
+        if (greeted) void leave(clientId, reason, endedHere);
       },
     });
     clients.set(clientId, client);

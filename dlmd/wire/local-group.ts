@@ -22,6 +22,14 @@ export type GroupClientRequest =
       readonly group: string;
       readonly count: number;
       readonly data: Uint8Array;
+    }
+  /** Of a client that is kept for this one (hazard C12): one more message in its name, and then it leaves in good order. */
+  | {
+      readonly kind: "group-farewell";
+      readonly requestId: number;
+      readonly clientId: number;
+      readonly group: string;
+      readonly data: Uint8Array;
     };
 
 export type GroupEvent =
@@ -47,9 +55,9 @@ export type GroupEvent =
   /** The client is not in it any more, and hears nothing of it; it did not ask for that. */
   | { readonly kind: "group-ended"; readonly group: string; readonly reason: string };
 
-/** What waits is not "full": it is accepted later. */
-export type GroupResult = Exclude<CommandResult, "full">;
-const results: readonly GroupResult[] = ["accepted", "not-joined", "joined-already", "too-large", "bad-name", "limit"];
+/** What waits is not "full": it is accepted later. "not-kept": to "group-farewell". */
+export type GroupResult = Exclude<CommandResult, "full"> | "not-kept";
+const results: readonly GroupResult[] = ["accepted", "not-joined", "joined-already", "too-large", "bad-name", "limit", "not-kept"];
 const reasons: readonly LeaveReason[] = ["left", "client-died", "node-gone"];
 
 /** The messages of "group-send" or "group-message" one by one, as views. Throws WireError. */
@@ -91,6 +99,7 @@ export const groupRequestRows: Rows<GroupClientRequest> = {
   "group-join": row("group-join", 24, { requestId: u32, group }),
   "group-leave": row("group-leave", 25, { requestId: u32, group }),
   "group-send": row("group-send", 26, { requestId: u32, group, count, data: sent }, ({ count, data }) => readBatch(count, data, () => {})),
+  "group-farewell": row("group-farewell", 27, { requestId: u32, clientId: u32, group, data: sent }),
 };
 
 /** `data` is a view: who keeps it copies it. */

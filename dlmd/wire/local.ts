@@ -25,6 +25,7 @@ import {
   u8,
 } from "./field.ts";
 import { bootIdField, fenceWords } from "./fence-life.ts";
+import { heirEventRows, heirRequestRows } from "./local-heir.ts";
 import { groupEventRows, groupRequestRows } from "./local-group.ts";
 import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND } from "./local-batch.ts";
 import { plockRequestRows, plockResultRow } from "./local-plock.ts";
@@ -42,7 +43,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 13;
+export const LOCAL_VERSION = 14;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;
@@ -109,6 +110,7 @@ const clientRows: Rows<Rowed<ClientMessage, "requests">> = {
   "bast-limit": row("bast-limit", 8, { limitMs: u32 }),
   "ask-life": row("ask-life", 9, { queryId: u32, nodeid: u16, pid: u32, startTime: u64, device: text(MAX_DEVICE_BYTES) }),
   "fence-life": row("fence-life", 10, { queryId: u32, nodeid, incarnation, bootId: bootIdField, why: fenceWords }),
+  ...heirRequestRows,
   ...plockRequestRows,
   ...groupRequestRows,
 };
@@ -166,6 +168,7 @@ const serverRows: Rows<Rowed<ServerMessage, "results">> = {
   error: row("error", 135, { reason }),
   purged: row("purged", 136, { purgeId: u32, locks: u32, error: reason }),
   "overlay-keys": row("overlay-keys", 137, { keys }),
+  ...heirEventRows,
   "plock-result": plockResultRow,
   ...groupEventRows,
 };

@@ -3,6 +3,7 @@
  * of a node share.
  */
 import type { FenceQuestion } from "./fence-life.ts";
+import type { HeirClientRequest, HeirEvent } from "./local-heir.ts";
 import type { GroupClientRequest, GroupEvent } from "./local-group.ts";
 import type { LockStatus } from "./local-batch.ts";
 import type { PlockClientRequest, PlockResult } from "./local-plock.ts";
@@ -164,6 +165,8 @@ export type ClientRequest =
   | ({ readonly kind: "ask-life"; readonly queryId: number } & ProcessLife)
   /** Answered by "answer", at once: asked again as long as it says "running" or "failed". */
   | ({ readonly kind: "fence-life"; readonly queryId: number } & FenceQuestion)
+  /** Of clients that are kept for an heir. */
+  | HeirClientRequest
   /** File locks. */
   | PlockClientRequest
   /** Groups. */
@@ -197,6 +200,7 @@ export type ClientEvent =
   | { readonly kind: "answer"; readonly queryId: number; readonly data: unknown }
   /** `locks` are being released. error "": nothing went wrong. */
   | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
+  | HeirEvent
   | PlockResult
   | GroupEvent;
 

@@ -240,6 +240,12 @@ export class World {
       this.heardOf(program, ask).push(`errno ${event.errno}${by}`);
       return;
     }
+    if (event.kind === "heir-result" && event.result !== "done") this.heardOf(program, "heir").push(event.result);
+    if (event.kind === "inherited") {
+      const nameOf = (id: number): string => [...this.programs].find(([, { clientId }]) => clientId === id)?.[0] ?? "?";
+      const words = event.clients.map(({ clientId, locks }) => [nameOf(clientId), ...locks.map(({ mode }) => modes[mode])].join(" "));
+      this.heardOf(program, "heir").push(words.join(", ") || "none");
+    }
     if (event.kind !== "ast" && event.kind !== "bast") return;
     const lock = [...program.locks].find(([, lockId]) => lockId === event.lockId)?.[0] ?? "?";
     const words = this.heardOf(program, lock);

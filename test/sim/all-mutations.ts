@@ -5,6 +5,7 @@ import { corosyncMutations } from "./engine/corosync-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
 import { failoverMutations } from "./failover-mutations.ts";
 import { fencingMutations } from "./fencing-mutations.ts";
+import { heirMutations } from "./heir-mutations.ts";
 import { leaseMutations } from "./lease-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
 import { lockspaceMutations } from "./lockspace-mutations.ts";
@@ -32,6 +33,7 @@ import { recoveryMutations } from "./recovery-mutations.ts";
 
 export const allMutations: readonly Mutation[] = [
   ...lockMutations,
+  ...heirMutations,
   ...recoveryMutations,
   ...lockspaceMutations,
   ...fencingMutations,

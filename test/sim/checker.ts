@@ -89,6 +89,7 @@ export class Checker {
     const inView = hasMember(members, holder.node.nodeid, holder.incarnation);
     if (inView && holder.alive) return "alive and in the view";
     if (inView && other.persistent && !other.doubtful && !holder.purged) return "an orphan";
+    if (inView && other.heirloom && !other.doubtful && holder.isKept) return "kept for an heir";
     // A program whose lock manager outlived it wrote nothing more, whatever became of its node.
     if (!inView && holder.space === "second" && !holder.outlived && this.#cluster.isUnfenced(holder.key, members))
       return "not known to be dead";

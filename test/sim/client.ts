@@ -23,7 +23,7 @@ import {
 } from "../../dlmd/wire/flag.ts";
 import { readsLvb } from "../../dlmd/wire/lvb.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
-import type { ClientEvent, ClientRequest } from "../../dlmd/wire/program.ts";
+import type { ClientEvent, ClientRequest, GoneClient } from "../../dlmd/wire/program.ts";
 import type { Checker } from "./checker.ts";
 import type { SimNode } from "./cluster-node.ts";
 import { SimGroupClient } from "./group-client.ts";
@@ -47,6 +47,8 @@ export interface SimLock {
   forced: boolean;
   timed: boolean;
   persistent: boolean;
+  /** Of a program that asked to be kept: it stays for an heir as long as its program is. */
+  heirloom: boolean;
   /** What an adopted lock was before. */
   orphan: SimLock | null;
   adopted: boolean;
@@ -89,6 +91,8 @@ export class SimClient {
   purged = false;
   /** Taken to hang by its node, when it has not answered a blocking AST for that long; 0: never (hazard H13). */
   readonly bastLimitMs: number;
+  /** It asks to be kept for an heir for so long; 0: not. */
+  readonly keepMs: number;
   ending = false;
   /** Its process stands still until then: it hears nothing, answers nothing. */
   hangsUntilMs = 0;
@@ -108,6 +112,8 @@ export class SimClient {
     this.random = random;
     this.#checker = checker;
     this.#send = send;
+    const heirs = node.cluster.streams.of(`heirs ${node.nodeid}/${id}`);
+    this.keepMs = node.cluster.heirs && heirs.chance(0.6) ? heirs.between(200, 1500) : 0;
     this.owner = `owner${random.int(2)}`;
     this.transactional = node.cluster.transactions && random.chance(0.6);
     this.bastLimitMs = !this.transactional && random.chance(0.2) ? 900 : 0;
@@ -128,6 +134,7 @@ export class SimClient {
     });
     this.groups = new SimGroupClient(this, (request) => send([request]));
     send([{ kind: "open", lockspaceId: 7, name: this.space }]);
+    if (this.keepMs > 0) send([{ kind: "keep-locks", requestId: 1, limitMs: Math.round(this.keepMs) }]);
   }
 
   get stands(): boolean {
@@ -138,6 +145,12 @@ export class SimClient {
   hang(ms: number): void {
     this.hangs++;
     this.hangsUntilMs = this.#checker.nowMs() + ms;
+  }
+
+  /** It died, and its node keeps what it had. */
+  get isKept(): boolean {
+    const { node, incarnation, id, alive } = this;
+    return !alive && node.alive && node.incarnation === incarnation && node.core.clients.all.get(id)?.kept === true;
   }
 
   get name(): string {
@@ -157,9 +170,12 @@ export class SimClient {
     random.reseed(seed);
     // Under every other seed there is little else than locks.
     const what = this.node.cluster.script.seed % 2 === 0 && random.chance(0.7) ? 1 : random.next();
-    if (what < 0.25) return this.plocks.act();
+    // With file locks it would not be kept.
+    if (what < 0.25 && (this.keepMs === 0 || random.chance(0.02))) return this.plocks.act();
     if (what < 0.4) return this.groups.act();
     if (what < 0.41) return this.#inspect(resources);
+    if (this.node.cluster.heirs && random.chance(0.03))
+      return this.send({ kind: "inherit", requestId: 2, lockspace: this.space, fromClientId: 0, skip: 0 });
     if (this.transactional) return this.#transact(resources);
     const idle = [...this.locks.values()].filter((lock) => lock.asked === null);
     const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
@@ -276,6 +292,7 @@ export class SimClient {
       forced: false,
       timed: false,
       persistent: false,
+      heirloom: this.keepMs > 0,
       orphan: null,
       adopted: false,
       doubtful: false,
@@ -403,6 +420,7 @@ export class SimClient {
       }
       case "gone": {
         const names = event.clients.map((gone) => `${gone.nodeid}.${gone.incarnation}${gone.clientId === null ? "" : `/${gone.clientId}`}`);
+        for (const gone of event.clients) this.#checkGone(gone);
         if (event.clients.some(({ clientId }) => clientId === null)) this.node.cluster.lockspaceChecker.goneAsked(this, event.clients);
         this.goneAsked.set(event.goneId, names);
         return later(() => {
@@ -421,6 +439,10 @@ export class SimClient {
       }
       case "plock-result":
         return this.plocks.result(event);
+      case "inherited":
+        return this.#inherited(event, later);
+      case "heir-result":
+        return;
       case "answer":
         return this.node.cluster.sightChecker.answered(this, event.queryId, event.data);
       case "group-result":
@@ -430,6 +452,24 @@ export class SimClient {
         return this.groups.told(event);
       case "view":
         return;
+    }
+  }
+
+  /** Nobody is asked to let go of a program that is kept. */
+  #checkGone({ nodeid, incarnation, clientId }: GoneClient): void {
+    const node = this.node.cluster.nodes.find((one) => one.nodeid === nodeid && one.incarnation === incarnation && one.alive);
+    if (clientId !== null && node?.core.clients.all.get(clientId)?.kept === true)
+      this.#checker.fail(`${this.name} is asked about ${nodeid}/${clientId}, which is kept for an heir`);
+  }
+
+  /** Whatever it is told of can be adopted at once. Some of the dead it wants nothing more of. */
+  #inherited({ clients }: Extract<ClientEvent, { kind: "inherited" }>, later: (run: () => void) => void): void {
+    for (const { clientId } of clients) {
+      const dead = this.node.core.clients.all.get(clientId);
+      const wrong =
+        dead?.kept !== true || dead.owner !== this.owner || [...dead.locks.values()].some(({ requested }) => requested !== null);
+      if (wrong) this.#checker.fail(`${this.name} inherits of client ${clientId}, which is not kept for it, or has something outstanding`);
+      if (this.random.chance(0.4)) later(() => this.send({ kind: "end-kept", requestId: 3, clientId }));
     }
   }
 
@@ -443,6 +483,7 @@ export class SimClient {
     }
     if (event.status === "error" && lock.orphan !== null) {
       this.locks.delete(lock.id);
+      if (lock.orphan.heirloom && !lock.orphan.persistent && !lock.orphan.client.isKept) this.node.forgetOrphan(lock.orphan);
       return;
     }
     if (event.status === "error") return this.#checker.fail(`${this.name}: lock ${lock.id}: ${event.error?.message}`);

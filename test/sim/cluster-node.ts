@@ -223,7 +223,7 @@ export class SimNode {
     if (!this.alive) return;
     this.cluster.left.add(this.key);
     // (The shell closes their connections, whether they stand still or not.)
-    for (const client of this.clients.values()) this.killClient(client);
+    for (const client of this.clients.values()) this.killClient(client, true);
     this.input({ kind: "announce-leave" });
   }
 
@@ -283,22 +283,25 @@ export class SimNode {
     });
   }
 
-  killClient(client: SimClient): void {
+  /** `endedHere`: its node closes the connection. */
+  killClient(client: SimClient, endedHere = false): void {
     this.cluster.trace(`client ${client.name} dies`);
     client.outlived = true;
     this.#end(client);
     this.clients.delete(client.id);
     client.purged = this.purges > 0 || client.ending;
     for (const lock of client.locks.values()) {
-      if (lock.persistent && (lock.asked === "down" || lock.asked === "unlock")) this.cluster.checker.unanswered(lock);
-      if (lock.persistent && lock.mode !== null && lock.asked !== "unlock") this.orphans.push(lock);
+      const stays = lock.persistent || (lock.heirloom && !endedHere);
+      if (stays && (lock.asked === "down" || lock.asked === "unlock")) this.cluster.checker.unanswered(lock);
+      if (stays && lock.mode !== null && lock.asked !== "unlock") this.orphans.push(lock);
     }
     for (const { orphan, resource, persistent } of client.locks.values()) {
       if (orphan === null || persistent) continue;
       for (const left of this.orphans) left.doubtful ||= left.client.owner === client.owner && left.resource === resource;
     }
     this.#clientPaused.delete(client.id);
-    this.input({ kind: "client-gone", clientId: client.id });
+    this.input({ kind: "client-gone", clientId: client.id, endedHere });
+    if (client.isKept) this.cluster.keptClients++;
   }
 
   #end(client: SimClient): void {

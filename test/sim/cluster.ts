@@ -4,6 +4,7 @@ import { readSequence, sequenceBytes } from "../../dlmd/wire/local-group.ts";
 import type { Victim } from "../../dlmd/wire/peer-message.ts";
 import { hasMember, type Member } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
+import type { SimClient } from "./client.ts";
 import { SimNode } from "./cluster-node.ts";
 import { ConfigHistory } from "./config-history.ts";
 import { type Deed, quorumKinds, type Script, type TimedDeed, wordsOf } from "./deed.ts";
@@ -32,6 +33,10 @@ export class Cluster {
   readonly streams: Streams;
   /** Programs ask without wanting an answer (client.ts). */
   readonly silent: boolean;
+  /** Some programs ask to be kept for an heir, and others are heirs (hazard C12). */
+  readonly heirs: boolean;
+  /** Programs that were kept when they died. */
+  keptClients = 0;
   readonly history: ConfigHistory;
   readonly network: Network;
   readonly checker: Checker;
@@ -74,6 +79,7 @@ export class Cluster {
     this.script = script;
     this.streams = new Streams(script.seed);
     this.silent = script.seed % 4 === 3;
+    this.heirs = script.seed % 6 === 1 && !this.silent;
     this.#timer = this.streams.of("timer");
     this.history = new ConfigHistory(this, quorumKinds[script.quorum]?.options ?? {});
     this.transactions = script.transactions;
@@ -152,15 +158,18 @@ export class Cluster {
       case "configure":
         return this.#node(deed.node)?.config.proposeDrawn(deed.seed);
       case "hang": {
-        const client = this.#node(deed.node)?.clientAt(deed.client);
-        if (client !== undefined) this.hangs++;
-        return client?.hang(deed.ms);
+        const node = this.#node(deed.node);
+        const client = node?.clientAt(deed.client);
+        if (node === undefined || client === undefined) return;
+        // There are too few deaths for what heirs could meet.
+        if (client.keepMs > 0) return this.#replace(node, client);
+        this.hangs++;
+        return client.hang(deed.ms);
       }
       case "client-death": {
         const node = this.#node(deed.node);
         const client = node?.clientAt(deed.client);
-        if (client !== undefined) node?.killClient(client);
-        if (node?.alive === true) node.addClient();
+        if (node !== undefined) this.#replace(node, client);
         return;
       }
       case "cut":
@@ -175,6 +184,12 @@ export class Cluster {
       case "heal":
         this.network.cut.clear();
     }
+  }
+
+  /** A program dies, and another one comes. */
+  #replace(node: SimNode, client: SimClient | undefined): void {
+    if (client !== undefined) node.killClient(client);
+    if (node.alive) node.addClient();
   }
 
   /** A fence device: the victim loses its power, and then that is said to the node that waits. */

@@ -97,8 +97,8 @@ export const lockMutations: readonly Mutation[] = [
     hazard: "C6",
     breaks: "a persistent lock goes with its client",
     file: "dlmd/lock/holder.ts",
-    find: "  return lkb.granted !== null && (lkb.flags & PERSISTENT) !== 0;",
-    replace: "  return false;",
+    find: "  return granted !== null && ((flags & PERSISTENT) !== 0 || (client as LockClient).kept);",
+    replace: "  return granted !== null && flags >= 0 && (client as LockClient).kept;",
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {

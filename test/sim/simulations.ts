@@ -64,6 +64,7 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     evictions,
     hangs,
     ended,
+    keptClients,
     notEnded,
     fences,
     slowDisks,
@@ -96,6 +97,7 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     "seeds with drifting clocks": (script.weather.drift ?? 0) > 0 ? 1 : 0,
     "programs that stood still": hangs,
     "programs ended for that": ended,
+    "programs kept for an heir": keptClients,
     "programs that wait in the kernel, not ended": notEnded,
     ...Object.fromEntries(history.beside),
   };

@@ -268,6 +268,38 @@ describe("programs", () => {
     expect(failed).toMatchObject({ code: "dlmd-not-answering" });
   });
 
+  test("that close wait a second for dlmd to hear that it is to keep nothing for an heir", async () => {
+    const server = await startServer({
+      socketPath,
+      log: silentLog,
+      metrics: createMetrics(),
+      processes: peerProcesses(),
+      info: () => info,
+      multicast: () => null,
+      connected(clientId) {
+        server.send(clientId, [{ kind: "view", view }]);
+        server.flush();
+      },
+      requests() {},
+      slow() {},
+      gone() {},
+      spared() {},
+    });
+    closers.push(() => server.close("the test is over"));
+    const client = await connectDlm(socketPath, handlers, { owner: "mine" });
+    client.keepLocks(5000).catch(() => undefined);
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    let isClosed = false;
+    const closing = client.close().then(() => (isClosed = true));
+    await someTurns();
+    vi.advanceTimersByTime(999);
+    await someTurns();
+    expect(isClosed).toBe(false);
+    vi.advanceTimersByTime(1);
+    await closing;
+    expect(isClosed).toBe(true);
+  });
+
   test("may ask for 256 MiB in one turn", () => {
     const connection = new Connection(quiet() as Socket, { message() {}, disconnected() {} });
     const ask = (bytes: number): void =>

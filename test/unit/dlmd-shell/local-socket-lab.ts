@@ -72,6 +72,8 @@ export class LocalSocketLab {
   readonly socketPath: string = path.join(this.dir, "run", "dlmd.sock");
   readonly reads: { clientId: number; requests: readonly ClientRequest[] }[] = [];
   readonly gone: number[] = [];
+  /** Those of them whose connections the server has closed. */
+  readonly endedHere: number[] = [];
   readonly spared: number[] = [];
   readonly slow: { clientId: number; unreadBytes: number }[] = [];
   readonly connected: ClientIdentity[] = [];
@@ -123,8 +125,9 @@ export class LocalSocketLab {
         this.slow.push({ clientId, unreadBytes });
         this.happened();
       },
-      gone: (clientId) => {
+      gone: (clientId, endedHere) => {
         this.gone.push(clientId);
+        if (endedHere) this.endedHere.push(clientId);
         this.happened();
       },
       spared: (clientId) => {

@@ -39,7 +39,7 @@ const view: ViewInfo = {
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c440d006712000002006c7302006d65e8030000",
+    "0143564c440e006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -55,6 +55,9 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
     "0a090000000300efcdab89674523010300622d310200c3a9",
   ],
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
+  [{ kind: "keep-locks", requestId: 4, limitMs: 60_000 }, "0b0400000060ea0000"],
+  [{ kind: "inherit", requestId: 4, lockspace: "v", fromClientId: 7, skip: 9 }, "0c040000000100760700000009000000"],
+  [{ kind: "end-kept", requestId: 4, clientId: 7 }, "0d0400000007000000"],
   [{ kind: "group-join", requestId: 4, group: "g" }, "1804000000010067"],
   [{ kind: "group-leave", requestId: 4, group: "g" }, "1904000000010067"],
   [{ kind: "group-send", requestId: 4, group: "g", count: 1, data: Uint8Array.of(7) }, "1a0400000001006700000100000007"],
@@ -62,6 +65,7 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
     { kind: "group-send", requestId: 4, group: "g", count: 2, data: Uint8Array.of(1, 0, 0, 0, 7, 0, 0, 0, 0) },
     "1a04000000010067010009000000010000000700000000",
   ],
+  [{ kind: "group-farewell", requestId: 4, clientId: 7, group: "g", data: Uint8Array.of(7) }, "1b04000000070000000100670100000007"],
 ];
 
 const member = { nodeid: 3, incarnation: "0123456789abcdef", clientId: 9 };
@@ -104,6 +108,17 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
   [{ kind: "error", reason: "no" }, "8702006e6f"],
   [{ kind: "purged", purgeId: 5, locks: 6, error: "no" }, "88050000000600000002006e6f"],
   [{ kind: "overlay-keys", keys: [{ id: "aa", bytes: Uint8Array.of(1, 2) }] }, "890102006161020000000102"],
+  [{ kind: "heir-result", requestId: 4, result: "not-kept" }, "8a0400000003"],
+  [{ kind: "inherited", requestId: 4, clients: [], next: null }, "8b040000000000000000"],
+  [
+    {
+      kind: "inherited",
+      requestId: 4,
+      clients: [{ clientId: 7, locks: [{ resource: "r", mode: Mode.EX }] }],
+      next: { fromClientId: 7, skip: 1 },
+    },
+    "8b0400000001000000070000000100000001007205010700000001000000",
+  ],
   [{ kind: "group-result", requestId: 4, result: "too-large" }, "980400000003"],
   [
     { kind: "group-members", group: "g", members: [member], joined: [member], left: [{ member, reason: "node-gone" }] },
@@ -327,7 +342,7 @@ describe("batches", () => {
 
 test("a question that is asked no more, or anew, makes another version", () => {
   // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
-  expect([LOCAL_VERSION, queries]).toEqual([13, ["status", "nodes"]]);
+  expect([LOCAL_VERSION, queries]).toEqual([14, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {

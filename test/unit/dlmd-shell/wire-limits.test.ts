@@ -105,6 +105,17 @@ const lists: Limit[] = [
     8192,
     (count) => fromServer({ kind: "group-members", group: "g", members: times(count, groupMember), joined: [], left: [] }),
   ],
+  [
+    "locks that are inherited",
+    16_384,
+    (count) =>
+      fromServer({
+        kind: "inherited",
+        requestId: 1,
+        clients: [{ clientId: 1, locks: times(count, { resource: "r", mode: 0 }) }],
+        next: null,
+      }),
+  ],
   ["lockspaces of a client", 64, (count) => peer("client-gone", { lockspaces: times(count, "l") })],
   ["lockspaces that wait", 4096, (count) => peer("gone-waits", { lockspaces: times(count, "l") })],
 ];

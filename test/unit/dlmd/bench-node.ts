@@ -12,6 +12,8 @@ export interface Bench {
   readonly node: Node;
   /** What the clients were told since this was asked last, "client:lock status mode" or "client:lock bast mode". */
   told(): string[];
+  /** What that client was told of those kinds since the beginning. */
+  heard<K extends ClientEvent["kind"]>(clientId: number, ...kinds: K[]): Extract<ClientEvent, { kind: K }>[];
   /** The last "ast" of that lock. */
   last(clientId: number, lockId: number): Extract<ClientEvent, { kind: "ast" }>;
   connect(clientId: number, identity?: ClientIdentity): void;
@@ -22,7 +24,8 @@ export interface Bench {
   convert(clientId: number, lockId: number, mode: Mode, flags?: number, lvb?: Uint8Array | null): void;
   unlock(clientId: number, lockId: number, flags?: number, lvb?: Uint8Array | null): void;
   cancel(clientId: number, lockId: number): void;
-  gone(clientId: number): void;
+  /** `endedHere`: dlmd closed its connection. */
+  gone(clientId: number, endedHere?: boolean): void;
   /** What the node says of all locks at that time. */
   inspected(nowMs?: number): NodeInspected;
   /** Effects of the last step. */
@@ -43,9 +46,11 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
   });
   let nowMs = 1;
   const words: string[] = [];
+  const events: { readonly clientId: number; readonly event: ClientEvent }[] = [];
   const asts = new Map<string, Extract<ClientEvent, { kind: "ast" }>>();
   const names = ["NL", "CR", "CW", "PR", "PW", "EX"];
   const note = (clientId: number, event: ClientEvent): void => {
+    events.push({ clientId, event });
     if (event.kind === "purged") words.push(`${clientId} purged ${event.locks}${event.error === "" ? "" : ` ${event.error}`}`);
     if (event.kind === "bast") words.push(`${clientId}:${event.lockId} bast ${names[event.wanted]}`);
     if (event.kind !== "ast") return;
@@ -66,6 +71,11 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
     node,
     effects: [],
     told: () => words.splice(0),
+    heard<K extends ClientEvent["kind"]>(clientId: number, ...kinds: K[]) {
+      const wanted: ReadonlySet<string> = new Set(kinds);
+      const found = events.filter((each) => each.clientId === clientId && wanted.has(each.event.kind));
+      return found.map(({ event }) => event as Extract<ClientEvent, { kind: K }>);
+    },
     last: (clientId, lockId) => asts.get(`${clientId}:${lockId}`) as Extract<ClientEvent, { kind: "ast" }>,
     connect: (clientId, identity) => {
       step(identity === undefined ? { kind: "client-connected", clientId } : { kind: "client-connected", clientId, identity });
@@ -81,7 +91,7 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
     unlock: (clientId, lockId, flags = 0, lvb = null) => request(clientId, { kind: "unlock", lockId, flags, lvb }),
     cancel: (clientId, lockId) => request(clientId, { kind: "cancel", lockId }),
     inspected: (atMs = nowMs) => inspectHere(node, { lockspace: "", resource: "", nodeid: 0, waitingMs: null }, inspectedLocks, atMs),
-    gone: (clientId) => step({ kind: "client-gone", clientId }),
+    gone: (clientId, endedHere = false) => step({ kind: "client-gone", clientId, endedHere }),
   };
   step({ kind: "tick" });
   for (const clientId of clients) bench.connect(clientId);

@@ -41,6 +41,27 @@ it(`beyond ${MAX_LEAVING_CLIENTS} programs that ended and are not released no lo
   expect(refused).toMatchObject([{ kind: "opened", error: expect.stringContaining("their locks are not released yet") as string }]);
 });
 
+it("hazard C12: a program whose heir waits for its end is read, whatever is saved; without an heir it is not", () => {
+  const node = loneNode();
+  const identity = { uid: 0, pid: 1, owner: "mine" };
+  const ask = (clientId: number, ...requests: ClientRequest[]): Effect[] => node.step({ kind: "client-requests", clientId, requests }, 0);
+  const fill = (): Effect[] =>
+    ask(
+      1,
+      ...Array.from({ length: 9 }, (_, lockId) => ({ kind: "lock", lockspaceId: 1, lockId, resource: "r", mode: 0, flags: 0 }) as const),
+    );
+  node.step({ kind: "client-connected", clientId: 1, identity }, 0);
+  ask(1, open, { kind: "keep-locks", requestId: 1, limitMs: 5000 });
+  expect(fill()).toContainEqual({ kind: "pause-client", clientId: 1 });
+  node.step({ kind: "client-connected", clientId: 2, identity }, 0);
+  const inherit = { kind: "inherit", requestId: 1, lockspace: "space", fromClientId: 0, skip: 0 } as const;
+  expect(ask(2, inherit)).toContainEqual({ kind: "resume-client", clientId: 1 });
+  expect(fill()).not.toContainEqual({ kind: "pause-client", clientId: 1 });
+  // What was saved was never asked for, so nothing of it is outstanding.
+  const ended = node.step({ kind: "client-gone", clientId: 1 }, 0);
+  expect(events(ended, 2)).toEqual([{ kind: "inherited", requestId: 1, clients: [{ clientId: 1, locks: [] }], next: null }]);
+});
+
 it('a program that is read for its answer to "gone" alone, and sends something else without end, is ended', () => {
   const savedLimit = 8;
   const node = loneNode(savedLimit);

@@ -29,6 +29,7 @@ function bench(): {
       return state.answer;
     },
     client: (clientId) => [a, b].find((client) => client.id === clientId),
+    isHeir: (heir, clientId) => heir === b && clientId === a.id && a.kept,
     toClient: (client, event) =>
       void told.push(
         `${client.id}: ${event.kind}${event.kind === "group-message" ? ` ${event.seq}` : ""}${event.kind === "group-result" ? ` ${event.result}` : ""}`,
