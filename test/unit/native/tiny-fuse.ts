@@ -28,7 +28,11 @@ export interface TinyFuse {
   hold(opcode: number): void;
   /** Settles when a held request came. */
   readonly held: Promise<void>;
+  /** The number of the first one. */
+  heldUnique(): bigint;
   release(): void;
+  /** Stops and closes, as a process that dies: what was held is not answered. Mounted as long as another descriptor is open. */
+  leave(): void;
   /** Stops, aborts, unmounts, closes; whoever waits in the mount gets an error. */
   end(): void;
 }
@@ -147,8 +151,8 @@ export function serveTinyFuse(scratch: Scratch, options: TinyFuseOptions = {}): 
   mkdirSync(mountPoint);
   const fd = native.fuseOpen();
   if (fd < 0) throw new Error(`/dev/fuse: errno ${-fd}`);
-  const mounted = native.mount("tiny", mountPoint, "fuse", 0, `fd=${fd},rootmode=40000,user_id=0,group_id=0`);
-  if (mounted !== 0) throw new Error(`mount: errno ${-mounted}`);
+  const failed = native.mount("tiny", mountPoint, "fuse", 0, `fd=${fd},rootmode=40000,user_id=0,group_id=0`);
+  if (failed !== 0) throw new Error(`mount: errno ${-failed}`);
 
   let buffer: Buffer = Buffer.alloc(REQUEST_BUFFER_BYTES);
   const seen: number[] = [];
@@ -172,13 +176,20 @@ export function serveTinyFuse(scratch: Scratch, options: TinyFuseOptions = {}): 
   };
   const device: Device = native.deviceStart(fd, buffer, options.batch ?? 16, onRequest, ended.resolve);
   let open = true;
-  const end = (): void => {
+  const leave = (): void => {
     if (!open) return;
     open = false;
     native.deviceStop(device);
+    native.sync.close(fd);
+  };
+  let mounted = true;
+  const end = (): void => {
+    if (!mounted) return;
+    mounted = false;
+    if (open) native.deviceStop(device);
     abort(mountPoint);
     native.umount(mountPoint, MNT_DETACH);
-    native.sync.close(fd);
+    leave();
   };
   scratch.later(end);
   return {
@@ -188,6 +199,8 @@ export function serveTinyFuse(scratch: Scratch, options: TinyFuseOptions = {}): 
     seen,
     ended: ended.promise,
     held: held.promise,
+    heldUnique: () => kept[0]?.unique ?? 0n,
+    leave,
     end,
     hold: (opcode) => {
       holding = opcode;
