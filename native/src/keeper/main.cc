@@ -89,7 +89,7 @@ class Keeper {
   }
 
  private:
-  // What comes first until then. What the line says comes before the end of the mount.
+  // What comes first until then; nothing: a signal came. What the line says comes before the end of the mount.
   Event wait(int64_t untilMs, bool hearsLine, bool seesMount) {
     sigset_t none;
     sigemptyset(&none);
@@ -100,7 +100,7 @@ class Keeper {
       timespec left = {leftMs / 1000, leftMs % 1000 * 1'000'000};
       pollfd polled[2] = {{hearsLine ? kLineFd : -1, POLLIN, 0}, {seesMount ? kFuseFd : -1, 0, 0}};
       int ready = ppoll(polled, 2, &left, &none);
-      if (ready < 0) continue;
+      if (ready < 0) return Event::kNothing;
       Event said = polled[0].revents == 0 ? Event::kNothing : readLine();
       if (said != Event::kNothing) return said;
       if (polled[1].revents != 0) return Event::kUnmounted;
@@ -119,8 +119,15 @@ class Keeper {
           return;
         default:
           if (isUnmounted()) leave(kWell);
+          if (hasDiedSilently()) return;
       }
     }
+  }
+
+  // Its line ends only with its last thread, and that may wait for a page that nobody sends any more.
+  bool hasDiedSilently() {
+    if (process_.isRunning()) return isZombie(process_.pid());
+    return begun_ == 0 && getppid() == parent_ && isZombie(parent_);
   }
 
   // Returns when a process serves.
@@ -130,6 +137,7 @@ class Keeper {
     if (servesSinceMs_ >= 0 && beganMs - servesSinceMs_ >= limitMs_) begun_ = spentMs_ = 0;
     const int64_t untilMs = beganMs + limitMs_ - spentMs_;
     writeLog("warn", "the process of the mount has ended without a farewell");
+    awaitEnd(untilMs);
     for (;;) {
       if (!isResumable()) giveUp("no other process can go on with the mount: the mount ends");
       if (begun_ >= tries_) giveUp("no process has gone on with the mount, and no more are started: the mount ends");
@@ -142,10 +150,21 @@ class Keeper {
     writeLog("info", "a new process serves the mount", {"pid", process_.pid()}, {"afterMs", servesSinceMs_ - beganMs});
   }
 
+  // A process whose line has ended is at its end. If it is not, another one beside it would destroy data.
+  void awaitEnd(int64_t untilMs) {
+    for (process_.collect(); process_.isRunning() && !isZombie(process_.pid()); process_.collect()) {
+      if (nowMs() >= untilMs) giveUp("the process has left its line, and still runs: no other one is started");
+      if (wait(untilMs, false, true) == Event::kUnmounted) leave(kWell);
+    }
+  }
+
   void pause(int64_t untilMs) {
     // 200, 400, ..: no more than the longest one after the fifth try.
-    int64_t pauseMs = std::min(kPauseMs << std::min<int64_t>(begun_ - 1, 4), kPauseMaxMs);
-    if (wait(std::min(nowMs() + pauseMs, untilMs), false, true) == Event::kUnmounted) leave(kWell);
+    const int64_t pauseMs = std::min(kPauseMs << std::min<int64_t>(begun_ - 1, 4), kPauseMaxMs);
+    const int64_t endMs = std::min(nowMs() + pauseMs, untilMs);
+    while (nowMs() < endMs) {
+      if (wait(endMs, false, true) == Event::kUnmounted) leave(kWell);
+    }
   }
 
   bool tryOnce(int64_t untilMs) {
@@ -191,6 +210,8 @@ class Keeper {
   const int64_t limitMs_;
   const int64_t tries_;
   char* const* const words_;
+  // The process that serves first.
+  const pid_t parent_ = getppid();
   Process process_;
   // Since a process has served for limitMs: how many were started, and for how long none served.
   int64_t begun_ = 0;

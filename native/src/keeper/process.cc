@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 
@@ -69,6 +70,20 @@ void rememberOrigin() {
   // Without CAP_SYS_RESOURCE it stays as it is.
   if (lseek(fd, 0, SEEK_SET) == 0 && write(fd, kNever, strlen(kNever)) < 0) errno = 0;
   close(fd);
+}
+
+bool isZombie(pid_t pid) {
+  char file[32], stat[256];
+  snprintf(file, sizeof file, "/proc/%d/stat", pid);
+  int fd = open(file, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  ssize_t bytes = read(fd, stat, sizeof stat - 1);
+  close(fd);
+  if (bytes <= 0) return false;
+  stat[bytes] = '\0';
+  // Behind its name, which may have parentheses.
+  const char* end = strrchr(stat, ')');
+  return end != nullptr && strncmp(end, ") Z", 3) == 0;
 }
 
 int Process::start(char* const* words) {

@@ -28,6 +28,9 @@ class Process {
   int status_ = 0;
 };
 
+// Its first thread has ended, so that all others are at their end, too. One of them may wait in the kernel, and keeps the descriptors open (proc(5), "Z").
+bool isZombie(pid_t pid);
+
 // What the keeper has changed for itself alone, as it was when it was started.
 void rememberOrigin();
 

@@ -1,15 +1,16 @@
 /** The keeper as a process: what ends it, when it starts a program, and what that program has. */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { describe, expect, it } from "vitest";
 import { keeperProgram } from "../../../native/index.ts";
 import { readableLine } from "../../../dlmd/base/pino-log.ts";
 import { errno, isRoot, MNT_DETACH, native, useScratch } from "./scratch.ts";
 import { type Keeper, setResumable, startKeeper } from "./keeper-lab.ts";
-import { OPCODE, serveTinyFuse, type TinyFuse } from "./tiny-fuse.ts";
+import { abort, OPCODE, serveTinyFuse, type TinyFuse } from "./tiny-fuse.ts";
 
 const STARTED = "a new process of the mount is started";
 const SERVES = "a new process serves the mount";
@@ -266,6 +267,15 @@ describe("a keeper whose process dies", () => {
     expect(keeper.logged.filter(({ status }) => status === 128 + 9)).toHaveLength(2);
   });
 
+  it("starts no other process beside one that has served, has left its line and lives on", async () => {
+    const keeper = await startKeeper(scratch, { program: "printf s >&3; exec 3<&-; exec sleep 1000 2>&-", limitMs: 700 });
+    keeper.line.destroy();
+    const [status] = await keeper.ended;
+    scratch.later(() => process.kill(startedPid(keeper), "SIGKILL"));
+    expect([status, starts(keeper), isThere(startedPid(keeper))]).toEqual([1, 1, true]);
+    expect(keeper.logged.at(-1)?.["msg"]).toBe("the process has left its line, and still runs: no other one is started");
+  });
+
   it("leaves the new process alone when it is ended by SIGTERM", async () => {
     const keeper = await startKeeper(scratch, { program: `${STAYS}; echo "the line has ended" >&2` });
     keeper.line.destroy();
@@ -366,5 +376,35 @@ describe.runIf(isRoot)("a keeper of a real mount", () => {
     await keeper.heard(SERVES);
     expect(native.umount(fuse.mountPoint, MNT_DETACH)).toBe(0);
     expect(await keeper.ended).toEqual([0, null]);
+  });
+
+  it.runIf(hasResend)("sees that a process was killed, of which a thread waits for a page of a call that it did not answer", async () => {
+    const mountPoint = path.join(scratch.dir, "stuck");
+    const server = spawn(process.execPath, [path.join(import.meta.dirname, "stuck-server.mjs"), mountPoint, keeperProgram()], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    scratch.later(() => {
+      abort(mountPoint);
+      native.umount(mountPoint, MNT_DETACH);
+    });
+    const lines = createInterface({ input: server.stderr });
+    await once(lines, "line");
+    const pid = server.pid ?? 0;
+    const reading = readFile(path.join(mountPoint, "f"), "utf8");
+    const stacks = (): string =>
+      readdirSync(`/proc/${pid}/task`)
+        .map((task) => readFileSync(`/proc/${pid}/task/${task}/stack`, "utf8"))
+        .join("\n");
+    await expect.poll(stacks, { timeout: 30_000, interval: 2 }).toContain("invalidate_inode_pages2_range");
+    server.kill("SIGKILL");
+    const logged: string[] = [];
+    lines.on("line", (line) => logged.push(line));
+    expect(await reading).toBe("again");
+    await expect.poll(() => logged.at(-1), { timeout: 30_000, interval: 2 }).toContain(SERVES);
+    // Nothing holds it any more.
+    await expect.poll(() => [server.exitCode, server.signalCode], { timeout: 30_000, interval: 2 }).toEqual([null, "SIGKILL"]);
+    expect(native.umount(mountPoint, MNT_DETACH)).toBe(0);
+    await once(server, "close");
+    expect(logged).toHaveLength(3);
   });
 });

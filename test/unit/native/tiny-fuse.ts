@@ -123,7 +123,7 @@ export function invalInode(nodeid: number): Buffer {
 }
 
 /** Frees whoever waits in the mount, whatever became of the server. */
-function abort(mountPoint: string): void {
+export function abort(mountPoint: string): void {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [, , device, , place] = line.split(" ");
     const file = `/sys/fs/fuse/connections/${device?.split(":")[1]}/abort`;
