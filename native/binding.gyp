@@ -35,7 +35,14 @@
     {
       "target_name": "coverlay-keeper",
       "type": "executable",
-      "sources": ["src/keeper/log.cc", "src/keeper/main.cc", "src/keeper/process.cc"],
+      "sources": [
+        "src/keeper/connection.cc",
+        "src/keeper/drop.cc",
+        "src/keeper/lease.cc",
+        "src/keeper/log.cc",
+        "src/keeper/main.cc",
+        "src/keeper/process.cc",
+      ],
       "defines": ["_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],
       "cflags": ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags_cc": ["-std=c++17"],

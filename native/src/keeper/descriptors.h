@@ -7,7 +7,9 @@ namespace keeper {
 constexpr int kLineFd = 3;
 constexpr int kFuseFd = 4;
 constexpr int kJournalFd = 5;
-// A file that gets each line of the log, or /dev/null.
-constexpr int kLogFd = 6;
+// A connection to dlmd, which keeps the locks of a crashed process until it is closed. Only held.
+constexpr int kDlmdFd = 6;
+// The page of the node's lease.
+constexpr int kLeaseFd = 7;
 
 }  // namespace keeper

@@ -8,8 +8,6 @@
 #include <cinttypes>
 #include <cstdio>
 
-#include "descriptors.h"
-
 namespace keeper {
 
 namespace {
@@ -41,7 +39,6 @@ void writeLog(const char* level, const char* message, Field one, Field other) {
   bytes += snprintf(line + bytes, sizeof line - static_cast<size_t>(bytes), ",\"msg\":\"%s\"}\n", message);
   if (bytes < 0 || static_cast<size_t>(bytes) >= sizeof line) return;
   writeNow(STDERR_FILENO, line, static_cast<size_t>(bytes));
-  writeNow(kLogFd, line, static_cast<size_t>(bytes));
 }
 
 }  // namespace keeper

@@ -12,7 +12,7 @@ struct Field {
 
 constexpr Field kNoField = {nullptr, 0};
 
-// To stderr and to the descriptor `kLogFd`, if they take it at once: a log that nobody reads stops no keeper. `message` is ASCII without quotes.
+// To stderr, if it takes it at once: a log that nobody reads stops no keeper. `message` is ASCII without quotes.
 void writeLog(const char* level, const char* message, Field one = kNoField, Field other = kNoField);
 
 }  // namespace keeper

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,7 +23,6 @@ namespace keeper {
 namespace {
 
 constexpr int kNotStarted = 127;
-constexpr int64_t kEndMs = 2000;
 constexpr const char* kOomFile = "/proc/self/oom_score_adj";
 
 char oomScore[16];
@@ -33,6 +33,20 @@ void restoreOrigin() {
   if (fd < 0) return;
   if (oomScoreBytes > 0 && write(fd, oomScore, static_cast<size_t>(oomScoreBytes)) < 0) errno = 0;
   close(fd);
+}
+
+// proc(5), stat: the state stands behind the name of the program, which may have parentheses.
+bool isZombie(pid_t pid) {
+  char file[32], stat[256];
+  snprintf(file, sizeof file, "/proc/%d/stat", pid);
+  int fd = open(file, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  ssize_t bytes = read(fd, stat, sizeof stat - 1);
+  close(fd);
+  if (bytes <= 0) return false;
+  stat[bytes] = '\0';
+  const char* end = strrchr(stat, ')');
+  return end != nullptr && strncmp(end, ") Z", 3) == 0;
 }
 
 // Between fork and execv.
@@ -72,20 +86,6 @@ void rememberOrigin() {
   close(fd);
 }
 
-bool isZombie(pid_t pid) {
-  char file[32], stat[256];
-  snprintf(file, sizeof file, "/proc/%d/stat", pid);
-  int fd = open(file, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  ssize_t bytes = read(fd, stat, sizeof stat - 1);
-  close(fd);
-  if (bytes <= 0) return false;
-  stat[bytes] = '\0';
-  // Behind its name, which may have parentheses.
-  const char* end = strrchr(stat, ')');
-  return end != nullptr && strncmp(end, ") Z", 3) == 0;
-}
-
 int Process::start(char* const* words) {
   int ends[2];
   close(kLineFd);
@@ -112,18 +112,35 @@ void Process::collect() {
   }
 }
 
-void Process::end() {
+void Process::kill() {
   collect();
-  if (!isRunning()) return;
-  kill(pid_, SIGKILL);
-  sigset_t none;
-  sigemptyset(&none);
-  for (int64_t untilMs = nowMs() + kEndMs; isRunning(); collect()) {
-    int64_t leftMs = untilMs - nowMs();
-    if (leftMs <= 0) break;
-    timespec left = {leftMs / 1000, leftMs % 1000 * 1'000'000};
-    ppoll(nullptr, 0, &left, &none);
-  }
+  if (isRunning()) ::kill(pid_, SIGKILL);
 }
+
+void Watch::open(pid_t pid) {
+  if (pidfd_ >= 0) close(pidfd_);
+  pid_ = pid;
+  pidfd_ = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+}
+
+void Watch::openPeer() {
+  ucred peer = {};
+  socklen_t bytes = sizeof peer;
+  if (getsockopt(kLineFd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 || peer.pid <= 0 || peer.pid == getpid()) return;
+  open(peer.pid);
+  // As long as the line is open the number is not another process's.
+  char next;
+  if (pidfd_ < 0 || recv(kLineFd, &next, 1, MSG_PEEK | MSG_DONTWAIT) != 0) return;
+  close(pidfd_);
+  pidfd_ = -1;
+}
+
+bool Watch::hasEnded() const {
+  pollfd polled = {pidfd_, POLLIN, 0};
+  if (pidfd_ < 0) return false;
+  return poll(&polled, 1, 0) == 1 || isZombie(pid_);
+}
+
+void Watch::kill() const { ::syscall(SYS_pidfd_send_signal, pidfd_, SIGKILL, nullptr, 0); }
 
 }  // namespace keeper

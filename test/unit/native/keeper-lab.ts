@@ -11,6 +11,8 @@ import { bytes, native, opened, type Scratch } from "./scratch.ts";
 
 const JOURNAL_BYTES = 4096;
 const RESUMABLE_AT = 64;
+const LINE_FD = 3;
+const DLMD_FD = 6;
 /** proc(5), stat: fields after the name of the program, the first of which is number 3. */
 const SESSION_FIELD = 6 - 3;
 
@@ -22,6 +24,9 @@ export interface KeeperOptions {
   /** 1: another process can go on. */
   readonly resumable?: number;
   readonly fuse?: number;
+  readonly journal?: number;
+  /** The page of the lease. */
+  readonly lease?: number;
   readonly more?: readonly number[];
 }
 
@@ -30,6 +35,8 @@ export interface Keeper {
   readonly pid: number;
   readonly line: Duplex;
   readonly journal: number;
+  /** The other end of what stands for a connection to dlmd. */
+  readonly dlmd: Duplex;
   /** What it has written to its log. */
   readonly logged: Record<string, unknown>[];
   /** What its programs have written to stderr. */
@@ -55,14 +62,13 @@ function statFields(pid: number): string[] {
 
 export async function startKeeper(scratch: Scratch, options: KeeperOptions = {}): Promise<Keeper> {
   const { limitMs = 60_000, tries = 5, program = "exit 0", resumable = 1, more = [] } = options;
-  const journal = opened(scratch, native.memfdCreate("journal", JOURNAL_BYTES));
+  const journal = options.journal ?? opened(scratch, native.memfdCreate("journal", JOURNAL_BYTES));
   native.sync.write(journal, bytes("COVRJRNL"), 0, 8, 0, 0);
   setResumable(journal, resumable);
   const fuse = options.fuse ?? opened(scratch, native.memfdCreate("fuse", 1));
-  const log = opened(scratch, native.open(`${scratch.dir}/log`, 0o2101, 0o600));
   const words = typeof program === "string" ? ["/bin/sh", "-c", program, "sh"] : program;
   const child = spawn(keeperProgram(), [String(limitMs), String(tries), "--", ...words], {
-    stdio: ["ignore", "ignore", "pipe", "pipe", fuse, journal, log, ...more],
+    stdio: ["ignore", "ignore", "pipe", "pipe", fuse, journal, "pipe", options.lease ?? "ignore", ...more],
   });
   scratch.later(() => child.kill("SIGKILL"));
   const [logged, said, all] = [[] as Record<string, unknown>[], [] as string[], [] as string[]];
@@ -85,8 +91,9 @@ export async function startKeeper(scratch: Scratch, options: KeeperOptions = {})
   return {
     child,
     pid,
-    line: child.stdio[3] as Duplex,
+    line: child.stdio[LINE_FD] as Duplex,
     journal,
+    dlmd: child.stdio[DLMD_FD] as Duplex,
     logged,
     said,
     heard: (wanted) => {
