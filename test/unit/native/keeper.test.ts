@@ -332,7 +332,7 @@ describe.runIf(isRoot)("a keeper of a real mount", () => {
     keeper.line.destroy();
     await keeper.heard('"status":7');
     expect(native.umount(fuse.mountPoint, MNT_DETACH)).toBe(0);
-    expect(await keeper.ended).toEqual([0, null]);
+    expect([await keeper.ended, starts(keeper)]).toEqual([[0, null], 1]);
   });
 
   it("sleeps while the process serves, however many requests there are", async () => {
