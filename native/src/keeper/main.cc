@@ -249,6 +249,7 @@ class Keeper {
     const int64_t leftMs = lease_.leftMs();
     if (!isCrashed_) return leftMs > 0 ? leftMs : kLookMs;
     if (leftMs > 0) {
+      if (hasLapsed_) writeLog("info", "the lease of this node holds again");
       hasLapsed_ = false;
     } else if (!hasLapsed_) {
       hasLapsed_ = true;

@@ -54,7 +54,7 @@ export function setResumable(journal: number, value: number): void {
 }
 
 /** Its name may have spaces. */
-function statFields(pid: number): string[] {
+export function statFields(pid: number): string[] {
   return readFileSync(`/proc/${pid}/stat`, "latin1")
     .replace(/^.*\) /s, "")
     .split(" ");

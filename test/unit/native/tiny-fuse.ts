@@ -1,5 +1,5 @@
 /**
- * The smallest FUSE server that a kernel mounts: a directory with one file "f" of 5 bytes. Requests and
+ * The smallest FUSE server that a kernel mounts: a directory with a file "f" of 5 bytes, and as many more as are asked for, "f1", "f2". Requests and
  * replies are made by hand (include/uapi/linux/fuse.h), so that the device is tested without the codec.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -63,10 +63,16 @@ function init(): Buffer {
   return body;
 }
 
-function entry(): Buffer {
+/** Of "f"; of "f1", the next one. */
+function entry(nodeid: bigint): Buffer {
   const head = Buffer.alloc(40);
-  head.writeBigUInt64LE(BigInt(FILE_NODEID), 0);
-  return Buffer.concat([head, attr(BigInt(FILE_NODEID))]);
+  head.writeBigUInt64LE(nodeid, 0);
+  return Buffer.concat([head, attr(nodeid)]);
+}
+
+function lookup(name: string): Buffer | number {
+  const number = /^f(\d*)$/.exec(name)?.[1];
+  return number === undefined ? errno.ENOENT : entry(BigInt(FILE_NODEID + Number(number)));
 }
 
 function attrOut(nodeid: bigint): Buffer {
@@ -81,7 +87,7 @@ function answer(request: Request): Buffer | number | undefined {
     case OPCODE.INIT:
       return init();
     case OPCODE.LOOKUP:
-      return request.body.subarray(0, -1).toString() === "f" ? entry() : errno.ENOENT;
+      return lookup(request.body.subarray(0, -1).toString());
     case OPCODE.GETATTR:
       return attrOut(request.nodeid);
     case OPCODE.OPEN:
