@@ -86,14 +86,15 @@ export async function startKeeper(scratch: Scratch, options: KeeperOptions = {})
     });
   });
   const pid = child.pid ?? 0;
+  const stdio: readonly unknown[] = child.stdio;
   // It makes a session of its own when all else is done.
   while (Number(statFields(pid)[SESSION_FIELD]) !== pid) await new Promise(setImmediate);
   return {
     child,
     pid,
-    line: child.stdio[LINE_FD] as Duplex,
+    line: stdio[LINE_FD] as Duplex,
     journal,
-    dlmd: child.stdio[DLMD_FD] as Duplex,
+    dlmd: stdio[DLMD_FD] as Duplex,
     logged,
     said,
     heard: (wanted) => {
