@@ -209,6 +209,17 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     await readers.ended;
   });
 
+  it("ends the connection also where the files for that are mounted nowhere", async () => {
+    const hidden = 'umount /sys/fs/fuse/connections; exec "$0" "$@"';
+    const lab = await start({ before: range(3), through: ["unshare", "--mount", "/bin/sh", "-c", hidden] });
+    const own = readFileSync(`/proc/${lab.keeper.pid}/mountinfo`, "utf8");
+    expect([own.includes("fusectl"), own.includes("tiny")]).toEqual([false, true]);
+    const readers = await hold(lab.fuse, 3);
+    crash(lab);
+    expect([await lab.keeper.ended, lab.reader.mappedKib(), drops(lab.keeper.pid)]).toEqual([[1, null], 0, 0]);
+    await readers.ended;
+  });
+
   it("leaves what waits behind where it does not know the connection", async () => {
     const lab = await start({ before: range(3), unknown: true });
     const readers = await hold(lab.fuse, 3);

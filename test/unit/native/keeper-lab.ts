@@ -28,6 +28,8 @@ export interface KeeperOptions {
   /** The page of the lease. */
   readonly lease?: number;
   readonly more?: readonly number[];
+  /** Words before its own, of a program that becomes it. */
+  readonly through?: readonly string[];
 }
 
 export interface Keeper {
@@ -61,13 +63,14 @@ export function statFields(pid: number): string[] {
 }
 
 export async function startKeeper(scratch: Scratch, options: KeeperOptions = {}): Promise<Keeper> {
-  const { limitMs = 60_000, tries = 5, program = "exit 0", resumable = 1, more = [] } = options;
+  const { limitMs = 60_000, tries = 5, program = "exit 0", resumable = 1, more = [], through = [] } = options;
   const journal = options.journal ?? opened(scratch, native.memfdCreate("journal", JOURNAL_BYTES));
   native.sync.write(journal, bytes("COVRJRNL"), 0, 8, 0, 0);
   setResumable(journal, resumable);
   const fuse = options.fuse ?? opened(scratch, native.memfdCreate("fuse", 1));
   const words = typeof program === "string" ? ["/bin/sh", "-c", program, "sh"] : program;
-  const child = spawn(keeperProgram(), [String(limitMs), String(tries), "--", ...words], {
+  const [first, ...rest] = [...through, keeperProgram(), String(limitMs), String(tries), "--", ...words];
+  const child = spawn(first as string, rest, {
     stdio: ["ignore", "ignore", "pipe", "pipe", fuse, journal, "pipe", options.lease ?? "ignore", ...more],
   });
   scratch.later(() => child.kill("SIGKILL"));
