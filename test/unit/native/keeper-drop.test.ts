@@ -20,6 +20,8 @@ const CONNECTION_AT = 120;
 const ROWS_AT = 65536;
 const ROW_BYTES = 40;
 const STATE_AT = 28;
+/** The kernel does not have it. */
+const NO_NODEID = 999_999;
 
 const STAYS = "echo here >&2; read -r word <&3";
 const LAPSED = "the lease of this node ended: what the kernel caches is dropped";
@@ -79,7 +81,7 @@ function makeJournal(scratch: Scratch, { connection, nodeids }: JournalOptions):
   bytes.writeUInt32LE(connection, CONNECTION_AT);
   for (const [row, nodeid] of nodeids.entries()) {
     const at = ROWS_AT + row * ROW_BYTES;
-    bytes.writeDoubleLE(nodeid === 0 ? FILE_NODEID : nodeid, at);
+    bytes.writeDoubleLE(nodeid === 0 ? NO_NODEID : nodeid, at);
     bytes.writeUInt32LE(nodeid === 0 ? 0 : 1, at + STATE_AT);
   }
   const journal = opened(scratch, native.memfdCreate("journal", bytes.length));
@@ -99,6 +101,10 @@ function session(sid: number): { pid: number; parent: number; name: string }[] {
       return [];
     }
   });
+}
+
+function wakes(pid: number): number {
+  return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 }
 
 function drops(sid: number): number {
@@ -148,7 +154,7 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
   });
 
   it("shows no page any more when dlmd sees that the keeper is gone", async () => {
-    const lab = await start({ before: [0, 999_999, 0] });
+    const lab = await start({ before: [0, NO_NODEID, 0] });
     lab.keeper.dlmd.resume();
     crash(lab);
     await once(lab.keeper.dlmd, "end");
@@ -273,6 +279,9 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     it("drops nothing while a process serves: it does that itself", async () => {
       const lab = await startLeased({ resumable: 0 });
       setLease(-1);
+      const before = wakes(lab.keeper.pid);
+      // It looks once a second.
+      await expect.poll(() => wakes(lab.keeper.pid) - before, UNSEEN).toBeGreaterThan(1);
       lab.keeper.line.write("b");
       expect([await lab.keeper.ended, lab.keeper.logged, lab.reader.mappedKib()]).toEqual([[0, null], [], 4]);
     });
