@@ -31,5 +31,22 @@
       "cflags": ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags_cc": ["-std=c++17"],
     },
+    # A program of its own, with no library but libc (src/keeper/README.md).
+    {
+      "target_name": "coverlay-keeper",
+      "type": "executable",
+      "sources": [
+        "src/keeper/connection.cc",
+        "src/keeper/drop.cc",
+        "src/keeper/lease.cc",
+        "src/keeper/log.cc",
+        "src/keeper/main.cc",
+        "src/keeper/process.cc",
+      ],
+      "defines": ["_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],
+      "cflags": ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
+      "cflags_cc": ["-std=c++17"],
+      "ldflags": ["-static-libstdc++", "-static-libgcc"],
+    },
   ],
 }

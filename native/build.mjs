@@ -1,6 +1,6 @@
 /**
- * Builds the addon beside this file with node-gyp, as `npm ci` does (script "install"). Quiet when all
- * is well; does nothing when the binary is newer than its sources and was made for this Node.
+ * Builds the addon and the keeper (src/keeper/) beside this file with node-gyp, as `npm ci` does (script "install"). Quiet when all
+ * is well; does nothing when both are newer than the sources and were made for this Node.
  *
  * The headers that stand beside the running node are used where they are, so that no download is
  * needed; else node-gyp finds them by itself.
@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const binary = path.join(here, "build", "Release", "coverlay.node");
+const binaries = [binary, path.join(here, "build", "Release", "coverlay-keeper")];
 const stamp = path.join(here, "build", "built-for.json");
 const target = JSON.stringify({ node: process.versions.node.split(".")[0], napi: 8, platform: process.platform, arch: process.arch });
 
@@ -30,11 +31,17 @@ function builtForThisNode() {
   return existsSync(binary) && existsSync(stamp) && readFileSync(stamp, "utf8") === target;
 }
 
+function areBuilt() {
+  return binaries.every((file) => existsSync(file));
+}
+
 function upToDate() {
-  if (!builtForThisNode()) return false;
-  const built = statSync(binary).mtimeMs;
-  const sources = readdirSync(path.join(here, "src")).map((name) => path.join(here, "src", name));
-  return [...sources, path.join(here, "binding.gyp")].every((file) => statSync(file).mtimeMs <= built);
+  if (!builtForThisNode() || !areBuilt()) return false;
+  const built = Math.min(...binaries.map((file) => statSync(file).mtimeMs));
+  const sources = readdirSync(path.join(here, "src"), { recursive: true }).map((name) => path.join(here, "src", name));
+  return [...sources, path.join(here, "binding.gyp")]
+    .map((file) => statSync(file))
+    .every((found) => found.isDirectory() || found.mtimeMs <= built);
 }
 
 function checkTools() {
@@ -68,7 +75,7 @@ function build() {
   const commands = builtForThisNode() ? ["configure", "build"] : ["rebuild"];
   const args = [nodeGyp(), ...commands, jobs, "--loglevel=error", ...(hasHeaders ? [`--nodedir=${headers}`] : [])];
   const result = spawnSync(process.execPath, args, { cwd: here, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
-  if (result.status === 0 && existsSync(binary)) return;
+  if (result.status === 0 && areBuilt()) return;
   console.error(`${result.stdout ?? ""}${result.stderr ?? ""}`);
   fail(
     `the native addon was not built (node-gyp: ${result.error?.message ?? `exit status ${result.status ?? result.signal}`}); what it said is above.`,
@@ -81,6 +88,6 @@ if (!upToDate()) {
   build();
   mkdirSync(path.dirname(stamp), { recursive: true });
   writeFileSync(stamp, target);
-  // make leaves the binary as it is where a change made no difference.
-  utimesSync(binary, new Date(), new Date());
+  // make leaves a binary as it is where a change made no difference.
+  for (const file of binaries) utimesSync(file, new Date(), new Date());
 }

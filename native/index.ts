@@ -327,6 +327,19 @@ export interface Native {
    * changes the file must not cut it.
    */
   mapShared(fd: number, bytes: number): ArrayBuffer | number;
+  /**
+   * memfd_create(2), of so many bytes (1 GiB at most), all of them holes, and sealed: it neither shrinks nor grows, so its mappings stay whole. It takes memory
+   * as it is written to, which is nowhere counted before.
+   */
+  memfdCreate(name: string, bytes: number): number;
+  /**
+   * mmap(2) of the first `bytes` of a memfd, 1 GiB at most, shared and for writing: it outlives this process as long as another one has the
+   * descriptor. -ENODATA: it is shorter. Unmapped after the ArrayBuffer is collected, or freed; closing the descriptor changes nothing.
+   * V8 counts all its bytes as external memory, written to or not.
+   */
+  mapJournal(fd: number, bytes: number): ArrayBuffer | number;
+  /** fcntl(F_DUPFD_CLOEXEC): the same open file, at the first free number from `least` on. */
+  duplicateFd(fd: number, least: number): number;
   /** Frees the memory of an ArrayBuffer at once, and not when V8 finds that nobody has it: all views of it are empty from then on (napi_detach_arraybuffer). */
   freeArrayBuffer(memory: ArrayBuffer): void;
   /** CLOCK_BOOTTIME in ms: counts while the machine sleeps, and is the same in all processes. */
@@ -351,17 +364,21 @@ export interface Native {
   kernelVersion(): [number, number];
 }
 
-function load(): Native {
-  // From the sources and from dist/ alike: the addon stands beside the sources.
+/** From the sources and from dist/ alike: what is built stands beside the sources. */
+function findBuilt(name: string, what: string): string {
   const here = path.dirname(fileURLToPath(import.meta.url));
-  const candidates = [path.join(here, "build/Release/coverlay.node"), path.join(here, "../../native/build/Release/coverlay.node")];
+  const candidates = [path.join(here, "build/Release", name), path.join(here, "../../native/build/Release", name)];
   const found = candidates.find((candidate) => existsSync(candidate));
   if (found === undefined) {
     throw new Error(
-      "the native addon is not built: install a C++ compiler and make (Debian: apt-get install g++ make python3), then run npm run build",
+      `${what} is not built: install a C++ compiler and make (Debian: apt-get install g++ make python3), then run npm run build`,
     );
   }
-  return createRequire(import.meta.url)(found) as Native;
+  return found;
+}
+
+function load(): Native {
+  return createRequire(import.meta.url)(findBuilt("coverlay.node", "the native addon")) as Native;
 }
 
 let loaded: Native | undefined;
@@ -370,4 +387,9 @@ let loaded: Native | undefined;
 export function nativeAddon(): Native {
   loaded ??= load();
   return loaded;
+}
+
+/** The path of the program that keeps a mount whose process dies: native/src/keeper/README.md. */
+export function keeperProgram(): string {
+  return findBuilt("coverlay-keeper", "the keeper of mounts");
 }

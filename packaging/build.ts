@@ -9,7 +9,7 @@ import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { carriedPackages, readPackage } from "./dependencies.ts";
-import { LIB, MAINTAINER, type StageRequest, filesBelow, settle, stageTree } from "./staging.ts";
+import { KEEPER, LIB, MAINTAINER, type StageRequest, filesBelow, settle, stageTree } from "./staging.ts";
 
 const usage = `npm run package -- [options]
   --node=carried      Node.js comes with the package [default]
@@ -148,7 +148,7 @@ function parse(root: string): Options {
 }
 
 function requireBuilt(root: string): void {
-  const needed = ["dist/overlay/main.js", "dist/dlmd/main.js", "native/build/Release/coverlay.node"];
+  const needed = ["dist/overlay/main.js", "dist/dlmd/main.js", "native/build/Release/coverlay.node", KEEPER];
   const missing = needed.filter((file) => !existsSync(path.join(root, file)));
   if (missing.length > 0) throw new BuildError(`${missing.join(", ")} not built: run npm ci`);
 }
@@ -173,7 +173,9 @@ function build(root: string, { node, debVersion, output, quick }: Options): stri
       epoch: sourceEpoch(root),
     };
     stageTree(request);
-    const binaries = filesBelow(stage).filter((file) => file.startsWith(LIB) && (file.endsWith(".node") || file.endsWith("bin/node")));
+    const binaries = filesBelow(stage).filter(
+      (file) => file.startsWith(LIB) && (file.endsWith(".node") || file.endsWith("bin/node") || file.endsWith(KEEPER)),
+    );
     strip(stage, binaries);
     const arch = run("dpkg", ["--print-architecture"]).trim();
     const nodePackage = node === "system" ? [`nodejs (>= ${NODE_LEAST})`] : [];

@@ -7,6 +7,8 @@ import { type Carried, readPackage } from "./dependencies.ts";
 import { copyrightText, licenseFile, nodeLicense } from "./copyright.ts";
 
 export const LIB = "usr/lib/coverlay";
+/** A program that the overlay starts (native/index.ts, keeperProgram). */
+export const KEEPER = "native/build/Release/coverlay-keeper";
 /** A package has one; a site that gives it to others writes its own (DEBFULLNAME and DEBEMAIL, as for Debian's tools). */
 const { DEBFULLNAME: byName = "the coverlay authors", DEBEMAIL: byEmail = "coverlay@coverlay.invalid" } = process.env;
 export const MAINTAINER: string = `${byName} <${byEmail}>`;
@@ -79,6 +81,7 @@ function stagePrograms({ root, carried, debVersion }: StageRequest, stage: Stage
   for (const file of filesBelow(path.join(root, page))) stage.copy(path.join(root, page, file), `${LIB}/${page}/${file}`);
   const addon = "native/build/Release/coverlay.node";
   stage.copy(path.join(root, addon), `${LIB}/${addon}`);
+  stage.copy(path.join(root, KEEPER), `${LIB}/${KEEPER}`, 0o755);
   const { version, license, type, exports } = readPackage(root) as unknown as Record<string, unknown>;
   const description = { name: "coverlay", version, debianVersion: debVersion, license, private: true, type, exports };
   stage.text(`${LIB}/package.json`, `${JSON.stringify(description, null, 2)}\n`);

@@ -104,3 +104,11 @@ export function notifyDelete(parentFuseNodeid: number, childFuseNodeid: number, 
 export function notifyIncEpoch(): Buffer {
   return message(NOTIFY.FUSE_NOTIFY_INC_EPOCH, 0);
 }
+
+/**
+ * Every request that was read and not answered comes once more, with the highest bit of its `unique` set, by which it must be answered then (Linux 6.9;
+ * fs/fuse/dev.c, fuse_resend). FORGETs and replies to RETRIEVE do not. Waits for nothing.
+ */
+export function notifyResend(): Buffer {
+  return message(NOTIFY.FUSE_NOTIFY_RESEND, 0);
+}

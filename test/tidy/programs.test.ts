@@ -22,6 +22,7 @@ const ESSENTIAL = [
   "ls",
   "mkfifo",
   "prlimit",
+  "readlink",
   "rm",
   "sha256sum",
   "sh",

@@ -57,6 +57,7 @@ describe("the package", () => {
       "/usr/sbin/umount.fuse.clustered",
       "/usr/lib/ocf/resource.d/coverlay/volume",
       "/usr/lib/coverlay/bin/node",
+      "/usr/lib/coverlay/native/build/Release/coverlay-keeper",
     ])
       expect(all).toContain(`-rwxr-xr-x root/root ${wanted}`);
     for (const wanted of [

@@ -1,5 +1,5 @@
 /**
- * The smallest FUSE server that a kernel mounts: a directory with one file "f" of 5 bytes. Requests and
+ * The smallest FUSE server that a kernel mounts: a directory with a file "f" of 5 bytes, and as many more as are asked for, "f1", "f2". Requests and
  * replies are made by hand (include/uapi/linux/fuse.h), so that the device is tested without the codec.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -28,7 +28,11 @@ export interface TinyFuse {
   hold(opcode: number): void;
   /** Settles when a held request came. */
   readonly held: Promise<void>;
+  /** The number of the first one. */
+  heldUnique(): bigint;
   release(): void;
+  /** Stops and closes, as a process that dies: what was held is not answered. Mounted as long as another descriptor is open. */
+  leave(): void;
   /** Stops, aborts, unmounts, closes; whoever waits in the mount gets an error. */
   end(): void;
 }
@@ -59,10 +63,16 @@ function init(): Buffer {
   return body;
 }
 
-function entry(): Buffer {
+/** Of "f"; of "f1", the next one. */
+function entry(nodeid: bigint): Buffer {
   const head = Buffer.alloc(40);
-  head.writeBigUInt64LE(BigInt(FILE_NODEID), 0);
-  return Buffer.concat([head, attr(BigInt(FILE_NODEID))]);
+  head.writeBigUInt64LE(nodeid, 0);
+  return Buffer.concat([head, attr(nodeid)]);
+}
+
+function lookup(name: string): Buffer | number {
+  const number = /^f(\d*)$/.exec(name)?.[1];
+  return number === undefined ? errno.ENOENT : entry(BigInt(FILE_NODEID + Number(number)));
 }
 
 function attrOut(nodeid: bigint): Buffer {
@@ -77,7 +87,7 @@ function answer(request: Request): Buffer | number | undefined {
     case OPCODE.INIT:
       return init();
     case OPCODE.LOOKUP:
-      return request.body.subarray(0, -1).toString() === "f" ? entry() : errno.ENOENT;
+      return lookup(request.body.subarray(0, -1).toString());
     case OPCODE.GETATTR:
       return attrOut(request.nodeid);
     case OPCODE.OPEN:
@@ -119,7 +129,7 @@ export function invalInode(nodeid: number): Buffer {
 }
 
 /** Frees whoever waits in the mount, whatever became of the server. */
-function abort(mountPoint: string): void {
+export function abort(mountPoint: string): void {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [, , device, , place] = line.split(" ");
     const file = `/sys/fs/fuse/connections/${device?.split(":")[1]}/abort`;
@@ -147,8 +157,8 @@ export function serveTinyFuse(scratch: Scratch, options: TinyFuseOptions = {}): 
   mkdirSync(mountPoint);
   const fd = native.fuseOpen();
   if (fd < 0) throw new Error(`/dev/fuse: errno ${-fd}`);
-  const mounted = native.mount("tiny", mountPoint, "fuse", 0, `fd=${fd},rootmode=40000,user_id=0,group_id=0`);
-  if (mounted !== 0) throw new Error(`mount: errno ${-mounted}`);
+  const failed = native.mount("tiny", mountPoint, "fuse", 0, `fd=${fd},rootmode=40000,user_id=0,group_id=0`);
+  if (failed !== 0) throw new Error(`mount: errno ${-failed}`);
 
   let buffer: Buffer = Buffer.alloc(REQUEST_BUFFER_BYTES);
   const seen: number[] = [];
@@ -172,13 +182,20 @@ export function serveTinyFuse(scratch: Scratch, options: TinyFuseOptions = {}): 
   };
   const device: Device = native.deviceStart(fd, buffer, options.batch ?? 16, onRequest, ended.resolve);
   let open = true;
-  const end = (): void => {
+  const leave = (): void => {
     if (!open) return;
     open = false;
     native.deviceStop(device);
+    native.sync.close(fd);
+  };
+  let mounted = true;
+  const end = (): void => {
+    if (!mounted) return;
+    mounted = false;
+    if (open) native.deviceStop(device);
     abort(mountPoint);
     native.umount(mountPoint, MNT_DETACH);
-    native.sync.close(fd);
+    leave();
   };
   scratch.later(end);
   return {
@@ -188,6 +205,8 @@ export function serveTinyFuse(scratch: Scratch, options: TinyFuseOptions = {}): 
     seen,
     ended: ended.promise,
     held: held.promise,
+    heldUnique: () => kept[0]?.unique ?? 0n,
+    leave,
     end,
     hold: (opcode) => {
       holding = opcode;

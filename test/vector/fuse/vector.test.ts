@@ -2,7 +2,14 @@ import { describe, expect, test } from "vitest";
 import { assertNever } from "../../../dlmd/base/assert.ts";
 import { INIT_FLAG, OPCODE } from "../../../overlay/fuse/abi.ts";
 import { negotiateInit } from "../../../overlay/fuse/init.ts";
-import { notifyDelete, notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyStore } from "../../../overlay/fuse/notify.ts";
+import {
+  notifyDelete,
+  notifyIncEpoch,
+  notifyInvalEntry,
+  notifyInvalInode,
+  notifyResend,
+  notifyStore,
+} from "../../../overlay/fuse/notify.ts";
 import { opcodeTable } from "../../../overlay/fuse/opcode.ts";
 import * as reply from "../../../overlay/fuse/reply.ts";
 import { decodeRequest } from "../../../overlay/fuse/decode-request.ts";
@@ -124,6 +131,8 @@ describe("what Linux 6.18 took", () => {
         return notifyDelete(v.fuseNodeid, v.child, v.name);
       case "incEpoch":
         return notifyIncEpoch();
+      case "resend":
+        return notifyResend();
       default:
         return assertNever(v, "notification");
     }

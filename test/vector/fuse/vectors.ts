@@ -53,7 +53,7 @@ export type NotificationVector = { readonly hex: string; readonly errno: number 
   | { readonly kind: "invalEntry"; readonly fuseNodeid: number; readonly name: Buffer; readonly expireOnly: boolean }
   | { readonly kind: "store"; readonly fuseNodeid: number; readonly offset: bigint; readonly data: Buffer }
   | { readonly kind: "delete"; readonly fuseNodeid: number; readonly child: number; readonly name: Buffer }
-  | { readonly kind: "incEpoch" }
+  | { readonly kind: "incEpoch" | "resend" }
 );
 
 interface Vectors {

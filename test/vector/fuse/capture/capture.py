@@ -215,6 +215,7 @@ def notifications(server):
         ("invalEntry", 3, dict(fuseNodeid=1, name=raw(b"never seen"), expireOnly=False), struct.pack("<QII", 1, 10, 0) + b"never seen\0", 2),
         ("delete", 6, dict(fuseNodeid=1, child=nodeid(b"symlink"), name=raw(b"symlink")), struct.pack("<QQII", 1, nodeid(b"symlink"), 7, 0) + b"symlink\0", 0),
         ("incEpoch", 8, dict(), b"", 0),
+        ("resend", 7, dict(), b"", 0),
     ]
     out = []
     for kind, code, fields, body, expected in calls:
