@@ -301,13 +301,22 @@ describe("a session whose process has died", () => {
   const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
   it("takes nothing more, and answers nobody", async () => {
-    const { session, made } = waiting();
+    const { session, end, made } = waiting();
     const answers: number[] = [];
     session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
-    void session.outcomes(question);
-    session.receive("mkdir", 10, directory("late"));
-    session.receive("create", 9, new Uint8Array(0));
-    expect([made, answers, session.runningCalls]).toEqual([["write"], [], 1]);
+    const outcomes = session.outcomes(question);
+    const late = (): void => {
+      session.receive("mkdir", 10, directory("late"));
+      session.receive("create", 9, new Uint8Array(0));
+    };
+    late();
+    end();
+    await until(() => made.filter((call) => call === "write").length === 2);
+    late();
+    end();
+    await outcomes;
+    late();
+    expect([made, answers, session.runningCalls]).toEqual([["write", "mkdir", "write"], [], 0]);
   });
 
   it("an owner that may not serve makes nothing meanwhile, and all of it then", async () => {
