@@ -33,10 +33,17 @@ import { xattrMade } from "./xattr.ts";
 /** What the owner answered to the change (Lower.madeFor). `type`: of the call or of its answer; `body`: of the answer, as on the wire. */
 export type MadeOutcome = { readonly errno: number } | { readonly type: number; readonly body: Uint8Array };
 
+/** A request that the process before has taken, and whose change it has not made. As `perform`. */
+export function performAgain(mount: Mount, call: Call, request: Operation): MaybePromise<void> {
+  mount.staleOnce.noteGiven(call);
+  if ("name" in request && typeof request.name !== "string") mount.staleOnce.noteGiven(call, request.name);
+  return perform(mount, call, request);
+}
+
 /** As `perform`: answers `call`, exactly once, or fails. */
 export function answerMade(mount: Mount, call: Call, request: Operation, outcome: MadeOutcome): MaybePromise<void> {
   if ("errno" in outcome) {
-    if (isLookedAtAgain(request, outcome.errno)) return perform(mount, call, request);
+    if (isLookedAtAgain(request, outcome.errno)) return performAgain(mount, call, request);
     call.error(outcome.errno);
     return;
   }

@@ -128,4 +128,13 @@ export const overlayCrashMutations: readonly Mutation[] = [
     replace: "flags & ~(O_TMPFILE | O_EXCL)",
     caughtBy: "test/unit/op/made-before.test.ts",
   },
+  {
+    id: "f38-stale-twice",
+    hazard: "F38",
+    breaks: "a program is told of the second ESTALE of one call, by two processes",
+    file: "overlay/op/made-before.ts",
+    find: "  mount.staleOnce.noteGiven(call);\n  if",
+    replace: "  if",
+    caughtBy: "test/unit/op/made-before.test.ts",
+  },
 ];

@@ -134,6 +134,21 @@ describe("what is made again", () => {
     expect((await answer(bench, { ...create, flags: create.flags | O_EXCL }, { errno: E.EEXIST }))?.errno).toBe(E.EEXIST);
   });
 
+  it.each<[string, number, Record<string, unknown> & { op: Operation["op"] }, number]>([
+    // Opened here, under a check of our own.
+    ["create", E.EEXIST, create, 0],
+    ["setattr", E.ESTALE, { op: "setattr", fh: null, change: { mode: 0o600 } }, E.ENOENT],
+  ])("%s: no second ESTALE, which would reach the program (hazard F12)", async (call, errno, request, told) => {
+    const bench = new Workbench();
+    bench.lower.errors.set(call as "create", [errno]);
+    bench.lower.dirMode = 0o040777;
+    const { fuseNodeid } = call === "create" ? bench.inodes.root : bench.file;
+    const reply = await answer(bench, { ...request, fuseNodeid }, { errno });
+    expect([reply?.errno, bench.replies.length]).toEqual([told, 1]);
+    bench.lower.errors.set(call as "create", [errno]);
+    expect((await bench.serve({ ...request, fuseNodeid }))?.errno).toBe(E.ESTALE);
+  });
+
   it("a sync that went well, but not one whose error is told once", async () => {
     const bench = new Workbench();
     const { fh } = bench.openFile();
