@@ -193,6 +193,23 @@ describe("calls of a process that has died", () => {
     ]);
   });
 
+  it("a file that it made without a name is opened by the next one, and lives on", async () => {
+    const { one, proxy, dead, journal, next } = await scene();
+    await one.lower.openOrphans(false);
+    await one.lower.recoverOrphans();
+    proxy.holdAnswers = true;
+    void errnoOf(async () => dead.tmpfile(dead.root, RDWR, 0o600, caller, true));
+    await until(() => one.lower.openHandles === 1);
+    const lower = await next();
+    const [outcome] = await lower.outcomes(DEAD, journal.last(1));
+    const body = outcome?.state === "answered" ? outcome.body : new Uint8Array(0);
+    const { id } = decodeWith(CALLS.tmpfile.answer, body);
+    const handle = await lower.open(id, RDWR);
+    await one.server.closeSessions([TEST_CALLER]);
+    expect((await lower.write(handle, Buffer.from("x"), 0, false)).bytes).toBe(1);
+    expect([(await lower.link(id, lower.root, name("named"))).nlink, fs.readFileSync(onDisk("named"), "utf8")]).toEqual([1, "x"]);
+  });
+
   it("any number is asked about, in parts that fit into a frame", async () => {
     const { dead, next, one } = await scene();
     const { handle } = await dead.create(dead.root, name("f"), RDWR, 0o644, caller);
