@@ -14,6 +14,10 @@ export const MAX_GETATTR_MANY = 1024;
 /** deposit takes at most so many write tokens, and so many files with locks. */
 export const MAX_DEPOSIT = 1024;
 
+/** outcomes asks of at most so many calls, and brings at most so much of them (OUTCOMES_BYTES_MAX): so the question and the answers fit into a frame. */
+export const MAX_OUTCOMES = 256;
+export const OUTCOMES_BYTES_MAX: number = 512 * 1024;
+
 /** Of the ticket of a deposit, which its caller draws. */
 export const TICKET_CHARS = 32;
 

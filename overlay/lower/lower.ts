@@ -286,9 +286,25 @@ export interface LowerBehind {
   setattrBehind(id: FileId, change: AttrChange): ChangeBehind | null;
 }
 
+/** `change` asks that lower for the change that it makes for that request (`madeFor`). Whatever becomes of it, no other change is taken for that one. */
+export function changeFor<T>(lower: Pick<Lower, "madeFor">, request: number, change: () => T): T {
+  if (request === 0) return change();
+  lower.madeFor(request);
+  try {
+    return change();
+  } finally {
+    lower.madeFor(0);
+  }
+}
+
 export interface Lower extends LowerNames, LowerAttributes, LowerData, LowerBehind {
   /** The root directory of the volume. */
   readonly root: FileId;
   /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
   readonly hasAcls: boolean;
+  /**
+   * Hazard F38. The change that is asked for next, in this turn, is made for that request of the kernel, by its number; 0: for none. To be said of one change of a request,
+   * the last one: what was made for it before may be made again.
+   */
+  madeFor(request: number): void;
 }

@@ -6,7 +6,7 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { type MaybePromise, promised } from "../../dlmd/base/maybe-promise.ts";
-import type { Lower, LowerHandle } from "../lower/lower.ts";
+import { changeFor, type Lower, type LowerHandle } from "../lower/lower.ts";
 
 /** Calls that wait; ENOMEM beyond, but for a close. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_HELD_CALLS = 131_072;
@@ -51,7 +51,7 @@ const HELD = [
   "syncfs",
 ] as const;
 type Method = (typeof HELD)[number];
-type Methods = Pick<Lower, Method | "close" | "fetch" | "prefetch" | "mayWriteBehind" | "setattrBehind">;
+type Methods = Pick<Lower, Method | "close" | "fetch" | "prefetch" | "mayWriteBehind" | "setattrBehind" | "madeFor">;
 type Call = (...args: readonly unknown[]) => MaybePromise<unknown>;
 
 interface HeldCall {
@@ -66,6 +66,8 @@ export class BlockGate {
   #open: Methods | null = null;
   #closed: Methods | null = null;
   #held: HeldCall[] = [];
+  /** Lower.madeFor, of the call that is held next. */
+  #request = 0;
   #isHolding = false;
   #hasEnded = false;
 
@@ -82,6 +84,7 @@ export class BlockGate {
       prefetch: lower.prefetch.bind(lower),
       mayWriteBehind: lower.mayWriteBehind.bind(lower),
       setattrBehind: lower.setattrBehind.bind(lower),
+      madeFor: lower.madeFor.bind(lower),
     };
     // Where nothing can be fetched at once, callers ask for attributes and data one after the other, and are held there.
     const closed: Partial<Record<keyof Methods, unknown>> = {
@@ -89,11 +92,17 @@ export class BlockGate {
       prefetch: () => null,
       mayWriteBehind: () => false,
       setattrBehind: () => null,
+      madeFor: (request: number) => {
+        this.#request = request;
+      },
     };
     for (const name of HELD) {
       const call = lower[name].bind(lower) as unknown as Call;
       open[name] = call;
-      closed[name] = (...args: readonly unknown[]) => this.#hold(() => call(...args));
+      closed[name] = (...args: readonly unknown[]) => {
+        const request = this.#request;
+        return this.#hold(() => changeFor(lower, request, () => call(...args)));
+      };
     }
     // The answers are looked at after all were made, and the lower has one buffer for those that are there at once.
     closed.read = (...args: Parameters<Lower["read"]>) => this.#hold(() => ownBytes(lower.read(...args)));

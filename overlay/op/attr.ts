@@ -3,8 +3,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
+import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, AttrChange } from "../lower/lower.ts";
+import { type Attr, type AttrChange, changeFor } from "../lower/lower.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
@@ -94,35 +95,61 @@ function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<vo
 
 /** The reply never carries validity: it may be installed after a revoke (hazard F4), or tell what is not yet so (hazard F23). */
 export function setattr(mount: Mount, call: Call, request: SetattrRequest): MaybePromise<void> {
-  const { coherence, lower } = mount;
-  const inode = inodeOf(mount, request.fuseNodeid);
-  const { change } = request;
-  const truncates = change.size !== undefined;
-  coherence.sizes.locked(inode, call);
+  const { lower } = mount;
+  return pinnedSetattr(mount, call, request, (inode, file) => {
+    /** Null: nothing (hazard F37). */
+    const set = (allowed: AttrChange | null): MaybePromise<Attr> => {
+      if (allowed === null) return andThen(lower.getattr(inode.id), announced);
+      const next = lower.setattrBehind(inode.id, allowed);
+      if (next !== null && behind(mount, call, inode, next.make)) return next.attr;
+      const change = (): MaybePromise<Attr> => lower.setattr(inode.id, allowed, file?.lowerHandle ?? null);
+      return changed(mount, call, [inode], changeFor(lower, call.unique, change));
+    };
+    return andThen(isAnnouncement(mount, call, inode, request.change), (nothing) =>
+      andThen(nothing ? null : allowedChange(mount, call, inode, request.change), (allowed) =>
+        answerSetattr(mount, call, request, inode, () => set(allowed)),
+      ),
+    );
+  });
+}
+
+/** Hazard F38: the process before has set them. */
+export function setattrMade(mount: Mount, call: Call, request: SetattrRequest): MaybePromise<void> {
+  return pinnedSetattr(mount, call, request, (inode) => answerSetattr(mount, call, request, inode, () => mount.lower.getattr(inode.id)));
+}
+
+function pinnedSetattr(
+  mount: Mount,
+  call: Call,
+  { fuseNodeid, fh, change }: SetattrRequest,
+  work: (inode: InodeRecord, file: OpenFile | undefined) => MaybePromise<void>,
+): MaybePromise<void> {
+  const inode = inodeOf(mount, fuseNodeid);
+  mount.coherence.sizes.locked(inode, call);
   if (change.size !== undefined && change.size > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  const file = request.fh === null ? undefined : mount.handles.get(request.fh);
+  const truncates = change.size !== undefined;
+  const file = fh === null ? undefined : mount.handles.get(fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
   const cached = truncates || file?.cached === true;
-  /** Null: nothing (hazard F37). */
-  const make = (allowed: AttrChange | null): MaybePromise<void> =>
-    resized(mount, call, inode, truncates ? "truncates" : "plain", async (made) => {
-      const set = (): MaybePromise<Attr> =>
-        allowed === null
-          ? andThen(lower.getattr(inode.id), announced)
-          : changed(mount, call, [inode], lower.setattr(inode.id, allowed, file?.lowerHandle ?? null));
-      const next = allowed === null ? null : lower.setattrBehind(inode.id, allowed);
-      const attr = next !== null && behind(mount, call, inode, next.make) ? next.attr : await set();
-      made();
-      inode.nlinkHint = attr.nlink;
-      coherence.sizes.replied(inode, call.pid, "sets", attr.size);
-      coherence.sizes.told(inode, attr.size);
-      call.attr(attr, false);
-    });
-  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () =>
-    andThen(isAnnouncement(mount, call, inode, change), (nothing) =>
-      andThen(nothing ? null : allowedChange(mount, call, inode, change), make),
-    ),
-  );
+  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () => work(inode, file));
+}
+
+function answerSetattr(
+  mount: Mount,
+  call: Call,
+  { change }: SetattrRequest,
+  inode: InodeRecord,
+  set: () => MaybePromise<Attr>,
+): MaybePromise<void> {
+  const { sizes } = mount.coherence;
+  return resized(mount, call, inode, change.size === undefined ? "plain" : "truncates", async (made) => {
+    const attr = await set();
+    made();
+    inode.nlinkHint = attr.nlink;
+    sizes.replied(inode, call.pid, "sets", attr.size);
+    sizes.told(inode, attr.size);
+    call.attr(attr, false);
+  });
 }
 
 /**

@@ -3,14 +3,14 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest, TmpfileRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Caller, Entry, LowerHandle } from "../lower/lower.ts";
+import { type Attr, type Caller, changeFor, type Entry, type LowerHandle } from "../lower/lower.ts";
 import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { accessAcl } from "./access-acl.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, changedNames, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
-import { uncoveredSize } from "./lookup.ts";
+import { standsFor, uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 import { checkHardlink, hardlinksAreProtected, seenCaller, unknownCredentials } from "./permission.ts";
@@ -45,7 +45,15 @@ function make(
 ): MaybePromise<void> {
   const dir = inodeOf(mount, fuseNodeid);
   return inChangedDirectory(mount, call, dir, () =>
-    andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, create(dir)), (entry) => answerMade(mount, call, dir, name, entry)),
+    andThen(
+      changedNames(
+        mount,
+        call,
+        { inodes: [dir], named: [dir] },
+        changeFor(mount.lower, call.unique, () => create(dir)),
+      ),
+      (entry) => answerMade(mount, call, dir, name, entry),
+    ),
   );
 }
 
@@ -87,7 +95,7 @@ function withBorn(
 }
 
 /** What a new inode is called. */
-interface Named {
+export interface Named {
   readonly dir: InodeRecord;
   readonly name: Buffer;
 }
@@ -131,12 +139,19 @@ export function create(mount: Mount, call: Call, request: CreateRequest): MaybeP
   return andThen(outcome, (found) => (found === "done" ? undefined : openExisting(mount, call, request, dir)));
 }
 
+/** A new file, and by which handle it is open. */
+interface Born {
+  readonly entry: Entry;
+  readonly handle: LowerHandle;
+}
+
 /** EEXIST. */
 function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): MaybePromise<void> {
   const caller = callerOf(mount, call, request.umask);
   /** Open, and nobody's yet. */
   let opened: LowerHandle | null = null;
-  const created = andThen(mount.lower.create(dir.id, request.name, request.flags, request.mode, caller), (made) => {
+  const create = (): MaybePromise<Born> => mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
+  const created = andThen(changeFor(mount.lower, call.unique, create), (made) => {
     opened = made.handle;
     return made;
   });
@@ -158,7 +173,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
  * Hazard F15: the lower makes the file under the caller's first group alone, and takes the set-group-id bit from one who is not of the
  * directory's. The kernel says when the caller is (CREATE_SUPP_GROUP): then the bit that was asked for is set again.
  */
-function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest | TmpfileRequest): MaybePromise<Attr> {
+export function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest | TmpfileRequest): MaybePromise<Attr> {
   const lost = (request.mode & S_ISGID) !== 0 && (attr.mode & S_ISGID) === 0 && request.supplementaryGids.includes(attr.gid);
   return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
@@ -193,8 +208,9 @@ export function tmpfile(mount: Mount, call: Call, request: TmpfileRequest): Mayb
   const flags = request.flags & ~(O_TMPFILE | O_EXCL);
   const linkable = (request.flags & O_EXCL) === 0;
   const caller = callerOf(mount, call, request.umask);
+  const create = (): MaybePromise<Born> => mount.lower.tmpfile(dir.id, flags, request.mode, caller, linkable);
   const make = (): MaybePromise<void> =>
-    andThen(mount.lower.tmpfile(dir.id, flags, request.mode, caller, linkable), ({ entry, handle }) => {
+    andThen(changeFor(mount.lower, call.unique, create), ({ entry, handle }) => {
       const described = withErrors(
         () => restoreSetgid(mount, entry, request),
         (error) => closeAndThrow(mount, handle, error),
@@ -217,15 +233,21 @@ function closeAndThrow(mount: Mount, handle: LowerHandle, error: unknown): never
   throw error;
 }
 
-/** The new name's inode is an old one: its attributes go without validity (hazard F4). */
-export async function link(mount: Mount, call: Call, request: LinkRequest): Promise<void> {
+/** The new name's inode is an old one: its attributes go without validity (hazard F4). `isMade`: by the process before (hazard F38). */
+export async function link(mount: Mount, call: Call, request: LinkRequest, isMade = false): Promise<void> {
   const { coherence, inodes } = mount;
   const dir = inodeOf(mount, request.fuseNodeid);
   const inode = inodeOf(mount, request.targetFuseNodeid);
   coherence.sizes.locked(inode, call);
   inodes.use(inode);
   const wants = [dir, inode].map((one) => ({ inode: one, mode: Mode.EX }));
-  const pinnedLink = (made: () => void): Promise<void> => linkPinned(mount, call, request, dir, inode, made);
+  const make = (): MaybePromise<Attr> => (isMade ? mount.lower.getattr(inode.id) : makeLink(mount, call, request, dir, inode));
+  const pinnedLink = async (made: () => void): Promise<void> => {
+    const attr = await make();
+    const stands = !isMade || (await standsFor(mount, { dir, name: request.name }, inode));
+    made();
+    await answerLink(mount, call, { dir, name: request.name }, inode, attr, stands);
+  };
   try {
     await pinnedAll(mount, call, { wants }, () => resized(mount, call, inode, "plain", pinnedLink));
   } catch (error) {
@@ -248,22 +270,19 @@ async function checkSource(mount: Mount, call: Call, inode: InodeRecord): Promis
   );
 }
 
-async function linkPinned(
-  mount: Mount,
-  call: Call,
-  request: LinkRequest,
-  dir: InodeRecord,
-  inode: InodeRecord,
-  made: () => void,
-): Promise<void> {
-  const { sizes, names } = mount.coherence;
+async function makeLink(mount: Mount, call: Call, { name }: LinkRequest, dir: InodeRecord, inode: InodeRecord): Promise<Attr> {
   await checkSource(mount, call, inode);
-  const attr = await changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
-  made();
+  const made = changeFor(mount.lower, call.unique, () => mount.lower.link(inode.id, dir.id, name));
+  return changed(mount, call, [dir, inode], made);
+}
+
+/** `stands`: the name is of that inode still. */
+async function answerLink(mount: Mount, call: Call, { dir, name }: Named, inode: InodeRecord, attr: Attr, stands: boolean): Promise<void> {
+  const { sizes, names } = mount.coherence;
   // The reply sets those of the inode itself.
   await attributesChanged(mount, call, [dir]);
   inode.nlinkHint = attr.nlink;
-  const entryValid = names.tellEntry(dir, request.name, inode);
+  const entryValid = names.tellEntry(dir, name, inode) && stands;
   sizes.replied(inode, call.pid, "sets", attr.size);
   sizes.told(inode, attr.size);
   if (call.entry(inode, attr, entryValid, false, attr.size)) inode.nlookup += 1;

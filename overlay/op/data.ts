@@ -7,6 +7,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES, type PageRange } from "../coherence/page-range.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
+import { changeFor } from "../lower/lower.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
@@ -101,10 +102,13 @@ export function fsync(mount: Mount, call: Call, request: FsyncRequest | Fsyncdir
   const { directory, inode, lowerHandle } = fileOf(mount, request.fh);
   const { lower } = mount;
   const done = (): void => void call.empty();
-  if (directory) return andThen(lower.fsyncdir(lowerHandle, request.dataOnly), done);
+  // What could not be written is reported once (hazard F38).
+  const sync = (): MaybePromise<void> =>
+    changeFor(lower, call.unique, () => lower[directory ? "fsyncdir" : "fsync"](lowerHandle, request.dataOnly));
+  if (directory) return andThen(sync(), done);
   mount.coherence.sizes.locked(inode, call);
   const pin = { inode, mode: Mode.PR, cached: true } as const;
-  return pinnedData(mount, call, pin, () => andThen(lower.fsync(lowerHandle, request.dataOnly), done));
+  return pinnedData(mount, call, pin, () => andThen(sync(), done));
 }
 
 /** Hazard F37. The kernel leaves it to us (HANDLE_KILLPRIV_V2), and says only for WRITE when: for all but root. */
@@ -112,7 +116,8 @@ function kills(mount: Mount, call: Call, file: OpenFile): MaybePromise<boolean> 
   return call.uid !== 0 && hasSetId(mount, file);
 }
 
-export function fallocate(mount: Mount, call: Call, request: FallocateRequest): MaybePromise<void> {
+/** `isMade`: by the process before (hazard F38). */
+export function fallocate(mount: Mount, call: Call, request: FallocateRequest, isMade = false): MaybePromise<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
   const { inode, cached } = file;
@@ -120,11 +125,14 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest): 
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {
     let killed: Killed | null = null;
-    if (await kills(mount, call, file)) {
+    if (!isMade && (await kills(mount, call, file))) {
       await checkReach(mount, file, request.offset + request.length);
       killed = await killSetId(mount, file);
     }
-    const make = (): MaybePromise<void> => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length);
+    const make = (): MaybePromise<void> =>
+      isMade
+        ? undefined
+        : changeFor(lower, call.unique, () => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
     await resized(mount, call, inode, "plain", async (made) => {
       try {
         await changed(mount, call, [inode], afterKill(mount, file, killed, make));
@@ -153,8 +161,10 @@ export function lseek(mount: Mount, call: Call, request: LseekRequest): MaybePro
 /**
  * Two inodes, so the pins come in order through pinAll and not through pinData. That is free of hazard F1: the kernel writes back
  * before it asks, holds no page while it waits, and drops the target's pages after the answer (fs/fuse/file.c, __fuse_copy_file_range).
+ *
+ * `copied`: so much was copied by the process before (hazard F38); null: nothing was.
  */
-export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest): MaybePromise<void> {
+export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest, copied: number | null = null): MaybePromise<void> {
   const { coherence, lower } = mount;
   const source = fileOf(mount, request.fh);
   const target = fileOf(mount, request.outFh);
@@ -172,7 +182,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       return;
     }
     let killed: Killed | null = null;
-    if (await kills(mount, call, target)) {
+    if (copied === null && (await kills(mount, call, target))) {
       await checkReach(mount, target, request.outOffset + 1);
       // Nothing to copy, so nothing changes.
       if ((await lower.getattr(source.inode.id)).size <= request.offset) {
@@ -182,7 +192,10 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       killed = await killSetId(mount, target);
     }
     const make = (): MaybePromise<number> =>
-      lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
+      copied ??
+      changeFor(lower, call.unique, () =>
+        lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length),
+      );
     await resized(mount, call, target.inode, "plain", async (made) => {
       const bytes = await changed(mount, call, [target.inode], afterKill(mount, target, killed, make));
       made();

@@ -48,6 +48,12 @@ export class EstaleRetry {
     return true;
   }
 
+  /** A request that the kernel sends again: it may have come after an ESTALE by the process before (hazard F38). So it gets none. */
+  noteGiven(caller: Caller, name: Buffer = NO_NAME): void {
+    this.#calls.add(callKey(caller, name));
+    keepNewest(this.#calls, STALE_CALLS_MAX);
+  }
+
   /**
    * What was `told` under that name has become another file. True: `call` was answered, the kernel may walk again once, and then checks that one. False:
    * look again here.

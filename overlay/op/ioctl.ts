@@ -7,6 +7,8 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { IoctlRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import { changeFor } from "../lower/lower.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
@@ -39,7 +41,8 @@ export function ioctl(mount: Mount, call: Call, request: IoctlRequest): MaybePro
       andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (now) => {
         const toggles = ((now.readUInt32LE(0) ^ copy.readUInt32LE(0)) & UNCHANGEABLE[kind]) !== 0;
         if (toggles && !maySetUnchangeable(mount, request)) throw errnoError(E.EPERM);
-        return change(mount, call, file, () => mount.lower.setFileAttributes(file.lowerHandle, kind, copy));
+        const set = (): MaybePromise<void> => mount.lower.setFileAttributes(file.lowerHandle, kind, copy);
+        return change(mount, call, file, () => changeFor(mount.lower, call.unique, set));
       }),
     ),
   );
@@ -54,6 +57,17 @@ async function change(mount: Mount, call: Call, { inode }: OpenFile, make: () =>
   await lower.writtenBehind();
   if (inode.mappableCount > 0) await coherence.dropKernelCaches([inode], true);
   await changed(mount, call, [inode], make());
+  await answerSet(mount, call, inode);
+}
+
+/** Hazard F38: the process before has set them. */
+export function ioctlMade(mount: Mount, call: Call, request: IoctlRequest): MaybePromise<void> {
+  const { inode } = fileOf(mount, request.fh);
+  mount.coherence.sizes.locked(inode, call);
+  return pinned(mount, call, inode, Mode.EX, () => answerSet(mount, call, inode));
+}
+
+async function answerSet({ coherence }: Mount, call: Call, inode: InodeRecord): Promise<void> {
   // The kernel marks nothing: not the caller's own, either.
   await coherence.attributesChanged(inode, 0, !call.interrupted);
   call.ioctl(null);

@@ -5,8 +5,8 @@ import type { ChildPin } from "../coherence/api.ts";
 import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Entry } from "../lower/lower.ts";
-import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { type Attr, type Entry, fileKey } from "../lower/lower.ts";
+import { andThen, finallyDo, type MaybePromise, withErrors } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { pinned } from "./pinned.ts";
@@ -36,6 +36,17 @@ export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, n
   } catch (error) {
     throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
   }
+}
+
+/** With the directory pinned: is that name of that inode? */
+export function standsFor({ lower }: Mount, { dir, name }: Pick<Found, "dir" | "name">, { id }: InodeRecord): MaybePromise<boolean> {
+  return withErrors<boolean>(
+    () => andThen(lower.lookup(dir.id, name), (entry) => fileKey(entry.id) === fileKey(id)),
+    (error) => {
+      if (isErrno(error, E.ENOENT) || isErrno(error, E.ESTALE)) return false;
+      throw error;
+    },
+  );
 }
 
 /** With the directory pinned. */

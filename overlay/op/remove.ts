@@ -3,11 +3,12 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { RmdirRequest, UnlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
+import { changeFor } from "../lower/lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
 import { inodeOf, type Mount, withRestarts } from "./mount.ts";
-import { pinnedAll } from "./pinned.ts";
+import { pinned, pinnedAll } from "./pinned.ts";
 import { checkVictim, noteNameGone, type Victim, withVictim } from "./victim.ts";
 
 /** Answered within the turn wherever nothing has to wait. */
@@ -21,6 +22,12 @@ export function remove(mount: Mount, call: Call, request: UnlinkRequest | RmdirR
       throw errnoError(E.ENOENT);
     }),
   );
+}
+
+/** Hazard F38: the process before has removed it. */
+export function removeMade(mount: Mount, call: Call, request: UnlinkRequest | RmdirRequest): MaybePromise<void> {
+  const dir = inodeOf(mount, request.fuseNodeid);
+  return pinned(mount, call, dir, Mode.EX, () => answerRemoved(mount, call, request, dir));
 }
 
 /** False: the name has become another file; look again. */
@@ -55,18 +62,22 @@ function removePinned(
   victim: Victim,
   inode: InodeRecord,
 ): MaybePromise<true> {
-  const { coherence, lower } = mount;
+  const { lower } = mount;
   return andThen(checkVictim(mount, call, dir, inode, victim.told, false), () => {
-    const removed = request.op === "unlink" ? lower.unlink(dir.id, request.name, inode.id) : lower.rmdir(dir.id, request.name, inode.id);
+    const removed = changeFor(lower, call.unique, () => lower[request.op](dir.id, request.name, inode.id));
     // The attributes of what the kernel takes for the victim it sets itself.
     const outdated = { inodes: [dir, inode], named: [dir], victims: victim.told ? [] : [victim] };
     return andThen(changedNames(mount, call, outdated, removed), () => {
       noteNameGone(inode);
-      // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
-      if (!call.interrupted) coherence.names.dropEntry(dir, request.name);
-      mount.staleOnce.settled(call, request.name);
-      call.empty();
+      answerRemoved(mount, call, request, dir);
       return true;
     });
   });
+}
+
+function answerRemoved({ coherence, staleOnce }: Mount, call: Call, { name }: UnlinkRequest | RmdirRequest, dir: InodeRecord): void {
+  // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
+  if (!call.interrupted) coherence.names.dropEntry(dir, name);
+  staleOnce.settled(call, name);
+  call.empty();
 }

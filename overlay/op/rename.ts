@@ -3,6 +3,7 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { RenameRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
+import { changeFor } from "../lower/lower.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
@@ -21,17 +22,38 @@ interface Renaming {
 }
 
 export function rename(mount: Mount, call: Call, request: RenameRequest): MaybePromise<void> {
-  // Then what the kernel was told of the names is not what it goes by.
+  return withDirectories(mount, call, request, (renaming, standsIn) =>
+    withRestarts(mount, request.op, (restart) =>
+      andThen(attempt(renaming, standsIn || restart > 0), (done) => done || requireDirectories(renaming)),
+    ),
+  );
+}
+
+/** Hazard F38: the process before has renamed it. What this one was asked of the names since, it has answered as they are. */
+export function renameMade(mount: Mount, call: Call, request: RenameRequest): MaybePromise<void> {
+  return withDirectories(mount, call, request, (renaming) => {
+    const wants = [renaming.oldDir, renaming.newDir].map((inode) => ({ inode, mode: Mode.EX }) as const);
+    return pinnedAll(mount, call, { wants }, () => {
+      noteMoved(renaming);
+      mount.staleOnce.settled(call, request.name);
+      call.empty();
+    });
+  });
+}
+
+/** `standsIn`: what the kernel was told of the names is not what it goes by. */
+function withDirectories(
+  mount: Mount,
+  call: Call,
+  request: RenameRequest,
+  work: (renaming: Renaming, standsIn: boolean) => MaybePromise<void>,
+): MaybePromise<void> {
   const standsIn = mount.standIns.came(call.pid);
   const oldDir = inodeOf(mount, request.fuseNodeid);
   const newDir = inodeOf(mount, request.newFuseNodeid);
-  const renaming = { mount, call, request, oldDir, newDir };
   mount.inodes.use(newDir);
   return finallyDo(
-    () =>
-      withRestarts(mount, request.op, (restart) =>
-        andThen(attempt(renaming, standsIn || restart > 0), (done) => done || requireDirectories(renaming)),
-      ),
+    () => work({ mount, call, request, oldDir, newDir }, standsIn),
     () => mount.inodes.leave(newDir),
   );
 }
@@ -70,7 +92,9 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
     try {
       await checkRename(renaming, inode, replaced.inode, moved.told && replaced.told);
       const { name, newName, flags } = request;
-      const renamed = mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null);
+      const renamed = changeFor(mount.lower, call.unique, () =>
+        mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null),
+      );
       await changedNames(mount, call, { inodes, named: [oldDir, newDir], victims: [moved, replaced] }, renamed);
       noteRenamed(renaming, inode, replaced.inode);
       mount.staleOnce.settled(call, name);
@@ -92,14 +116,17 @@ async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: Ino
 }
 
 function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {
-  const { mount, call, request, oldDir, newDir } = renaming;
-  const { coherence } = mount;
-  const exchange = (request.flags & RENAME_EXCHANGE) !== 0;
+  const exchange = (renaming.request.flags & RENAME_EXCHANGE) !== 0;
   // Two names of one inode: rename(2) leaves both as they are, but the kernel moves the dentry all the same.
   if (!exchange && replaced !== null && replaced !== inode) noteNameGone(replaced);
+  noteMoved(renaming);
+}
+
+function noteMoved({ mount, call, request, oldDir, newDir }: Renaming): void {
+  const { coherence } = mount;
   // For a caller that was killed the kernel moves nothing.
   if (call.interrupted) return;
-  if (exchange) {
+  if ((request.flags & RENAME_EXCHANGE) !== 0) {
     coherence.names.exchangeEntries(oldDir, request.name, newDir, request.newName);
     return;
   }

@@ -24,6 +24,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
+import { changeFor } from "../lower/lower.ts";
 import { PAGE_BYTES, without } from "../coherence/page-range.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { AppendHold } from "../coherence/pages/append-end.ts";
@@ -43,24 +44,24 @@ const BEYOND_BYTES = 2 ** 52;
 /** What has to be done after the answer, and the pin; null: nothing. */
 type Left = (() => Promise<void>) | null;
 
-interface Written {
+export interface Written {
   readonly offset: number;
   readonly bytes: number;
 }
 
-/** One that has to wait for nothing is answered in the turn in which it came. */
-export function write(mount: Mount, call: Call, request: WriteRequest): MaybePromise<void> {
+/** One that has to wait for nothing is answered in the turn in which it came. `before`: what the process before has written (hazard F38); null: nothing. */
+export function write(mount: Mount, call: Call, request: WriteRequest, before: Written | null = null): MaybePromise<void> {
   const file = fileOf(mount, request.fh);
-  if (!request.fromCache) return writeByCall(mount, call, request, file);
+  if (!request.fromCache) return writeByCall(mount, call, request, file, before);
   const back = new WriteBack(file.inode);
   const pin = { inode: file.inode, mode: Mode.EX, cached: true } as const;
   return finallyDo(
-    () => pinnedData(mount, call, pin, () => writeFromCache(mount, call, request, file, back)),
+    () => pinnedData(mount, call, pin, () => writeFromCache(mount, call, request, file, back, before)),
     () => back.over(),
   );
 }
 
-function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): MaybePromise<void> {
+function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: OpenFile, before: Written | null): MaybePromise<void> {
   const { inode, cached } = file;
   mount.coherence.sizes.locked(inode, call);
   const append = (request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);
@@ -69,7 +70,7 @@ function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: Open
   const make = (made: () => void): MaybePromise<Left> => {
     const hold = append ? new AppendHold(inode) : null;
     return finallyDo(
-      () => writeThrough(mount, call, request, file, hold, overwrite, made),
+      () => writeThrough(mount, call, request, file, hold, overwrite, before, made),
       () => hold?.release(),
     );
   };
@@ -89,12 +90,13 @@ function writeThrough(
   file: OpenFile,
   hold: AppendHold | null,
   overwrite: Overwrite,
+  before: Written | null,
   made: () => void,
 ): MaybePromise<Left> {
   const { data, offset } = request;
   // Before Linux 5.11 the kernel goes by the mode that it was told last, and says nothing.
   const kills = request.killSuidgid || (!mount.handleKillpriv && call.uid !== 0);
-  const kill = kills ? killSuidgid(mount, file, offset, hold !== null) : null;
+  const kill = kills && before === null ? killSuidgid(mount, file, offset, hold !== null) : null;
   const ready = andThen(kill, (killed) => andThen(overwrite.begin(), () => killed));
   return andThen(ready, (killed) => {
     // Others may have written since.
@@ -104,9 +106,11 @@ function writeThrough(
       made();
       return answerWritten(mount, call, request, file, result, hold);
     };
+    if (before !== null) return answer(before);
     if (hold === null && killed === null && needsAnswerOnly(file) && writeBehind(mount, call, file, request))
       return answer({ offset, bytes: data.length });
-    const make = (): MaybePromise<Written> => mount.lower.write(file.lowerHandle, data, offset, hold !== null);
+    const make = (): MaybePromise<Written> =>
+      changeFor(mount.lower, call.unique, () => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
     const written = settled(() => (killed === null ? make() : afterKill(mount, file, killed, make)));
     return andThen(changed(mount, call, [file.inode], written), answer);
   });
@@ -168,7 +172,14 @@ function answerWritten(
  * Write-back of mapped pages never extends a file: the kernel's size, by which it cut the last page, may be the sentinel (hazard F5).
  * What lies behind the end is answered as written, as a store there is for a local file.
  */
-async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, file: OpenFile, back: WriteBack): Promise<void> {
+async function writeFromCache(
+  mount: Mount,
+  call: Call,
+  request: WriteRequest,
+  file: OpenFile,
+  back: WriteBack,
+  before: Written | null,
+): Promise<void> {
   mount.coherence.noteCachedWrite(file.inode);
   await back.make(request.offset, request.data, async () => {
     const attr = await mount.lower.getattr(file.inode.id);
@@ -178,10 +189,11 @@ async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, f
       call.written(wanted);
       return;
     }
-    const written = await mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
+    const make = (): MaybePromise<Written> => mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
+    const written = before ?? (await changeFor(mount.lower, call.unique, make));
     // The kernel only marks them when it is answered (fs/fuse/file.c, fuse_writepage_end); who made the store may have closed the file.
     await mount.coherence.attributesChanged(file.inode, call.pid, false);
-    call.written(written.bytes === bytes ? wanted : written.bytes);
+    call.written(written.bytes >= bytes ? wanted : written.bytes);
   });
 }
 

@@ -4,6 +4,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { ACCESS_ACL, DEFAULT_ACL } from "../lower/linux.ts";
+import { changeFor } from "../lower/lower.ts";
 import { CAPABILITY } from "../lower/xattr-names.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
@@ -60,10 +61,14 @@ export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Ma
   const inode = inodeOf(mount, request.fuseNodeid);
   inode.uncappedHold = 0;
   return changeXattr(mount, call, inode, request.name, async () => {
-    const loses = request.name.equals(ACCESS_ACL) && (request.aclKillSgid || (await losesSetgid(mount, call, inode)));
-    await mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
+    const loses = await losesByAcl(mount, call, request, inode);
+    await changeFor(mount.lower, call.unique, () => mount.lower.setxattr(inode.id, request.name, request.value, request.flags));
     if (loses) await killSetgid(mount, inode);
   });
+}
+
+async function losesByAcl(mount: Mount, call: Call, { name, aclKillSgid }: SetxattrRequest, inode: InodeRecord): Promise<boolean> {
+  return name.equals(ACCESS_ACL) && (aclKillSgid || (await losesSetgid(mount, call, inode)));
 }
 
 /**
@@ -83,16 +88,29 @@ export async function removexattr(mount: Mount, call: Call, request: Removexattr
     call.error(E.ENODATA);
     return;
   }
-  await changeXattr(mount, call, inode, request.name, () => mount.lower.removexattr(inode.id, request.name));
+  const remove = (): MaybePromise<void> => mount.lower.removexattr(inode.id, request.name);
+  await changeXattr(mount, call, inode, request.name, () => changeFor(mount.lower, call.unique, remove));
 }
 
 function changeXattr(mount: Mount, call: Call, inode: InodeRecord, name: Buffer, change: () => MaybePromise<void>): MaybePromise<void> {
   mount.coherence.sizes.locked(inode, call);
   return pinned(mount, call, inode, Mode.EX, () =>
-    andThen(checkXattr(mount, call, inode, name), () =>
-      andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty()),
-    ),
+    andThen(checkXattr(mount, call, inode, name), () => answerChange(mount, call, inode, change)),
   );
+}
+
+function answerChange(mount: Mount, call: Call, inode: InodeRecord, change: () => MaybePromise<void>): MaybePromise<void> {
+  return andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty());
+}
+
+/** Hazard F38: the process before has changed it, and maybe not what follows. */
+export function xattrMade(mount: Mount, call: Call, request: SetxattrRequest | RemovexattrRequest): MaybePromise<void> {
+  const inode = inodeOf(mount, request.fuseNodeid);
+  mount.coherence.sizes.locked(inode, call);
+  const rest = async (): Promise<void> => {
+    if (request.op === "setxattr" && (await losesByAcl(mount, call, request, inode))) await killSetgid(mount, inode);
+  };
+  return pinned(mount, call, inode, Mode.EX, () => answerChange(mount, call, inode, rest));
 }
 
 /** EPERM: who may write to a file may change its attributes but for ACLs; those of a sticky directory are its owner's (fs/xattr.c, xattr_permission). Hazard F36. */

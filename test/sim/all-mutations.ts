@@ -11,6 +11,7 @@ import { lockMutations } from "./lock-mutations.ts";
 import { lockspaceMutations } from "./lockspace-mutations.ts";
 import { mountGroupMutations } from "./mount-group/mutations.ts";
 import type { Mutation } from "./mutation.ts";
+import { overlayCrashMutations } from "./overlay-crash-mutations.ts";
 import { overlayBehindMutations } from "./overlay-behind-mutations.ts";
 import { overlayLocalMutations } from "./overlay-local-mutations.ts";
 import { overlayCacheMutations } from "./overlay-cache-mutations.ts";
@@ -44,6 +45,7 @@ export const allMutations: readonly Mutation[] = [
   ...corosyncMutations,
   ...overlayPauseMutations,
   ...overlayRestartMutations,
+  ...overlayCrashMutations,
   ...checkMutations,
   ...configMutations,
   ...leaseMutations,

@@ -187,8 +187,8 @@ export const overlayBehindMutations: readonly Mutation[] = [
     hazard: "F23",
     breaks: "fsync does not wait for what another node was told to be written",
     file: "overlay/op/data.ts",
-    find: "  return pinnedData(mount, call, pin, () => andThen(lower.fsync(lowerHandle, request.dataOnly), done));",
-    replace: "  return andThen(pin && lower.fsync(lowerHandle, request.dataOnly), done);",
+    find: "  return pinnedData(mount, call, pin, () => andThen(sync(), done));",
+    replace: "  return andThen(pin && sync(), done);",
     caughtBy: "test/unit/op/write.test.ts",
   },
   {

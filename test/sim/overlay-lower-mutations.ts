@@ -79,8 +79,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F22",
     breaks: "a name is taken away here before the owner knows that the file is open",
     file: "overlay/lower/remote/names.ts",
-    find: "andThen(opens.tell(expected), () =>",
-    replace: "andThen(undefined, () =>",
+    find: "andThen(opens.tell(expected), removed)",
+    replace: "andThen(undefined, removed)",
     caughtBy: "test/unit/lower/remote-opens.test.ts",
   },
   {

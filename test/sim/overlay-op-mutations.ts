@@ -124,8 +124,8 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F17",
     breaks: "a default ACL takes set-group-id from a directory",
     file: "overlay/op/xattr.ts",
-    find: "request.name.equals(ACCESS_ACL) && (request.aclKillSgid ||",
-    replace: "(request.aclKillSgid ||",
+    find: "name.equals(ACCESS_ACL) && (aclKillSgid ||",
+    replace: "(aclKillSgid ||",
     caughtBy: "test/unit/op/xattr.test.ts",
   },
   {

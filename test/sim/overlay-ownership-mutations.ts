@@ -7,8 +7,8 @@ export const overlayOwnershipMutations: readonly Mutation[] = [
     hazard: "F36",
     breaks: "a former owner changes mode, owner and times",
     file: "overlay/op/attr.ts",
-    find: "andThen(nothing ? null : allowedChange(mount, call, inode, change), make)",
-    replace: "make(nothing ? null : change)",
+    find: "andThen(nothing ? null : allowedChange(mount, call, inode, request.change), (allowed) =>",
+    replace: "andThen(nothing ? null : request.change, (allowed) =>",
     caughtBy: "test/unit/op/ownership.test.ts",
   },
   {

@@ -172,7 +172,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
 };
 /** In order: each imports only those before it. */
 const REMOTE_LOWER = [
-  ["acknowledgements", "fruitless-connections", "connection", "handles", "pending-call", "waiting-calls", "session"],
+  ["acknowledgements", "fruitless-connections", "connection", "call-journal", "handles", "pending-call", "waiting-calls", "session"],
   ["known-names", "known", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
   ["attributes", "data", "behind-calls", "names", "remote"],
 ]

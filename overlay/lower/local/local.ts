@@ -299,6 +299,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     },
     fetch: () => null,
     prefetch: () => null,
+    madeFor: () => undefined,
     mayWriteBehind: () => false,
     writeBehind: () => Promise.reject(errnoError(E.EOPNOTSUPP)),
     writtenBehind: () => undefined,

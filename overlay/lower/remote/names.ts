@@ -137,11 +137,10 @@ async function remove(core: RemoteCore, call: "unlink" | "rmdir", parent: FileId
   const { session, opens, changes } = core;
   checkName(name);
   // Hazard F22: what is opened from now on is opened at the owner.
-  await changes.of(expected, async () =>
-    andThen(opens.tell(expected), () =>
-      changes.ofName(parent, name, gone, (tellParent) => session.call(call, { parent, name, tellParent, expected })),
-    ),
-  );
+  const change = (): Promise<AnswerOf<"unlink">> =>
+    changes.ofName(parent, name, gone, (tellParent) => session.call(call, { parent, name, tellParent, expected }));
+  const removed = session.carried(change);
+  await changes.of(expected, async () => andThen(opens.tell(expected), removed));
 }
 
 async function rename(core: RemoteCore, request: Omit<RequestOf<"rename">, "tell">): Promise<void> {
@@ -156,9 +155,8 @@ async function rename(core: RemoteCore, request: Omit<RequestOf<"rename">, "tell
   let answer: AnswerOf<"rename"> | null = null;
   try {
     const tell = changes.some((change) => known.wantsAttr(change));
-    answer = await andThen(expectedNew === null ? undefined : beforeReplaced(core, expectedOld, expectedNew), () =>
-      session.call("rename", { ...request, tell }),
-    );
+    const renamed = session.carried(() => session.call("rename", { ...request, tell }));
+    answer = await andThen(expectedNew === null ? undefined : beforeReplaced(core, expectedOld, expectedNew), renamed);
   } finally {
     const [old, now] = (answer === null ? null : namesAfterRename(flags, expectedOld, expectedNew)) ?? [];
     const named = (id: FileId | null | undefined): (FileId | null)[] => (id === undefined ? [] : [id]);

@@ -122,7 +122,10 @@ export class Opens {
     const unsent = handles.filter((handle) => handle.unsent);
     return unsent.length === 0
       ? this.#session.call(call, request, handles)
-      : this.#openedFor(unsent, () => this.#session.call(call, request, handles));
+      : this.#openedFor(
+          unsent,
+          this.#session.carried(() => this.#session.call(call, request, handles)),
+        );
   }
 
   async #openedFor<T>(unsent: readonly RemoteHandle[], call: () => Promise<T>): Promise<T> {

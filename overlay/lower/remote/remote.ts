@@ -2,9 +2,9 @@
  * The lower at another node: every call is one message to the volume's owner and one back. While there is no owner
  * calls wait (session: session.ts).
  */
-import { MAX_DEPOSIT } from "../limits.ts";
+import { MAX_DEPOSIT, MAX_OUTCOMES, OUTCOMES_BYTES_MAX } from "../limits.ts";
 import type { FileId, Lower } from "../lower.ts";
-import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
+import type { AnswerOf, AskedCall, Outcome, RequestOf } from "../wire/call-types.ts";
 import { attributesOf } from "./attributes.ts";
 import { behindOf } from "./behind-calls.ts";
 import { type Adopted, type OpenAtOwner, RemoteCore, type RemoteCoreOptions } from "./core.ts";
@@ -32,6 +32,22 @@ async function depositInParts(
   return "";
 }
 
+/** One call takes MAX_OUTCOMES and OUTCOMES_BYTES_MAX. In their order, since the owner makes some of them. */
+async function outcomesInParts(
+  calls: readonly AskedCall[],
+  ask: (part: readonly AskedCall[]) => Promise<readonly Outcome[]>,
+): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  for (let from = 0, to = 0; from < calls.length; from = to) {
+    for (let bytes = 0; to < calls.length && to - from < MAX_OUTCOMES; to += 1) {
+      bytes += calls[to]?.body?.byteLength ?? 0;
+      if (bytes > OUTCOMES_BYTES_MAX && to > from) break;
+    }
+    outcomes.push(...(await ask(calls.slice(from, to))));
+  }
+  return outcomes;
+}
+
 export interface RemoteLower extends Lower {
   /** What a mount has had at an owner in its own process that withdrew: to be opened at the next one, under the same numbers. Before anything else. */
   adopt(before: Adopted): void;
@@ -51,6 +67,11 @@ export interface RemoteLower extends Lower {
   deposit(request: RequestOf<"deposit">, signal: AbortSignal): Promise<string>;
   /** Resolves with whether it was there. */
   collect(ticket: string): Promise<boolean>;
+  /**
+   * Hazard F38. What became of the calls of that client of dlmd, a process of this mount that has died; in their order. Those with a body are made there, if they had not
+   * come. Any number: asked for in parts.
+   */
+  outcomes(client: number, calls: readonly AskedCall[]): Promise<readonly Outcome[]>;
   /** The lock of that inode is about to leave this node: resolves when the owner has open what is open here (hazard F22). */
   tellOpens(id: FileId): MaybePromise<void>;
   /** A lock waits for what was written behind under it. */
@@ -100,6 +121,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     handOver: (epoch, heir) => session.call("handOver", { epoch, heir }),
     deposit: (request, signal) => depositInParts(request, (part) => session.call("deposit", part), signal),
     collect: async (ticket) => (await session.call("collect", { ticket })).found,
+    outcomes: (client, calls) => outcomesInParts(calls, (part) => session.call("outcomes", { client, calls: part })),
     tellOpens(id) {
       const told = core.opens.tell(id);
       // Closes, too: another node's unlink is not to overtake them.
@@ -128,6 +150,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
       return core.opens.handles.count;
     },
     counters: session.counters,
+    madeFor: (request) => session.madeFor(request),
     shutdown: () => core.shutdown(),
 
     ...namesOf(core),

@@ -10,6 +10,8 @@ import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { createLimitedWarn, type LimitedWarn } from "../../../dlmd/base/log-limiter.ts";
 import type { Refused, Welcome } from "../wire/handshake.ts";
+import { type CallJournal, NO_JOURNAL } from "./call-journal.ts";
+import { changeFor } from "../lower.ts";
 import { FruitlessConnections } from "./fruitless-connections.ts";
 import {
   type CallerIdentity,
@@ -35,6 +37,8 @@ const REOPENING = 0;
 
 export interface RemoteSessionOptions extends CallerIdentity {
   readonly log: Log;
+  /** Of calls whose answers the owner remembers; absent: nobody's. */
+  readonly journal?: CallJournal;
   /** The owner will never serve this session: calls end with EIO from now on. */
   readonly onRefused?: (error: OperatingError) => void;
   /** The owner died, and what it had answered may be gone with it: nobody may go on with that. Resolves when nobody does. */
@@ -90,7 +94,7 @@ export class RemoteSession {
     this.#options = options;
     this.warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, () => performance.now());
     this.#handlers = handlers;
-    this.#calls = new WaitingCalls(options.log, this.counters, () => {
+    this.#calls = new WaitingCalls(options.log, this.counters, options.journal ?? NO_JOURNAL, () => {
       this.#retryMs = RECONNECT_MIN_MS;
     });
   }
@@ -313,6 +317,17 @@ export class RemoteSession {
   call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[] = []): Promise<AnswerOf<K>> {
     if (this.#refused !== null) return Promise.reject(errnoError(E.EIO));
     return this.#calls.call(call, request, handles);
+  }
+
+  /** Lower.madeFor. */
+  madeFor(request: number): void {
+    this.#calls.madeFor(request);
+  }
+
+  /** `call` makes, maybe in a later turn, the change that is asked for in this one: for the same request of the kernel (hazard F38). */
+  carried<T>(call: () => T): () => T {
+    const request = this.#calls.takeRequest();
+    return () => changeFor(this, request, call);
   }
 
   /** The answers of calls that nobody waited for are waited for from now on. */

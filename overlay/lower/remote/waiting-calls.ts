@@ -10,6 +10,7 @@ import type { Log } from "../../../dlmd/base/log.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import { FrameType } from "../wire/frame.ts";
 import { Acknowledgements } from "./acknowledgements.ts";
+import type { CallJournal } from "./call-journal.ts";
 import type { RemoteConnection, RemoteCounters } from "./connection.ts";
 import type { RemoteHandle } from "./handles.ts";
 import { createPendingCall, decodeErrno, type PendingCall } from "./pending-call.ts";
@@ -22,6 +23,7 @@ export const MAX_WAITING_CALLS = 131_072;
 export class WaitingCalls {
   readonly #log: Log;
   readonly #counters: RemoteCounters;
+  readonly #journal: CallJournal;
   readonly #answered: () => void;
   readonly #calls: Map<number, PendingCall> = new Map();
   readonly #unsent: PendingCall[] = [];
@@ -32,11 +34,14 @@ export class WaitingCalls {
   #nextId = 1;
   #connection: RemoteConnection | null = null;
   #running = false;
+  /** Of the kernel, for which the next call is made whose answer is remembered; 0: none. */
+  #request = 0;
 
   /** `answered`: the owner answers. */
-  constructor(log: Log, counters: RemoteCounters, answered: () => void) {
+  constructor(log: Log, counters: RemoteCounters, journal: CallJournal, answered: () => void) {
     this.#log = log;
     this.#counters = counters;
+    this.#journal = journal;
     this.#answered = answered;
   }
 
@@ -59,6 +64,16 @@ export class WaitingCalls {
   }
 
   // --- made
+
+  madeFor(request: number): void {
+    this.#request = request;
+  }
+
+  takeRequest(): number {
+    const request = this.#request;
+    this.#request = 0;
+    return request;
+  }
 
   call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[]): Promise<AnswerOf<K>> {
     if (this.#calls.size >= MAX_WAITING_CALLS) return Promise.reject(errnoError(E.ENOMEM));
@@ -89,8 +104,15 @@ export class WaitingCalls {
       const pending = createPendingCall(this.#writer, call, request, { id, handles, reopening }, resolve, reject);
       this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
       this.#calls.set(id, pending);
+      if (pending.remembered) this.#note(pending);
       send(pending);
     });
+  }
+
+  #note({ id, type, awaited, body, data }: PendingCall): void {
+    const request = this.takeRequest();
+    if (awaited) this.#journal.begun(id, type, request, null, null);
+    else this.#journal.begun(id, type, 0, body, data);
   }
 
   // --- sent
@@ -135,7 +157,7 @@ export class WaitingCalls {
 
   #transmit(call: PendingCall): void {
     const error = call.handles.find((handle) => handle.error !== null)?.error ?? null;
-    if (error !== null) return this.#finish(call, () => call.failed(error));
+    if (error !== null) return this.#end(call, error);
     this.#transmissions += 1;
     call.transmission = this.#transmissions;
     this.#connection?.send(call.type, call.id, call.body, call.data, call.awaited);
@@ -164,12 +186,21 @@ export class WaitingCalls {
     if (call.awaited) this.#counters.awaited += 1;
     this.#answered();
     this.#acks.answered(call.transmission);
-    if (call.remembered && this.#acks.add(id)) this.#connection?.flush();
+    const errno = type === FrameType.FAILED ? this.#judge(call, decodeErrno(body)) : null;
+    if (call.remembered) {
+      if (errno === null) this.#journal.answered(id, false, body);
+      else this.#noteFailed(id, errno);
+      if (this.#acks.add(id)) this.#connection?.flush();
+    }
     this.#finish(call, () => {
-      if (type === FrameType.FAILED) call.failed(errnoError(this.#judge(call, decodeErrno(body))));
+      if (errno !== null) call.failed(errnoError(errno));
       else call.answered(body);
     });
     this.#pump();
+  }
+
+  #noteFailed(id: number, errno: number): void {
+    this.#journal.answered(id, true, this.#writer.reset().u32(errno).view());
   }
 
   #judge(call: PendingCall, errno: number): number {
@@ -184,13 +215,19 @@ export class WaitingCalls {
     tell();
   }
 
+  /** Without an answer. */
+  #end(call: PendingCall, error: Error): void {
+    if (call.remembered) this.#journal.over(call.id);
+    this.#finish(call, () => call.failed(error));
+  }
+
   failAll(error: Error): void {
     this.#failAll(error, () => true);
     this.#unsent.length = 0;
   }
 
   #failAll(error: Error, which: (call: PendingCall) => boolean): void {
-    for (const call of this.#calls.values()) if (which(call)) this.#finish(call, () => call.failed(error));
+    for (const call of this.#calls.values()) if (which(call)) this.#end(call, error);
   }
 
   // --- at an owner's end
@@ -212,6 +249,10 @@ export class WaitingCalls {
     if (lost.length === 0) return;
     const calls = lost.slice(0, 16).map((call) => call.call);
     this.#log.error({ count: lost.length, calls }, "the owner died before it answered: whether these changes were made is not known, EIO");
-    for (const call of lost) this.#finish(call, () => call.failed(errnoError(E.EIO)));
+    for (const call of lost) {
+      // Its request is to be told that, whichever process answers it.
+      if (call.remembered) this.#noteFailed(call.id, E.EIO);
+      this.#finish(call, () => call.failed(errnoError(E.EIO)));
+    }
   }
 }

@@ -12,7 +12,7 @@ import { type FaultyVolume, judgeError } from "./disk-fault.ts";
 import type { LocalLower } from "../local/local.ts";
 import { DiskWait } from "./disk-wait.ts";
 import { O } from "../linux.ts";
-import type { Lower, LowerHandle, OpenFile } from "../lower.ts";
+import { changeFor, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
@@ -89,6 +89,8 @@ class Side {
   parked: Parked[] = [];
   /** null: they have ended, and what comes later ends with EIO. */
   target: Lower | null;
+  /** Lower.madeFor. */
+  request = 0;
 
   constructor(target: Lower) {
     this.target = target;
@@ -283,14 +285,13 @@ export class DiskGuard {
 
   #guarded<K extends Method>(side: Side, name: K): Lower[K] {
     const changes = (CHANGES as readonly string[]).includes(name);
-    const call = (...args: unknown[]): MaybePromise<unknown> =>
-      this.#make(
-        side,
-        name,
-        changes,
-        () => repeatOfArguments(name, args),
-        (lower) => (lower[name] as (...given: unknown[]) => MaybePromise<unknown>)(...args),
-      );
+    const call = (...args: unknown[]): MaybePromise<unknown> => {
+      const { request } = side;
+      const work: Work = (lower) => (lower[name] as (...given: unknown[]) => MaybePromise<unknown>)(...args);
+      // Also where it is made by another owner, later.
+      const forRequest: Work = (lower) => changeFor(lower, request, () => work(lower));
+      return this.#make(side, name, changes, () => repeatOfArguments(name, args), request === 0 ? work : forRequest);
+    };
     return call as unknown as Lower[K];
   }
 
@@ -342,6 +343,7 @@ export class DiskGuard {
       fetch: (id, handle, offset, bytes) => local.fetch(id, handle, offset, bytes),
       prefetch: (ids, what) => local.prefetch(ids, what),
       room: () => local.room(),
+      madeFor: () => undefined,
       mayWriteBehind: () => false,
       writeBehind: (handle, data, offset) => local.writeBehind(handle, data, offset),
       writtenBehind: () => undefined,
@@ -368,6 +370,9 @@ export class DiskGuard {
       ...methods,
       root: local.root,
       hasAcls: local.hasAcls,
+      madeFor: (request) => {
+        side.request = request;
+      },
       isAbsent: (parent, name) => !this.isGiven && now().isAbsent(parent, name),
       get keeps(): boolean {
         return now().keeps;

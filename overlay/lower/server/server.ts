@@ -3,6 +3,7 @@
  * makes sure only that a session which was declared gone is served no more (hazard C7).
  */
 import { createServer, type Server, type Socket } from "node:net";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { startListening } from "../../../dlmd/base/listening.ts";
@@ -15,7 +16,7 @@ import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import * as handshake from "../wire/handshake.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
-import { type HandOver, ServerSession } from "./session.ts";
+import { type HandOver, ServerSession, UNKNOWN } from "./session.ts";
 
 /** Sessions at a time; further ones are refused. */
 export const MAX_SESSIONS = 1024;
@@ -111,6 +112,8 @@ class ServerCore implements ConnectionHost {
   readonly #depositing: Map<ServerSession, () => void> = new Map();
   // One entry for each client that went away under this owner: a few bytes a mount or a node's death.
   readonly #gone: GoneClient[] = [];
+  /** Sessions whose process has died, and whose calls the next one has asked for. One entry for each such death. */
+  readonly #deadCallers = new Set<string>();
   readonly #unproved: UnprovedConnections;
   readonly #acceptor: SecureAcceptor;
   readonly #warn: LimitedWarn;
@@ -202,7 +205,7 @@ class ServerCore implements ConnectionHost {
     if (hello.clusterName !== clusterName) return other("other-cluster", "cluster", clusterName, hello.clusterName);
     if (hello.volumeUuid !== volumeUuid) return other("other-volume", "volume", volumeUuid, hello.volumeUuid);
     if (session.ownerEpoch !== owner.epoch) return other("other-epoch", "owner epoch", owner.epoch, session.ownerEpoch);
-    if (this.#isGone(session) || this.options.isGone?.(session) === true) {
+    if (this.#isGone(session) || this.#deadCallers.has(handshake.sessionKey(session)) || this.options.isGone?.(session) === true) {
       return { reason: "gone", text: `client ${session.clientId} of node ${session.nodeid} was declared gone` };
     }
     if (!this.options.isMember(session.nodeid, session.incarnation)) {
@@ -230,7 +233,11 @@ class ServerCore implements ConnectionHost {
         () => this.options.claimed?.(),
         async (request) => (await this.options.handOver?.(request)) ?? { heir: 0, refused: "this owner hands nothing over" },
         () => this.mayServe,
-        { deposit: (of, request) => this.#deposit(of, request), collect: ({ ticket }) => this.#collect(ticket) },
+        {
+          deposit: (of, request) => this.#deposit(of, request),
+          collect: ({ ticket }) => this.#collect(ticket),
+          outcomes: (of, request) => this.#outcomes(of, request),
+        },
       );
     this.#sessions.set(key, session);
     const before = this.#connectionOf.get(session);
@@ -272,6 +279,17 @@ class ServerCore implements ConnectionHost {
     if (this.#keptFor.get(session) !== ticket) return;
     this.#keptFor.delete(session);
     if (this.#isGone(session.id)) void this.#close(session);
+  }
+
+  /** Hazard F38. Its connection may still come out of the queue of the socket that listens, with calls: so it gets no session from now on. */
+  async #outcomes({ id: asker }: ServerSession, { client, calls }: RequestOf<"outcomes">): Promise<AnswerOf<"outcomes">> {
+    if (client === asker.clientId) throw errnoError(E.EINVAL);
+    const key = handshake.sessionKey({ ...asker, clientId: client });
+    this.#deadCallers.add(key);
+    const session = this.#sessions.get(key);
+    if (session === undefined) return calls.map(() => UNKNOWN);
+    this.#disconnect(session);
+    return await session.outcomes(calls);
   }
 
   async #close(session: ServerSession): Promise<void> {

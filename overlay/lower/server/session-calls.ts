@@ -26,6 +26,7 @@ export interface AskedOfOwner {
   readonly handOver: (request: RequestOf<"handOver">) => Promise<AnswerOf<"handOver">>;
   readonly deposit: (request: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>;
   readonly collect: (request: RequestOf<"collect">) => AnswerOf<"collect">;
+  readonly outcomes: (request: RequestOf<"outcomes">) => Promise<AnswerOf<"outcomes">>;
 }
 
 type AnyCall = { [K in CallName]: { readonly call: K; readonly request: RequestOf<K> } }[CallName];
@@ -171,6 +172,8 @@ export class SessionCalls {
         return this.#asked.deposit(one.request);
       case "collect":
         return this.#asked.collect(one.request);
+      case "outcomes":
+        return this.#asked.outcomes(one.request);
       default:
         return assertNever(one, "call");
     }

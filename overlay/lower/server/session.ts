@@ -3,7 +3,7 @@
  * It outlives connections: a caller that connects again finds its handles open and its changes made once.
  */
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
-import { Errno } from "../../../dlmd/base/errno.ts";
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { LowerSessionId } from "../wire/handshake.ts";
@@ -13,9 +13,9 @@ import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
 import { SessionCalls } from "./session-calls.ts";
 import { SessionHandles } from "./session-handles.ts";
-import { decodeWith } from "../wire/call-codecs.ts";
-import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
-import { CALLS, type CallRow, isBehind } from "../wire/calls.ts";
+import { type Codec, decodeWith } from "../wire/call-codecs.ts";
+import type { AnswerOf, AskedCall, CallName, Outcome, RequestOf } from "../wire/call-types.ts";
+import { callOfType, CALLS, type CallRow, isBehind } from "../wire/calls.ts";
 
 /** Calls of one session that run at a time: beyond, its connection is not read. */
 export const MAX_RUNNING_CALLS = 1024;
@@ -35,21 +35,25 @@ export interface AnswerSink {
   resume(): void;
 }
 
+export const UNKNOWN: Outcome = { state: "unknown-session" };
+
 /** Of a change or a sync: none of them has data. */
 interface Answer {
   readonly type: number;
   readonly body: Uint8Array;
 }
 
-/** What a caller leaves here while it is away (hazard F35). */
-export interface SessionCustody {
+/** What is asked about other sessions: what a caller leaves here while it is away (hazard F35), and what became of a caller that died (hazard F38). */
+export interface OtherSessions {
   readonly deposit: (session: ServerSession, request: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>;
   readonly collect: (request: RequestOf<"collect">) => AnswerOf<"collect">;
+  readonly outcomes: (session: ServerSession, request: RequestOf<"outcomes">) => Promise<AnswerOf<"outcomes">>;
 }
 
-const noCustody: SessionCustody = {
+const noOthers: OtherSessions = {
   deposit: () => ({ refused: "this owner keeps nothing for others" }),
   collect: () => ({ found: false }),
+  outcomes: (_session, { calls }) => Promise.resolve(calls.map(() => UNKNOWN)),
 };
 
 export class ServerSession {
@@ -69,6 +73,8 @@ export class ServerSession {
   readonly #queued: Map<number, () => void> = new Map();
   #closed = false;
   #retired = false;
+  /** Its process has died. */
+  #callerDied = false;
   #idle: (() => void)[] = [];
 
   /** `claimed`: this caller has opened all that it had open at an earlier owner. */
@@ -79,7 +85,7 @@ export class ServerSession {
     claimed: () => void,
     handOver: HandOver,
     mayServe: () => boolean = () => true,
-    custody: SessionCustody = noCustody,
+    others: OtherSessions = noOthers,
   ) {
     this.id = id;
     this.#log = log;
@@ -88,8 +94,9 @@ export class ServerSession {
     this.#calls = new SessionCalls(lower, this.#handles, {
       claimed,
       handOver,
-      deposit: (request) => custody.deposit(this, request),
-      collect: (request) => custody.collect(request),
+      deposit: (request) => others.deposit(this, request),
+      collect: (request) => others.collect(request),
+      outcomes: (request) => others.outcomes(this, request),
     });
   }
 
@@ -122,7 +129,62 @@ export class ServerSession {
   /** Takes no new calls any more; resolves when those that run have been answered. */
   async retire(): Promise<void> {
     this.#retired = true;
-    if (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    if (this.#running.size > 0) await this.#nothingRuns();
+    else this.#tellIdle();
+  }
+
+  #nothingRuns(): Promise<void> {
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  #tellIdle(): void {
+    if (this.#running.size === 0) for (const tell of this.#idle.splice(0)) tell();
+  }
+
+  /**
+   * Hazard F38. Its process has died: takes nothing that still comes, and gives what became of these calls. What had come is executed before, and then, in the order
+   * given, what has a body and had not come. EINVAL: it is none that is remembered, or one with a body of which no program was told that it is made.
+   */
+  async outcomes(calls: readonly AskedCall[]): Promise<readonly Outcome[]> {
+    const made = calls.map((asked) => this.#redo(asked));
+    this.#callerDied = true;
+    this.sink = null;
+    await this.#allMade();
+    for (const { id, start } of made) if (start !== null && !this.#has(id)) this.#queued.set(id, start);
+    await this.#allMade();
+    return calls.map(({ id }) => this.#outcome(id));
+  }
+
+  /** It came. */
+  #has(id: number): boolean {
+    return this.#running.has(id) || this.#queued.has(id) || this.#answers.has(id);
+  }
+
+  #redo({ id, type, body }: AskedCall): { readonly id: number; readonly start: (() => void) | null } {
+    const call = callOfType(type);
+    if (call === undefined || !CALLS[call].remembered) throw errnoError(E.EINVAL);
+    if (body === null) return { id, start: null };
+    try {
+      // The frame that it lies in is given back before.
+      const copy = Uint8Array.from(body);
+      if (isBehind(call, decodeWith(CALLS[call].request as Codec<RequestOf<CallName>>, copy)))
+        return { id, start: this.#decode(call, id, copy) };
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+    }
+    throw errnoError(E.EINVAL);
+  }
+
+  /** Nothing runs, and nothing waits to; also where it never will: this owner ends. */
+  async #allMade(): Promise<void> {
+    this.startQueued();
+    while (this.#running.size > 0 || (this.#queued.size > 0 && !this.#retired)) await this.#nothingRuns();
+  }
+
+  #outcome(id: number): Outcome {
+    if (this.#closed) return UNKNOWN;
+    const answer = this.#answers.get(id);
+    return answer === undefined ? { state: "not-made" } : { state: "answered", ...answer };
   }
 
   /** Takes no calls any more; resolves when those that run have ended and the handles are closed. */
@@ -138,7 +200,7 @@ export class ServerSession {
 
   /** Runs a call, unless it is one that came before. Throws WireError for one that does not decode. */
   receive(call: CallName, id: number, body: Uint8Array): void {
-    if (this.#closed || this.#running.has(id) || this.#queued.has(id)) return;
+    if (this.#closed || this.#callerDied || this.#running.has(id) || this.#queued.has(id)) return;
     const remembered = this.#answers.get(id);
     if (remembered !== undefined) {
       this.sink?.answer(remembered.type, id, remembered.body, null, false);
@@ -161,6 +223,7 @@ export class ServerSession {
       this.#queued.delete(id);
       if (!this.#retired) start();
     }
+    this.#tellIdle();
   }
 
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- it ties the row, its request and its answer together
@@ -204,7 +267,6 @@ export class ServerSession {
     answer();
     this.startQueued();
     if (wasFull && !this.full) this.sink?.resume();
-    if (this.#running.size === 0) for (const tell of this.#idle.splice(0)) tell();
   }
 
   #succeed<K extends CallName>(row: CallRow<K>, id: number, value: AnswerOf<K>, shared: boolean): void {

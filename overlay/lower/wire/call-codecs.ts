@@ -2,9 +2,22 @@
 import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { NamesTold } from "../directory-names.ts";
-import { MAX_CLOSE_MANY, MAX_IO_BYTES, MAX_NAMES_TOLD, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
+import { MAX_CLOSE_MANY, MAX_IO_BYTES, MAX_NAMES_TOLD, MAX_OUTCOMES, OUTCOMES_BYTES_MAX, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import type { Attr, AttributesKind, Entry, FileId, Listing } from "../lower.ts";
-import type { Attribute, EntryMade, Identified, Made, Name, NameChange, Opened, ParentTold, Removed, Synced } from "./call-types.ts";
+import type {
+  AskedCall,
+  Attribute,
+  EntryMade,
+  Identified,
+  Made,
+  Name,
+  NameChange,
+  Opened,
+  Outcome,
+  ParentTold,
+  Removed,
+  Synced,
+} from "./call-types.ts";
 import * as v from "./values.ts";
 
 export interface Codec<T> {
@@ -165,6 +178,50 @@ export function manyOrNull<T>(one: Codec<T>): Codec<readonly (T | null)[]> {
     read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? one.read(r) : null)),
   };
 }
+
+/** Of one call, and of one answer that is remembered: none of these is longer. */
+const outcomeBody = (r: ByteReader): Uint8Array => r.block(OUTCOMES_BYTES_MAX);
+
+function manyOutcomes(r: ByteReader): number {
+  const count = r.u16();
+  if (count > MAX_OUTCOMES) throw new WireError(`${count} calls, at most ${MAX_OUTCOMES} allowed`);
+  return count;
+}
+
+export const asked: Codec<{ readonly client: number; readonly calls: readonly AskedCall[] }> = {
+  write: (w, { client, calls }) => {
+    w.u64(client).u16(calls.length);
+    for (const { id, type, body } of calls) {
+      w.u32(id).u8(type);
+      optional(w, body, (to, bytes) => void to.block(bytes));
+    }
+  },
+  read: (r) => ({
+    client: r.u64(),
+    calls: Array.from({ length: manyOutcomes(r) }, () => ({ id: r.u32(), type: r.u8(), body: r.bool() ? outcomeBody(r) : null })),
+  }),
+};
+
+const OUTCOMES: readonly Outcome["state"][] = ["unknown-session", "not-made", "answered"];
+
+function readOutcome(r: ByteReader): Outcome {
+  const at = r.u8();
+  const state = OUTCOMES[at];
+  if (state === undefined) throw new WireError(`no outcome: ${at}`);
+  // Copied: it is kept for longer than the frame that it lies in.
+  return state === "answered" ? { state, type: r.u8(), body: Uint8Array.from(outcomeBody(r)) } : { state };
+}
+
+export const outcomes: Codec<readonly Outcome[]> = {
+  write: (w, all) => {
+    w.u16(all.length);
+    for (const one of all) {
+      w.u8(OUTCOMES.indexOf(one.state));
+      if (one.state === "answered") w.u8(one.type).block(one.body);
+    }
+  },
+  read: (r) => Array.from({ length: manyOutcomes(r) }, () => readOutcome(r)),
+};
 
 export const LISTINGS: readonly Listing[] = ["plain", "entries", "names"];
 

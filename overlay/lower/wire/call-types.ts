@@ -65,6 +65,19 @@ export interface CopyRequest {
   readonly bytes: number;
 }
 
+/** A change or a sync that a process of this mount asked the owner for, and that died since. */
+export interface AskedCall {
+  readonly id: number;
+  readonly type: number;
+  /** Of one that its program was told to be made (hazard F23): its body as on the wire, data and all. Else null. */
+  readonly body: Uint8Array | null;
+}
+/** "answered": `type` and `body` as the answer has them on the wire. "not-made": and it will not be. "unknown-session": nobody can tell. */
+export type Outcome =
+  | { readonly state: "answered"; readonly type: number; readonly body: Uint8Array }
+  | { readonly state: "not-made" }
+  | { readonly state: "unknown-session" };
+
 /** Each call's request and answer. */
 export interface WireCalls {
   lookup: { request: Name; answer: Entry };
@@ -128,6 +141,11 @@ export interface WireCalls {
   };
   /** What was deposited under that ticket is given up here: who asks has opened and queued for all of it. `found`: it was still here. */
   collect: { request: { readonly ticket: string }; answer: { readonly found: boolean } };
+  /**
+   * What became of calls of another client of this caller's node, whose process has died (hazard F38). Nothing that still comes from there is executed. What had
+   * come is, and then each call that has a body and was not, in the order given. Asked again: the same.
+   */
+  outcomes: { request: { readonly client: number; readonly calls: readonly AskedCall[] }; answer: readonly Outcome[] };
   fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
   write: {
     /**

@@ -5,6 +5,7 @@
  * handle keeps its number when it is opened again at the next owner.
  */
 import {
+  asked,
   attr,
   attribute,
   block,
@@ -20,6 +21,7 @@ import {
   name,
   nothing,
   optional,
+  outcomes,
   parentTold,
   readChange,
   readKind,
@@ -382,6 +384,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     // Asked again over another connection it would not be there.
     remembered: true,
   },
+  outcomes: row<"outcomes">(44, false, asked, outcomes),
   fileAttributes: row<"fileAttributes">(
     36,
     false,

@@ -6,7 +6,7 @@ import { DiskGuard } from "../../../overlay/lower/server/disk-guard.ts";
 import { type OwnerWait, ownerWaitWords, waitOfMount } from "../../../overlay/lower/owner-wait.ts";
 import { judgeError, mayWithdraw, WITHDRAW_AGAIN_MS } from "../../../overlay/lower/server/disk-fault.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
-import type { LowerHandle } from "../../../overlay/lower/lower.ts";
+import { changeFor, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { MAX_UNSYNCED } from "../../../overlay/lower/unsynced.ts";
 import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
@@ -81,6 +81,30 @@ describe("a volume that is handed over", () => {
     expect(await Promise.all([second, third])).toEqual(["there", "there"]);
     expect(guard.own.statfs()).toBe("there");
   });
+});
+
+it("a change that waits for the next owner is made there for the request that asked for it (hazard F38)", async () => {
+  const guard = new DiskGuard({
+    ...plain,
+    local: { madeFor: () => undefined } as unknown as LocalLower,
+    probe: () => Promise.resolve(true),
+    mayWithdraw: () => true,
+    withdraw: () => expect.fail("nothing has failed"),
+    log: silentLog,
+  });
+  const { own } = guard;
+  const directory = { ino: 2, generation: 0 };
+  const remove = (): unknown => own.rmdir(directory, name("d"), directory);
+  await guard.handOver();
+  const [first, second] = [changeFor(own, 7, remove), remove()];
+  const made: string[] = [];
+  let request = 0;
+  const next = { madeFor: (of: number) => void (request = of), rmdir: () => void made.push(`rmdir for ${request}`) };
+  guard.goOn(next as unknown as LocalLower);
+  await Promise.all([first, second]);
+  changeFor(own, 9, remove);
+  remove();
+  expect(made).toEqual(["rmdir for 7", "rmdir for 0", "rmdir for 9", "rmdir for 0"]);
 });
 
 describe("a disk that hangs", () => {

@@ -26,6 +26,9 @@ export class Proxy {
   readonly #pairs: Set<{ near: Socket; far: Socket }> = new Set();
   holdAnswers = false;
   dropRequests = false;
+  /** What came from the caller since then is on its way; the caller may be gone before it arrives. */
+  holdRequests = false;
+  readonly #late: (() => void)[] = [];
   /** Bytes that came from the caller since holdAnswers was set. */
   onRequest: (() => void) | null = null;
   port = 0;
@@ -40,7 +43,8 @@ export class Proxy {
       const pair = { near, far };
       this.#pairs.add(pair);
       near.on("data", (chunk) => {
-        if (!this.dropRequests) far.write(chunk);
+        if (this.holdRequests) this.#late.push(() => void far.write(chunk));
+        else if (!this.dropRequests) far.write(chunk);
         this.onRequest?.();
       });
       far.on("data", (chunk) => {
@@ -53,7 +57,7 @@ export class Proxy {
         one.on("error", () => undefined);
         one.on("close", () => {
           this.#pairs.delete(pair);
-          two.destroy();
+          if (!this.holdRequests) two.destroy();
         });
       }
     });
@@ -63,6 +67,12 @@ export class Proxy {
     await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
     const address = this.#server.address();
     this.port = address !== null && typeof address !== "string" ? address.port : 0;
+  }
+
+  /** What was on its way arrives. */
+  arrive(): void {
+    this.holdRequests = false;
+    for (const write of this.#late.splice(0)) write();
   }
 
   cut(): void {
@@ -84,7 +94,7 @@ export async function until(condition: () => boolean): Promise<void> {
 
 /** What the owner knows of the one before, and of its disk. */
 type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk">;
-type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds">;
+type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds" | "journal">;
 
 export interface RemoteLab {
   readonly place: Place;

@@ -1,7 +1,7 @@
 /** What a blocked mount asks of its lower waits, in its order; and costs nothing while it is not blocked. */
 import { expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import type { FileId, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
+import { changeFor, type FileId, type Lower, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { attrOf } from "../op/scripted-lower.ts";
 import { BlockGate, MAX_HELD_CALLS } from "../../../overlay/mount-group/block-gate.ts";
 
@@ -50,6 +50,32 @@ it("a closed gate holds all but what needs no owner, and lets it go in its order
   expect(await Promise.all(answers.map((answer) => Promise.resolve(answer)))).toEqual(["mkdir", "getattr", "tmpfile", "syncfs"]);
   expect(calls.slice(2)).toEqual(["mkdir 4", "getattr 1", "tmpfile 5", "syncfs 0"]);
   expect([gate.held, gated.getattr(id), await gated.fetch(id, handle, 0, 1)]).toEqual([0, "getattr", "fetched"]);
+});
+
+it("a change that was held is made for the request that asked for it, and no other one is", async () => {
+  const { lower, calls } = recorder();
+  const of: number[] = [];
+  const marked = new Proxy(lower, {
+    get: (target, name) =>
+      name === "madeFor" ? (request: number): void => void of.push(request, calls.length) : Reflect.get(target, name),
+  });
+  const gate = new BlockGate();
+  const gated = gate.wrap(marked);
+  gate.hold();
+  const held = [
+    changeFor(gated, 7, () => gated.rmdir(id, Buffer.from("a"), id)),
+    gated.getattr(id),
+    gated.unlink(id, Buffer.from("b"), id),
+  ];
+  expect([gate.held, of]).toEqual([3, []]);
+  gate.letGo();
+  await Promise.all(held.map((change) => Promise.resolve(change)));
+  expect([calls, of]).toEqual([
+    ["rmdir 3", "getattr 1", "unlink 3"],
+    [7, 0, 0, 1],
+  ]);
+  void changeFor(gated, 9, () => gated.rmdir(id, Buffer.from("a"), id));
+  expect(of.slice(4)).toEqual([9, 3, 0, 4]);
 });
 
 it("each read that was held answers with its own bytes, where the lower gives a view of its one buffer", async () => {

@@ -55,6 +55,7 @@ export class ScriptedLower implements Lower {
 
   #answer<T>(call: Call, value: T): MaybePromise<T> {
     this.calls.push(call);
+    if (this.#request !== 0) this.madeForRequests.push(`${call} ${this.#request}`);
     const errors = this.errors.get(call);
     const errno = errors?.shift();
     if (errno !== undefined && errno !== 0) {
@@ -106,6 +107,13 @@ export class ScriptedLower implements Lower {
   }
   writtenBehind(): void {
     // Nothing waits for it here.
+  }
+
+  #request = 0;
+  /** Which changes were made for which requests: "mkdir 2". */
+  readonly madeForRequests: string[] = [];
+  madeFor(request: number): void {
+    this.#request = request;
   }
 
   isAbsent(): boolean {

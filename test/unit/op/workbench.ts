@@ -17,6 +17,7 @@ import type { Credentials } from "../../../overlay/caller/status.ts";
 import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
 import { EstaleRetry } from "../../../overlay/op/estale-retry.ts";
 import { Errno } from "../../../dlmd/base/errno.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { RecordingCoherence } from "./recording-coherence.ts";
 import { FILE, ScriptedLower } from "./scripted-lower.ts";
 
@@ -122,9 +123,13 @@ export class Workbench {
   }
 
   /** As dispatch does it: an Errno is an answer, anything else fails the test. */
-  async serve(request: Record<string, unknown> & { op: Operation["op"] }, call: Call = this.call(request.op)): Promise<Reply | undefined> {
+  async serve(
+    request: Record<string, unknown> & { op: Operation["op"] },
+    call: Call = this.call(request.op),
+    by: (call: Call, request: Operation) => MaybePromise<void> = (given, decoded) => perform(this.mount, given, decoded),
+  ): Promise<Reply | undefined> {
     try {
-      await perform(this.mount, call, {
+      await by(call, {
         unique: call.unique,
         uid: 1000,
         gid: 1000,

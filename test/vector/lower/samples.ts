@@ -127,5 +127,15 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
     answer: { refused: "no" },
   },
   collect: { request: { ticket: "00112233445566778899aabbccddeeff" }, answer: { found: true } },
+  outcomes: {
+    request: {
+      client: 2 ** 40,
+      calls: [
+        { id: 0xffff_ffff, type: 18, body: Buffer.from("data") },
+        { id: 1, type: 7, body: null },
+      ],
+    },
+    answer: [{ state: "answered", type: 0x92, body: Uint8Array.from([1, 2]) }, { state: "not-made" }, { state: "unknown-session" }],
+  },
   handOver: { request: { epoch: 2 ** 40, heir: 3 }, answer: { heir: 3, refused: "node3 is the owner already" } },
 };
