@@ -16,6 +16,16 @@ export function startTimeOf(pid: number, proc = "/proc"): string | null {
   return fields[19] ?? null;
 }
 
+/** The process is dead, and others of its threads may live on, where no signal ends them: until what they wait for is there. False also if it is gone, or not to be seen. */
+export function isFirstThreadDead(pid: number, proc = "/proc"): boolean {
+  try {
+    const [state] = statFields(readFileSync(`${proc}/${pid}/stat`, "latin1"));
+    return state === "Z" || state === "X";
+  } catch {
+    return false;
+  }
+}
+
 function threadsOf(pid: number, proc: string): number {
   try {
     return readdirSync(`${proc}/${pid}/task`).length;

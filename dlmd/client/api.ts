@@ -148,6 +148,14 @@ export interface DlmClientHandlers {
   readonly disconnected: (reason: Error) => void;
 }
 
+export interface KeepOptions {
+  /**
+   * Only as long as another connection with the same owner key is there, of whatever process: so what is kept is given away at once when the last one ends that
+   * could come back for it. Not given: no matter.
+   */
+  readonly held?: boolean;
+}
+
 /** A client whose connection broke, and that is kept for this program. */
 export interface InheritedClient {
   readonly clientId: number;
@@ -197,7 +205,7 @@ export interface DlmClient {
    * done (`endKept`). 0: not. `close` is no break, and one with file locks is not kept. Resolves when that counts. Rejects with code "no-owner"
    * (ConnectOptions.owner is needed) or "too-long" (more than 120,000 ms). dlmd/lock/README.md, "Heirs".
    */
-  keepLocks(limitMs: number): Promise<void>;
+  keepLocks(limitMs: number, options?: KeepOptions): Promise<void>;
   /**
    * The clients that are kept for this program, in the order in which they connected, each with its locks in that lockspace; [] if none is. Each
    * lock can be adopted at once: LockFlag.ORPHAN, in that mode. So it waits until what those clients had asked for is taken back, for which lock
@@ -216,6 +224,8 @@ export interface DlmClient {
    * Rejects with code "not-kept".
    */
   endKept(clientId: number): Promise<void>;
+  /** Of its socket, which another process may hold open (KeepOptions.held). -1: it is closed. */
+  readonly descriptor: number;
   /** Messages and bytes since the connection was made: for the bench and the tests that count. */
   readonly counters: { sent: number; received: number };
   /** Ends the connection in good order: nothing is kept. */

@@ -16,6 +16,7 @@ import type {
   DlmClient,
   DlmClientHandlers,
   InheritedClient,
+  KeepOptions,
   InspectRequest,
   Lock,
   LockHandlers,
@@ -165,10 +166,14 @@ class Client implements DlmClient {
     this.#connection.send({ kind: "bast-limit", limitMs: checkLimit(limitMs) });
   }
 
-  async keepLocks(limitMs: number): Promise<void> {
+  get descriptor(): number {
+    return this.#connection.descriptor;
+  }
+
+  async keepLocks(limitMs: number, { held = false }: KeepOptions = {}): Promise<void> {
     const requestId = this.#nextId++;
     this.#isKept ||= limitMs > 0;
-    await this.#ask(requestId, { kind: "keep-locks", requestId, limitMs: checkLimit(limitMs) });
+    await this.#ask(requestId, { kind: "keep-locks", requestId, limitMs: checkLimit(limitMs), held });
   }
 
   async inherited(lockspace: string): Promise<InheritedClient[]> {

@@ -60,6 +60,12 @@ export class Connection implements ResultSink {
     socket.on("close", () => this.#fail(new Error("dlmd closed the connection")));
   }
 
+  get descriptor(): number {
+    // No public name of net.Socket's.
+    const { _handle: handle } = this.#socket as Socket & { readonly _handle: { readonly fd: number } | null };
+    return handle?.fd ?? -1;
+  }
+
   get over(): boolean {
     return this.#over;
   }

@@ -13,6 +13,8 @@ export interface Client extends LockClient {
   flooded: boolean;
   /** It wants to be kept for an heir for so long if its connection breaks (hazard C12); 0: not. */
   keepMs: number;
+  /** Only as long as another connection of its owner is there. */
+  keepHeld: boolean;
   /** While gone: members of the view whose clients have not yet answered (hazard C7); null: not asked in this view. */
   awaited: Set<number> | null;
 }
@@ -33,6 +35,7 @@ export function newClient(id: number, { uid, pid, owner, program = "", bastLimit
     asked: 0,
     flooded: false,
     keepMs: 0,
+    keepHeld: false,
     gone: false,
     kept: false,
     ending: false,

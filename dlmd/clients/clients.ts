@@ -357,8 +357,9 @@ export class Clients {
     this.#purges.forget(client);
     this.kept.forgetHeir(client);
     // File locks are nobody's heirloom: another process cannot have them.
-    if (!endedHere && !this.#plocks.has(client) && this.kept.keep(client, this.#time.nowMs)) this.#logKept(client);
+    if ((!endedHere || client.ending) && !this.#plocks.has(client) && this.kept.keep(client, this.#time.nowMs)) this.#logKept(client);
     this.#port.groupsGone(client);
+    this.kept.connectionEnded(client);
     const { holder } = this.#locks;
     if (client.lockspaces.size === 0 && !client.kept) {
       this.all.delete(clientId);

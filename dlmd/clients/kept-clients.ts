@@ -57,13 +57,28 @@ export class KeptClients {
 
   /** Its connection broke. True: it is kept from now on. */
   keep(client: Client, nowMs: number): boolean {
-    if (client.keepMs === 0 || client.ending || client.flooded || this.#kept.size >= MAX_KEPT_CLIENTS) return false;
+    if (client.keepMs === 0 || client.flooded || this.#kept.size >= MAX_KEPT_CLIENTS) return false;
+    // This node has killed it. What its kernel has is dropped by who holds the connection, and only then its locks may go: until then it is kept, for nobody.
+    if (client.keepHeld ? !this.#isHeld(client) : client.ending) return false;
     const outstanding = new Set([...client.locks.values()].filter(({ requested }) => requested !== null));
     const untilMs = this.time.until(nowMs + client.keepMs);
     this.#kept.set(client, { untilMs, outstanding });
     this.#nextMs = Math.min(this.#nextMs, untilMs);
     client.kept = true;
     return true;
+  }
+
+  /** Another connection of its owner is there. */
+  #isHeld(kept: Client): boolean {
+    for (const client of this.#port.clients()) if (client !== kept && !client.gone && sameOwner(kept, client)) return true;
+    return false;
+  }
+
+  /** A connection ended: who is kept only as long as there is one of its owner may be kept no more. */
+  connectionEnded(ended: Client): void {
+    for (const client of this.#kept.keys())
+      if (client.keepHeld && sameOwner(client, ended) && !this.#isHeld(client))
+        this.#port.end(client, "no connection of its owner is left");
   }
 
   forget(client: Client): void {
@@ -73,7 +88,7 @@ export class KeptClients {
 
   /** The kept client with that id, if that one is its heir. */
   find(heir: Client, clientId: number): Client | null {
-    for (const client of this.#kept.keys()) if (client.id === clientId && sameOwner(client, heir)) return client;
+    for (const client of this.#kept.keys()) if (client.id === clientId && isHeir(heir, client)) return client;
     return null;
   }
 
@@ -88,7 +103,7 @@ export class KeptClients {
   request(client: Client, request: HeirClientRequest): void {
     switch (request.kind) {
       case "keep-locks":
-        return this.#answer(client, request.requestId, this.#wish(client, request.limitMs));
+        return this.#answer(client, request.requestId, this.#wish(client, request.limitMs, request.held));
       case "end-kept": {
         const kept = this.find(client, request.clientId);
         this.#answer(client, request.requestId, kept === null ? "not-kept" : "done");
@@ -107,10 +122,11 @@ export class KeptClients {
     this.#port.toClient(client, { kind: "heir-result", requestId, result });
   }
 
-  #wish(client: Client, limitMs: number): HeirResult {
+  #wish(client: Client, limitMs: number, held: boolean): HeirResult {
     if (limitMs > MAX_KEEP_MS) return "too-long";
     if (limitMs > 0 && client.owner === "") return "no-owner";
     client.keepMs = limitMs;
+    client.keepHeld = held;
     return "done";
   }
 
@@ -140,7 +156,7 @@ export class KeptClients {
 
   #inherits(heir: Client, { requestId, lockspace, fromClientId, skip }: Inherit): boolean {
     if (this.#earlier(heir).next().done !== true) return false;
-    const mine = [...this.#kept.keys()].filter((client) => sameOwner(client, heir)).sort((a, b) => a.id - b.id);
+    const mine = [...this.#kept.keys()].filter((client) => isHeir(heir, client)).sort((a, b) => a.id - b.id);
     if (mine.some((client) => this.#isOutstanding(client))) return false;
     const rest = mine.filter(({ id }) => id >= fromClientId);
     this.#port.toClient(heir, { kind: "inherited", requestId, ...inheritedFrom(rest, lockspace, fromClientId, skip) });
@@ -174,6 +190,11 @@ export class KeptClients {
   endAll(why: string): void {
     for (const client of this.#kept.keys()) this.#port.end(client, why);
   }
+}
+
+/** One that this node has killed has no heir. */
+function isHeir(heir: Client, kept: Client): boolean {
+  return sameOwner(kept, heir) && !kept.ending;
 }
 
 /** As many granted locks as one message takes, from that place on. */

@@ -217,6 +217,11 @@ export class LocalClient implements RequestSink {
     this.#end(reason, true);
   }
 
+  /** Its process is dead: what it would still read is for nobody. */
+  broken(reason: string): void {
+    this.#end(reason, false);
+  }
+
   #end(reason: string, endedHere: boolean): void {
     if (this.#over) return;
     this.#over = true;

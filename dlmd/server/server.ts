@@ -11,6 +11,7 @@ import { assert } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
+import { isFirstThreadDead } from "../base/process.ts";
 import type { MulticastAnswer } from "../query/answer.ts";
 import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest, ClientIdentity } from "../wire/program.ts";
 import { MAX_SPARED } from "./kernel-wait.ts";
@@ -59,6 +60,11 @@ export interface LocalServer {
 /** A program whose process is known, and what becomes of it. */
 interface Guest {
   readonly client: LocalClient;
+  readonly pid: number;
+  /** Of the user, and its key; "": it declared none. */
+  readonly owner: string;
+  /** What it has is to be kept for an heir: it speaks for its process. Another process may hold one open that does not. */
+  keeps: boolean;
   readonly process: ProcessHandle | null;
   /** It is being killed: resolves with false if nobody waits for its end any more. */
   killed: Promise<boolean> | null;
@@ -123,6 +129,19 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     if ((await guest.killed) && guest.process.ended) guest.client.close(reason);
   };
 
+  /**
+   * An heir asks. A process of its owner may be dead and its connection open: a thread of it waits in the kernel, perhaps for the heir, and then it ends. It says
+   * nothing any more.
+   */
+  const endDead = ({ owner }: Guest): void => {
+    for (const { client, pid, keeps, owner: other } of guests.values())
+      if (keeps && owner !== "" && other === owner && isFirstThreadDead(pid)) client.broken("its first thread has ended");
+  };
+  const noteHeirs = (guest: Guest, request: ClientRequest): void => {
+    if (request.kind === "keep-locks") guest.keeps = request.limitMs > 0;
+    if (request.kind === "inherit") endDead(guest);
+  };
+
   const accept = (socket: Socket): void => {
     const clientId = nextClientId++;
     const credentials = options.processes.credentialsOf(socket);
@@ -132,12 +151,15 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       hello({ pid: saidPid, program, owner, bastLimitMs }) {
         const pid = credentials.pid === 0 ? saidPid : credentials.pid;
         log.info({ clientId, pid, uid: credentials.uid, program }, "client connected");
-        guests.set(clientId, { client, process: options.processes.open(socket), killed: null, looking: false, spared: 0 });
+        const of = owner === "" ? "" : `${credentials.uid} ${owner}`;
+        const process = options.processes.open(socket);
+        guests.set(clientId, { client, pid, owner: of, keeps: false, process, killed: null, looking: false, spared: 0 });
         options.connected(clientId, { uid: credentials.uid, pid, owner, program, bastLimitMs });
       },
       requests(requests) {
         const guest = guests.get(clientId);
         if (guest !== undefined) guest.spared = 0;
+        if (guest !== undefined) for (const request of requests) noteHeirs(guest, request);
         options.requests(clientId, requests);
       },
       slow(unreadBytes) {

@@ -1,5 +1,5 @@
 /** What a dead program had and its heir takes over (hazard C12), on the local socket (local.ts), as types and codec. */
-import { type Field, list, maybe, oneOf, record, type Row, type Rows, row, u32 } from "./field.ts";
+import { type Field, flag, list, maybe, oneOf, record, type Row, type Rows, row, u32 } from "./field.ts";
 import type { Mode } from "./mode.ts";
 import { mode, name } from "./peer-field.ts";
 
@@ -8,8 +8,11 @@ export const MAX_INHERITED_ROWS = 16_384;
 
 /** Request ids are the client's, u32, unique while in use. */
 export type HeirClientRequest =
-  /** From now on: if the connection breaks, all that the client has is kept for an heir for that time; 0: not. Answered by "heir-result". */
-  | { readonly kind: "keep-locks"; readonly requestId: number; readonly limitMs: number }
+  /**
+   * From now on: if the connection breaks, all that the client has is kept for an heir for that time; 0: not. `held`: only as long as another connection of its
+   * owner is there. Answered by "heir-result".
+   */
+  | { readonly kind: "keep-locks"; readonly requestId: number; readonly limitMs: number; readonly held: boolean }
   /**
    * Which clients of this owner are kept, and their locks in that lockspace: those of the clients from `fromClientId` on, without the first `skip`
    * of that one. Answered by "inherited" when nothing of them is outstanding and no earlier connection of this owner is left that wants to be
@@ -55,7 +58,7 @@ export type HeirEvent =
     };
 
 export const heirRequestRows: Rows<HeirClientRequest> = {
-  "keep-locks": row("keep-locks", 11, { requestId: u32, limitMs: u32 }),
+  "keep-locks": row("keep-locks", 11, { requestId: u32, limitMs: u32, held: flag }),
   inherit: row("inherit", 12, { requestId: u32, lockspace: name, fromClientId: u32, skip: u32 }),
   "end-kept": row("end-kept", 13, { requestId: u32, clientId: u32 }),
 };

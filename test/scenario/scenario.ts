@@ -146,7 +146,7 @@ export function runScenario(text: string, engine: WorldEngine = "builtin"): void
     /** limit a 0: it answers within that time from now on; 0: it need not answer, but for locks that are PROMPT */
     limit: ([name = "", limitMs]) => world.ask(name, { kind: "bast-limit", limitMs: Number(limitMs) }),
     /** keeps a 5000: what it has is kept for so long if its connection breaks */
-    keeps: ([name = "", limitMs]) => world.ask(name, { kind: "keep-locks", requestId: 1, limitMs: Number(limitMs) }),
+    keeps: ([name = "", limitMs]) => world.ask(name, { kind: "keep-locks", requestId: 1, limitMs: Number(limitMs), held: false }),
     /** inherits c: it asks what is kept for it; `expect c heir a EX PR, b`: the locks of a and of b */
     inherits: ([name = ""]) => world.ask(name, { kind: "inherit", requestId: 1, lockspace: "space", fromClientId: 0, skip: 0 }),
     /** ends-kept c a: c has all that it wants of a */

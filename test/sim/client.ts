@@ -134,7 +134,7 @@ export class SimClient {
     });
     this.groups = new SimGroupClient(this, (request) => send([request]));
     send([{ kind: "open", lockspaceId: 7, name: this.space }]);
-    if (this.keepMs > 0) send([{ kind: "keep-locks", requestId: 1, limitMs: Math.round(this.keepMs) }]);
+    if (this.keepMs > 0) send([{ kind: "keep-locks", requestId: 1, limitMs: Math.round(this.keepMs), held: false }]);
   }
 
   get stands(): boolean {

@@ -55,7 +55,7 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
     "0a090000000300efcdab89674523010300622d310200c3a9",
   ],
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
-  [{ kind: "keep-locks", requestId: 4, limitMs: 60_000 }, "0b0400000060ea0000"],
+  [{ kind: "keep-locks", requestId: 4, limitMs: 60_000, held: true }, "0b0400000060ea000001"],
   [{ kind: "inherit", requestId: 4, lockspace: "v", fromClientId: 7, skip: 9 }, "0c040000000100760700000009000000"],
   [{ kind: "end-kept", requestId: 4, clientId: 7 }, "0d0400000007000000"],
   [{ kind: "group-join", requestId: 4, group: "g" }, "1804000000010067"],

@@ -51,7 +51,7 @@ it("hazard C12: a program whose heir waits for its end is read, whatever is save
       ...Array.from({ length: 9 }, (_, lockId) => ({ kind: "lock", lockspaceId: 1, lockId, resource: "r", mode: 0, flags: 0 }) as const),
     );
   node.step({ kind: "client-connected", clientId: 1, identity }, 0);
-  ask(1, open, { kind: "keep-locks", requestId: 1, limitMs: 5000 });
+  ask(1, open, { kind: "keep-locks", requestId: 1, limitMs: 5000, held: false });
   expect(fill()).toContainEqual({ kind: "pause-client", clientId: 1 });
   node.step({ kind: "client-connected", clientId: 2, identity }, 0);
   const inherit = { kind: "inherit", requestId: 1, lockspace: "space", fromClientId: 0, skip: 0 } as const;

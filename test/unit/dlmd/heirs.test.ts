@@ -15,8 +15,8 @@ const limitMs = 10_000;
 /** A time-out of one second: the limit is so much longer (base/program-time.ts). */
 const slackMs = 300;
 
-function keep(b: Bench, clientId: number, ms: number): HeirResult | undefined {
-  b.request(clientId, { kind: "keep-locks", requestId: 1, limitMs: ms });
+function keep(b: Bench, clientId: number, ms: number, held = false): HeirResult | undefined {
+  b.request(clientId, { kind: "keep-locks", requestId: 1, limitMs: ms, held });
   return b.heard(clientId, "heir-result").at(-1)?.result;
 }
 
@@ -248,6 +248,51 @@ describe("keep-locks", () => {
     expect(keep(b, 1, MAX_KEEP_MS + 1)).toBe("too-long");
     expect(status(b)).toMatchObject({ kept: [] });
     expect(keep(b, 1, MAX_KEEP_MS)).toBe("done");
+  });
+
+  it("may count only as long as another connection of its owner is there: whichever ends last, all is given away then", () => {
+    const b = createBench([]);
+    for (const [clientId, owner] of [
+      [1, "mine"],
+      [2, "other"],
+      [3, "mine"],
+      [4, "mine"],
+    ] as const)
+      b.connect(clientId, { ...me, owner });
+    b.lock(1, 1, EX);
+    b.lock(2, 1, PR);
+    keep(b, 1, limitMs, true);
+    b.gone(1);
+    expect([status(b).kept?.length, goneOf(b, 2)]).toEqual([1, []]);
+    b.gone(3);
+    expect([status(b).kept?.length, goneOf(b, 2)]).toEqual([1, [3]]);
+    b.gone(4);
+    expect([status(b).kept?.length, new Set(goneOf(b, 2))]).toEqual([0, new Set([1, 3, 4])]);
+    // There is none from the first.
+    b.connect(5, { ...me, owner: "alone" });
+    b.lock(5, 1, NL);
+    keep(b, 5, limitMs, true);
+    b.gone(5);
+    expect(goneOf(b, 2)).toContain(5);
+  });
+
+  it("of one that this node has killed: its locks stay until who holds its other connection has let go, and nobody inherits them", () => {
+    const b = createBench([]);
+    b.connect(1, { ...me, bastLimitMs: 200 });
+    b.connect(2, { ...me, owner: "other" });
+    b.connect(3, me);
+    b.lock(1, 1, EX);
+    keep(b, 1, limitMs, true);
+    b.lock(2, 1, PR);
+    pass(b, 1, 501);
+    expect(b.effects).toContainEqual(expect.objectContaining({ kind: "end-client", clientId: 1 }));
+    b.told();
+    b.gone(1, true);
+    expect([b.told(), goneOf(b, 2)]).toEqual([[], []]);
+    expect(inherited(b, 3)).toEqual([]);
+    expect(endKept(b, 3, 1)).toBe("not-kept");
+    b.gone(3);
+    expect(goneOf(b, 2)).toContain(1);
   });
 
   it("that was refused changes nothing", () => {
