@@ -120,6 +120,8 @@ export interface Coherence {
   contended(inode: Inode): boolean;
   /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */
   onExpected: ((inode: Inode) => void) | null;
+  /** The kernel does not know it, though a process before this one may have told it so (Inode.unsure). */
+  onUnknown: ((inode: Inode) => void) | null;
 
   /** Times that the owner died. No lock, here or on its way, covers what was read of the lower when this number was another. */
   readonly ownerDeaths: number;

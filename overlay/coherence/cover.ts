@@ -43,6 +43,8 @@ export interface Inode extends NumberedInode {
   readonly kind: InodeKind;
   /** The kernel's lookup count (0: it has forgotten the inode). The root counts 1 for ever. */
   nlookup: number;
+  /** Of these: what a process before this one had written down, and the kernel may not have, or have given back (hazard F39). */
+  unsure?: number;
   /** Open handles of this mount. */
   openCount: number;
   /** Those of them through which a shared mapping may be written: O_RDWR, with a page cache. */

@@ -26,6 +26,12 @@ export type TimerPurpose =
   /** Data requests held back between two rounds of a revoke pass now (hazard F1). */
   | "pass";
 
+/**
+ * "first": before all who wait for it; another process of this mount has it (hazard F33). "kept": dlmd keeps it of a process of this mount that crashed (hazard F38).
+ * "born": of a file that nobody else knows.
+ */
+export type TokenRequest = "first" | "kept" | "born";
+
 export type Effect =
   | { readonly do: "request"; readonly cover: Cover; readonly mode: Mode; readonly flags: number }
   | { readonly do: "invalidate"; readonly cover: Cover; readonly plan: InvalidationPlan }
@@ -36,8 +42,7 @@ export type Effect =
   /** Being given up, and a change waits here for the lock: EX is asked for in the same message, from the end of the queue. */
   | { readonly do: "ask-anew"; readonly cover: Cover }
   | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
-  /** `first`: before all who wait for it. Another process of this mount has it (hazard F33). */
-  | { readonly do: "request-token"; readonly cover: Cover; readonly first?: true }
+  | { readonly do: "request-token"; readonly cover: Cover; readonly how?: TokenRequest }
   | { readonly do: "unlock-token"; readonly cover: Cover }
   | { readonly do: "settle-token"; readonly waiter: TokenWaiter; readonly result: "cached" | "direct" };
 

@@ -8,7 +8,7 @@ import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/clien
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Cover } from "./cover.ts";
 import type { WriteToken } from "./cover-parts.ts";
-import type { CoherenceState } from "./effect.ts";
+import type { CoherenceState, TokenRequest } from "./effect.ts";
 import { handleAst, handleBast } from "./lock/lock-cache.ts";
 import { handleTokenAst, handleTokenBast, TOKEN_WAIT_MS } from "./lock/write-token.ts";
 
@@ -127,7 +127,7 @@ export class LockRequests {
     this.#options.told(cover);
   }
 
-  requestToken(cover: Cover, first: boolean): void {
+  requestToken(cover: Cover, how: TokenRequest | null): void {
     const token = cover.token;
     assert(token !== null, `no write token asked for ${cover.key}`);
     let timer: NodeJS.Timeout | null = null;
@@ -153,7 +153,7 @@ export class LockRequests {
     // What was born here can not be held elsewhere: it is not taken back.
     if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
     // It is kept while the file is open here: a blocking AST may find no answer for hours (hazard H13).
-    lock.request(Mode.PW, LockFlag.MAYKEEP | (first ? LockFlag.HEADQUE : 0));
+    lock.request(Mode.PW, LockFlag.MAYKEEP | (how === "first" ? LockFlag.HEADQUE : how === "kept" ? LockFlag.ORPHAN : 0));
   }
 
   unlockToken(cover: Cover): void {

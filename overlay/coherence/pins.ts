@@ -50,6 +50,7 @@ const unpinnedChild: ChildPin = { pinned: false, trip: false };
 
 export class Pins implements Coherence {
   onExpected: ((inode: Inode) => void) | null = null;
+  onUnknown: ((inode: Inode) => void) | null = null;
   readonly sizes: KernelSizes;
   readonly names: KernelNames;
   readonly #state: CoherenceState;

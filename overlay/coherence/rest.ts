@@ -1,8 +1,9 @@
 /** What this room does when another process goes on with the mount (hazard F33): here all locks are given up, and there the write tokens are asked for. */
+import { LockFlag } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Inode, isReleased } from "./cover.ts";
+import { type Cover, type Inode, isReleased } from "./cover.ts";
 import { type SizeEffect, WriteToken } from "./cover-parts.ts";
-import type { CoherenceState } from "./effect.ts";
+import { type CoherenceState, noteGranted } from "./effect.ts";
 import type { CoverTable } from "./lock/cover-table.ts";
 import { handleBast } from "./lock/lock-cache.ts";
 import type { LockRequests } from "./lock-requests.ts";
@@ -23,9 +24,11 @@ export interface RestHost {
 
 export interface InheritedToken {
   readonly inode: Inode;
-  /** Handles that have it. */
+  /** Handles that have it. 0: nobody has, and the file's own lock alone is taken over. */
   readonly users: number;
   readonly mapped: boolean;
+  /** After a crash: which of its locks dlmd keeps for this process. Those that it does not keep it never knew, or they had gone. */
+  readonly kept?: { readonly token: boolean; readonly mode: Mode };
 }
 
 /** A LateReply of that inode. */
@@ -111,19 +114,47 @@ export class Rest {
       if (inode !== undefined) noteLateReply(state, inode.cover, tid, effect, end);
     }
     for (const { cover, kind } of inodes.values()) if (kind === "file") doubtSize(cover);
-    for (const { inode, users, mapped } of tokens) {
+    for (const { inode, users, mapped, kept } of tokens) {
+      if (users === 0 && kept !== undefined) {
+        this.#adoptLock(inode.cover, kept.mode, LockFlag.ORPHAN);
+        continue;
+      }
       const token = new WriteToken(true);
       token.unregistered = false;
       token.users = users;
       token.mapped = mapped;
       inode.cover.token = token;
       state.registering.add(token);
-      state.effects.push({ do: "request-token", cover: inode.cover, first: true });
+      if (kept === undefined) state.effects.push({ do: "request-token", cover: inode.cover, how: "first" });
+      else this.#adopt(inode.cover, kept);
     }
     run();
   }
 
-  /** Every token that `restore` asked for is here. */
+  /**
+   * Hazard F39. Pages of such a file may not have been written yet, so its lock must not go before they are. One of which dlmd knows nothing, and it has kept all that it knew
+   * (AfterCrash.inherits), was born in the process before: nobody else can know it.
+   */
+  #adopt(cover: Cover, { token, mode }: { readonly token: boolean; readonly mode: Mode }): void {
+    const { effects } = this.#host.state;
+    const born = !token && mode === Mode.NL;
+    if (born) this.#adoptLock(cover, Mode.EX, 0);
+    else if (mode !== Mode.NL) this.#adoptLock(cover, mode, LockFlag.ORPHAN);
+    effects.push({ do: "request-token", cover, how: token ? "kept" : "born" });
+  }
+
+  /** It is held from now on: whoever wants it has the kernel's caches dropped first, as ever. */
+  #adoptLock(cover: Cover, mode: Mode, flags: number): void {
+    const { state, now } = this.#host;
+    cover.mode = mode;
+    noteGranted(state, cover, Mode.NL, now());
+    cover.registering = true;
+    cover.asking = mode;
+    state.registering.add(cover);
+    state.effects.push({ do: "request", cover, mode, flags });
+  }
+
+  /** Every token that `restore` asked for is here, and the locks with them. */
   get hasTokens(): boolean {
     return this.#host.state.registering.size === 0;
   }

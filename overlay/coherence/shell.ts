@@ -66,6 +66,8 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly unregistered: number;
 }
 
+/** Hazard F39. An inode that the kernel has not found so often, in some 10 ms, was never told to it by the process before: a FORGET would have come. */
+const UNSURE_MISSES = 6;
 /** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. A file in use waits once more. */
 const REGISTER_DELAY_MS = 1000;
 /** From so many unregistered locks on ... */
@@ -211,7 +213,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         this.#setTimer(effect.cover, effect.purpose, effect.delayMs);
         return;
       case "request-token":
-        this.#locks.requestToken(effect.cover, effect.first === true);
+        this.#locks.requestToken(effect.cover, effect.how ?? null);
         return;
       case "unlock-token":
         this.#locks.unlockToken(effect.cover);
@@ -238,8 +240,13 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     if (inode !== null && plan.what === "pages-and-size" && this.#sizes.revoke.unsettled(cover)) await this.#sizes.revoke.settle(inode);
     else if (inode !== null && cover.revoke?.target === Mode.PR && mustBeTaken(cover)) await this.#sizes.revoke.taken(inode);
     const { missed, cut } = await this.#invalidation.round(cover, plan);
+    if (missed && (cover.revoke?.misses ?? 0) >= UNSURE_MISSES) this.#noteUnknown(cover.inode);
     handleInvalidated(this.#state, cover, missed, this.#options.now(), cut);
     this.run();
+  }
+
+  #noteUnknown(inode: Inode | null): void {
+    if (inode !== null && (inode.unsure ?? 0) > 0) this.operations.onUnknown?.(inode);
   }
 
   #expect(cover: Cover): void {
@@ -346,6 +353,15 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     } catch (error) {
       this.#options.fail(error as Error);
     }
+  }
+
+  /**
+   * The process before has crashed: what it had the kernel cache goes, but for pages of open files that wait for a request. The locks of these are here (`rest`). What the
+   * kernel does not know it never got, or its FORGET was not read yet: nothing of this process is on its way there.
+   */
+  async dropBefore(inodes: readonly Inode[]): Promise<void> {
+    const { over } = await this.#invalidation.dropAll(inodes, 0);
+    over.catch(this.#options.fail);
   }
 
   failWaiters(): void {

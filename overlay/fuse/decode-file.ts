@@ -10,6 +10,7 @@ import { refuse } from "./decode.ts";
 import { readI64, readSize, readU64 } from "./bytes.ts";
 import { BODY, GID, NO_GIDS, PID, UID, copy, lastName, supplementaryGids } from "./fields.ts";
 import type * as R from "./request.ts";
+import { readUnique } from "./unique.ts";
 
 export function open(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.OpenRequest {
   return {
@@ -310,7 +311,7 @@ export function interrupt(b: Buffer, _end: number, _bytes: number, unique: numbe
     uid: b.readUInt32LE(UID),
     gid: b.readUInt32LE(GID),
     pid: b.readUInt32LE(PID),
-    targetUnique: readU64(b, BODY),
+    targetUnique: readUnique(b, BODY),
   };
 }
 

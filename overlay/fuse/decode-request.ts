@@ -1,9 +1,10 @@
 /** From the bytes of a request to its object: the header, then what the opcode's row says of the rest. */
 import { WireError } from "../../dlmd/base/error.ts";
 import { IN_HEADER_BYTES } from "./abi.ts";
-import { readSize, readU64 } from "./bytes.ts";
+import { readSize } from "./bytes.ts";
 import { opcodeRow } from "./opcode.ts";
 import type { Request } from "./request.ts";
+import { readUnique } from "./unique.ts";
 
 /**
  * Decodes the request in buffer[0..bytes). WireError: damaged, and nothing else is ever thrown. A request whose header could
@@ -17,7 +18,7 @@ export function decodeRequest(buffer: Buffer, bytes: number): Request {
   if (length !== bytes) throw new WireError(`FUSE request says that it has ${length} bytes, ${bytes} were read`);
   const end = bytes - buffer.readUInt16LE(36) * 8;
   const opcode = buffer.readUInt32LE(4);
-  const unique = readU64(buffer, 8);
+  const unique = readUnique(buffer, 8);
   const row = opcodeRow(opcode);
   if (end < IN_HEADER_BYTES + row.bodyBytes) {
     throw new WireError(`${row.name}: body of ${end - IN_HEADER_BYTES} bytes, at least ${row.bodyBytes} expected`);
@@ -29,6 +30,9 @@ export function decodeRequest(buffer: Buffer, bytes: number): Request {
 /** The `unique` of a request that decodeRequest refused, or null if not even that can be read. */
 export function damagedUnique(buffer: Buffer, bytes: number): number | null {
   if (bytes < IN_HEADER_BYTES || bytes > buffer.length) return null;
-  const unique = buffer.readUInt32LE(12) * 0x1_0000_0000 + buffer.readUInt32LE(8);
-  return Number.isSafeInteger(unique) ? unique : null;
+  try {
+    return readUnique(buffer, 8);
+  } catch {
+    return null;
+  }
 }

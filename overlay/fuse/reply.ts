@@ -25,6 +25,7 @@ import {
   XATTR_OUT_BYTES,
 } from "./abi.ts";
 import { write32, write64 } from "./bytes.ts";
+import { uniqueHigh } from "./unique.ts";
 
 const CREATE_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN_OUT_BYTES;
 /** Room for every reply of this file with a fixed size (the largest is that to STATX). */
@@ -46,7 +47,8 @@ function head(buffer: Buffer, unique: number, bytes: number, errno: number): num
 function putHead(buffer: Buffer, unique: number, bytes: number, errno: number): void {
   write32(buffer, 0, bytes);
   write32(buffer, 4, -errno);
-  write64(buffer, 8, unique);
+  write32(buffer, 8, unique | 0);
+  write32(buffer, 12, uniqueHigh(unique));
 }
 
 /** `errno` > 0. */

@@ -16,7 +16,7 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F4",
     breaks: "at the end of the lease an inode is not looked for again",
     file: "overlay/coherence/kernel/drop-all.ts",
-    find: "left.length > 0 && tries < ABSENT_TRIES",
+    find: "left.length > 0 && tries < triesMax",
     replace: "left.length > 0 && tries < 0",
     caughtBy: "test/unit/coherence/kernel-drop.test.ts",
   },

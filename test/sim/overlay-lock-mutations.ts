@@ -224,8 +224,8 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "H13",
     breaks: "a mount that keeps the write token is ended after a minute",
     file: "overlay/coherence/lock-requests.ts",
-    find: "lock.request(Mode.PW, LockFlag.MAYKEEP | (first ? LockFlag.HEADQUE : 0));",
-    replace: "lock.request(Mode.PW, first ? LockFlag.HEADQUE : 0);",
+    find: "lock.request(Mode.PW, LockFlag.MAYKEEP | (",
+    replace: "lock.request(Mode.PW, 0 | (",
     caughtBy: "test/unit/coherence/write-token.test.ts",
   },
   {

@@ -54,10 +54,11 @@ export function dropOrder(inodes: readonly Inode[]): readonly Inode[] {
   return [...open, ...directories, ...inodes.filter(({ openCount, kind }) => openCount === 0 && kind !== "directory")];
 }
 
-/** Resolves when all are dropped but those that wait. Throws if the kernel refuses what it must not, or there is no thread. */
+/** Resolves when all are dropped but those that wait. `triesMax`: how often what was not found is looked for again. Throws if the kernel refuses what it must not, or there is no thread. */
 export async function dropInodes(
   invalidateMany: (fuseNodeids: readonly number[]) => InodeBatch,
   inodes: readonly Inode[],
+  triesMax: number = ABSENT_TRIES,
 ): Promise<Dropped> {
   const ordered = dropOrder(inodes);
   const writing = new Set<Promise<unknown>>();
@@ -74,7 +75,7 @@ export async function dropInodes(
     return absent;
   };
   let left = await pass(ordered);
-  for (let tries = 0; left.length > 0 && tries < ABSENT_TRIES; tries += 1) {
+  for (let tries = 0; left.length > 0 && tries < triesMax; tries += 1) {
     await sleep(2 ** tries);
     left = await pass(left.filter(({ cover }) => kernelKnows(cover)));
   }

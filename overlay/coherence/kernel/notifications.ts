@@ -29,8 +29,12 @@ export interface NotifyFeatures {
 const SENTINEL_BYTE = Buffer.alloc(1);
 const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
 
-/** Numbers of what is asked of the page cache are greater: a request of the kernel never has one of them. */
-const RETRIEVE_NUMBERS = 2 ** 52;
+/**
+ * Numbers of what is asked of the page cache are greater: a request of the kernel never has one of them, and they are below those of requests that are sent again
+ * (fuse/unique.ts). Each process has its own: the answer to what a crashed one has asked may come to the next one.
+ */
+const RETRIEVE_NUMBERS = 2 ** 51;
+const RETRIEVES_OF_A_PROCESS = 2 ** 24;
 
 /** All pages of it but these. */
 export function invalidateBut(fuseNodeid: number, except: readonly PageRange[]): Buffer[] {
@@ -55,7 +59,7 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
   let closed = false;
   /** By number: who waits for what the page cache has. One for each WRITE at most. */
   const asked = new Map<number, (data: Uint8Array | null) => void>();
-  let retrievals = RETRIEVE_NUMBERS;
+  let retrievals = RETRIEVE_NUMBERS + process.pid * RETRIEVES_OF_A_PROCESS;
   const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> => {
     if (closed) return Promise.resolve(messages.map(() => -E.ENODEV));
     return noted(gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt));

@@ -218,11 +218,11 @@ export class Invalidation {
   }
 
   /** Whatever the locks say: every name, and attributes and pages of all these. Resolves when only what waits for a page is left. */
-  async dropAll(inodes: readonly Inode[]): Promise<Dropped> {
+  async dropAll(inodes: readonly Inode[], tries?: number): Promise<Dropped> {
     this.#state.epoch += 1;
     const [result = 0] = (await this.#caches.incrementEpoch?.()) ?? [];
     if (!notifiedResults.has(result)) throw new Error(`the kernel refused to drop its names: ${errnoName(-result)}`);
-    const dropped = await dropInodes(this.#caches.invalidateMany, inodes);
+    const dropped = await dropInodes(this.#caches.invalidateMany, inodes, tries);
     this.counts.inodesDropped += dropped.inodes;
     return dropped;
   }

@@ -85,6 +85,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   readonly ownerDeaths = 0;
   attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
+  onUnknown: ((inode: Inode) => void) | null = null;
   grantId(): number {
     return 0;
   }

@@ -120,4 +120,76 @@ describe("the new process", () => {
     expect([mustWait(file.cover, 4096), mustWait(other.cover, 4096)]).toEqual([true, false]);
     await shell.close();
   });
+
+  it("takes over what dlmd has kept of a crashed one, and asks for what only that one knew (hazard F39)", async () => {
+    const asked: string[] = [];
+    const { lockspace, flags } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const [written, taken, born] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
+    const token = { users: 1, mapped: true };
+    shell.rest.restore(
+      new Map([written, taken, born].map((inode) => [inode.fuseNodeid, inode])),
+      [
+        { inode: written, ...token, kept: { token: true, mode: Mode.EX } },
+        // Another node has its lock: the token alone was here.
+        { inode: taken, ...token, kept: { token: true, mode: Mode.NL } },
+        { inode: born, ...token, kept: { token: false, mode: Mode.NL } },
+      ],
+      [],
+    );
+    expect(shell.rest.hasTokens).toBe(false);
+    expect([...flags]).toEqual([
+      ["i12.7", LockFlag.ORPHAN],
+      ["w12.7", LockFlag.MAYKEEP | LockFlag.ORPHAN],
+      ["w13.7", LockFlag.MAYKEEP | LockFlag.ORPHAN],
+      ["i14.7", 0],
+      ["w14.7", LockFlag.MAYKEEP],
+    ]);
+    await expect.poll(() => shell.rest.hasTokens).toBe(true);
+    expect([written, taken, born].map(({ cover }) => [cover.mode, cover.token?.state])).toEqual([
+      [Mode.EX, "held"],
+      [Mode.NL, "held"],
+      [Mode.EX, "held"],
+    ]);
+    await shell.close();
+  });
+
+  it("takes over the lock of a file that is open for reading: a page of it may wait for a READ (hazard F39)", async () => {
+    const { lockspace, flags } = lockspaceThatGrants([]);
+    const shell = shellOver(lockspace);
+    const read = inodeOf(shell, 12, "file");
+    shell.rest.restore(new Map([[12, read]]), [{ inode: read, users: 0, mapped: false, kept: { token: false, mode: Mode.PR } }], []);
+    expect([...flags]).toEqual([["i12.7", LockFlag.ORPHAN]]);
+    await expect.poll(() => shell.rest.hasTokens).toBe(true);
+    expect([read.cover.mode, read.cover.token]).toEqual([Mode.PR, null]);
+    await shell.close();
+  });
+
+  it("a revoke does not wait for ever for an inode that the process before may never have told (hazard F39)", async () => {
+    const missed: number[] = [];
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, {
+      invalidatePages: (fuseNodeid) => {
+        missed.push(fuseNodeid);
+        return Promise.resolve([-2]);
+      },
+      invalidatePagesAndSize: (fuseNodeid) => {
+        missed.push(fuseNodeid);
+        return { gate: { shut: () => true }, results: Promise.resolve([-2]) };
+      },
+    });
+    const file = inodeOf(shell, 12, "other");
+    file.cover.inode = file;
+    Object.assign(file, { nlookup: 1, unsure: 1 });
+    const heard: number[] = [];
+    shell.operations.onUnknown = (inode): void => {
+      heard.push(missed.length);
+      Object.assign(inode, { nlookup: 0, unsure: 0 });
+    };
+    await shell.operations.pin(file, Mode.PR, waiter());
+    shell.operations.unpin(file, Mode.PR);
+    await expect.poll(() => shell.rest.rest()).toBe(true);
+    // Not at the first time: its FORGET may be on its way.
+    expect(heard).toEqual([7]);
+    await shell.close();
+  });
 });
