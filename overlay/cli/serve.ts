@@ -16,6 +16,8 @@ import { largeBuffers } from "../lower/large-buffers.ts";
 import type { Holder } from "../restart/holder.ts";
 import { REHEARSED, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
+
+import { type CrashGuard, tellKeeper } from "../serve/crash-guard.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { createHolder, endOrPause, holdingAnswers, holdToEnd } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
@@ -40,6 +42,7 @@ interface ServeArguments {
   readonly takeOver: boolean;
   readonly dlmdAway: boolean;
   readonly rehearse: boolean;
+  readonly afterCrash: boolean;
 }
 
 /** Open files of all nodes are open here on the owner. */
@@ -71,6 +74,11 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
       describe: "a lock not given up after so long: this mount hangs (for tests)",
     },
     rehearse: { type: "boolean", default: false, describe: "with --take-over: it ends when it has reached all that it needs" },
+    "after-crash": {
+      type: "boolean",
+      default: false,
+      describe: "goes on with the mount of a process that has crashed (its keeper says so)",
+    },
     "dlmd-away": { type: "boolean", default: false, describe: "with --take-over: that process says when dlmd serves" },
     "take-over": { type: "boolean", default: false, describe: "goes on with the mount of the process that starts this one" },
   },
@@ -151,10 +159,11 @@ function isMountThere(device: string): boolean {
 }
 
 async function serve(args: ServeArguments): Promise<void> {
-  const pipe = readyPipe();
+  const pipe = args.afterCrash ? new ReadyPipe(null) : readyPipe();
   const log = createPinoLog(args.logLevel, null);
   let statusServer: StatusServer | null = null;
   let takeOver: TakeOver | null = null;
+  let crash: CrashGuard | null = null;
   let holder: Holder | null = null;
   /** To end. */
   let told = false;
@@ -187,6 +196,7 @@ async function serve(args: ServeArguments): Promise<void> {
       localFlocks: mountOptions.localFlocks,
       transport: mountOptions.transport,
       ...(takeOver === null ? {} : { takeOver }),
+      afterCrash: args.afterCrash,
       leaveStatus: () => {
         statusServer?.close(true);
         hasLeft = true;
@@ -198,6 +208,7 @@ async function serve(args: ServeArguments): Promise<void> {
         else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
     });
+    crash = mount.crash;
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
         told = true;
@@ -229,7 +240,10 @@ async function serve(args: ServeArguments): Promise<void> {
     noteKept();
     pipe.ready();
     takeOver?.serving();
+    crash.serving();
     const failure = await endOrPause(mount.ended, mount.pauses, log);
+    // The holder of a pause, or another process, has the mount from now on.
+    crash.end();
     if (mount.paused !== null) {
       const { runDir, mountpoint } = args;
       holder = createHolder(mount.paused, { native: nativeAddon(), runDir, mountpoint, log });
@@ -264,6 +278,8 @@ async function serve(args: ServeArguments): Promise<void> {
     );
     statusServer?.close(true);
     pipe.fail(error);
+    if (args.afterCrash && crash === null) tellKeeper(error);
+    else crash?.failed(error);
     await takeOver?.failed(error instanceof Error ? error : new Error(String(error)));
     process.exit(EXIT.MOUNT);
   }

@@ -88,7 +88,7 @@ function orphanWords({ kept, waitsFor }: NonNullable<OverlayStatus["orphans"]>, 
 }
 
 function describeMount(mount: OverlayStatus, name: Name): string[] {
-  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, orphans, ops, locks, group } = mount;
+  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, orphans, crash, ops, locks, group } = mount;
   return [
     `mount    ${mountpoint}: volume ${volume} on ${device}, ${role}, process ${pid}`,
     ...((role === "waiting" || role === "paused") && why !== undefined ? [`         ${why}`] : []),
@@ -97,6 +97,7 @@ function describeMount(mount: OverlayStatus, name: Name): string[] {
     ...(group == null ? [] : [describeGroup(group, name)]),
     ...(problem === undefined ? [] : [`         ${problem}`]),
     ...(fileLocks === "local" ? ["         file locks are local to this node (localflocks)"] : []),
+    ...(crash == null ? [] : [`         a crash of its process ends it: ${crash}`]),
     ...(orphans == null || orphans.kept === 0 ? [] : [`         ${orphanWords(orphans, name)}`]),
     ...(ops === undefined ? [] : [`         ${ops} operations, ${locks ?? "?"} locks`]),
   ];

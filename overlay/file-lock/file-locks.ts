@@ -10,7 +10,7 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { type FileState, hasLocks, heldOn } from "./locked-file.ts";
+import { type FileState, hasLocks, heldOn, type LockedFile } from "./locked-file.ts";
 import { LockUsers } from "./lock-users.ts";
 
 /**
@@ -29,6 +29,16 @@ export interface FileLocksOptions {
   readonly now: () => number;
   /** dlmd broke a promise. */
   readonly fail: (error: Error) => void;
+  /** For a process that goes on after a crash of this one; null: none can. */
+  readonly journal?: FileLocksJournal | null;
+  /** Locks of a file are about to be kept where no other process of this mount gets them: in that turn, before. */
+  readonly leaves?: () => void;
+}
+
+/** What is written down of locks that are in this process's memory (overlay/crash/locks.ts, hazard F40). */
+export interface FileLocksJournal {
+  set(file: string, row: FileLockRow | null, nowMs: number): void;
+  readonly areBeyond: boolean;
 }
 
 /** A file with locks of this node, for people. Offsets are text: JSON has no numbers of 64 bits. */
@@ -108,6 +118,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #asking = false;
   #asked = 0;
   #over = false;
+  /** What is inherited, dlmd keeps of a process that has crashed. */
+  #kept = false;
   /** As `rest` found it. */
   #where: "here" | "changing" | "shared" = "changing";
 
@@ -162,6 +174,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     this.#asking = true;
     const id = this.#core.request(ask);
     this.#asking = false;
+    if (ask.op !== "test") this.#note(ask.file);
     const answer = this.#early.get(id);
     this.#early.clear();
     if (answer !== undefined) return { id, answer };
@@ -224,6 +237,23 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     return this.#where === "shared";
   }
 
+  /** Why another process could not go on with them after a crash of this one, in words; null: it could. */
+  get whyNoCrash(): string | null {
+    for (const { state, asked } of this.#core.files.values())
+      if (state === "pushing" || state === "shared" || state === "returning" || asked.size > 0)
+        return "programs wait for file locks, or hold some on files that other nodes lock, too (coverlay locks --files lists them)";
+    return this.#options.journal?.areBeyond === true ? "programs hold more file locks than are written down" : null;
+  }
+
+  /** In the turn of the change, and before any program hears of it. */
+  #note(name: string): void {
+    const { journal = null } = this.#options;
+    if (journal === null) return;
+    const file = this.#core.files.get(name);
+    const isHere = file !== undefined && file.state === "local" && hasLocks(file);
+    journal.set(name, isHere ? this.#rowOf(file, this.nowMs()) : null, Date.now());
+  }
+
   restEnds(): void {
     this.#where = "changing";
     this.#guard(() => this.#core.thaw());
@@ -232,11 +262,15 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   /** What another process is to go on with, when all rests. */
   rows(): FileLockRow[] {
     const now = this.nowMs();
-    return [...this.#core.files.values()].filter(hasLocks).map((file) => ({
+    return [...this.#core.files.values()].filter(hasLocks).map((file) => this.#rowOf(file, now));
+  }
+
+  #rowOf(file: LockedFile, now: number): FileLockRow {
+    return {
       file: file.name,
       held: heldOn(file).map(({ owner, range, pid, sinceMs }) => ({ owner, range, pid, heldMs: Math.max(0, now - sinceMs) })),
       users: this.#users.of(file.name),
-    }));
+    };
   }
 
   /** Another process of this mount has asked for the state of these files, and gets it. */
@@ -245,9 +279,10 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     for (const file of this.#states.keys()) this.giveUpState(file);
   }
 
-  /** The process before has these until `letGo`. */
-  inherit(rows: readonly FileLockRow[]): void {
+  /** The process before has these until `letGo`. `kept`: it has crashed, and dlmd keeps the state of these files. */
+  inherit(rows: readonly FileLockRow[], kept = false): void {
     const now = this.nowMs();
+    this.#kept = kept;
     for (const { file, held, users } of rows) {
       this.#core.inherit(
         file,
@@ -284,7 +319,10 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     if (timer !== undefined) clearTimeout(timer.handle);
     const handle = setTimeout(() => {
       this.#timers.delete(file);
-      this.#guard(() => this.#core.handleTimer(file));
+      this.#guard(() => {
+        this.#core.handleTimer(file);
+        this.#note(file);
+      });
     }, Math.ceil(delayMs));
     this.#timers.set(file, { handle, atMs });
   }
@@ -306,7 +344,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   }
 
   inheritState(file: string): void {
-    this.#askState(file, "inherited", LockFlag.HEADQUE);
+    this.#askState(file, "inherited", this.#kept ? LockFlag.ORPHAN : LockFlag.HEADQUE);
   }
 
   #askState(file: string, asked: "state" | "inherited", flag: number): void {
@@ -334,9 +372,11 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     const { asked } = state;
     state.asked = null;
     if (asked === "state" || asked === "back") this.#core.stateGranted(file, lock.mode === Mode.EX ? "local" : "shared");
+    this.#note(file);
   }
 
   shareState(file: string): void {
+    this.#options.leaves?.();
     const state = this.#state(file);
     state.asked = "share";
     state.lock.request(Mode.CW, LockFlag.CONVERT);
@@ -359,12 +399,14 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   ask(id: number, { file, op, owner, range, pid, wait, begun, heldMs }: ServiceAsk): void {
     this.#asked += 1;
+    this.#options.leaves?.();
     const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun, heldMs }, (result) => {
       this.#service.delete(id);
       this.#guard(() => {
         // The connection to dlmd has ended, or it refused the request as such: the mount is taken out.
         if (result instanceof Error) throw result;
         this.#core.serviceAnswered(id, result.status, this.#shown(result.conflict));
+        this.#note(file);
       });
     });
     this.#service.set(id, requestId);

@@ -21,9 +21,25 @@ export interface OpenFile {
   manyNew: boolean;
 }
 
+/** What is written down for a process that goes on after a crash (overlay/crash/). */
+export interface HandleJournal {
+  /** That request is about to be answered with it. */
+  giving(request: number, file: OpenFile): void;
+  /** It was. */
+  given(): void;
+  closed(fh: number): void;
+  /** From a process before this one. */
+  restoredHandle(file: OpenFile): void;
+}
+
 export class HandleTable {
+  readonly #journal: HandleJournal | null;
   readonly #files = new Map<number, OpenFile>();
   #nextFh = 1;
+
+  constructor(journal: HandleJournal | null = null) {
+    this.#journal = journal;
+  }
 
   get size(): number {
     return this.#files.size;
@@ -46,6 +62,14 @@ export class HandleTable {
     return file;
   }
 
+  /** `answer`: tells the kernel of it, in answer to that request. Gives what it gives: whether the kernel has taken that. */
+  give(request: number, file: OpenFile, answer: () => boolean): boolean {
+    this.#journal?.giving(request, file);
+    const given = answer();
+    this.#journal?.given();
+    return given;
+  }
+
   /** Those that are open, and the next number. */
   all(): { readonly files: readonly OpenFile[]; readonly nextFh: number } {
     return { files: [...this.#files.values()], nextFh: this.#nextFh };
@@ -53,7 +77,10 @@ export class HandleTable {
 
   /** What the process before has had open. Before any request. */
   restore(files: readonly OpenFile[], nextFh: number): void {
-    for (const file of files) this.#files.set(file.fh, file);
+    for (const file of files) {
+      this.#files.set(file.fh, file);
+      this.#journal?.restoredHandle(file);
+    }
     this.#nextFh = nextFh;
   }
 
@@ -70,7 +97,9 @@ export class HandleTable {
   /** Takes it out; undefined if it was not there. */
   take(fh: number): OpenFile | undefined {
     const file = this.#files.get(fh);
-    if (file !== undefined) this.#files.delete(fh);
+    if (file === undefined) return undefined;
+    this.#files.delete(fh);
+    this.#journal?.closed(fh);
     return file;
   }
 

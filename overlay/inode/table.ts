@@ -34,11 +34,26 @@ export interface InodeRecord extends PagedInode {
   uncappedHold: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
+  /** Of the journal; -1: none. */
+  row: number;
+  unsure: number;
   /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
   sibling: InodeRecord | null;
 }
 
+/** What is written down for a process that goes on after a crash (overlay/crash/, hazard F39). */
+export interface InodeJournal {
+  /** The kernel is about to be told of it once more. */
+  telling(record: InodeRecord): void;
+  counted(record: InodeRecord, nlookup: number): void;
+  dropped(record: InodeRecord): void;
+  countedUp(nextCounted: number): void;
+  /** From a process before this one, which has ended in good order. */
+  restoredInode(record: InodeRecord): void;
+}
+
 export interface InodeTableOptions {
+  readonly journal?: InodeJournal | null;
   readonly root: FileId;
   readonly createCover: (id: FileId, kind: InodeKind) => Cover;
   /** The record goes. `removed`: the inode itself is (as far as known here) deleted. */
@@ -52,18 +67,24 @@ export interface InodeRow {
   readonly kind: InodeKind;
   readonly nlookup: number;
   readonly nlinkHint: number;
+  /** After a crash: where the journal has it. Its lookups are `unsure` then. */
+  readonly row?: number;
 }
 
 export class InodeTable {
   readonly root: InodeRecord;
   readonly #options: InodeTableOptions;
+  readonly #journal: InodeJournal | null;
   readonly #byNodeid = new Map<number, InodeRecord>();
   // By inode number, and from there along `sibling`: a key is a string, and building one for each lookup costs more than the lookup.
   readonly #byIno = new Map<number, InodeRecord>();
+  /** Numbers of which `unknown` has taken lookups off. */
+  readonly #takenOff = new Set<number>();
   #nextCounted = COUNTED_FROM;
 
   constructor(options: InodeTableOptions) {
     this.#options = options;
+    this.#journal = options.journal ?? null;
     this.root = this.#create(options.root, "directory", ROOT_FUSE_NODEID);
     this.root.nlookup = 1;
   }
@@ -87,12 +108,23 @@ export class InodeTable {
   /** What the process before has had. Before any request; handles are added by `opened`. */
   restore(rows: readonly InodeRow[], nextCounted: number): void {
     this.#nextCounted = nextCounted;
-    for (const { fuseNodeid, id, kind, nlookup, nlinkHint } of rows) {
+    this.#journal?.countedUp(nextCounted);
+    for (const { fuseNodeid, id, kind, nlookup, nlinkHint, row } of rows) {
       assert(!this.#byNodeid.has(fuseNodeid), `inode ${fuseNodeid} was handed over twice`);
       const record = this.#create(id, kind, fuseNodeid);
       record.nlookup = nlookup;
       record.nlinkHint = nlinkHint;
+      if (row === undefined) {
+        this.#journal?.restoredInode(record);
+        continue;
+      }
+      record.row = row;
+      record.unsure = nlookup;
     }
+  }
+
+  all(): InodeRecord[] {
+    return [...this.#byNodeid.values()];
   }
 
   /** The record behind the number that a request names; undefined: the kernel was never told it, or forgot it. */
@@ -128,6 +160,28 @@ export class InodeTable {
     return { fuseNodeid: this.#count(), id: NO_INODE };
   }
 
+  /** Before a reply that tells the kernel of it; then `told`. */
+  telling(record: InodeRecord): void {
+    if (record !== this.root) this.#journal?.telling(record);
+  }
+
+  /** `given`: the kernel has taken the reply. */
+  told(record: InodeRecord, given: boolean): boolean {
+    if (given) record.nlookup += 1;
+    else this.#journal?.counted(record, record.nlookup);
+    return given;
+  }
+
+  /** The kernel does not know it, though a process before this one has told it so, or was about to. */
+  unknown(record: InodeRecord): void {
+    if (record.unsure === 0) return;
+    this.#takenOff.add(record.fuseNodeid);
+    record.nlookup -= record.unsure;
+    record.unsure = 0;
+    this.#journal?.counted(record, record.nlookup);
+    if (record.nlookup === 0) this.#settle(record);
+  }
+
   /** In use by an operation: it stays in the table until `leave`, whatever the kernel forgets meanwhile. */
   use(record: InodeRecord): void {
     record.useCount += 1;
@@ -143,8 +197,13 @@ export class InodeTable {
   forget(fuseNodeid: number, nlookups: number): void {
     const record = this.#byNodeid.get(fuseNodeid);
     if (record === undefined || record === this.root) return;
+    // Of lookups that were taken off before it came (`unknown`), and more than this process has given: it is not of these.
+    if (nlookups > record.nlookup && this.#takenOff.delete(fuseNodeid)) return;
     assert(nlookups <= record.nlookup, `FORGET of ${nlookups} lookups of inode ${record.key}, which has ${record.nlookup}`);
     record.nlookup -= nlookups;
+    // Those of this process go first: what is left of the others the kernel may not have.
+    record.unsure = Math.min(record.unsure, record.nlookup);
+    this.#journal?.counted(record, record.nlookup);
     if (record.nlookup === 0) this.#settle(record);
   }
 
@@ -176,6 +235,7 @@ export class InodeTable {
     if (record.nlookup > 0 || record.openCount > 0 || record.useCount > 0) return;
     if (this.#byNodeid.get(record.fuseNodeid) !== record) return;
     this.#byNodeid.delete(record.fuseNodeid);
+    this.#journal?.dropped(record);
     // Another one may have taken its identity.
     if (this.#find(record.id) === record) this.#unlinkSibling(record);
     this.#options.dropped(record, record.nlinkHint === 0);
@@ -203,6 +263,7 @@ export class InodeTable {
   #count(): number {
     const fuseNodeid = this.#nextCounted;
     this.#nextCounted += 1;
+    this.#journal?.countedUp(this.#nextCounted);
     return fuseNodeid;
   }
 
@@ -234,6 +295,8 @@ export class InodeTable {
       writeOrder: null,
       uncappedHold: 0,
       nlinkHint: 1,
+      row: -1,
+      unsure: 0,
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,
     };

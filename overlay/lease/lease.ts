@@ -181,9 +181,14 @@ export interface OpenLeasePage {
   readonly marginMs: number;
 }
 
+/** Beside dlmd's local socket. */
+export function leaseFile(dlmdSocket: string): string {
+  return path.join(path.dirname(dlmdSocket), LEASE_FILE);
+}
+
 /** The page of that dlmd, mapped. Throws OperatingError if there is none of that incarnation. */
 export function openLeasePage(native: Native, dlmdSocket: string, incarnation: string): OpenLeasePage {
-  const file = path.join(path.dirname(dlmdSocket), LEASE_FILE);
+  const file = leaseFile(dlmdSocket);
   const fd = openPage(file);
   try {
     const mapped = native.mapShared(fd, LEASE_PAGE_BYTES);

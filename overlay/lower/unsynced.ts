@@ -72,6 +72,13 @@ export class Unsynced {
     return this.#tick;
   }
 
+  /** Something was lost, and who has it open, opens it first, or syncs all has not been told. */
+  hasLosses(open: readonly LossesTold[]): boolean {
+    if (this.#syncfsFails || this.#lost.size === 0) return this.#syncfsFails;
+    for (const { told } of this.#lost.values()) if (!told) return true;
+    return open.some((file) => this.#isUntold(file));
+  }
+
   /** Files and directories that are not known to be on disk. */
   get size(): number {
     return this.#changed.size;

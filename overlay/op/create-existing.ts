@@ -14,7 +14,7 @@ import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
 import { type Mount, withRestarts } from "./mount.ts";
-import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
+import { enterFile, forgetFile, giveCreated, writeAccess } from "./open.ts";
 import { checkAccess, checkCreateInSticky, credentialsFor, MAY_READ, MAY_WRITE } from "./permission.ts";
 import { pinnedAll } from "./pinned.ts";
 import { hasSetId, killSetId } from "./set-id.ts";
@@ -49,8 +49,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
     const entryValid = coherence.names.tellEntry(dir, request.name, child);
     // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
     coherence.sizes.told(child, attr.size);
-    if (call.create(child, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
-    else forgetFile(mount, file);
+    giveCreated(mount, call, file, (flags) => call.create(child, attr, entryValid, false, file.fh, flags));
   };
   const open = async (): Promise<OpenFile> => {
     const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));

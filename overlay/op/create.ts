@@ -12,7 +12,7 @@ import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
 import { standsFor, uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
-import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
+import { enterFile, giveCreated, writeAccess } from "./open.ts";
 import { checkHardlink, hardlinksAreProtected, seenCaller, unknownCredentials } from "./permission.ts";
 import { pinned, pinnedAll } from "./pinned.ts";
 
@@ -64,7 +64,8 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
 function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
   return withBorn(mount, entry, null, (child) =>
     tellBorn(mount, call, { dir, name }, child, entry.attr, (entryValid, attrValid, size) => {
-      if (call.entry(child, entry.attr, entryValid, attrValid, size)) child.nlookup += 1;
+      mount.inodes.telling(child);
+      mount.inodes.told(child, call.entry(child, entry.attr, entryValid, attrValid, size));
     }),
   );
 }
@@ -192,8 +193,7 @@ function answerCreated(
       const file = enterFile(mount, child, handle, access, flags);
       tellBorn(mount, call, named, child, attr, (entryValid, attrValid, size) => {
         const told = size === attr.size ? attr : { ...attr, size };
-        if (call.create(child, told, entryValid, attrValid, file.fh, openFlags(mount, file))) child.nlookup += 1;
-        else forgetFile(mount, file);
+        giveCreated(mount, call, file, (given) => call.create(child, told, entryValid, attrValid, file.fh, given));
       });
     });
   });
@@ -285,5 +285,6 @@ async function answerLink(mount: Mount, call: Call, { dir, name }: Named, inode:
   const entryValid = names.tellEntry(dir, name, inode) && stands;
   sizes.replied(inode, call.pid, "sets", attr.size);
   sizes.told(inode, attr.size);
-  if (call.entry(inode, attr, entryValid, false, attr.size)) inode.nlookup += 1;
+  mount.inodes.telling(inode);
+  mount.inodes.told(inode, call.entry(inode, attr, entryValid, false, attr.size));
 }

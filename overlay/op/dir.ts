@@ -190,7 +190,9 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     coherence.sizes.told(child, attr.size);
     const attrValid = coherence.attrValid(child, call.pid, since.changes);
     listing.addPlus(name, type, cookie, child.fuseNodeid, fuseGeneration(child), attr, entryValid, attrValid);
+    mount.inodes.telling(child);
     counted.push(child);
   }
-  if (call.listed(listing)) for (const child of counted) child.nlookup += 1;
+  const given = call.listed(listing);
+  for (const child of counted) mount.inodes.told(child, given);
 }

@@ -74,7 +74,8 @@ async function tell(mount: Mount, call: Call, inode: InodeRecord): Promise<void>
     const answer = (attr: Attr): void => {
       inode.nlinkHint = attr.nlink;
       coherence.sizes.told(inode, attr.size);
-      if (call.entry(inode, attr, false, coherence.attrValid(inode, call.pid, since), attr.size)) inode.nlookup += 1;
+      mount.inodes.telling(inode);
+      mount.inodes.told(inode, call.entry(inode, attr, false, coherence.attrValid(inode, call.pid, since), attr.size));
     };
     const attr = await read();
     if (coherence.sizes.known(inode)) answer(attr);

@@ -177,7 +177,8 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
     if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);
     coherence.sizes.told(child, size);
   }
-  if (call.entry(child, attr, entryValid, attrValid, size)) child.nlookup += 1;
+  mount.inodes.telling(child);
+  mount.inodes.told(child, call.entry(child, attr, entryValid, attrValid, size));
 }
 
 /** No reply. */

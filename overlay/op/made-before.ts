@@ -22,7 +22,7 @@ import { ioctlMade } from "./ioctl.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, O_TRUNC } from "./linux.ts";
 import { standsFor } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
-import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
+import { enterFile, forgetFile, giveCreated, writeAccess } from "./open.ts";
 import { type Operation, perform } from "./perform.ts";
 import { pinnedAll } from "./pinned.ts";
 import { removeMade } from "./remove.ts";
@@ -117,7 +117,8 @@ function answerEntry(mount: Mount, call: Call, named: Named, made: Entry): Maybe
       { inode: child, mode: Mode.PR },
       () => mount.lower.getattr(child.id),
       (attr, entryValid) => {
-        if (call.entry(child, attr, entryValid, false, attr.size)) child.nlookup += 1;
+        mount.inodes.telling(child);
+        mount.inodes.told(child, call.entry(child, attr, entryValid, false, attr.size));
       },
     ),
   );
@@ -173,8 +174,7 @@ function answerFile(
       andThen(mount.lower.getattr(child.id), (attr) => restoreSetgid(mount, { id: child.id, attr }, request));
     try {
       await tell(mount, call, named, { inode: child, mode: Mode.EX }, read, (attr, entryValid) => {
-        if (call.create(child, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
-        else forgetFile(mount, file);
+        giveCreated(mount, call, file, (given) => call.create(child, attr, entryValid, false, file.fh, given));
       });
     } catch (error) {
       forgetFile(mount, file);

@@ -65,9 +65,21 @@ export function open(mount: Mount, call: Call, request: OpenRequest): MaybePromi
     );
     return andThen(opening, (handle) => {
       const file = enterFile(mount, inode, handle, access, request.flags);
-      if (!call.open(file.fh, openFlags(mount, file))) forgetFile(mount, file);
+      giveFile(mount, call, file, openFlags(mount, file));
     });
   });
+}
+
+function giveFile(mount: Mount, call: Call, file: OpenFile, flags: number): void {
+  if (!mount.handles.give(call.unique, file, () => call.open(file.fh, flags))) forgetFile(mount, file);
+}
+
+/** `answer`: tells the kernel of the inode and of the handle, with these flags. */
+export function giveCreated(mount: Mount, call: Call, file: OpenFile, answer: (flags: number) => boolean): void {
+  const { handles, inodes } = mount;
+  inodes.telling(file.inode);
+  const given = handles.give(call.unique, file, () => answer(openFlags(mount, file)));
+  if (!inodes.told(file.inode, given)) forgetFile(mount, file);
 }
 
 /** The kernel was not told of it. */
@@ -99,6 +111,6 @@ export function opendir(mount: Mount, call: Call, request: OpendirRequest): Mayb
   const inode = inodeOf(mount, request.fuseNodeid);
   return andThen(mount.lower.opendir(inode.id), (handle) => {
     const file = enterFile(mount, inode, handle, null, O_RDONLY);
-    if (!call.open(file.fh, 0)) forgetFile(mount, file);
+    giveFile(mount, call, file, 0);
   });
 }

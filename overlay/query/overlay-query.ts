@@ -79,6 +79,8 @@ export interface OverlayStatus extends OverlayFile {
   readonly orphans?: { readonly kept: number; readonly waitsFor: readonly number[] } | null | undefined;
   /** Long work that goes on by itself, and how far it is (serve/mount-status.ts); null: none. */
   readonly work?: { readonly kind: string; readonly words: string; readonly tookMs: number } | null | undefined;
+  /** Why a crash of its process would end the mount, in words; null: it would be a pause (crash/). */
+  readonly crash?: string | null | undefined;
   readonly uuid?: string | undefined;
   readonly lease?: string | null | undefined;
   /** It was mounted read-only. */
@@ -120,6 +122,7 @@ const overlayStatus = overlayFile.extend({
     .optional(),
   group: mountGroupStatus.nullable().optional(),
   work: z.looseObject({ kind: z.string(), words: z.string(), tookMs: z.number() }).nullable().optional(),
+  crash: z.string().nullable().optional(),
   uuid: z.string().optional(),
   lease: z.string().nullable().optional(),
   readOnly: z.boolean().optional(),

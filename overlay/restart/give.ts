@@ -12,7 +12,7 @@ import type { FileLockRow } from "../file-lock/api.ts";
 import type { OpenAtOwner } from "../lower/remote/core.ts";
 import type { HoldRules } from "../session/dispatch.ts";
 import type { SessionHandOff } from "../session/mount-session.ts";
-import { coverlayProgram, NODE_FLAGS } from "../volume/start-overlay.ts";
+import { coverlayProgram, NODE_FLAGS, ownWords } from "../volume/start-overlay.ts";
 import { Channel, CHANNEL_FD } from "./channel.ts";
 import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
 import { stateOf } from "./tables.ts";
@@ -36,7 +36,6 @@ export const END_LIMIT_MS = 10_000;
 /** Of `coverlay serve`: how far it is to go. `dlmd-away`: it waits until it is told that dlmd serves. `rehearse`: it ends when it has said hello. */
 const TAKE_OVER = "--take-over";
 export type TakeOverWay = "dlmd-away" | "rehearse";
-const WAYS: ReadonlySet<string> = new Set(["--dlmd-away", "--rehearse"]);
 
 export interface GiveHost {
   readonly log: Log;
@@ -151,9 +150,8 @@ export function wordsOf(error: unknown): string {
 
 /** As this process was started itself. `fd`: /dev/fuse. */
 export function startNext(fd: number, way?: TakeOverWay): NextProcess {
-  const words = process.argv.slice(2).filter((word) => word !== TAKE_OVER && !WAYS.has(word));
   const flags = way === undefined ? [TAKE_OVER] : [TAKE_OVER, `--${way}`];
-  const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...words, ...flags], {
+  const child = spawn(process.execPath, [...NODE_FLAGS, coverlayProgram(), ...ownWords(), ...flags], {
     detached: true,
     cwd: "/",
     stdio: ["ignore", "inherit", "inherit", "ignore", "pipe", fd],

@@ -85,28 +85,30 @@ const decimal = z.string().regex(/^\d{1,20}$/);
 const lockOwner = { kind: z.enum(["posix", "flock"]), owner: decimal };
 const fileId = z.object({ ino: count, generation: count });
 
+export const negotiatedShape: z.ZodType<RestartState["negotiated"]> = z.object({
+  minor: count,
+  flags: decimal,
+  maxWriteBytes: count,
+  maxReadBytes: count,
+  maxPages: count,
+  maxReadaheadBytes: count,
+  entryExpire: flag,
+  incEpoch: flag,
+  readdirplus: flag,
+  posixAcl: flag,
+  handleKillpriv: flag,
+  createSuppGroup: flag,
+  autoInvalData: flag,
+  parallelDirops: flag,
+  cacheSymlinks: flag,
+  fileLocks: flag,
+  fileAttributes: flag,
+});
+
 const shape: z.ZodType<RestartState> = z.object({
   connection: count,
   ownerEpoch: count,
-  negotiated: z.object({
-    minor: count,
-    flags: decimal,
-    maxWriteBytes: count,
-    maxReadBytes: count,
-    maxPages: count,
-    maxReadaheadBytes: count,
-    entryExpire: flag,
-    incEpoch: flag,
-    readdirplus: flag,
-    posixAcl: flag,
-    handleKillpriv: flag,
-    createSuppGroup: flag,
-    autoInvalData: flag,
-    parallelDirops: flag,
-    cacheSymlinks: flag,
-    fileLocks: flag,
-    fileAttributes: flag,
-  }),
+  negotiated: negotiatedShape,
   inodes: z.array(
     z.object({ fuseNodeid: count, id: fileId, kind: z.enum(["file", "directory", "other"]), nlookup: count, nlinkHint: count }),
   ),

@@ -1,6 +1,7 @@
 /** The tables of a mount as a RestartState, and back (hazard F33). */
 import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Negotiated } from "../fuse/init.ts";
 import type { InheritedToken, LateRow } from "../coherence/rest.ts";
 import { type FileLockRow, lockFile, type LockOwner } from "../file-lock/api.ts";
@@ -38,7 +39,7 @@ export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLock
   return {
     connection,
     ownerEpoch,
-    negotiated: { ...negotiated, flags: String(negotiated.flags) },
+    negotiated: negotiatedState(negotiated),
     inodes: rows,
     nextCounted: inodes.nextCounted,
     handles: files.map(({ fh, inode, lowerHandle, writable, cached, writeToken, mappable, manyNew }) => ({
@@ -114,12 +115,29 @@ function lockRow({ held, users }: FileLockStates[number], inode: InodeRecord): F
   };
 }
 
+export function negotiatedState(negotiated: Negotiated): RestartState["negotiated"] {
+  return { ...negotiated, flags: String(negotiated.flags) };
+}
+
 export function negotiatedOf({ negotiated }: RestartState): Negotiated {
   return { ...negotiated, flags: BigInt(negotiated.flags) };
 }
 
 export function openAtOwnerOf({ openFiles, unsynced }: RestartState): OpenAtOwner {
   return { files: openFiles.map((file) => ({ ...file, handle: file.handle as LowerHandle })), unsynced };
+}
+
+/** Of files that are open without a write token: their locks, which dlmd has kept. A page of them may wait for a READ that was not answered. */
+function openWithoutToken(
+  files: readonly OpenFile[],
+  users: ReadonlyMap<InodeRecord, number>,
+  keptOf: ((inode: InodeRecord) => InheritedToken["kept"]) | undefined,
+): InheritedToken[] {
+  const inodes = new Set(files.map(({ inode }) => inode).filter((inode) => inode.kind === "file" && !users.has(inode)));
+  return [...inodes].flatMap((inode) => {
+    const kept = keptOf?.(inode);
+    return kept === undefined || kept.mode === Mode.NL ? [] : [{ inode, users: 0, mapped: false, kept }];
+  });
 }
 
 export function heldOf({ held }: RestartState): Buffer[] {
@@ -136,7 +154,7 @@ export interface Restored {
 }
 
 /** Fills the empty tables of a new session. */
-export function restoreTables(mount: Mount, state: RestartState): Restored {
+export function restoreTables(mount: Mount, state: RestartState, keptOf?: (inode: InodeRecord) => InheritedToken["kept"]): Restored {
   mount.inodes.restore(state.inodes, state.nextCounted);
   const inodeOf = (fuseNodeid: number): InodeRecord => {
     const found = mount.inodes.get(fuseNodeid);
@@ -163,6 +181,12 @@ export function restoreTables(mount: Mount, state: RestartState): Restored {
     inodes: new Map(state.inodes.map(({ fuseNodeid }) => [fuseNodeid, inodeOf(fuseNodeid)])),
     lates: state.lates.map(({ end, ...late }) => ({ ...late, end: end ?? Number.POSITIVE_INFINITY })),
     fileLocks: locked.map(({ row, inode }) => lockRow(row, inode)),
-    tokens: [...users].map(([inode, count]) => ({ inode, users: count, mapped: mapped.has(inode.fuseNodeid) })),
+    tokens: [
+      ...[...users].map(([inode, count]) => {
+        const kept = keptOf?.(inode);
+        return { inode, users: count, mapped: mapped.has(inode.fuseNodeid), ...(kept === undefined ? {} : { kept }) };
+      }),
+      ...openWithoutToken(files, users, keptOf),
+    ],
   };
 }

@@ -31,6 +31,8 @@ export interface MountProcessOptions {
   readonly transport?: Transport;
   /** This process goes on with the mount of another one (overlay/restart/). */
   readonly takeOver?: TakeOver;
+  /** The keeper has started this process, because the one before has crashed (overlay/crash/). */
+  readonly afterCrash?: boolean;
   /** Another process is to be found for this mount from now on. */
   readonly leaveStatus: () => void;
   /** Something that is shown changed: role, owner. */

@@ -8,9 +8,12 @@ import type { DlmClient, DlmClientHandlers, GoneClient, Lockspace, VolumeConfig 
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
+import type { AfterCrash } from "../crash/after-crash.ts";
+import { CRASH_FUSE_FD } from "../crash/keeper.ts";
 import { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import { Lease, openLeasePage } from "../lease/lease.ts";
 import type { Lower } from "../lower/lower.ts";
+import type { RemoteLower } from "../lower/remote/remote.ts";
 import { BlockGate } from "../mount-group/block-gate.ts";
 import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
@@ -22,11 +25,13 @@ import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
+import { CrashGuard } from "./crash-guard.ts";
 import { findVolume } from "./find-volume.ts";
 import type { HandOvers } from "./hand-over.ts";
+import { goOnAfterCrash, succeed, syncBefore } from "./mount-crash.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import { type MountParts, MountStatus } from "./mount-status.ts";
-import { goOnWith, MountRestart, type Pausing, requireSameOwner, type Resumed, resumeOf } from "./mount-restart.ts";
+import { goOnWith, MountRestart, type Pausing, requireSameOwner, resumeOf } from "./mount-restart.ts";
 import { openSession } from "./open-session.ts";
 import { OwnCalls } from "./own-calls.ts";
 import { createOwnerRole, type OwnerRoleHost } from "./owner-role.ts";
@@ -40,6 +45,7 @@ export const WRITE_REST_MS = 10_000;
 
 export class MountProcess {
   readonly options: MountProcessOptions;
+  readonly crash: CrashGuard;
   /** For the status server. */
   readonly answers: MountStatus;
   /** Resolves with null after a clean unmount, else with what went wrong. */
@@ -67,14 +73,22 @@ export class MountProcess {
   #terminating = false;
   #ending = false;
   #failure: Error | null = null;
+  /** After a crash: not all that the process before has changed is on the disk. */
+  #isUnsynced = false;
   /** Rejects with a failure that comes before there is a session: `start` waits for nothing else then. */
   readonly #failed: Promise<never>;
   #rejectStart: (error: Error) => void = () => {};
   /** Ends the wait for an owner. */
   #giveUpOwner: (error: Error) => void = () => {};
 
-  constructor(options: MountProcessOptions) {
+  constructor(given: MountProcessOptions) {
+    const changed = (): void => {
+      this.crash.review();
+      given.changed();
+    };
+    const options = { ...given, changed };
     this.options = options;
+    this.crash = new CrashGuard(options, options.afterCrash === true);
     this.#ownCalls = this.#createOwnCalls();
     this.#service = this.#createService();
     this.answers = new MountStatus({
@@ -86,6 +100,7 @@ export class MountProcess {
       ownerChanges: this.#ownerChanges,
       restart: () => this.#restart.give(),
       pause: () => this.#restart.pause(),
+      crash: () => this.crash.why,
     });
     this.#restart = new MountRestart({
       mount: options,
@@ -96,6 +111,7 @@ export class MountProcess {
       ownsVolume: () => this.#service.owned !== null,
       hasOwned: () => this.#preferredMove?.hasOwned === true,
       fail: (error) => this.fail(error),
+      restarts: () => this.crash.review(),
     });
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -122,29 +138,32 @@ export class MountProcess {
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await this.#unlessFailed(client.lockspace(volumeLockspace(volume.uuid)));
+      const { afterCrash } = this.crash;
+      // What the process before had changed, and what of it is on the disk, is not known.
+      this.#isUnsynced = afterCrash !== null;
+      if (afterCrash !== null) await this.#unlessFailed(succeed(afterCrash, client, lockspace.name, volume.uuid));
       const group = this.#createGroup(client, volume);
       await this.#unlessFailed(group.join());
       const dir = knobsDirectory(this.options.runDir, volume.name);
       const show = (): void => group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
       const { takeOver } = this.options;
-      if (takeOver === undefined) show();
+      if (takeOver === undefined && afterCrash === null) show();
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
       if (takeOver?.rehearses === true) {
         await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, this.#owner?.owner ?? record));
         takeOver.hello();
         throw new OperatingError("another process could go on with the mount", { code: REHEARSED, hint: "" });
       }
-      const resumed: Resumed | null = takeOver === undefined ? null : { takeOver, before: await this.#unlessFailed(takeOver.state()) };
+      const before = takeOver === undefined ? (afterCrash?.state ?? null) : await this.#unlessFailed(takeOver.state());
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       // Another owner may have come since: it was reported while there was no remote lower to hear of it.
       const owner = this.#owner?.owner ?? record;
       const lower = this.#gate.wrap(
-        await this.#unlessFailed(
-          this.#ownCalls.choose(client, this.#service.owned, owner, resumed === null ? null : openAtOwnerOf(resumed.before)),
-        ),
+        await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, owner, before === null ? null : openAtOwnerOf(before))),
       );
-      if (resumed !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, resumed.before);
-      if (resumed?.before.hasOwned === true) this.#preferredMove?.becameOwner();
+      if (before !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
+      if (before?.hasOwned === true) this.#preferredMove?.becameOwner();
+      const fuseFd = afterCrash === null ? (takeOver?.fuseFd ?? 0) : CRASH_FUSE_FD;
       // It is awaited to its end: what it has mounted must be taken out again.
       const session = await openSession({
         mount: this.options,
@@ -165,27 +184,76 @@ export class MountProcess {
           this.#ownCalls.shutdown();
         },
         fail: (error) => this.fail(error),
-        ...(resumed === null
+        journal: this.crash.journal,
+        ...(before === null
           ? {}
-          : { resume: resumeOf(resumed, this.options.mountpoint, { coherence: () => this.#coherence, fileLocks }) }),
+          : { resume: resumeOf({ fuseFd, before, afterCrash }, this.options.mountpoint, { coherence: () => this.#coherence, fileLocks }) }),
       });
-      if (resumed !== null) {
+      if (before !== null && afterCrash !== null) await this.#unlessFailed(this.#goOnAfterCrash(afterCrash, client, session));
+      if (before !== null && takeOver !== undefined) {
         const brokenFiles = this.#ownCalls.remote?.brokenFiles ?? 0;
         const { handOff } = session;
         const hasLocks = (): boolean => this.#coherence?.rest.hasTokens === true && fileLocks?.hasInherited !== false;
         const collect = (ticket: string): Promise<boolean> => this.#ownCalls.remote?.collect(ticket) ?? Promise.resolve(false);
         const { clientId } = client.info;
         const leaseHolds = (): boolean => this.#lease?.holds() === true;
-        await this.#unlessFailed(goOnWith(resumed, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }));
-        show();
+        await this.#unlessFailed(
+          goOnWith({ takeOver, before }, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }),
+        );
       }
+      if (before !== null) show();
       await this.#enterMounted(session);
+      await this.#guard(client, session);
     } catch (error) {
+      // What dlmd keeps of this process is for the next one: it ends as if it had crashed, too.
+      if (this.crash.resumes) throw error;
       this.options.takeOver?.giveUp(error instanceof Error ? error : new Error(String(error)));
       await this.#end();
       throw error;
     }
     this.options.changed();
+  }
+
+  async #goOnAfterCrash(afterCrash: AfterCrash, client: DlmClient, { handOff }: Session): Promise<void> {
+    const { remote } = this.#ownCalls;
+    const { journal } = this.crash;
+    if (remote === null || this.#coherence === null || journal === null) throw new Error("after a crash, and without what it needs");
+    await goOnAfterCrash(afterCrash, {
+      client,
+      handOff,
+      coherence: this.#coherence,
+      remote,
+      journal,
+      leaseHolds: () => this.#lease?.holds() === true,
+      hasFileLocks: () => this.#fileLocks?.hasInherited !== false,
+      hasSameOwner: () => this.#owner?.owner?.epoch === afterCrash.before.constants.ownerEpoch,
+      check: () => {
+        if (this.#failure !== null) throw this.#failure;
+      },
+      log: this.options.log,
+    });
+    void this.#syncBefore(remote);
+  }
+
+  async #syncBefore(remote: RemoteLower): Promise<void> {
+    this.#isUnsynced = !(await syncBefore(remote, () => this.#ending, this.options.log));
+  }
+
+  /** Hazard F10: an fsync(2) would say nothing of what was lost with it. */
+  #failIfUnsynced(): void {
+    if (!this.#isUnsynced) return;
+    const hint = "umount -l, and mount again. What was written before the crash may be lost.";
+    this.fail(new OperatingError("the owner died before all was synced that a crashed process had changed", { code: "crash-lost", hint }));
+  }
+
+  /** From now on a crash of this process is a pause, where it can be one. */
+  async #guard(client: DlmClient, { handOff, connection }: Session): Promise<void> {
+    if (handOff === null) return this.crash.never("libfuse is the transport");
+    const { fd: fuseFd, negotiated } = handOff;
+    const why = (): string | null => this.#restart.whyNoCrash(connection);
+    const ownerEpoch = (): number | null => this.#owner?.owner?.epoch ?? null;
+    const hasOwned = (): boolean => this.#preferredMove?.hasOwned === true;
+    await this.crash.begin({ client, fuseFd, connection, negotiated, why, ownerEpoch, hasOwned });
   }
 
   /** Another process goes on with the mount. */
@@ -225,7 +293,8 @@ export class MountProcess {
       },
       disconnected: (reason) => this.#handleDisconnected(reason),
     };
-    const client = await connectDlm(dlmdSocket, handlers, { bastLimitMs });
+    const client = await connectDlm(dlmdSocket, handlers, { bastLimitMs, owner: this.crash.key });
+    this.crash.connected(client);
     if (this.#ending) await client.close();
     this.#client = client;
     return client;
@@ -281,7 +350,16 @@ export class MountProcess {
     const { nodeid, clientId } = client.info;
     const service = await client.fileLocks(lockspace.name);
     const now = (): number => performance.now();
-    this.#fileLocks = new VolumeFileLocks({ lockspace, service, nodeid, clientId, now, fail: (error) => this.fail(error) });
+    this.#fileLocks = new VolumeFileLocks({
+      lockspace,
+      service,
+      nodeid,
+      clientId,
+      now,
+      fail: (error) => this.fail(error),
+      journal: this.crash.locks,
+      leaves: () => this.crash.review(),
+    });
     return this.#fileLocks;
   }
 
@@ -335,7 +413,11 @@ export class MountProcess {
       },
       onRefused: (error) => this.fail(error),
       unanswered: () => this.#coherence?.keepLocks(),
-      onOwnerDied: async () => this.#coherence?.distrustAll(),
+      onOwnerDied: async () => {
+        this.#failIfUnsynced();
+        await this.#coherence?.distrustAll();
+      },
+      journal: this.crash.journal,
     });
   }
 
@@ -392,6 +474,7 @@ export class MountProcess {
     }
     this.options.takeOver?.giveUp(error);
     this.#failure = error;
+    this.crash.review();
     this.options.log.error({ error: error.message, stack: error.stack }, "the mount is taken out");
     this.#giveUpOwner(error);
     const session = this.#session;
@@ -422,6 +505,7 @@ export class MountProcess {
   async #end(): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
+    this.crash.end();
     this.#lease?.end();
     this.#answerLimit?.close();
     this.#preferredMove?.end();
@@ -466,6 +550,7 @@ export class MountProcess {
     const result = this.options.native.umount(this.options.mountpoint, MNT_DETACH);
     if (result < 0) session.abort();
     this.#terminating = true;
+    this.crash.review();
     this.#group?.dropOrder();
     this.#endWaiting();
   }

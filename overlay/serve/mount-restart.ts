@@ -2,6 +2,7 @@
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import type { Rest } from "../coherence/rest.ts";
+import type { AfterCrash } from "../crash/after-crash.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
@@ -40,6 +41,8 @@ export interface MountRestartHost {
   /** PreferredOwner.hasOwned */
   readonly hasOwned: () => boolean;
   readonly fail: (error: Error) => void;
+  /** A restart begins, or this process lets go: from now on no other one is to go on after a crash of this one. */
+  readonly restarts: () => void;
 }
 
 /** What a new process goes on with. */
@@ -104,6 +107,7 @@ export class MountRestart {
     if (handOff === null)
       return refused("the mount speaks to the kernel through libfuse (-o transport=fuse-native), which cannot be given on");
     this.#restarting = true;
+    this.#host.restarts();
     try {
       return await work(session, handOff, coherence.rest);
     } finally {
@@ -151,6 +155,24 @@ export class MountRestart {
     const record = this.#host.parts().owner?.owner ?? null;
     if (custody === null || record?.epoch !== ownerEpoch) return null;
     return { owner: { ...addressOf(record), epoch: record.epoch }, volumeUuid: this.#host.mount.bit.uuid, ticket: custody };
+  }
+
+  /** Why a crash of this process ends the mount now, in words; null: another process could go on. */
+  whyNoCrash(connection: number): string | null {
+    const { answers, parts, ownCalls } = this.#host;
+    const { fileLocks } = parts();
+    if (this.#restarting || this.hasLetGo || this.isGiven) return "it is being restarted";
+    if (this.#host.isEnding()) return "the mount is ending";
+    if (answers.role === "owner" || this.#host.ownsVolume()) return "this node is the owner of the volume";
+    if (ownCalls.remote === null) return "this mount has no connection to an owner";
+    if (connectionNumber(this.#host.mount.mountpoint) !== connection)
+      return "the mount is not found at its path: it was unmounted, moved or covered";
+    const locks = fileLocks?.whyNoCrash ?? null;
+    if (locks !== null) return locks;
+    if (ownCalls.remote.disconnected) return "there is no connection to the owner";
+    if (ownCalls.remote.hasDoubtful) return "calls are made once more at a new owner";
+    if (ownCalls.remote.hasLosses) return "something was lost with an owner";
+    return null;
   }
 
   #fail(error: Error): void {
@@ -222,19 +244,32 @@ export function requireSameOwner(isOwner: boolean, owner: OwnerRecord, { ownerEp
 
 /** `coherence`: of the new session, once it is there. */
 export function resumeOf(
-  { takeOver, before }: Resumed,
+  { fuseFd, before, afterCrash }: { readonly fuseFd: number; readonly before: RestartState; readonly afterCrash: AfterCrash | null },
   mountpoint: string,
   { coherence, fileLocks }: { readonly coherence: () => CoherenceShell | null; readonly fileLocks: VolumeFileLocks | null },
 ): SessionResume {
   const { connection } = before;
   const found = connectionNumber(mountpoint);
-  if (found !== connection) throw new OperatingError(`connection ${connection} expected at ${mountpoint}, found ${found}`, notThere);
+  if (found !== connection) {
+    const code = afterCrash === null ? notThere.code : "crash-lost";
+    throw new OperatingError(`connection ${connection} expected at ${mountpoint}, found ${found}`, { ...notThere, code });
+  }
   const restore = (mount: Mount): void => {
-    const { inodes, tokens, lates, fileLocks: rows } = restoreTables(mount, before);
+    const {
+      inodes,
+      tokens,
+      lates,
+      fileLocks: rows,
+    } = restoreTables(mount, before, afterCrash === null ? undefined : (inode) => afterCrash.keptOf(inode));
     coherence()?.rest.restore(inodes, tokens, lates);
-    fileLocks?.inherit(rows);
+    if (afterCrash === null) fileLocks?.inherit(rows);
+    else {
+      fileLocks?.inherit(afterCrash.fileLocks, true);
+      // Their close(2) gives up locks.
+      for (const inode of mount.inodes.all()) if (afterCrash.isLocked(inode)) mount.askFlush(inode);
+    }
   };
-  return { fd: takeOver.fuseFd, connection, negotiated: negotiatedOf(before), restore };
+  return { fd: fuseFd, connection, negotiated: negotiatedOf(before), restore, ...(afterCrash === null ? {} : { crashed: afterCrash }) };
 }
 
 export interface GoOn {

@@ -43,6 +43,8 @@ export interface MountStatusOptions {
   readonly ownerChanges: OwnerChanges;
   readonly restart: () => Promise<RestartAnswer>;
   readonly pause: () => Promise<PauseAnswer>;
+  /** CrashGuard.why */
+  readonly crash: () => string | null;
 }
 
 export interface MountWork {
@@ -235,6 +237,7 @@ export class MountStatus implements StatusAnswers {
       diskFault: service.withdrawals.fault ?? (service.disk.silence === null ? null : "silent"),
       ...this.growth(),
       work: this.work,
+      crash: this.#options.crash(),
       orphans: service.openFiles.describe(group?.waitsToReopen ?? []),
       group: group?.describe() ?? null,
       held: gate.held,

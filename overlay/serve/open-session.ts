@@ -13,6 +13,7 @@ import type { FileId, Lower } from "../lower/lower.ts";
 import { connectionNumber } from "../session/connection.ts";
 import { mountFuseNative } from "../session/fuse-native/mount-fuse-native.ts";
 import { mountSession, type Session, type SessionResume } from "../session/mount-session.ts";
+import type { SessionJournal } from "../session/session-journal.ts";
 import { runningSystem } from "../session/system.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 
@@ -34,13 +35,15 @@ export interface OpenSessionOptions {
   /** The kernel has ended the connection. */
   readonly disconnected: () => Promise<void>;
   readonly fail: (error: Error) => void;
+  /** SessionOptions.journal */
+  readonly journal: SessionJournal | null;
   /** SessionOptions.resume */
   readonly resume?: SessionResume;
 }
 
 /** Throws what mount(2) says. */
 export function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, resume } = options;
+  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, journal, resume } = options;
   const { native, log, mountpoint, mountFlags, lower: source, transport } = options.mount;
   const shared = { native, lower, system: runningSystem, log, lease, source: source.path, mountpoint, mountFlags, disconnected, fail };
   const createCoherence = (caches: KernelCaches, ownInodes: OwnInodes): CoherenceShell => {
@@ -64,6 +67,7 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
     ...shared,
     ...(fileLocks === null ? {} : { fileLocks }),
     ...(resume === undefined ? {} : { resume }),
+    ...(journal === null ? {} : { journal }),
     createCoherence: (fd, negotiated) =>
       createCoherence(
         createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),

@@ -7,8 +7,10 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import type { Holds } from "../lower/remote/known.ts";
+import type { CallJournal } from "../lower/remote/call-journal.ts";
 import type { OwnerAddress } from "../lower/remote/connection.ts";
 import type { OpenAtOwner } from "../lower/remote/core.ts";
+import type { FileJournal } from "../lower/remote/handles.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
 import type { DiskGuard } from "../lower/server/disk-guard.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -23,6 +25,8 @@ export interface OwnCallsOptions {
   /** The lower is shut down, and the owner was asked for a change that it may still make. */
   readonly unanswered: () => void;
   readonly onOwnerDied: () => Promise<void>;
+  /** For a process that goes on after a crash. */
+  readonly journal: (FileJournal & CallJournal) | null;
 }
 
 export class OwnCalls {
@@ -90,7 +94,7 @@ export class OwnCalls {
   }
 
   #createRemote(client: DlmClient): RemoteLower {
-    const { mount, holds, onRefused, onOwnerDied } = this.#options;
+    const { mount, holds, onRefused, onOwnerDied, journal } = this.#options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     const remote = createRemoteLower({
       keyring: () => keyringOf(client.info.overlayKeys),
@@ -103,6 +107,7 @@ export class OwnCalls {
       onRefused,
       onOwnerDied,
       holds,
+      ...(journal === null ? {} : { journal, files: journal }),
     });
     this.#remote = remote;
     return remote;

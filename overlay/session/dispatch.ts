@@ -9,15 +9,19 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { damagedUnique, decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest, NotifyReplyRequest } from "../fuse/request.ts";
+import { firstUnique, isResent } from "../fuse/unique.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { Call, type ReplyPort } from "../op/call.ts";
 import { forget } from "../op/lookup.ts";
+import { answerMade, type MadeOutcome, performAgain } from "../op/made-before.ts";
+import { forgetFile } from "../op/open.ts";
 import { isOwnByHandle } from "../op/lookup-handle.ts";
 import type { Mount } from "../op/mount.ts";
 import { type Operation, perform } from "../op/perform.ts";
 import { WriteBack } from "../coherence/pages/write-order.ts";
 import { COPY_BYTES_MAX, type RequestBuffers } from "./buffers.ts";
 import type { Interrupts } from "./interrupt.ts";
+import type { SessionJournal } from "./session-journal.ts";
 import { RequestsUnderWay } from "./under-way.ts";
 
 /** What touches neither the lower nor a lock, and whose callers can not be killed: served without a lease. */
@@ -38,6 +42,17 @@ export interface DispatchOptions {
   readonly retrieved: (reply: NotifyReplyRequest) => void;
   /** A broken invariant: this process no longer knows what it holds, and must stop serving. */
   readonly fail: (error: Error) => void;
+  readonly journal?: SessionJournal | null;
+  /** After a crash: what became of requests that the process before has not answered. */
+  readonly before?: RequestsBefore | null;
+}
+
+/** Of requests that a crashed process has read and not answered, and that the kernel sends again (hazards F38, F39). */
+export interface RequestsBefore {
+  /** Its change was made, or refused; null: it is to be made. */
+  made(request: number): MadeOutcome | null;
+  /** It was being answered with this handle, which the kernel does not have. */
+  givenHandle(request: number): number | null;
 }
 
 export interface HoldRules {
@@ -240,7 +255,8 @@ export class Dispatch {
     if (request.op === "setlk" && request.wait) call.onSignal = (): void => call.interrupt();
     let work: Promise<void> | void = undefined;
     try {
-      if (port.lease.holds() || !needsLease(mount, request)) work = perform(mount, call, request);
+      if (isResent(request.unique)) work = this.#again(call, request);
+      else if (port.lease.holds() || !needsLease(mount, request)) work = perform(mount, call, request);
       else work = this.#whenLeased(call, request, node);
     } catch (error) {
       this.#failed(call, error);
@@ -277,6 +293,18 @@ export class Dispatch {
     });
   }
 
+  /** The process before has read it, and not answered. */
+  async #again(call: Call, request: Operation): Promise<void> {
+    const { mount, port, before } = this.#options;
+    const first = firstUnique(request.unique);
+    const made = before?.made(first) ?? null;
+    const given = before?.givenHandle(first) ?? null;
+    const file = given === null ? undefined : mount.handles.get(given);
+    if (file !== undefined) forgetFile(mount, file);
+    if (needsLease(mount, request) && !port.lease.holds()) await port.lease.again(call);
+    await (made === null ? performAgain(mount, call, request) : answerMade(mount, call, request, made));
+  }
+
   async #whenLeased(call: Call, request: Operation, node: InodeRecord | undefined): Promise<void> {
     const { mount, port } = this.#options;
     // WRITEs that are under way have to know of it: its page is locked by now.
@@ -302,6 +330,7 @@ export class Dispatch {
   }
 
   #ended(call: Call): void {
+    this.#options.journal?.replied(firstUnique(call.unique));
     if (call.interrupted) this.counters.interrupted += 1;
     if (call.answered) return;
     this.#bug(call, new Error("the handler ended without an answer"));

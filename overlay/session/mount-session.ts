@@ -9,6 +9,7 @@ import type { SessionCoherence } from "../coherence/api.ts";
 import type { FileLocking } from "../file-lock/api.ts";
 import { requestBufferBytes } from "../fuse/abi.ts";
 import { type Negotiated, negotiateInit } from "../fuse/init.ts";
+import { notifyResend } from "../fuse/notify.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest } from "../fuse/request.ts";
@@ -20,8 +21,9 @@ import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import { RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
-import { Dispatch, type DispatchCounters, type HoldRules } from "./dispatch.ts";
+import { Dispatch, type DispatchCounters, type HoldRules, type RequestsBefore } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
+import type { SessionJournal } from "./session-journal.ts";
 import { createMount, endState, type SessionState } from "./session-state.ts";
 import type { SessionSystem } from "./system.ts";
 import type { RequestsUnderWay } from "./under-way.ts";
@@ -54,6 +56,8 @@ export interface SessionOptions {
   readonly fail: (error: Error) => void;
   /** Goes on with the mount of another process (overlay/restart/): nothing is mounted, and nothing is read before `begin`. */
   readonly resume?: SessionResume;
+  /** For a process that goes on after a crash of this one. */
+  readonly journal?: SessionJournal;
   /** INIT flags not to take although offered: to test what older kernels do. */
   readonly without?: bigint;
 }
@@ -66,6 +70,8 @@ export interface SessionResume {
   readonly negotiated: Negotiated;
   /** Fills the tables of the mount. Throws what is wrong with them. */
   readonly restore: (mount: Mount) => void;
+  /** The process before has crashed: the kernel sends again what that has read and not answered. */
+  readonly crashed?: RequestsBefore;
 }
 
 /** How a session is given to another process. */
@@ -256,10 +262,17 @@ class Serving {
       begin: (held) => {
         if (this.#over) return;
         for (const bytes of held) dispatch.begin(bytes);
+        if (this.#options.resume?.crashed !== undefined) this.#sendAgain();
         this.#read();
       },
       given: () => this.#end(null),
     };
+  }
+
+  #sendAgain(): void {
+    const message = notifyResend();
+    const result = this.#options.native.deviceWrite(this.#fd, message, message.length);
+    if (result < 0 && result !== -E.ENOTCONN && result !== -E.ENODEV) throw errnoError(-result);
   }
 
   session(connection: number): Session {
@@ -337,7 +350,7 @@ class Serving {
     const { native, lower, log } = this.#options;
     this.#negotiated = negotiated;
     const coherence = this.#options.createCoherence(this.#fd, negotiated);
-    const { system, fileLocks = null } = this.#options;
+    const { system, fileLocks = null, journal = null, resume } = this.#options;
     const mount = createMount({
       lower,
       system,
@@ -348,6 +361,7 @@ class Serving {
       dontMask: negotiated.posixAcl,
       handleKillpriv: negotiated.handleKillpriv,
       fileAttributes: negotiated.fileAttributes,
+      journal,
       askFlush: (fuseNodeid, asked) => {
         if (asked) this.#askedFlushes.add(fuseNodeid);
         else this.#askedFlushes.delete(fuseNodeid);
@@ -363,6 +377,8 @@ class Serving {
       init: () => log.error({}, "a second INIT"),
       retrieved: ({ unique, data }) => coherence.retrieved(unique, data),
       fail: this.#options.fail,
+      journal,
+      before: resume?.crashed ?? null,
     });
     this.#state = { mount, dispatch, coherence };
   }

@@ -17,6 +17,7 @@ import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
 import { Prefetch } from "../op/prefetch.ts";
 import { WalkAhead } from "../op/walk-ahead.ts";
 import type { Dispatch } from "./dispatch.ts";
+import type { SessionJournal } from "./session-journal.ts";
 import type { SessionSystem } from "./system.ts";
 
 export interface SessionState {
@@ -41,10 +42,24 @@ export interface MountParts {
   readonly fileAttributes: boolean;
   /** FLUSHes of that inode come here from now on, or no more. */
   readonly askFlush: (fuseNodeid: number, asked: boolean) => void;
+  /** For a process that goes on after a crash; null: none can. */
+  readonly journal?: SessionJournal | null;
 }
 
 export function createMount(parts: MountParts): Mount {
-  const { lower, system, log, coherence, fileLocks, clusterLocks, dontMask, handleKillpriv, fileAttributes, askFlush } = parts;
+  const {
+    lower,
+    system,
+    log,
+    coherence,
+    fileLocks,
+    clusterLocks,
+    dontMask,
+    handleKillpriv,
+    fileAttributes,
+    askFlush,
+    journal = null,
+  } = parts;
   const { operations } = coherence;
   const asked = new Set<number>();
   const ahead = new Prefetch(lower, operations);
@@ -54,6 +69,7 @@ export function createMount(parts: MountParts): Mount {
   };
   const inodes = new InodeTable({
     root: lower.root,
+    journal,
     createCover: (id, kind) => coherence.createCover(id, kind),
     dropped: (inode, removed) => {
       if (removed) coherence.removed(inode);
@@ -62,13 +78,17 @@ export function createMount(parts: MountParts): Mount {
       coherence.forgotten(inode);
     },
   });
+  operations.onUnknown = (inode): void => {
+    const record = inodes.get(inode.fuseNodeid);
+    if (record !== undefined) inodes.unknown(record);
+  };
   const now = (): number => performance.now();
   const filesAhead = new FilesAhead({ lower, now });
   return {
     lower,
     coherence: operations,
     inodes,
-    handles: new HandleTable(),
+    handles: new HandleTable(journal),
     staleOnce: new EstaleRetry(),
     standIns: new PlaceholderInodes(),
     ahead,

@@ -41,6 +41,14 @@ const ENVIRONMENT: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: "2" };
 /** How long an overlay that does not serve yet may take to undo what it has begun. */
 const INTERRUPT_LIMIT_MS = 10_000;
 
+/** Options of `serve` that say how a process came to be. */
+const BEGUN_BY: ReadonlySet<string> = new Set(["--take-over", "--dlmd-away", "--rehearse", "--after-crash"]);
+
+/** Those of this process, for another one that is to go on with its mount. */
+export function ownWords(): string[] {
+  return process.argv.slice(2).filter((word) => !BEGUN_BY.has(word));
+}
+
 export function overlayLogFile(args: OverlayArguments): string {
   return path.join(args.runDir, `mount${args.mountPoint.replaceAll("/", "-")}.log`);
 }

@@ -73,6 +73,7 @@ export interface TestLab {
   exec(nodeid: number, command: readonly string[], options?: RunOptions): Promise<RunResult>;
   /** The same, but throws unless the command ends with 0. Gives its stdout. */
   mustExec(nodeid: number, command: readonly string[], options?: RunOptions): Promise<string>;
+  /** "overlay": the process of the mount and its keeper, so that the mount ends wherever a crash of that process alone would be a pause. */
   kill(nodeid: number, what?: "node" | "dlmd" | "overlay"): Promise<void>;
   start(...nodeids: number[]): Promise<void>;
   stop(nodeid: number): Promise<void>;
@@ -213,7 +214,11 @@ function testLab(dir: string, nodes: readonly NodePlace[], engine: LabEngine, en
     lab,
     exec,
     mustExec: async (nodeid, command, options) => mustSucceed(command.join(" "), await exec(nodeid, command, options)),
-    kill: async (nodeid, what = "node") => void (await lab("kill", name(nodeid), "--what", what)),
+    kill: async (nodeid, what = "node") => {
+      const keepers = what === "overlay" ? keepersOf(nodes.find((one) => one.nodeid === nodeid)?.mount ?? "") : [];
+      for (const pid of keepers) process.kill(pid, "SIGKILL");
+      await lab("kill", name(nodeid), "--what", what);
+    },
     start: async (...nodeids) => void (await lab("start", nodeids.map(name).join(","))),
     stop: async (nodeid) => void (await lab("stop", name(nodeid))),
     unmount,
@@ -229,6 +234,19 @@ function testLab(dir: string, nodes: readonly NodePlace[], engine: LabEngine, en
     status: () => observe(existingLab(dir), true),
     end,
   };
+}
+
+/** Keepers of that mount (native/src/keeper/). */
+export function keepersOf(mount: string): number[] {
+  return readdirSync("/proc").flatMap((pid) => {
+    try {
+      const [program, ...words] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      return program?.endsWith("coverlay-keeper") === true && words.includes(mount) ? [Number(pid)] : [];
+    } catch {
+      // No process, or none any more.
+      return [];
+    }
+  });
 }
 
 /** A lab for the length of `use`. */

@@ -147,6 +147,14 @@ const gaps: Readonly<Record<string, Shown>> = {
   ],
   "Refused: ext4 with casefold": [["test/unit/volume/codec.test.ts", "casefold"]],
   "Refused: ext2, and ext4": [["test/e2e/volume/journal.test.ts", "ext2, and ext4 without a journal, are refused at enable"]],
+  "A crash of a": [
+    ["test/e2e/crash.long.test.ts", "programs keep their files, mappings, directories and listings, time after time under load"],
+    [
+      "test/e2e/crash.long.test.ts",
+      "ends the mount while a program waits for a file lock, or another node has one on the file, too; then a crash is a pause again",
+    ],
+    ["test/e2e/crash.long.test.ts", "of the owner's ends its mount, and the others go on"],
+  ],
   "Refused: ext4 with fast_commit,": [["test/e2e/volume/journal.test.ts", "R8: ext4 with fast_commit is refused at enable"]],
   "Other mounts inside of": [[limits, "what is mounted inside stays while another node changes a small directory"]],
   "inotify sees the changes": [[limits, "inotify sees the changes of its own node only"]],

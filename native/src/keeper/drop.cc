@@ -1,4 +1,4 @@
-// See drop.h.
+// See drop.h (hazard F7).
 #include "drop.h"
 
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-// See lease.h.
+// See lease.h (hazard F7).
 #include "lease.h"
 
 #include <sys/mman.h>

@@ -31,6 +31,8 @@ constexpr int kWell = 0;
 constexpr int kGivenUp = 1;
 constexpr int kUsage = 2;
 
+// A process that has served for so long was well: what made the one before crash is not what makes this one.
+constexpr int64_t kServedMs = 1000;
 constexpr int64_t kPauseMs = 200;
 constexpr int64_t kPauseMaxMs = 2000;
 // The kernel wakes each poller of /dev/fuse for each request. So while a process serves, which sees the end of the mount by itself, the keeper only looks.
@@ -146,7 +148,7 @@ class Keeper {
     const int64_t beganMs = nowMs();
     isCrashed_ = true;
     if (isUnmounted()) endWithMount();
-    if (servesSinceMs_ >= 0 && beganMs - servesSinceMs_ >= limitMs_) begun_ = spentMs_ = 0;
+    if (servesSinceMs_ >= 0 && beganMs - servesSinceMs_ >= std::min(limitMs_, kServedMs)) begun_ = spentMs_ = 0;
     const int64_t untilMs = beganMs + limitMs_ - spentMs_;
     writeLog("warn", "the process of the mount has ended without a farewell");
     if (!process_.isRunning() && watch_.hasEnded()) awaitRest();
@@ -306,7 +308,7 @@ class Keeper {
   bool isCrashed_ = false;
   // Since then the lease has not been seen to hold.
   bool hasLapsed_ = false;
-  // Since a process has served for limitMs: how many were started, and for how long none served.
+  // Since a process has served for kServedMs: how many were started, and for how long none served.
   int64_t begun_ = 0;
   int64_t spentMs_ = 0;
   // -1: no process of this keeper has served yet.

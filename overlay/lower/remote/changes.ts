@@ -49,6 +49,11 @@ export class Changes {
     this.unsynced.allSynced(since);
   }
 
+  /** As syncfs(2), of what a process before this one has changed: no program is told by it what was lost. */
+  syncBefore(): Promise<void> {
+    return this.#syncAll();
+  }
+
   async syncfs(): Promise<void> {
     await this.#syncAll();
     if (this.unsynced.takeAnyLost()) throw errnoError(E.EIO);

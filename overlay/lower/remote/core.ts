@@ -7,7 +7,7 @@ import type { Unsynced, UnsyncedState } from "../unsynced.ts";
 import type { Welcome } from "../wire/handshake.ts";
 import { Changes } from "./changes.ts";
 import { DataAhead } from "./data-ahead.ts";
-import type { OpenBefore } from "./handles.ts";
+import type { FileJournal, OpenBefore } from "./handles.ts";
 import { type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
 import { Opens } from "./opens.ts";
 import { RemoteSession, type RemoteSessionOptions } from "./session.ts";
@@ -19,6 +19,8 @@ const FORGET_MS = 1000;
 export interface RemoteCoreOptions extends RemoteSessionOptions {
   /** Under which locks something may be known without asking; absent: none. */
   readonly holds?: Holds;
+  /** For a process that goes on after a crash of this one. */
+  readonly files?: FileJournal;
 }
 
 /** What a mount has had at an owner in its own process that withdrew. */
@@ -61,7 +63,7 @@ export class RemoteCore {
       },
     });
     this.changes = new Changes(this.session, this.known, this.behind, this.log);
-    this.opens = new Opens(this.session, this.known, this.behind, this.changes, this.log);
+    this.opens = new Opens(this.session, this.known, this.behind, this.changes, this.log, options.files ?? null);
     this.ahead = new DataAhead(this.session, this.known);
   }
 

@@ -30,6 +30,12 @@ export interface RemoteHandle extends OpenFile, LossesTold {
   error: Errno | null;
 }
 
+/** What is written down for a process that goes on after a crash (overlay/crash/). */
+export interface FileJournal {
+  openedAtOwner(file: OpenFile): void;
+  closedAtOwner(handle: number): void;
+}
+
 const NOT_UNSENT = { unsent: false, asked: false, old: false, sending: null };
 const MAX_HANDLE = 0xffff_ffff;
 
@@ -38,11 +44,13 @@ export class RemoteHandles {
   readonly #unsent = new Map<string, Set<RemoteHandle>>();
   /** Made here with room on the disk, and open since; one for each inode, because another open has none. */
   readonly #withRoom = new Map<string, RemoteHandle>();
+  readonly #journal: FileJournal | null;
   #next: number;
 
   /** `first`: the number of the first one. */
-  constructor(first: number = 1) {
+  constructor(first: number = 1, journal: FileJournal | null = null) {
     this.#next = first;
+    this.#journal = journal;
   }
 
   get count(): number {
@@ -69,6 +77,7 @@ export class RemoteHandles {
   ): LowerHandle {
     const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, roomUntilMs, error: null };
     this.#handles.set(handle, file);
+    this.#journal?.openedAtOwner(file);
     if (roomUntilMs > Number.NEGATIVE_INFINITY) this.#withRoom.set(fileKey(id), file);
     return handle;
   }
@@ -150,6 +159,7 @@ export class RemoteHandles {
     const file = this.#handles.get(handle);
     this.#handles.delete(handle);
     if (file === undefined) return null;
+    this.#journal?.closedAtOwner(handle);
     const key = fileKey(file.id);
     if (this.#withRoom.get(key) === file) this.#withRoom.delete(key);
     return file;

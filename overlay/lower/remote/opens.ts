@@ -10,7 +10,7 @@ import type { FileId, LowerHandle } from "../lower.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import type { Changes } from "./changes.ts";
 import { Closes } from "./closes.ts";
-import { MAX_REMOTE_HANDLES, type RemoteHandle, RemoteHandles } from "./handles.ts";
+import { type FileJournal, MAX_REMOTE_HANDLES, type RemoteHandle, RemoteHandles } from "./handles.ts";
 import type { KnownInodes } from "./known.ts";
 import type { RemoteSession } from "./session.ts";
 import type { WritesBehind } from "./write-behind.ts";
@@ -21,7 +21,7 @@ export const TELL_OPENS_MS = 1000;
 export const TELL_OPENS_MAX = 256;
 
 export class Opens {
-  readonly handles: RemoteHandles = new RemoteHandles();
+  readonly handles: RemoteHandles;
   readonly closes: Closes = new Closes((handles) => void this.#tellClosed(handles));
   readonly #session: RemoteSession;
   readonly #known: KnownInodes;
@@ -31,7 +31,15 @@ export class Opens {
   #tellTimer: NodeJS.Timeout | null = null;
   #stopped = false;
 
-  constructor(session: RemoteSession, known: KnownInodes, behind: WritesBehind, changes: Changes, log: Log) {
+  constructor(
+    session: RemoteSession,
+    known: KnownInodes,
+    behind: WritesBehind,
+    changes: Changes,
+    log: Log,
+    journal: FileJournal | null = null,
+  ) {
+    this.handles = new RemoteHandles(1, journal);
     this.#session = session;
     this.#known = known;
     this.#behind = behind;

@@ -72,6 +72,14 @@ export interface RemoteLower extends Lower {
    * come. Any number: asked for in parts.
    */
   outcomes(client: number, calls: readonly AskedCall[]): Promise<readonly Outcome[]>;
+  /** Hazard F38. Of that file something is lost that a program was told to be made: an fsync(2) says so. */
+  noteLost(id: FileId): void;
+  /** Hazard F38. All that is changed is on the disk then. */
+  syncBefore(): Promise<void>;
+  /** Something was lost, and not everybody was told. */
+  readonly hasLosses: boolean;
+  /** Calls are made once more at this owner, which does not know that. */
+  readonly hasDoubtful: boolean;
   /** The lock of that inode is about to leave this node: resolves when the owner has open what is open here (hazard F22). */
   tellOpens(id: FileId): MaybePromise<void>;
   /** A lock waits for what was written behind under it. */
@@ -121,6 +129,14 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     handOver: (epoch, heir) => session.call("handOver", { epoch, heir }),
     deposit: (request, signal) => depositInParts(request, (part) => session.call("deposit", part), signal),
     collect: async (ticket) => (await session.call("collect", { ticket })).found,
+    noteLost: (id) => core.changes.unsynced.lost(id, core.opens.handles.all()),
+    syncBefore: () => core.changes.syncBefore(),
+    get hasDoubtful(): boolean {
+      return session.hasDoubtful;
+    },
+    get hasLosses(): boolean {
+      return core.changes.unsynced.hasLosses(core.opens.handles.all());
+    },
     outcomes: (client, calls) => outcomesInParts(calls, (part) => session.call("outcomes", { client, calls: part })),
     tellOpens(id) {
       const told = core.opens.tell(id);

@@ -319,6 +319,10 @@ export class RemoteSession {
     return this.#calls.call(call, request, handles);
   }
 
+  get hasDoubtful(): boolean {
+    return this.#calls.hasDoubtful;
+  }
+
   /** Lower.madeFor. */
   madeFor(request: number): void {
     this.#calls.madeFor(request);

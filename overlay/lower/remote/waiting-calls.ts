@@ -45,6 +45,12 @@ export class WaitingCalls {
     this.#answered = answered;
   }
 
+  /** Made once more at another owner: what that one says of them is not the truth (`#judge`). */
+  get hasDoubtful(): boolean {
+    for (const { doubtful } of this.#calls.values()) if (doubtful.length > 0) return true;
+    return false;
+  }
+
   get count(): number {
     return this.#calls.size;
   }

@@ -185,8 +185,8 @@ const onOwner: readonly Mutant[] = [
     id: "nlink-of-a-link",
     breaks: "the reply to link(2) has the link count from before it",
     file: create,
-    find: "if (call.entry(inode, attr, entryValid, false, attr.size)) inode.nlookup += 1;",
-    replace: "if (call.entry(inode, { ...attr, nlink: attr.nlink - 1 }, entryValid, true, attr.size)) inode.nlookup += 1;",
+    find: "call.entry(inode, attr, entryValid, false, attr.size));",
+    replace: "call.entry(inode, { ...attr, nlink: attr.nlink - 1 }, entryValid, true, attr.size));",
     through: "node 1",
   },
   {

@@ -1,15 +1,22 @@
 /** File locks joined to dlmd: what operations are told, and when. */
-import { afterEach, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import type { FileLockResult, FileLocks } from "../../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
-import { CLOSE_WAIT_MS, FILES_SHOWN, GATHER_LIMIT_MS, VolumeFileLocks } from "../../../overlay/file-lock/file-locks.ts";
+import type { FileLockRow } from "../../../overlay/file-lock/api.ts";
+import {
+  CLOSE_WAIT_MS,
+  FILES_SHOWN,
+  type FileLocksOptions,
+  GATHER_LIMIT_MS,
+  VolumeFileLocks,
+} from "../../../overlay/file-lock/file-locks.ts";
 
 afterEach(() => void vi.useRealTimers());
 
 /** dlmd, which grants EX at once, or as told (NL: not yet); its service answers when told. */
-function bench(grants: Mode = Mode.EX) {
+function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}) {
   const asked: { op: string; heldMs: number | null; ended: (result: FileLockResult | Error) => void }[] = [];
   const failures: Error[] = [];
   const states = new Map<string, { lock: { mode: Mode }; handlers: LockHandlers; did: string[] }>();
@@ -48,6 +55,7 @@ function bench(grants: Mode = Mode.EX) {
     clientId: 7,
     now: () => Date.now(),
     fail: (error) => failures.push(error),
+    ...more,
   });
   return { locks, asked, failures, states, firstFlags: () => firstFlags };
 }
@@ -270,4 +278,67 @@ it("what is in the service does not rest, is said to be shared while a process i
   expect([locks.rest(), states.get("f")?.did.length]).toEqual([false, 2]);
   locks.restEnds();
   expect(locks.areShared).toBe(false);
+});
+
+describe("for a process that goes on after a crash (hazard F40)", () => {
+  const journal = (): { rows: Map<string, number>; areBeyond: boolean; set: (file: string, row: FileLockRow | null) => void } => {
+    const rows = new Map<string, number>();
+    return { rows, areBeyond: false, set: (file, row) => void (row === null ? rows.delete(file) : rows.set(file, row.held.length)) };
+  };
+
+  it("what is held is written down before the program hears of it, and what is given up no more", async () => {
+    const written = journal();
+    const { locks, states } = bench(Mode.NL, { journal: written });
+    const { done } = locks.lock("f", 1, me, whole, true);
+    const waits = locks.lock("f", 2, other, { ...whole, type: "read" }, true);
+    expect([...written.rows]).toEqual([]);
+    const state = states.get("f");
+    if (state === undefined) throw new Error("its state was not asked for");
+    state.lock.mode = Mode.EX;
+    state.handlers.ast(state.lock as Lock, "granted");
+    expect([...written.rows]).toEqual([["f", 1]]);
+    expect(await done).toBe("granted");
+    void locks.unlock("f", me, 0n, 9n);
+    expect([...written.rows]).toEqual([["f", 1]]);
+    void locks.closed("f", 1n);
+    // Who waited has it.
+    expect([...written.rows]).toEqual([["f", 1]]);
+    expect(await waits.done).toBe("granted");
+    locks.released("f", 2);
+    expect([...written.rows]).toEqual([]);
+    expect(locks.lock("f", 1, me, whole, true).done).toBe("granted");
+    expect([...written.rows]).toEqual([["f", 1]]);
+  });
+
+  it("before locks go to the service it is said that nobody could go on, and they are written down no more", () => {
+    vi.useFakeTimers();
+    const written = journal();
+    const said: (string | null)[] = [];
+    const { locks, asked, states } = bench(Mode.EX, { journal: written, leaves: () => void said.push(locks.whyNoCrash) });
+    expect(locks.lock("f", 1, me, whole, true).done).toBe("granted");
+    expect([said, locks.whyNoCrash]).toEqual([[], null]);
+    const state = states.get("f");
+    state?.handlers.bast(state.lock as Lock, Mode.EX);
+    expect(written.rows.size).toBe(1);
+    vi.advanceTimersByTime(1000);
+    expect(asked).toHaveLength(1);
+    expect(said).toEqual([expect.stringMatching(/hold some on files that other nodes lock, too/)]);
+    asked[0]?.ended(ok);
+    expect([...written.rows]).toEqual([]);
+    expect(locks.whyNoCrash).toMatch(/hold some on files that other nodes lock, too/);
+  });
+
+  it("says so while more is held than there is room for", () => {
+    const { locks } = bench(Mode.EX, { journal: { ...journal(), areBeyond: true } });
+    expect(locks.whyNoCrash).toMatch(/more file locks than are written down/);
+  });
+
+  it("takes over the state that dlmd has kept, where the one before has crashed", () => {
+    const old = bench();
+    expect(old.locks.lock("f", 1, me, whole, true).done).toBe("granted");
+    const next = bench();
+    next.locks.inherit(old.locks.rows(), true);
+    expect([next.firstFlags(), next.locks.hasInherited]).toEqual([LockFlag.ORPHAN | LockFlag.MAYKEEP, true]);
+    expect(next.locks.lock("f", 2, other, whole, false).done).toBe("again");
+  });
 });

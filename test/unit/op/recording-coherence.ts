@@ -89,6 +89,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
     for (const { inode, mode } of wants) this.#give(inode, mode);
   }
   onExpected: ((inode: Inode) => void) | null = null;
+  onUnknown: ((inode: Inode) => void) | null = null;
   /** Set by a test: the hold of PR that is in force, and whether the inode is one to fetch ahead. */
   holdNumber = 0;
   isContended = false;

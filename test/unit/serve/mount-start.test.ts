@@ -28,7 +28,7 @@ const play = vi.hoisted(() => ({
       play.seen.push("abort");
       end();
     };
-    return { ended, abort };
+    return { ended, abort, handOff: null };
   },
 }));
 
@@ -108,6 +108,8 @@ const LOST = "the lock manager is gone: it crashed";
 function mount(): MountProcess {
   const native = {
     bootTimeMs: () => 0,
+    // No memory for a journal.
+    memfdCreate: () => -12,
     umount: () => (play.seen.push("umount"), 0),
   } as unknown as Native;
   const options: Partial<MountProcessOptions> = {

@@ -1,13 +1,14 @@
 /** From a request's bytes to its handler: what waits for the lease. */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { errnoError, E } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
+import { RESENT } from "../../../overlay/fuse/unique.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import { isWrittenBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { RequestBuffers } from "../../../overlay/session/buffers.ts";
-import { Dispatch } from "../../../overlay/session/dispatch.ts";
+import { Dispatch, type RequestsBefore } from "../../../overlay/session/dispatch.ts";
 import { Interrupts } from "../../../overlay/session/interrupt.ts";
 import { Workbench } from "../op/workbench.ts";
 
@@ -100,4 +101,55 @@ it.each([
   await dispatch.drained();
   expect(isWrittenBack(bench.file)).toBe(false);
   expect([dispatch.counters.bugs, bench.file.writeOrder]).toEqual([0, null]);
+});
+
+/** After a crash. Gives errnos of answers, and what was asked of the lower. */
+function resumed(before: Partial<RequestsBefore>): { bench: Workbench; dispatch: Dispatch; errnos: number[]; replied: number[] } {
+  const bench = new Workbench();
+  const errnos: number[] = [];
+  const replied: number[] = [];
+  const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+  const journal = { replied: (request: number) => void replied.push(request) };
+  const dispatch = new Dispatch({
+    mount: bench.mount,
+    port: { buffer, write: () => errnos.push(-buffer.readInt32LE(4)), writeWithBody: () => 0, log: silentLog, lease: endlessLease },
+    buffers: new RequestBuffers(64 * 1024, () => undefined),
+    interrupts: new Interrupts({ readStatus: () => null } as never),
+    log: silentLog,
+    init: () => undefined,
+    retrieved: () => undefined,
+    fail: (error) => expect.fail(error.message),
+    journal: journal as never,
+    before: { made: () => null, givenHandle: () => null, ...before },
+  });
+  return { bench, dispatch, errnos, replied };
+}
+
+describe("a request that the kernel sends again after a crash (hazards F38, F39)", () => {
+  const mkdir = { op: "mkdir", uid: 0, gid: 0, pid: 42, name: Buffer.from("new"), mode: 0o755, umask: 0, supplementaryGids: [] } as const;
+
+  it("is answered with what was refused, and nothing is asked of the lower; the same from now on is made", async () => {
+    const { bench, dispatch, errnos, replied } = resumed({ made: (request) => (request === 100 ? { errno: E.EDQUOT } : null) });
+    const request = { ...mkdir, fuseNodeid: bench.inodes.root.fuseNodeid };
+    dispatch.serve({ ...request, unique: 100 + RESENT });
+    await dispatch.drained();
+    expect([errnos, bench.lower.calls.filter((call) => call.startsWith("mkdir"))]).toEqual([[E.EDQUOT], []]);
+    for (const unique of [100, 102 + RESENT]) dispatch.serve({ ...request, unique });
+    await dispatch.drained();
+    expect(bench.lower.calls.filter((call) => call.startsWith("mkdir"))).toHaveLength(2);
+    expect(replied).toEqual([100, 100, 102]);
+  });
+
+  it("closes the handle with which it was about to be answered", async () => {
+    const given: { fh: number | null } = { fh: null };
+    const { bench, dispatch } = resumed({ givenHandle: (request) => (request === 100 ? given.fh : null) });
+    const file = bench.openFile();
+    given.fh = file.fh;
+    dispatch.serve({ op: "open", uid: 0, gid: 0, pid: 42, unique: 102 + RESENT, fuseNodeid: bench.file.fuseNodeid, flags: 0 } as never);
+    await dispatch.drained();
+    expect(bench.mount.handles.get(file.fh)).toBe(file);
+    dispatch.serve({ op: "open", uid: 0, gid: 0, pid: 42, unique: 100 + RESENT, fuseNodeid: bench.file.fuseNodeid, flags: 0 } as never);
+    await dispatch.drained();
+    expect(bench.mount.handles.get(file.fh)).toBeUndefined();
+  });
 });

@@ -1,0 +1,336 @@
+/**
+ * What a mount's process writes down of what cannot be rebuilt if it dies (README.md, hazards F38, F39), in memory that outlives it. No system calls. Written before
+ * what it stands for: a number is there before the kernel is told of it, and a call before it is sent.
+ */
+import { createHash } from "node:crypto";
+import { E } from "../../dlmd/base/errno.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { firstUnique } from "../fuse/unique.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { CallJournal } from "../lower/remote/call-journal.ts";
+import type { FileJournal } from "../lower/remote/handles.ts";
+import type { OpenFile as LowerFile } from "../lower/lower.ts";
+import type { Constants, RowsBefore } from "./before.ts";
+import type { SessionJournal } from "../session/session-journal.ts";
+import {
+  AT,
+  CALL,
+  CALL_BODY_AT,
+  CONSTANTS_AT,
+  CONSTANTS_MAX,
+  FILE,
+  HANDLE,
+  JOURNAL_BODY_MAX,
+  JOURNAL_LOST_MAX,
+  JOURNAL_VERSION,
+  KINDS,
+  MAGIC,
+  TABLES,
+} from "./layout.ts";
+import { Rows } from "./rows.ts";
+
+export class Journal implements SessionJournal, FileJournal, CallJournal {
+  readonly #log: Log;
+  readonly #memory: ArrayBuffer;
+  readonly #head: DataView;
+  readonly #inodes: Rows;
+  readonly #handles: Rows;
+  readonly #files: Rows;
+  readonly #calls: Rows;
+  /** By the kernel's number, by that of the lower, by that of the call, by that of the request. */
+  readonly #handleRows = new Map<number, number>();
+  readonly #fileRows = new Map<number, number>();
+  readonly #callRows = new Map<number, number>();
+  readonly #requestRows = new Map<number, number>();
+  /** Its client of dlmd: whose session at the owner the calls are of. */
+  client = 0;
+  #full = false;
+  #lost = 0;
+
+  /** `memory`: JOURNAL_BYTES, all 0 or an earlier process's journal. */
+  constructor(memory: ArrayBuffer, log: Log) {
+    this.#memory = memory;
+    this.#log = log;
+    this.#head = new DataView(memory, 0, CONSTANTS_AT);
+    new Uint8Array(memory).set(MAGIC);
+    this.#head.setUint32(AT.version, JOURNAL_VERSION, true);
+    this.#inodes = new Rows(memory, TABLES.inodes);
+    this.#handles = new Rows(memory, TABLES.handles);
+    this.#files = new Rows(memory, TABLES.files);
+    this.#calls = new Rows(memory, TABLES.calls);
+  }
+
+  /** What this process goes on with is in the rows of the one before. */
+  goOn({ handles, files, calls, freeInodes }: RowsBefore): void {
+    for (const row of freeInodes) {
+      // One that nobody has a use for is empty from now on.
+      this.#inodes.u32[this.#inodes.u32At(row) + 7] = 0;
+      this.#inodes.free(row);
+    }
+    fillRows(this.#handles, this.#handleRows, handles);
+    fillRows(this.#files, this.#fileRows, files);
+    const inUse = new Map(calls.map(({ row }) => [row, row]));
+    fillRows(this.#calls, inUse, inUse);
+    for (const { request, row } of calls) if (request !== 0) this.#requestRows.set(request, row);
+  }
+
+  /** What the kernel has is covered by the locks of that client of dlmd from now on, which dlmd keeps if this process crashes. */
+  set servingClient(clientId: number) {
+    this.#head.setUint32(AT.servingClient, clientId, true);
+  }
+
+  /** N of /sys/fs/fuse/connections/N: before there is a keeper. */
+  set connection(connection: number) {
+    this.#head.setUint32(AT.connection, connection, true);
+  }
+
+  /** More rows were wanted than there are: what is written down is not all. */
+  get isFull(): boolean {
+    return this.#full;
+  }
+
+  /** Whether another process could go on with the mount if this one died now. */
+  set resumable(yes: boolean) {
+    this.#head.setUint32(AT.resumable, yes && !this.#full ? 1 : 0, true);
+  }
+
+  get resumable(): boolean {
+    return this.#head.getUint32(AT.resumable, true) === 1;
+  }
+
+  /** Not while it is resumable. */
+  setConstants(constants: Constants): void {
+    const body = Buffer.from(JSON.stringify(constants));
+    if (body.length + 36 > CONSTANTS_MAX) throw new Error(`constants of ${body.length} bytes`);
+    const to = Buffer.from(this.#memory, CONSTANTS_AT, CONSTANTS_MAX);
+    to.writeUInt32LE(body.length, 0);
+    createHash("sha256").update(body).digest().copy(to, 4);
+    body.copy(to, 36);
+  }
+
+  #take(rows: Rows, what: string): number {
+    const row = rows.take();
+    if (row < 0) this.#beFull(what);
+    return row;
+  }
+
+  #beFull(what: string): void {
+    if (this.#full) return;
+    this.#full = true;
+    this.resumable = false;
+    this.#log.warn({ what }, "the journal is full: if this process crashes its mount ends");
+  }
+
+  // --- inodes
+
+  telling(record: InodeRecord): void {
+    if (record.row < 0) return this.#enter(record, record.nlookup + 1);
+    // One reply may tell of it under several names.
+    const at = this.#inodes.u32At(record.row) + 5;
+    this.#inodes.u32[at] = (this.#inodes.u32[at] as number) + 1;
+  }
+
+  restoredInode(record: InodeRecord): void {
+    this.#enter(record, record.nlookup);
+  }
+
+  #enter(record: InodeRecord, nlookup: number): void {
+    const row = this.#take(this.#inodes, "inodes");
+    if (row < 0) return;
+    const { f64, u32 } = this.#inodes;
+    const at = this.#inodes.f64At(row);
+    f64[at] = record.fuseNodeid;
+    f64[at + 1] = record.id.ino;
+    u32[2 * at + 4] = record.id.generation;
+    u32[2 * at + 5] = nlookup;
+    u32[2 * at + 6] = record.nlinkHint;
+    u32[2 * at + 7] = KINDS.indexOf(record.kind) + 1;
+    record.row = row;
+  }
+
+  counted(record: InodeRecord, nlookup: number): void {
+    if (record.row >= 0) this.#inodes.u32[this.#inodes.u32At(record.row) + 5] = nlookup;
+  }
+
+  dropped(record: InodeRecord): void {
+    const { row } = record;
+    if (row < 0) return;
+    record.row = -1;
+    this.#inodes.u32[this.#inodes.u32At(row) + 7] = 0;
+    this.#inodes.free(row);
+  }
+
+  countedUp(nextCounted: number): void {
+    this.#head.setFloat64(AT.nextCounted, nextCounted, true);
+  }
+
+  // --- handles
+
+  giving(request: number, file: OpenFile): void {
+    this.#head.setFloat64(AT.givingFh, file.fh, true);
+    this.#head.setFloat64(AT.givingTo, firstUnique(request), true);
+    this.#opened(file);
+  }
+
+  restoredHandle(file: OpenFile): void {
+    this.#opened(file);
+  }
+
+  given(): void {
+    this.#head.setFloat64(AT.givingTo, 0, true);
+  }
+
+  #opened({ fh, inode, lowerHandle, writable, cached, writeToken, mappable }: OpenFile): void {
+    this.#head.setFloat64(AT.nextFh, Math.max(fh + 1, this.#head.getFloat64(AT.nextFh, true)), true);
+    const row = this.#handleRows.get(fh) ?? this.#take(this.#handles, "handles");
+    if (row < 0) return;
+    const { f64, u32 } = this.#handles;
+    const at = this.#handles.f64At(row);
+    f64[at] = fh;
+    f64[at + 1] = inode.fuseNodeid;
+    f64[at + 2] = lowerHandle;
+    u32[2 * at + 6] =
+      HANDLE.used |
+      (writable ? HANDLE.writable : 0) |
+      (cached ? HANDLE.cached : 0) |
+      (writeToken ? HANDLE.writeToken : 0) |
+      (mappable ? HANDLE.mappable : 0);
+    this.#handleRows.set(fh, row);
+  }
+
+  closed(fh: number): void {
+    freeRow(this.#handles, this.#handleRows, fh, 6);
+  }
+
+  // --- files at the owner
+
+  openedAtOwner({ handle, id, flags, directory }: LowerFile): void {
+    const row = this.#fileRows.get(handle) ?? this.#take(this.#files, "files");
+    if (row < 0) return;
+    const { f64, u32 } = this.#files;
+    const at = this.#files.f64At(row);
+    f64[at] = handle;
+    f64[at + 1] = id.ino;
+    u32[2 * at + 4] = id.generation;
+    u32[2 * at + 5] = flags;
+    u32[2 * at + 6] = directory ? FILE.directory : FILE.file;
+    this.#fileRows.set(handle, row);
+  }
+
+  closedAtOwner(handle: number): void {
+    freeRow(this.#files, this.#fileRows, handle, 6);
+  }
+
+  // --- calls
+
+  begun(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): void {
+    // Nobody asks what became of a call for which no request waits, and of which no program was told.
+    if (request === 0 && body === null) return;
+    this.#begin(id, type, firstUnique(request), body, data);
+  }
+
+  #begin(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): void {
+    const before = this.#requestRows.get(request);
+    const row = request !== 0 && before !== undefined ? before : this.#take(this.#calls, "calls");
+    if (row < 0) return;
+    const { u32, f64 } = this.#calls;
+    const at = this.#calls.u32At(row);
+    u32[at] = 0;
+    this.#unmap(row);
+    u32[at + 1] = id;
+    u32[at + 2] = type;
+    u32[at + 3] = this.client;
+    f64[at / 2 + 4] = request;
+    this.#setBody(row, body, data);
+    u32[at] = CALL.begun;
+    this.#callRows.set(id, row);
+    if (request !== 0) this.#requestRows.set(request, row);
+  }
+
+  answered(id: number, failed: boolean, body: Uint8Array): void {
+    const row = this.#callRows.get(id);
+    if (row === undefined) return;
+    this.#callRows.delete(id);
+    const at = this.#calls.u32At(row);
+    if (this.#calls.f64[at / 2 + 4] !== 0) return this.setOutcome(row, failed, body);
+    // What a program was told is lost, and an fsync(2) is to say so: what it was stays here. Unless the file was removed: nobody can miss it.
+    if (failed && !isGone(body)) this.noteLost(row);
+    else this.freeCall(row);
+  }
+
+  /** What became of a call of the process before. */
+  setOutcome(row: number, failed: boolean, body: Uint8Array): void {
+    this.#setBody(row, body, null);
+    this.#calls.u32[this.#calls.u32At(row)] = failed ? CALL.failed : CALL.answered;
+  }
+
+  over(id: number): void {
+    const row = this.#callRows.get(id);
+    if (row === undefined) return;
+    this.#callRows.delete(id);
+    const request = this.#calls.f64[this.#calls.f64At(row) + 4] as number;
+    if (request === 0) this.freeCall(row);
+    else this.replied(request);
+  }
+
+  /** That request was answered: what became of its call is no matter any more. */
+  replied(request: number): void {
+    const row = this.#requestRows.get(request);
+    if (row === undefined) return;
+    this.#requestRows.delete(request);
+    this.#unmap(row);
+    this.freeCall(row);
+  }
+
+  /** The call of that row is followed no more. A row of the process before has a number of that one: it may be another call's here. */
+  #unmap(row: number): void {
+    const id = this.#calls.u32[this.#calls.u32At(row) + 1] as number;
+    if (this.#callRows.get(id) === row) this.#callRows.delete(id);
+  }
+
+  /** Made behind, and not made: each process that goes on tells of it. */
+  noteLost(row: number): void {
+    this.#calls.u32[this.#calls.u32At(row)] = CALL.failed;
+    this.#lost += 1;
+    if (this.#lost > JOURNAL_LOST_MAX) this.#beFull("changes that are lost");
+  }
+
+  /** It is known what became of it, and nobody is to be told. */
+  freeCall(row: number): void {
+    this.#calls.u32[this.#calls.u32At(row)] = 0;
+    this.#calls.free(row);
+  }
+
+  #setBody(row: number, body: Uint8Array | null, data: Uint8Array | null): void {
+    const bytes = body?.byteLength ?? 0;
+    const dataBytes = data?.byteLength ?? 0;
+    if (bytes + dataBytes > JOURNAL_BODY_MAX) throw new Error(`a call with ${bytes + dataBytes} bytes`);
+    const { u32 } = this.#calls;
+    const at = this.#calls.u32At(row);
+    const to = this.#calls.byteAt(row) + CALL_BODY_AT;
+    if (body !== null) new Uint8Array(this.#memory, to, bytes).set(body);
+    if (data !== null) new Uint8Array(this.#memory, to + bytes, dataBytes).set(data);
+    u32[at + 4] = bytes;
+    u32[at + 5] = dataBytes;
+    u32[at + 6] = body === null ? 0 : 1;
+  }
+}
+
+function isGone(errno: Uint8Array): boolean {
+  return new DataView(errno.buffer, errno.byteOffset, errno.byteLength).getUint32(0, true) === E.ESTALE;
+}
+
+function fillRows(rows: Rows, to: Map<number, number>, from: ReadonlyMap<number, number>): void {
+  const inUse = new Set(from.values());
+  for (const [key, row] of from) to.set(key, row);
+  for (let row = 0; row < rows.used; row += 1) if (!inUse.has(row)) rows.free(row);
+}
+
+function freeRow(rows: Rows, of: Map<number, number>, key: number, stateAt: number): void {
+  const row = of.get(key);
+  if (row === undefined) return;
+  of.delete(key);
+  rows.u32[rows.u32At(row) + stateAt] = 0;
+  rows.free(row);
+}

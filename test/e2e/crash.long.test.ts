@@ -1,0 +1,230 @@
+/** The process of a mount is killed, while programs on all nodes work there: that is a pause. Nothing ends with an error, nothing is made twice, nothing is stale (hazards F38, F39, F40). */
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { run } from "../../overlay/lab/command.ts";
+import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { type Actor, endActors, startActor, until } from "./actor.ts";
+import { coverlay, keepersOf, startLab, type TestLab } from "./lab.ts";
+import { checkCommon, lockingWorker, Meeting } from "./restart-load.ts";
+import { SteadyWorker } from "./steady-worker.ts";
+
+/** How often the process of each of two mounts is killed under load. */
+const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
+
+describe("a crash of a mount's process", () => {
+  let lab: TestLab;
+  const workers: SteadyWorker[] = [];
+  const statusOf = (nodeid: number): ReturnType<typeof queryOverlayStatus> => queryOverlayStatus(lab.node(nodeid).runDir);
+  /** A crash of that node's process would be a pause. */
+  const isGuarded = async (nodeid: number): Promise<void> => {
+    let why: string | null | undefined = "";
+    await until(
+      `a crash on node ${nodeid} is a pause`,
+      async () => {
+        why = (await statusOf(nodeid)).crash;
+        return why === null;
+      },
+      () => String(why),
+    );
+  };
+  const pidOf = (nodeid: number): number => {
+    const pid = lab.overlayPid(nodeid);
+    if (pid === null) throw new Error(`no process serves node ${nodeid}`);
+    return pid;
+  };
+  /** Its pid, and that of the process which goes on. */
+  const crash = async (nodeid: number): Promise<readonly [number, number]> => {
+    await isGuarded(nodeid);
+    const before = pidOf(nodeid);
+    process.kill(before, "SIGKILL");
+    let now = before;
+    await until(`a new process serves node ${nodeid}`, async () => {
+      try {
+        now = (await statusOf(nodeid)).pid;
+      } catch {
+        // Nobody answers yet.
+      }
+      return now !== before;
+    });
+    return [before, now];
+  };
+  const errorAt = async (nodeid: number): Promise<string> =>
+    startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
+
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3 });
+  });
+  afterAll(async () => {
+    for (const one of workers) one.kill();
+    endActors();
+    await lab?.end();
+  });
+
+  it(
+    "programs keep their files, mappings, directories and listings, time after time under load, and see what others write",
+    async () => {
+      expect(await lab.owner()).toBe(1);
+      const elsewhere = startActor({ cwd: lab.node(3).mount });
+      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
+      await meeting.begin();
+      const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
+      for (const { nodeid, mount } of lab.nodes)
+        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], lockingWorker));
+      for (const one of workers) await one.goesOn();
+      const pids = new Set<number>();
+      for (let time = 0; time < CRASHES; time += 1) {
+        // What was cached here is stale after this, if a lock was lost on the way.
+        for (const nodeid of [2, 3]) {
+          for (const pid of await crash(nodeid)) pids.add(pid);
+          await meeting.meet();
+          for (const one of workers) await one.goesOn(2);
+        }
+      }
+      expect(pids.size).toBe(2 * (CRASHES + 1));
+      const rounds = await Promise.all(workers.map((one) => one.end()));
+      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
+      workers.length = 0;
+      await meeting.end();
+    },
+    120_000 + 30_000 * CRASHES,
+  );
+
+  it("what a program was told to be written is there", async () => {
+    const here = startActor({ cwd: lab.node(2).mount });
+    const elsewhere = startActor({ cwd: lab.node(3).mount });
+    await isGuarded(2);
+    const pid = pidOf(2);
+    // Written behind: the process is killed in the turn after the last close.
+    await here.run(
+      `
+os.makedirs("behind",exist_ok=True)
+for k in range(200): put(f"behind/{k}",str(k)*100)
+os.kill(pid,9)`,
+      { pid },
+    );
+    const wrong = `result=[k for k in range(200) if get(f"behind/{k}")!=str(k)*100]`;
+    expect(await here.run(wrong)).toEqual([]);
+    expect(await elsewhere.run(wrong)).toEqual([]);
+  });
+
+  it("two processes that are killed one after the other before anybody has called them are one pause", async () => {
+    const here = startActor({ cwd: lab.node(2).mount });
+    await here.run(`fd=os.open("twice",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
+    const [, next] = await crash(2);
+    process.kill(next, "SIGKILL");
+    expect(await here.run(`result=os.pread(fd,9,0).decode(); os.write(fd,b"more"); os.fsync(fd)`)).toBe("text");
+    expect(await startActor({ cwd: lab.node(3).mount }).run(`result=get("twice")`)).toBe("textmore");
+  });
+
+  it("a planned restart goes as ever after a crash, and a crash after that is a pause again", async () => {
+    const here = startActor({ cwd: lab.node(2).mount });
+    await here.run(`fd=os.open("planned",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
+    await crash(2);
+    const { mount, runDir } = lab.node(2);
+    expect(await coverlay(["restart", mount, "--run-dir", runDir])).toMatchObject({ status: 0 });
+    await crash(2);
+    expect(await here.run(`result=os.pread(fd,9,0).decode(); os.close(fd)`)).toBe("text");
+  });
+
+  it("a mount that is unmounted after a crash leaves nothing", async () => {
+    await crash(2);
+    endActors();
+    const { mount, runDir } = lab.node(2);
+    const pid = pidOf(2);
+    await until("it is unmounted", async () => (await run("umount", ["-i", mount])).status === 0);
+    await until("its process has ended", () => findOverlay(runDir, mount) === null && !isAlive(pid));
+    expect(keepersOf(mount)).toEqual([]);
+    await lab.start(2);
+    await isGuarded(2);
+  });
+
+  it("file locks are held as before, by whom they were, and go with the close", async () => {
+    const [one, near, other] = [2, 2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
+    await one.run(`
+fd=os.open("locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX,10)
+flocked=os.open("flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_EX)`);
+    await crash(2);
+    expect(await one.run(`os.pwrite(fd,b"x",0); result=os.fstat(fd).st_size`)).toBe(1);
+    const tries = `result=[code(f,os.open(n,os.O_RDWR),fcntl.LOCK_EX|fcntl.LOCK_NB) for n,f in (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
+    for (const actor of [near, other]) expect(await actor.run(tries)).toEqual(["EAGAIN", "EAGAIN"]);
+    await one.run(`os.close(fd); os.close(flocked)`);
+    expect(await other.run(tries)).toEqual(["ok", "ok"]);
+    for (const actor of [one, near, other]) {
+      actor.signal("SIGKILL");
+      await actor.ended;
+    }
+  });
+
+  it("ends the mount while a program waits for a file lock, or another node has one on the file, too; then a crash is a pause again", async () => {
+    const [here, other] = [2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+    const share = `fd=os.open("shared",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_SH)`;
+    await here.run(share);
+    await other.run(share);
+    const words = /^programs wait for file locks, or hold some on files that other nodes lock, too/;
+    await until("it is said", async () => words.test((await statusOf(2)).crash ?? ""));
+    await other.run(`os.close(fd)`);
+    // They are taken back when a program here asks for one.
+    await until("its locks are here again", async () => {
+      await here.run(`fcntl.lockf(fd,fcntl.LOCK_SH)`);
+      return (await statusOf(2)).crash === null;
+    });
+    const waits = startActor({ cwd: lab.node(2).mount });
+    await waits.run(`fd=os.open("shared",os.O_RDWR)`);
+    const waited = waits.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX)`);
+    await until("it waits", async () => words.test((await statusOf(2)).crash ?? ""));
+    process.kill(pidOf(2), "SIGKILL");
+    await until("the mount has ended", async () => (await errorAt(2)) === "ENOTCONN");
+    expect(await waited).toBe("ECONNABORTED");
+    // The lock is nobody's.
+    await other.run(`fd=os.open("shared",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
+  });
+
+  it("of the owner's ends its mount, and the others go on", async () => {
+    expect((await statusOf(1)).crash).toBe("this node is the owner of the volume");
+    const pid = pidOf(1);
+    const other = startActor({ cwd: lab.node(3).mount });
+    process.kill(pid, "SIGKILL");
+    await until("its mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
+    expect(await other.run(`put("after","x"); result=get("twice")`)).toBe("textmore");
+  });
+});
+
+describe("a process of a mount that its dlmd has killed", () => {
+  const BAST_LIMIT_MS = 3000;
+  let lab: TestLab;
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3, env: { COVERLAY_BAST_LIMIT_MS: String(BAST_LIMIT_MS) } });
+  });
+  afterAll(async () => {
+    endActors();
+    await lab?.end();
+  });
+
+  it("has no heir: others have had its locks, and nothing that it had not written is written over theirs", async () => {
+    expect(await lab.owner()).toBe(1);
+    const [here, other] = [2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+    await here.run(`
+fd=os.open("mapped",os.O_RDWR|os.O_CREAT); os.write(fd,bytes(8192)); os.fsync(fd)
+m=mmap.mmap(fd,8192); m[0:4]=b"AAAA"`);
+    const pid = lab.overlayPid(2) ?? 0;
+    const keepers = keepersOf(lab.node(2).mount);
+    expect(keepers).toHaveLength(1);
+    process.kill(pid, "SIGSTOP");
+    // Waits for that node's lock, until dlmd has killed the process that does not answer.
+    await other.run(`fd=os.open("mapped",os.O_RDWR); os.pwrite(fd,b"BBBB",100); os.fsync(fd)`);
+    await until("the process and its keeper are gone", () => !isAlive(pid) && keepers.every((keeper) => !isAlive(keeper)));
+    const end = startActor({ cwd: "/" });
+    expect(await end.run(`result=code(os.stat,mount)`, { mount: lab.node(2).mount })).toBe("ENOTCONN");
+    const owner = startActor({ cwd: lab.node(1).mount });
+    expect(await owner.run(`fd=os.open("mapped",os.O_RDONLY); result=os.pread(fd,4,100).decode()`)).toBe("BBBB");
+  });
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

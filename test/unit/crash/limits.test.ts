@@ -1,0 +1,52 @@
+/** What is beyond the limits of the journal: it says that it is not all, and a crash ends the mount (hazard F39). */
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { Journal } from "../../../overlay/crash/journal.ts";
+import {
+  JOURNAL_BODY_MAX,
+  JOURNAL_BYTES,
+  JOURNAL_CALLS_MAX,
+  JOURNAL_FILES_MAX,
+  JOURNAL_HANDLES_MAX,
+  JOURNAL_INODES_MAX,
+} from "../../../overlay/crash/layout.ts";
+import type { OpenFile } from "../../../overlay/inode/handles.ts";
+import type { InodeRecord } from "../../../overlay/inode/table.ts";
+import type { LowerHandle } from "../../../overlay/lower/lower.ts";
+
+let memory: ArrayBuffer | null;
+let journal: Journal;
+
+const inode = (): InodeRecord => ({ fuseNodeid: 5, id: { ino: 5, generation: 1 }, kind: "file", nlookup: 0, row: -1 }) as InodeRecord;
+
+beforeEach(() => {
+  memory = new ArrayBuffer(JOURNAL_BYTES);
+  journal = new Journal(memory, silentLog);
+  journal.resumable = true;
+});
+afterEach(() => {
+  memory = null;
+});
+
+describe.each<[string, number, (n: number) => void]>([
+  ["inodes", JOURNAL_INODES_MAX, () => journal.telling(inode())],
+  ["handles", JOURNAL_HANDLES_MAX, (fh) => journal.restoredHandle({ fh, inode: inode(), lowerHandle: 1 } as unknown as OpenFile)],
+  [
+    "files at the owner",
+    JOURNAL_FILES_MAX,
+    (handle) => journal.openedAtOwner({ handle: handle as LowerHandle, id: { ino: 1, generation: 1 }, flags: 0, directory: false }),
+  ],
+  ["changes under way", JOURNAL_CALLS_MAX, (n) => journal.begun(n, 1, 2 * n, null, null)],
+])("%s", (_, most, add) => {
+  it(`there is room for ${most}, and with one more a crash ends the mount`, () => {
+    for (let n = 1; n <= most; n += 1) add(n);
+    expect(journal).toMatchObject({ isFull: false, resumable: true });
+    add(most + 1);
+    expect(journal).toMatchObject({ isFull: true, resumable: false });
+  });
+});
+
+it("what is longer than any call is an error of this program", () => {
+  journal.begun(1, 1, 0, new Uint8Array(JOURNAL_BODY_MAX), null);
+  expect(() => journal.begun(2, 1, 0, new Uint8Array(JOURNAL_BODY_MAX), new Uint8Array(1))).toThrow(/a call with \d+ bytes/);
+});
