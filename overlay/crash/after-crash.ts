@@ -38,9 +38,10 @@ export class AfterCrash implements RequestsBefore {
 
   /** The processes before had these locks. Throws if those are not among them that cover what the kernel has. */
   inherits(kept: readonly KeptClient[]): void {
-    const { servingClient } = this.before;
-    if (!kept.some(({ clientId }) => clientId === servingClient))
-      throw new OperatingError(`dlmd has given the locks of the crashed process away (client ${servingClient})`, {
+    const { servingClient, heirs } = this.before;
+    const missing = [servingClient, ...heirs].find((needed) => !kept.some(({ clientId }) => clientId === needed));
+    if (missing !== undefined)
+      throw new OperatingError(`dlmd has given the locks of the crashed process away (client ${missing})`, {
         code: "crash-lost",
         hint: "umount -l, and mount again.",
       });

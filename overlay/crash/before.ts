@@ -4,7 +4,20 @@ import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { InodeRow } from "../inode/table.ts";
 import { negotiatedShape, type RestartState } from "../restart/state.ts";
-import { AT, CALL, CALL_BODY_AT, CONSTANTS_AT, CONSTANTS_MAX, FILE, HANDLE, JOURNAL_VERSION, KINDS, MAGIC, TABLES } from "./layout.ts";
+import {
+  AT,
+  CALL,
+  CALL_BODY_AT,
+  CONSTANTS_AT,
+  CONSTANTS_MAX,
+  FILE,
+  HANDLE,
+  JOURNAL_HEIRS_MAX,
+  JOURNAL_VERSION,
+  KINDS,
+  MAGIC,
+  TABLES,
+} from "./layout.ts";
 import { Rows } from "./rows.ts";
 
 export interface HandleBefore {
@@ -74,6 +87,8 @@ export interface JournalBefore {
   readonly constants: Constants;
   /** The client of dlmd whose locks cover what the kernel has: without them nobody may go on. */
   readonly servingClient: number;
+  /** Those of processes that would have gone on before this one: some of the locks may be theirs by now. */
+  readonly heirs: readonly number[];
   readonly inodes: readonly (InodeRow & { readonly row: number })[];
   readonly nextCounted: number;
   readonly handles: readonly HandleBefore[];
@@ -112,6 +127,7 @@ export function readJournal(memory: ArrayBuffer): JournalBefore {
   const found: JournalBefore = {
     constants,
     servingClient: head.getUint32(AT.servingClient, true),
+    heirs: readHeirs(head),
     inodes: known,
     nextCounted: head.getFloat64(AT.nextCounted, true),
     handles: handles.map(({ one }) => one),
@@ -128,6 +144,12 @@ export function readJournal(memory: ArrayBuffer): JournalBefore {
   };
   check(found);
   return found;
+}
+
+function readHeirs(head: DataView): number[] {
+  const count = head.getUint32(AT.heirs, true);
+  if (count > JOURNAL_HEIRS_MAX) throw refused(`${count} heirs`);
+  return Array.from({ length: count }, (_, at) => head.getUint32(AT.heir + 4 * at, true));
 }
 
 function readConstants(memory: ArrayBuffer): Constants {

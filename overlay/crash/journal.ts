@@ -22,6 +22,7 @@ import {
   FILE,
   HANDLE,
   JOURNAL_BODY_MAX,
+  JOURNAL_HEIRS_MAX,
   JOURNAL_LOST_MAX,
   JOURNAL_VERSION,
   KINDS,
@@ -78,6 +79,15 @@ export class Journal implements SessionJournal, FileJournal, CallJournal {
   /** What the kernel has is covered by the locks of that client of dlmd from now on, which dlmd keeps if this process crashes. */
   set servingClient(clientId: number) {
     this.#head.setUint32(AT.servingClient, clientId, true);
+    this.#head.setUint32(AT.heirs, 0, true);
+  }
+
+  /** Before it takes over any lock: from then on what covers what the kernel has may be its client's. */
+  addHeir(clientId: number): void {
+    const count = this.#head.getUint32(AT.heirs, true);
+    if (count >= JOURNAL_HEIRS_MAX) throw new Error(`${count} processes have not come to go on with this mount`);
+    this.#head.setUint32(AT.heir + 4 * count, clientId, true);
+    this.#head.setUint32(AT.heirs, count + 1, true);
   }
 
   /** N of /sys/fs/fuse/connections/N: before there is a keeper. */

@@ -11,8 +11,9 @@
 import type { InodeKind } from "../coherence/cover.ts";
 
 export const MAGIC: Buffer = Buffer.from("COVRJRNL");
+export const JOURNAL_HEIRS_MAX = 32;
 /** Another meaning of anything below is another version. */
-export const JOURNAL_VERSION = 1;
+export const JOURNAL_VERSION = 2;
 
 export const AT = {
   version: 8,
@@ -33,6 +34,9 @@ export const AT = {
   usedLocks: 124,
   /** The client of dlmd whose locks cover what the kernel has. */
   servingClient: 128,
+  /** How many, and who: clients of processes after it which have gone on with its locks, or were about to, and did not come to serve. */
+  heirs: 132,
+  heir: 136,
 } as const;
 
 export const CONSTANTS_AT: number = 4 * 1024;

@@ -185,7 +185,11 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     this.#users.used(file, fh, owner);
     const { id, answer } = this.#ask({ file, op: "lock", owner, range: { type, start, end }, pid, wait });
     const done = answer instanceof Promise ? answer.then(({ status }) => status) : answer.status;
-    return { done, cancel: () => this.#core.cancel(id) };
+    const cancel = (): void => {
+      this.#core.cancel(id);
+      this.#note(file);
+    };
+    return { done, cancel };
   }
 
   unlock(file: string, owner: LockOwner, start: bigint, end: bigint): MaybePromise<"granted" | "limit"> {
@@ -251,7 +255,9 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     if (journal === null) return;
     const file = this.#core.files.get(name);
     const isHere = file !== undefined && file.state === "local" && hasLocks(file);
+    const wereBeyond = journal.areBeyond;
     journal.set(name, isHere ? this.#rowOf(file, this.nowMs()) : null, Date.now());
+    if (journal.areBeyond && !wereBeyond) this.#options.leaves?.();
   }
 
   restEnds(): void {
@@ -283,6 +289,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   inherit(rows: readonly FileLockRow[], kept = false): void {
     const now = this.nowMs();
     this.#kept = kept;
+    if (kept) this.#core.freeze();
     for (const { file, held, users } of rows) {
       this.#core.inherit(
         file,

@@ -88,9 +88,11 @@ export function forgetFile(mount: Mount, file: OpenFile): void {
 }
 
 export function release(mount: Mount, call: Call, request: ReleaseRequest | ReleasedirRequest): void {
-  const file = mount.handles.take(request.fh);
+  const file = mount.handles.get(request.fh);
   if (file !== undefined) {
+    // First: after a crash between the two the handle is open still, and closed once more.
     if (!file.directory) mount.fileLocks?.released(lockFile(file.inode), file.fh);
+    mount.handles.take(request.fh);
     closeFile(mount, file);
   }
   call.empty();

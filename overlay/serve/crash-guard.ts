@@ -172,6 +172,11 @@ export class CrashGuard {
     if (this.afterCrash !== null) this.#keeper?.serves();
   }
 
+  /** A crash from this turn on ends the mount, until `review` finds that it does not. */
+  notNow(): void {
+    if (this.journal !== null) this.journal.resumable = false;
+  }
+
   /** Takes effect in this turn. */
   review(): void {
     const guarded = this.#guarded;

@@ -25,9 +25,15 @@ export const CRASH_LOCKS_LOOK_MS = 2;
 export const SYNC_AGAIN_MS = 1000;
 
 /** The process before is a mounter no more, and nobody waits for what it would say. Then this one may join. */
-export async function succeed(afterCrash: AfterCrash, client: DlmClient, lockspace: string, uuid: string): Promise<void> {
+export async function succeed(
+  { afterCrash, journal }: { readonly afterCrash: AfterCrash; readonly journal: Journal },
+  client: DlmClient,
+  lockspace: string,
+  uuid: string,
+): Promise<void> {
   const kept = await client.inherited(lockspace);
   afterCrash.inherits(kept);
+  journal.addHeir(client.info.clientId);
   const group = mountGroupName(uuid);
   for (const { clientId } of kept) {
     try {

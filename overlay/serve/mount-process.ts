@@ -138,10 +138,11 @@ export class MountProcess {
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await this.#unlessFailed(client.lockspace(volumeLockspace(volume.uuid)));
-      const { afterCrash } = this.crash;
+      const { afterCrash, journal } = this.crash;
       // What the process before had changed, and what of it is on the disk, is not known.
       this.#isUnsynced = afterCrash !== null;
-      if (afterCrash !== null) await this.#unlessFailed(succeed(afterCrash, client, lockspace.name, volume.uuid));
+      if (afterCrash !== null && journal !== null)
+        await this.#unlessFailed(succeed({ afterCrash, journal }, client, lockspace.name, volume.uuid));
       const group = this.#createGroup(client, volume);
       await this.#unlessFailed(group.join());
       const dir = knobsDirectory(this.options.runDir, volume.name);
@@ -204,6 +205,8 @@ export class MountProcess {
       if (before !== null) show();
       await this.#enterMounted(session);
       await this.#guard(client, session);
+      // What was inherited after a crash has stayed here until now.
+      if (afterCrash !== null) fileLocks?.restEnds();
     } catch (error) {
       // What dlmd keeps of this process is for the next one: it ends as if it had crashed, too.
       if (this.crash.resumes) throw error;
@@ -358,7 +361,7 @@ export class MountProcess {
       now,
       fail: (error) => this.fail(error),
       journal: this.crash.locks,
-      leaves: () => this.crash.review(),
+      leaves: () => this.crash.notNow(),
     });
     return this.#fileLocks;
   }

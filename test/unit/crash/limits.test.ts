@@ -8,6 +8,7 @@ import {
   JOURNAL_CALLS_MAX,
   JOURNAL_FILES_MAX,
   JOURNAL_HANDLES_MAX,
+  JOURNAL_HEIRS_MAX,
   JOURNAL_INODES_MAX,
 } from "../../../overlay/crash/layout.ts";
 import type { OpenFile } from "../../../overlay/inode/handles.ts";
@@ -49,4 +50,11 @@ describe.each<[string, number, (n: number) => void]>([
 it("what is longer than any call is an error of this program", () => {
   journal.begun(1, 1, 0, new Uint8Array(JOURNAL_BODY_MAX), null);
   expect(() => journal.begun(2, 1, 0, new Uint8Array(JOURNAL_BODY_MAX), new Uint8Array(1))).toThrow(/a call with \d+ bytes/);
+});
+
+it("so many processes may crash one after the other before one serves, and no more", () => {
+  for (let n = 1; n <= JOURNAL_HEIRS_MAX; n += 1) journal.addHeir(n);
+  expect(() => journal.addHeir(JOURNAL_HEIRS_MAX + 1)).toThrow(/32 processes have not come to go on/);
+  journal.servingClient = 1;
+  expect(() => journal.addHeir(1)).not.toThrow();
 });

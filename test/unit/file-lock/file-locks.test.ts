@@ -4,6 +4,8 @@ import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../..
 import type { FileLockResult, FileLocks } from "../../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
+import { JOURNAL_BYTES } from "../../../overlay/crash/layout.ts";
+import { JournalLocks } from "../../../overlay/crash/locks.ts";
 import type { FileLockRow } from "../../../overlay/file-lock/api.ts";
 import {
   CLOSE_WAIT_MS,
@@ -331,6 +333,52 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
   it("says so while more is held than there is room for", () => {
     const { locks } = bench(Mode.EX, { journal: { ...journal(), areBeyond: true } });
     expect(locks.whyNoCrash).toMatch(/more file locks than are written down/);
+  });
+
+  const written = () => {
+    const memory = new ArrayBuffer(JOURNAL_BYTES);
+    return { journal: new JournalLocks(memory), found: () => new JournalLocks(memory).goOn(Date.now()) };
+  };
+  const third = { kind: "posix", owner: 3n } as const;
+
+  it("what is granted since another one waits no more is written down, too", async () => {
+    const { journal: rows, found } = written();
+    const { locks } = bench(Mode.EX, { journal: rows });
+    expect(locks.lock("f", 1, me, { ...whole, type: "read" }, true).done).toBe("granted");
+    const waits = locks.lock("f", 2, other, whole, true);
+    const behind = locks.lock("f", 3, third, { ...whole, type: "read" }, true);
+    expect(found()[0]?.held).toHaveLength(1);
+    waits.cancel();
+    expect(await behind.done).toBe("granted");
+    expect(found()[0]?.held.map(({ owner }) => owner.owner)).toEqual([1n, 3n]);
+  });
+
+  it("in the turn in which more is held than there is room for it is said that nobody could go on", () => {
+    const { journal: rows, found } = written();
+    let said = 0;
+    const { locks } = bench(Mode.EX, { journal: rows, leaves: () => (said += 1) });
+    let count = 0n;
+    for (; !rows.areBeyond && count < 1000n; count += 1n) {
+      expect(said).toBe(0);
+      expect(locks.lock("f", 1, me, { ...whole, start: 10n * count, end: 10n * count + 5n }, false).done).toBe("granted");
+    }
+    expect([found()[0]?.held.length, said]).toEqual([Number(count) - 1, 1]);
+    expect(locks.whyNoCrash).toMatch(/more file locks than are written down/);
+  });
+
+  it("what it has taken over stays here until it serves, whoever wants it", () => {
+    vi.useFakeTimers();
+    const { journal: rows, found } = written();
+    expect(bench(Mode.EX, { journal: rows }).locks.lock("f", 1, me, whole, true).done).toBe("granted");
+    const { locks, states, asked } = bench(Mode.EX, { journal: rows });
+    locks.inherit(found(), true);
+    const state = states.get("f");
+    state?.handlers.bast(state.lock as Lock, Mode.EX);
+    vi.advanceTimersByTime(1000);
+    expect([asked.length, found().length]).toEqual([0, 1]);
+    locks.restEnds();
+    vi.advanceTimersByTime(1000);
+    expect(asked.map(({ op }) => op)).toEqual(["lock"]);
   });
 
   it("takes over the state that dlmd has kept, where the one before has crashed", () => {

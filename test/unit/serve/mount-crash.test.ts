@@ -88,6 +88,7 @@ describe("the old process", () => {
   const groupOf = (refusal: string | null): [DlmClient, [number, string][]] => {
     const said: [number, string][] = [];
     const client = {
+      info: { clientId: OWN },
       inherited: async () => [{ clientId: DEAD, locks: [{ resource: "i12-3", mode: Mode.EX }] }],
       farewell: async (clientId: number, group: string, data: Uint8Array) => {
         said.push([clientId, `${group} ${decodeMountGroupMessage(data).kind}`]);
@@ -100,14 +101,27 @@ describe("the old process", () => {
   it("says bye in its group, and its locks are known", async () => {
     const [client, said] = groupOf(null);
     const after = crashed();
-    await succeed(after, client, "vol-1", "uuid-1");
+    await succeed({ afterCrash: after, journal }, client, "vol-1", "uuid-1");
     expect(said).toEqual([[DEAD, expect.stringMatching(/uuid-1 bye$/)]]);
     expect(after.kept).toHaveLength(1);
   });
 
   it("one that is in no group has said it; any other refusal ends this process", async () => {
-    await succeed(crashed(), groupOf("not-joined")[0], "vol-1", "uuid-1");
-    await expect(succeed(crashed(), groupOf("not-kept")[0], "vol-1", "uuid-1")).rejects.toMatchObject({ code: "not-kept" });
+    await succeed({ afterCrash: crashed(), journal }, groupOf("not-joined")[0], "vol-1", "uuid-1");
+    journal.servingClient = DEAD;
+    const refused = succeed({ afterCrash: crashed(), journal }, groupOf("not-kept")[0], "vol-1", "uuid-1");
+    await expect(refused).rejects.toMatchObject({ code: "not-kept" });
+  });
+
+  it("its heir is written down before it has any of its locks: if that one's are given away nobody goes on", async () => {
+    await succeed({ afterCrash: crashed(), journal }, groupOf(null)[0], "vol-1", "uuid-1");
+    const third = crashed();
+    expect(third.before.heirs).toEqual([OWN]);
+    const dead = { clientId: DEAD, locks: [] };
+    expect(() => third.inherits([dead])).toThrow(/given the locks of the crashed process away \(client 8\)/);
+    third.inherits([dead, { clientId: OWN, locks: [] }]);
+    journal.servingClient = OWN;
+    expect(crashed().before.heirs).toEqual([]);
   });
 });
 
