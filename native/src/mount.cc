@@ -14,24 +14,12 @@
 #include "argument.h"
 #include "environment.h"
 #include "export.h"
+#include "fsopen.h"
 #include "pool.h"
-
-#ifndef SYS_fsopen
-#define SYS_fsopen 430
-#define SYS_fsconfig 431
-#define SYS_fsmount 432
-#endif
 
 namespace coverlay {
 
 namespace {
-
-// include/uapi/linux/mount.h, which cannot stand beside <sys/mount.h>.
-constexpr unsigned kFsopenCloexec = 1;
-constexpr unsigned kFsmountCloexec = 1;
-constexpr unsigned kFsconfigSetFlag = 0;
-constexpr unsigned kFsconfigSetString = 1;
-constexpr unsigned kFsconfigCmdCreate = 6;
 
 constexpr uint32_t kOptionsMax = 256;
 // The kernel keeps at most 8 messages for a context.

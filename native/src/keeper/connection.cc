@@ -10,13 +10,8 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "../fsopen.h"
 #include "descriptors.h"
-
-#ifndef SYS_fsopen
-#define SYS_fsopen 430
-#define SYS_fsconfig 431
-#define SYS_fsmount 432
-#endif
 
 namespace keeper {
 
@@ -24,11 +19,6 @@ namespace {
 
 // overlay/crash/layout.ts
 constexpr off_t kConnectionAt = 120;
-
-// include/uapi/linux/mount.h
-constexpr unsigned kFsopenCloexec = 1;
-constexpr unsigned kFsconfigCmdCreate = 6;
-constexpr unsigned kFsmountCloexec = 1;
 
 constexpr const char* kControl = "/sys/fs/fuse/connections";
 
