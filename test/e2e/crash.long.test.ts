@@ -5,8 +5,8 @@ import { run } from "../../overlay/lab/command.ts";
 import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, keepersOf, startLab, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorker, Meeting } from "./restart-load.ts";
-import { SteadyWorker } from "./steady-worker.ts";
+import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
+import type { SteadyWorker } from "./steady-worker.ts";
 
 /** How often the process of each of two mounts is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
@@ -67,9 +67,7 @@ describe("a crash of a mount's process", () => {
       const elsewhere = startActor({ cwd: lab.node(3).mount });
       const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
       await meeting.begin();
-      const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
-      for (const { nodeid, mount } of lab.nodes)
-        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], lockingWorker));
+      workers.push(...lockingWorkers(lab.nodes));
       for (const one of workers) await one.goesOn();
       const pids = new Set<number>();
       for (let time = 0; time < CRASHES; time += 1) {

@@ -13,8 +13,8 @@ import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, coverlayProgram, logOf, startLab, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorker, Meeting } from "./restart-load.ts";
-import { SteadyWorker } from "./steady-worker.ts";
+import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
+import type { SteadyWorker } from "./steady-worker.ts";
 
 /** How often dlmd of each of two nodes is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_DLMD_RESTARTS"] ?? 4);
@@ -86,9 +86,7 @@ describe("coverlay restart --dlmd", () => {
       const elsewhere = startActor({ cwd: lab.node(3).mount });
       const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
       await meeting.begin();
-      const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
-      for (const { nodeid, mount } of lab.nodes)
-        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], lockingWorker));
+      workers.push(...lockingWorkers(lab.nodes));
       for (const one of workers) await one.goesOn();
       for (let time = 0; time < RESTARTS; time += 1) {
         for (const nodeid of [2, 3]) {

@@ -1,9 +1,11 @@
 /** Programs that have all kinds of things open while the processes of a mount are restarted, and what they must see after that. */
 import assert from "node:assert/strict";
 import type { Actor } from "./actor.ts";
+import type { TestLab } from "./lab.ts";
+import { SteadyWorker } from "./steady-worker.ts";
 
 /** Works until its input ends, and has file locks all the time. What it reads of others never goes back. */
-export const lockingWorker = `
+const lockingWorker = `
 import fcntl,json,os,sys,threading
 me,others=sys.argv[1],sys.argv[2:]
 stop=threading.Event()
@@ -74,6 +76,15 @@ fd=os.open("held",os.O_WRONLY); os.pwrite(fd,(f"{number:08d}"*number).encode(),0
 put(f"there{number}","x")
 if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
 `;
+
+/** One on each node, in a directory of its own; it reads in those of the others. */
+export function lockingWorkers(nodes: TestLab["nodes"]): SteadyWorker[] {
+  const names = nodes.map(({ nodeid }) => `w${nodeid}`);
+  return nodes.map(({ nodeid, mount }) => {
+    const own = `w${nodeid}`;
+    return new SteadyWorker(mount, [own, ...names.filter((name) => name !== own)], lockingWorker);
+  });
+}
 
 /** One program that keeps everything open, and one on another node that changes what the first one sees. */
 export class Meeting {

@@ -12,8 +12,8 @@ import type { RestartAnswer } from "../../overlay/restart/give.ts";
 import { connectionNumber } from "../../overlay/session/connection.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorker, Meeting } from "./restart-load.ts";
-import { SteadyWorker } from "./steady-worker.ts";
+import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
+import type { SteadyWorker } from "./steady-worker.ts";
 
 /** How often each of two mounts is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 10);
@@ -79,9 +79,7 @@ describe("coverlay restart", () => {
       const elsewhere = startActor({ cwd: lab.node(3).mount });
       const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
       await meeting.begin();
-      const names = lab.nodes.map(({ nodeid }) => `w${nodeid}`);
-      for (const { nodeid, mount } of lab.nodes)
-        workers.push(new SteadyWorker(mount, [`w${nodeid}`, ...names.filter((name) => name !== `w${nodeid}`)], lockingWorker));
+      workers.push(...lockingWorkers(lab.nodes));
       for (const one of workers) await one.goesOn();
       const pauses: string[] = [];
       for (let time = 0; time < RESTARTS; time += 1) {
