@@ -24,6 +24,7 @@ export class AfterCrash implements RequestsBefore {
   kept: readonly KeptClient[] = [];
   /** Through handles that are open, by files that the kernel knows. */
   readonly fileLocks: readonly FileLockRow[];
+  readonly #lockedFiles: ReadonlySet<string>;
 
   /** `locks`: of this process. Throws OperatingError "bad-journal". */
   constructor(memory: ArrayBuffer, locks: JournalLocks = new JournalLocks(memory)) {
@@ -33,6 +34,7 @@ export class AfterCrash implements RequestsBefore {
     } catch (error) {
       throw refused(`file locks that are damaged: ${String(error)}`);
     }
+    this.#lockedFiles = new Set(this.fileLocks.map(({ file }) => file));
     for (const call of this.before.calls) if (call.request !== 0 && call.outcome !== "unknown") this.#note(call);
   }
 
@@ -50,8 +52,7 @@ export class AfterCrash implements RequestsBefore {
   }
 
   isLocked(inode: Inode): boolean {
-    const file = lockFile(inode);
-    return this.fileLocks.some((row) => row.file === file);
+    return this.#lockedFiles.has(lockFile(inode));
   }
 
   /** InheritedToken.kept */

@@ -72,18 +72,14 @@ export class Keeper {
   }
 
   serves(): void {
-    this.#write(SERVES);
+    write(this.#fd, SERVES);
   }
 
   /** This process ends in good order, and nobody is to go on. */
   farewell(): void {
     if (this.#over) return;
     this.#over = true;
-    this.#write(FAREWELL);
-  }
-
-  #write(word: Buffer): void {
-    write(this.#fd, word);
+    write(this.#fd, FAREWELL);
   }
 }
 

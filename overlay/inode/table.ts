@@ -172,6 +172,12 @@ export class InodeTable {
     return given;
   }
 
+  /** `answer`: tells the kernel of it. Gives what it gives: whether the kernel has taken that. */
+  tell(record: InodeRecord, answer: () => boolean): boolean {
+    this.telling(record);
+    return this.told(record, answer());
+  }
+
   /** The kernel does not know it, though a process before this one has told it so, or was about to. */
   unknown(record: InodeRecord): void {
     if (record.unsure === 0) return;

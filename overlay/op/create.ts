@@ -64,8 +64,7 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
 function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
   return withBorn(mount, entry, null, (child) =>
     tellBorn(mount, call, { dir, name }, child, entry.attr, (entryValid, attrValid, size) => {
-      mount.inodes.telling(child);
-      mount.inodes.told(child, call.entry(child, entry.attr, entryValid, attrValid, size));
+      mount.inodes.tell(child, () => call.entry(child, entry.attr, entryValid, attrValid, size));
     }),
   );
 }
@@ -285,6 +284,5 @@ async function answerLink(mount: Mount, call: Call, { dir, name }: Named, inode:
   const entryValid = names.tellEntry(dir, name, inode) && stands;
   sizes.replied(inode, call.pid, "sets", attr.size);
   sizes.told(inode, attr.size);
-  mount.inodes.telling(inode);
-  mount.inodes.told(inode, call.entry(inode, attr, entryValid, false, attr.size));
+  mount.inodes.tell(inode, () => call.entry(inode, attr, entryValid, false, attr.size));
 }

@@ -74,8 +74,7 @@ async function tell(mount: Mount, call: Call, inode: InodeRecord): Promise<void>
     const answer = (attr: Attr): void => {
       inode.nlinkHint = attr.nlink;
       coherence.sizes.told(inode, attr.size);
-      mount.inodes.telling(inode);
-      mount.inodes.told(inode, call.entry(inode, attr, false, coherence.attrValid(inode, call.pid, since), attr.size));
+      mount.inodes.tell(inode, () => call.entry(inode, attr, false, coherence.attrValid(inode, call.pid, since), attr.size));
     };
     const attr = await read();
     if (coherence.sizes.known(inode)) answer(attr);

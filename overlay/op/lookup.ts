@@ -177,8 +177,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
     if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);
     coherence.sizes.told(child, size);
   }
-  mount.inodes.telling(child);
-  mount.inodes.told(child, call.entry(child, attr, entryValid, attrValid, size));
+  mount.inodes.tell(child, () => call.entry(child, attr, entryValid, attrValid, size));
 }
 
 /** No reply. */

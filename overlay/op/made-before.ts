@@ -117,8 +117,7 @@ function answerEntry(mount: Mount, call: Call, named: Named, made: Entry): Maybe
       { inode: child, mode: Mode.PR },
       () => mount.lower.getattr(child.id),
       (attr, entryValid) => {
-        mount.inodes.telling(child);
-        mount.inodes.told(child, call.entry(child, attr, entryValid, false, attr.size));
+        mount.inodes.tell(child, () => call.entry(child, attr, entryValid, false, attr.size));
       },
     ),
   );

@@ -77,9 +77,8 @@ function giveFile(mount: Mount, call: Call, file: OpenFile, flags: number): void
 /** `answer`: tells the kernel of the inode and of the handle, with these flags. */
 export function giveCreated(mount: Mount, call: Call, file: OpenFile, answer: (flags: number) => boolean): void {
   const { handles, inodes } = mount;
-  inodes.telling(file.inode);
-  const given = handles.give(call.unique, file, () => answer(openFlags(mount, file)));
-  if (!inodes.told(file.inode, given)) forgetFile(mount, file);
+  const give = (): boolean => handles.give(call.unique, file, () => answer(openFlags(mount, file)));
+  if (!inodes.tell(file.inode, give)) forgetFile(mount, file);
 }
 
 /** The kernel was not told of it. */

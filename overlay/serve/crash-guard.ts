@@ -207,8 +207,7 @@ export class CrashGuard {
   #keeperGone(): void {
     this.#isKeeperGone = true;
     this.#why = "the keeper has ended";
-    const { journal } = this;
-    if (journal !== null) journal.resumable = false;
+    this.notNow();
     if (this.#guarded !== null) this.#keep(this.#guarded.client, 0);
     this.#guarded = null;
   }
@@ -217,7 +216,7 @@ export class CrashGuard {
   end(): void {
     if (this.#over) return;
     this.#over = true;
-    if (this.journal !== null) this.journal.resumable = false;
+    this.notNow();
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#keeper?.farewell();
     this.#close();
