@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { AFTER_HELD_UP_MS } from "../../overlay/lower/local/small-writes.ts";
+import { KNOWN_INODES_MAX } from "../../overlay/lower/remote/known.ts";
 import { until } from "./actor.ts";
 import { hazardLab } from "./hazards/hazard-lab.ts";
 
@@ -41,6 +42,8 @@ interface Row {
   readonly files?: number;
   /** In the order in which a listing gives them, that of tar; else another. */
   readonly listed?: boolean;
+  /** That node knows as many inodes as it keeps: for each new one another is forgotten. */
+  readonly crowded?: boolean;
   /** Somebody has asked for an extended attribute on that node. */
   readonly asked?: boolean;
   /** Anybody may do it with files of others. */
@@ -120,18 +123,32 @@ const ROWS: readonly Row[] = [
   { what: "second open, read, close", made: "elsewhere", others: true, prepare: `get(f)`, run: `get(f)`, most: { trips: 0, locks: 0 } },
   { what: "first stat", made: "owner", others: true, run: `os.stat(f)`, files: WALK_FILES, most: { trips: 0.1, locks: 1 } },
   { what: "unlink", made: "elsewhere", run: `os.unlink(f)`, files: WALK_FILES, most: { trips: 1.1, locks: 4.2, answers: 2.2 } },
+  {
+    what: "unlink, beside 8192 that are known",
+    made: "elsewhere",
+    crowded: true,
+    run: `os.unlink(f)`,
+    files: WALK_FILES,
+    most: { trips: 1.1, locks: 4.2, answers: 2.2 },
+  },
 ];
 
 describe("an operation on a node that is not the owner", () => {
   const hazard = hazardLab();
 
+  let crowded: Promise<void> | null = null;
+  const crowd = async (): Promise<void> => {
+    const args = { dir: "crowd", files: KNOWN_INODES_MAX };
+    await hazard.actor(hazard.owner).run(`os.mkdir(dir)\nfor k in range(files): put("%s/%d" % (dir, k), b"")`, args);
+    await hazard.actor(hazard.remotes[0]).run(`for k in range(files): os.stat("%s/%d" % (dir, k))`, args);
+  };
   const cases = [
     ...PEOPLE.flatMap(([who, by, of]) => ROWS.map((row) => [row.what, row.made, who, by, of, row] as const)),
     ...ROWS.filter(({ others }) => others === true).map((row) => [row.what, row.made, "a user, of root's", USER, ROOT, row] as const),
   ];
   it.each(cases)(
     "%s, of files made %s, by %s",
-    async (what, made, who, by, of, { prepare, run, most, files = FILES, listed = false, asked = false }) => {
+    async (what, made, who, by, of, { prepare, run, most, files = FILES, listed = false, asked = false, crowded: isCrowded = false }) => {
       const [here, elsewhere] = hazard.remotes;
       const maker = { here, elsewhere, owner: hazard.owner }[made];
       const slack = SLACK_OPERATIONS / files;
@@ -141,6 +158,7 @@ describe("an operation on a node that is not the owner", () => {
         messages <= (most.messages ?? Number.POSITIVE_INFINITY) + slack &&
         answers <= (most.answers ?? Number.POSITIVE_INFINITY) + slack;
       const each = (line: string): string => `for k in range(files):\n    f = "%s/f%d" % (dir, k)\n    ${line}`;
+      if (isCrowded) await (crowded ??= crowd());
       const cost = async (dir: string): Promise<Required<Cost>> => {
         if (asked) await hazard.actor(here).run(`${LOOK}put("asked", ""); look("asked")`);
         await hazard.actor(maker).run(`os.mkdir(dir); os.chown(dir, of["uid"], of["gid"])`, { dir, of });

@@ -482,6 +482,15 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/known.test.ts",
   },
   {
+    id: "f21-changed-inode-forgotten",
+    hazard: "F21",
+    breaks: "an answer counts that was asked for before a change of an inode that is not known any more",
+    file: "overlay/lower/remote/known.ts",
+    find: "this.#forgotAt = Math.max(this.#forgotAt, forgotten.changedAt);",
+    replace: "",
+    caughtBy: "test/unit/lower/known.test.ts",
+  },
+  {
     id: "f21-change-forgotten",
     hazard: "F21",
     breaks: "a change under way is forgotten with its owner",

@@ -94,7 +94,7 @@ export class KnownInodes {
   #dataBytes = 0;
   /** Counts beginnings and ends of changes. */
   #now = 0;
-  /** What was changed until then may have been forgotten. */
+  /** Of inodes that are not known any more: what was changed until then may have been forgotten. */
   #forgotAt = 0;
 
   /** `keepsXattrs`: nobody changes extended attributes without the locks, and what is known of them counts. */
@@ -438,7 +438,7 @@ export class KnownInodes {
     const forgotten = this.#inodes.size > KNOWN_INODES_MAX ? takeOldest(this.#inodes) : null;
     if (forgotten !== null) {
       this.#under(forgotten, 0);
-      this.#forgotAt = this.#now;
+      this.#forgotAt = Math.max(this.#forgotAt, forgotten.changedAt);
     }
     return known;
   }

@@ -578,6 +578,17 @@ describe("limits", () => {
     expect(known.attr(at(1))).toBe(attr);
   });
 
+  it("of inodes: others that are forgotten meanwhile take nothing from an answer", () => {
+    const { known } = create();
+    for (let ino = 1; ino <= KNOWN_INODES_MAX; ino += 1) known.read(known.reading(), at(ino), attr);
+    const old = known.reading();
+    known.end(known.begin(dir), null);
+    const many = Array.from({ length: 100 }, (_, count) => at(KNOWN_INODES_MAX + 1000 + count));
+    for (const id of many) known.read(old, id, attr);
+    expect(many.filter((id) => known.attr(id) === null)).toEqual([]);
+    expect(known.attr(at(1))).toBeNull();
+  });
+
   it("of changes under way: with more than there is room for, none is forgotten", () => {
     const { known } = create();
     const changes = Array.from({ length: KNOWN_INODES_MAX + 70 }, (_, ino) => known.begin(at(ino)));
