@@ -3,7 +3,7 @@
  * so long (mm/filemap.c, generic_write_checks; fs/open.c, vfs_fallocate): EFBIG, and nothing is changed. So here, but only where there is something to clear.
  *
  * A kernel that knows of these bits sends an empty SETATTR before it asks for the change, and so for chown(2) of nothing: nothing tells them apart. The change
- * takes the bits by itself. So that SETATTR does nothing by a caller that may not chown(2): overlay/README.md, exception 7.
+ * takes the bits by itself. So that SETATTR does nothing by a caller that may not chown(2): overlay/EXCEPTIONS.md, exception 7.
  */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";

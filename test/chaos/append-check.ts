@@ -1,7 +1,7 @@
 /**
  * A file that programs append whole records to. Its list of records tells the order of the appends, so no search is needed. Pure.
  *
- * A hole is a record of zeros. A reader may be shown one behind the old end (overlay/README.md, S1), and after an owner's death there may be
+ * A hole is a record of zeros. A reader may be shown one behind the old end (overlay/EXCEPTIONS.md, S1), and after an owner's death there may be
  * one where an append was answered and not synced: ext4 may have the size on the disk, and not the data.
  */
 import { type Call, type Interval, isUnknown } from "./history.ts";

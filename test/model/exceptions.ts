@@ -1,4 +1,4 @@
-/** Calls in which coverlay is known to differ from Linux. They are not made there, and counted; overlay/README.md has the contract. */
+/** Calls in which coverlay is known to differ from Linux. They are not made there, and counted; overlay/EXCEPTIONS.md has those of the contract. */
 import { CHOWN_OF_NOTHING } from "./attributes.ts";
 import { FALLOCATE_TOO_FAR, WRITE_TOO_FAR } from "./data.ts";
 import type { Call } from "./file-system.ts";

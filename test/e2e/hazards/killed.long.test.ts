@@ -1,6 +1,6 @@
 /**
  * Hazard F11: a program that is killed while it waits in a mount is gone at once, whatever the call and whatever it waits for. The cause of the wait
- * lasts meanwhile, status says of each for whom it waits and since when, and nothing of it is left. Then what SIGKILL does not end (overlay/README.md).
+ * lasts meanwhile, status says of each for whom it waits and since when, and nothing of it is left. Then what SIGKILL does not end (overlay/EXCEPTIONS.md, exception 14).
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
