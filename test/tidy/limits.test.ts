@@ -5,9 +5,14 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { evaluate, limitsOf, root, rowsOf } from "./limits.ts";
+import { evaluate, keeperLimits, limitsOf, root, rowsOf } from "./limits.ts";
 
 const nameOf = (row: { readonly file: string; readonly name: string }): string => `${row.file} ${row.name}`;
+
+it("of the keeper are found: timers, numbers, and one that stands for another", () => {
+  const found = keeperLimits().map(({ name, value }) => `${name}: ${value}`);
+  expect(found).toEqual(expect.arrayContaining(["kStallMs: 5 ms", "kFinishMs: 10 s", "kChildrenMax: 256", "kNumberMax: 2,147,483,647"]));
+});
 
 describe("constants", () => {
   it("are reckoned", () => {
@@ -18,8 +23,10 @@ describe("constants", () => {
   });
 });
 
-describe.each(["overlay", "dlmd"] as const)("timers and limits of %s", (folder) => {
-  const limits = limitsOf(folder);
+describe.each([
+  { folder: "overlay", limits: [...limitsOf("overlay"), ...keeperLimits()] },
+  { folder: "dlmd", limits: limitsOf("dlmd") },
+])("timers and limits of $folder", ({ folder, limits }) => {
   const rows = rowsOf(`${folder}/LIMITS.md`);
 
   it("are found", () => {

@@ -1,6 +1,6 @@
 /**
  * The timers and limits of the product, read from its sources: each top-level constant whose name says that it is one, with its value as
- * a person writes it. `limits.test.ts` holds overlay/LIMITS.md and dlmd/LIMITS.md to them.
+ * a person writes it. Of C++ there is the keeper, a program of its own. `limits.test.ts` holds overlay/LIMITS.md and dlmd/LIMITS.md to them.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -8,37 +8,61 @@ import path from "node:path";
 export const root: string = path.resolve(import.meta.dirname, "../..");
 
 export interface Limit {
-  /** Relative to its table's folder. */
+  /** Relative to its table's folder; of C++ to the root. */
   readonly file: string;
   readonly name: string;
   /** "60 s", "64 KiB", "0.6 time-outs", "4,096". */
   readonly value: string;
 }
 
-/** Timers end in their unit; limits say MAX, MIN or LIMIT; a share is one of the cluster's time-out. */
-const NAME = /(_MS|Ms|_US)$|^(MAX|MIN|max|min)(_|[A-Z])|(_MAX|_MIN|_LIMIT|Limit|Share|Every|Window|AtOnce)$|TIMEOUT/;
+/** Timers end in their unit; limits say MAX, MIN, LIMIT or TRIES; a share is one of the cluster's time-out. */
+const NAME = /(_MS|Ms|_US)$|^(MAX|MIN|max|min)(_|[A-Z])|(_MAX|_MIN|_LIMIT|_TRIES|Limit|Share|Every|Window|AtOnce)$|TIMEOUT/;
 const CONSTANT = /^(?:export )?const ([A-Za-z_]\w*)(?:: number)? = ([\w .*+()-]+);$/gm;
 
-function sources(folder: string): string[] {
+/** The same of C++. */
+const NATIVE_NAME = /^k\w*(Ms|Us|Ns|Max|Min|Limit|Tries)$/;
+const NATIVE_CONSTANT = /^(?:static |inline )*constexpr [\w:]+ (k\w+) = ([\w' .*+()-]+);/gm;
+/** <cstdint> */
+const NATIVE_MEANINGS: ReadonlyMap<string, string> = new Map([["INT32_MAX", "2147483647"]]);
+const KEEPER = "native/src/keeper";
+
+function sources(folder: string, ending: RegExp): string[] {
   return readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" })
-    .filter((file) => file.endsWith(".ts") && !file.includes("node_modules"))
+    .filter((file) => ending.test(file) && !file.includes("node_modules"))
     .sort();
 }
 
 /** All constants of a file with a plain arithmetical value, by name. */
-function constantsOf(text: string): Map<string, string> {
-  return new Map([...text.matchAll(CONSTANT)].map(([, name, value]) => [name ?? "", value ?? ""]));
+function constantsOf(text: string, constant: RegExp): Map<string, string> {
+  return new Map([...text.matchAll(constant)].map(([, name, value]) => [name ?? "", (value ?? "").replaceAll("'", "_")]));
 }
 
-/** `overlay` or `dlmd`. */
+/** `overlay` or `dlmd`: what is TypeScript there. */
 export function limitsOf(folder: string): Limit[] {
-  const texts = new Map(sources(folder).map((file) => [file, readFileSync(path.join(root, folder, file), "utf8")]));
-  const everywhere = new Map([...texts.values()].flatMap((text) => [...constantsOf(text)]));
+  const texts = new Map(sources(folder, /\.ts$/).map((file) => [file, readFileSync(path.join(root, folder, file), "utf8")]));
+  return limitsIn(texts, { constant: CONSTANT, isLimit: (name) => NAME.test(name) });
+}
+
+/** Of the keeper of a mount (C++). */
+export function keeperLimits(): Limit[] {
+  const files = sources(KEEPER, /\.(cc|h)$/).map((file) => `${KEEPER}/${file}`);
+  const texts = new Map(files.map((file) => [file, readFileSync(path.join(root, file), "utf8")]));
+  return limitsIn(texts, { constant: NATIVE_CONSTANT, isLimit: (name) => NATIVE_NAME.test(name), known: NATIVE_MEANINGS });
+}
+
+interface Language {
+  readonly constant: RegExp;
+  readonly isLimit: (name: string) => boolean;
+  readonly known?: ReadonlyMap<string, string>;
+}
+
+function limitsIn(texts: ReadonlyMap<string, string>, { constant, isLimit, known = new Map() }: Language): Limit[] {
+  const everywhere = new Map([...known, ...[...texts.values()].flatMap((text) => [...constantsOf(text, constant)])]);
   const limits: Limit[] = [];
   for (const [file, text] of texts) {
-    const here = constantsOf(text);
+    const here = constantsOf(text, constant);
     for (const [name, expression] of here) {
-      if (!NAME.test(name) || expression.endsWith("n")) continue;
+      if (!isLimit(name) || expression.endsWith("n")) continue;
       limits.push({
         file,
         name,

@@ -4,31 +4,20 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { encodeLeasePage } from "../../../dlmd/wire/lease-page.ts";
 import { isRoot, native, opened, type Scratch, useScratch } from "./scratch.ts";
-import { type Keeper, type KeeperOptions, startKeeper, statFields } from "./keeper-lab.ts";
-import { abort, FILE_NODEID, OPCODE, serveTinyFuse, type TinyFuse } from "./tiny-fuse.ts";
-
-/** overlay/crash/layout.ts */
-const USED_ROWS_AT = 104;
-const CONNECTION_AT = 120;
-const ROWS_AT = 65536;
-const ROW_BYTES = 40;
-const STATE_AT = 28;
-/** The kernel does not have it. */
-const NO_NODEID = 999_999;
+import { type Keeper, type KeeperOptions, startKeeper, wakes } from "./keeper-lab.ts";
+import { connectionOf, drops, holdReads, makeJournal, NO_NODEID, nodeidsBehind, session, UNSEEN } from "./keeper-mount.ts";
+import { abort, FILE_NODEID, serveTinyFuse, type TinyFuse } from "./tiny-fuse.ts";
 
 const STAYS = "echo here >&2; read -r word <&3";
 const LAPSED = "the lease of this node ended: what the kernel caches is dropped";
 const HOLDS_AGAIN = "the lease of this node holds again";
-const PARENT_FIELD = 4 - 3;
-const SESSION_FIELD = 6 - 3;
-const UNSEEN = { timeout: 30_000, interval: 2 };
 
 const [major, minor] = native.kernelVersion();
 const hasResend = major > 6 || (major === 6 && minor >= 9);
@@ -61,54 +50,6 @@ async function startReader(scratch: Scratch, file: string): Promise<Reader> {
     return Number(/^Rss:\s+(\d+) kB$/m.exec(of)?.[1]);
   };
   return { pid, read: () => ask("read"), map: () => ask("map"), mappedKib };
-}
-
-/** Minor numbers of more than 8 bits stand apart (makedev(3)). */
-function connectionOf(mountPoint: string): number {
-  const { dev } = statSync(mountPoint);
-  return (dev & 0xff) | ((dev >> 12) & 0xfff00);
-}
-
-interface JournalOptions {
-  readonly connection: number;
-  /** By rows, numbers of inodes; 0: the row is free. */
-  readonly nodeids: readonly number[];
-}
-
-function makeJournal(scratch: Scratch, { connection, nodeids }: JournalOptions): number {
-  const bytes = Buffer.alloc(ROWS_AT + nodeids.length * ROW_BYTES);
-  bytes.writeUInt32LE(nodeids.length, USED_ROWS_AT);
-  bytes.writeUInt32LE(connection, CONNECTION_AT);
-  for (const [row, nodeid] of nodeids.entries()) {
-    const at = ROWS_AT + row * ROW_BYTES;
-    bytes.writeDoubleLE(nodeid === 0 ? NO_NODEID : nodeid, at);
-    bytes.writeUInt32LE(nodeid === 0 ? 0 : 1, at + STATE_AT);
-  }
-  const journal = opened(scratch, native.memfdCreate("journal", bytes.length));
-  native.sync.write(journal, bytes, 0, bytes.length, 0, 0);
-  return journal;
-}
-
-/** Processes of that session, with their parents and names. */
-function session(sid: number): { pid: number; parent: number; name: string }[] {
-  return readdirSync("/proc").flatMap((entry) => {
-    const pid = Number(entry);
-    try {
-      if (!(pid > 0) || Number(statFields(pid)[SESSION_FIELD]) !== sid) return [];
-      return [{ pid, parent: Number(statFields(pid)[PARENT_FIELD]), name: readFileSync(`/proc/${pid}/comm`, "utf8").trim() }];
-    } catch {
-      // It has ended meanwhile.
-      return [];
-    }
-  });
-}
-
-function wakes(pid: number): number {
-  return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
-}
-
-function drops(sid: number): number {
-  return session(sid).filter(({ name }) => name === "coverlay-drop").length;
 }
 
 describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
@@ -189,25 +130,10 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     expect([await other.ended, lab.reader.mappedKib(), await lab.reader.read()]).toEqual([[0, null], 4, "hello"]);
   });
 
-  /** So many programs wait for pages of the files behind "f", which nobody sends. */
-  async function hold(fuse: TinyFuse, count: number): Promise<{ readonly ended: Promise<unknown> }> {
-    fuse.hold(OPCODE.READ);
-    const before = fuse.seen.length;
-    const script = `for each in $(seq ${count}); do head -c 1 "$0/f$each" & done; wait`;
-    const child = spawn("/bin/sh", ["-c", script, fuse.mountPoint], { stdio: "ignore" });
-    scratch.later(() => child.kill("SIGKILL"));
-    const ended = once(child, "exit");
-    const reads = (): number => fuse.seen.slice(before).filter((opcode) => opcode === OPCODE.READ).length;
-    await expect.poll(reads, UNSEEN).toBe(count);
-    return { ended };
-  }
-
-  const range = (count: number): number[] => Array.from({ length: count }, (_, at) => FILE_NODEID + 1 + at);
-
   // 300 are more than all children together.
   it.each([1, 20, 300])("drops what is there behind %i inodes that wait for pages", async (count) => {
-    const lab = await start({ before: range(count) });
-    const readers = await hold(lab.fuse, count);
+    const lab = await start({ before: nodeidsBehind(count) });
+    const readers = await holdReads(scratch, lab.fuse, count);
     crash(lab);
     expect([await lab.keeper.ended, lab.reader.mappedKib()]).toEqual([[1, null], 0]);
     expect(lab.keeper.logged.map(({ level }) => level)).toEqual(["warn", "error"]);
@@ -217,18 +143,18 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
 
   it("ends the connection also where the files for that are mounted nowhere", async () => {
     const hidden = 'umount /sys/fs/fuse/connections; exec "$0" "$@"';
-    const lab = await start({ before: range(3), through: ["unshare", "--mount", "/bin/sh", "-c", hidden] });
+    const lab = await start({ before: nodeidsBehind(3), through: ["unshare", "--mount", "/bin/sh", "-c", hidden] });
     const own = readFileSync(`/proc/${lab.keeper.pid}/mountinfo`, "utf8");
     expect([own.includes("fusectl"), own.includes("tiny")]).toEqual([false, true]);
-    const readers = await hold(lab.fuse, 3);
+    const readers = await holdReads(scratch, lab.fuse, 3);
     crash(lab);
     expect([await lab.keeper.ended, lab.reader.mappedKib(), drops(lab.keeper.pid)]).toEqual([[1, null], 0, 0]);
     await readers.ended;
   });
 
   it("leaves what waits behind where it does not know the connection", async () => {
-    const lab = await start({ before: range(3), unknown: true });
-    const readers = await hold(lab.fuse, 3);
+    const lab = await start({ before: nodeidsBehind(3), unknown: true });
+    const readers = await holdReads(scratch, lab.fuse, 3);
     crash(lab);
     expect([await lab.keeper.ended, lab.reader.mappedKib()]).toEqual([[1, null], 0]);
     expect(drops(lab.keeper.pid)).toBe(3);
@@ -287,8 +213,8 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     });
 
     it("what waits for a page does not keep it from the rest", async () => {
-      const lab = await startLeased({ before: range(5) });
-      const readers = await hold(lab.fuse, 5);
+      const lab = await startLeased({ before: nodeidsBehind(5) });
+      const readers = await holdReads(scratch, lab.fuse, 5);
       lab.keeper.line.destroy();
       await lab.keeper.heard("here");
       setLease(-1);
@@ -302,8 +228,8 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     });
 
     it("lets go where more wait than it has children, and drops all then", async () => {
-      const lab = await startLeased({ before: range(300) });
-      const readers = await hold(lab.fuse, 300);
+      const lab = await startLeased({ before: nodeidsBehind(300) });
+      const readers = await holdReads(scratch, lab.fuse, 300);
       lab.keeper.line.destroy();
       await lab.keeper.heard("here");
       setLease(-1);

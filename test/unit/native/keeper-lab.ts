@@ -62,6 +62,11 @@ export function statFields(pid: number): string[] {
     .split(" ");
 }
 
+/** How often it has slept. */
+export function wakes(pid: number): number {
+  return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+}
+
 export async function startKeeper(scratch: Scratch, options: KeeperOptions = {}): Promise<Keeper> {
   const { limitMs = 60_000, tries = 5, program = "exit 0", resumable = 1, more = [], through = [] } = options;
   const journal = options.journal ?? opened(scratch, native.memfdCreate("journal", JOURNAL_BYTES));

@@ -186,9 +186,12 @@ describe("a keeper whose process dies", () => {
     expect(keeper.logged.at(-1)).toMatchObject({ level: "error", tries: 4 });
   });
 
-  it("begins to count anew when a process has served for the limit", async () => {
+  it.each([
+    ["a second", 60_000, 1.1],
+    ["the limit, if that is less", 800, 0.9],
+  ])("begins to count anew when a process has served for %s", async (_, limitMs, servedS) => {
     // Without that the second process would be one too many.
-    const keeper = await startKeeper(scratch, { program: "printf s >&3; sleep 2.1", limitMs: 2000, tries: 1 });
+    const keeper = await startKeeper(scratch, { program: `printf s >&3; sleep ${servedS}`, limitMs, tries: 1 });
     keeper.line.destroy();
     await expect.poll(() => starts(keeper), { timeout: 30_000, interval: 10 }).toBe(2);
   });

@@ -26,16 +26,17 @@ export interface Scratch {
   later(undo: () => void): void;
 }
 
-export function useScratch(): Scratch {
+/** Empty still: `begin` makes the directory, `end` undoes all. */
+function makeScratch(): Scratch & { readonly begin: () => void; readonly end: () => void } {
   const undos: (() => void)[] = [];
   const scratch: Scratch = { dir: "", fd: -1, later: (undo) => undos.push(undo) };
-  beforeEach(() => {
+  const begin = (): void => {
     scratch.dir = mkdtempSync(path.join(tmpdir(), "coverlay-native-"));
     const dir = scratch.dir;
     undos.push(() => rmSync(dir, { recursive: true, force: true }));
     scratch.fd = opened(scratch, native.open(dir, 0o200000, 0));
-  });
-  afterEach(() => {
+  };
+  const end = (): void => {
     const failures: unknown[] = [];
     for (const undo of undos.splice(0).reverse()) {
       try {
@@ -45,8 +46,26 @@ export function useScratch(): Scratch {
       }
     }
     if (failures.length > 0) throw new AggregateError(failures, "clean-up failed");
-  });
+  };
+  return Object.assign(scratch, { begin, end });
+}
+
+export function useScratch(): Scratch {
+  const scratch = makeScratch();
+  beforeEach(scratch.begin);
+  afterEach(scratch.end);
   return scratch;
+}
+
+/** For tests that run at the same time: each has its own. */
+export async function withScratch(run: (scratch: Scratch) => Promise<void>): Promise<void> {
+  const scratch = makeScratch();
+  scratch.begin();
+  try {
+    await run(scratch);
+  } finally {
+    scratch.end();
+  }
 }
 
 /** A descriptor that a call returned, closed after the test. */
