@@ -7,9 +7,11 @@ import type { FenceAnswer } from "../../../dlmd/wire/fence-life.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { until } from "../actor.ts";
 import { coverlay } from "../lab.ts";
+import { startWatchdog, type Watchdog } from "../watchdog.ts";
 import { type TestClient, type TestCluster, TestLock, createCluster } from "./cluster.ts";
 
 let folder: string;
+let watchdog: Watchdog;
 let cluster: TestCluster;
 let clients: TestClient[];
 
@@ -52,6 +54,7 @@ const pidKnown = (nodeid: number): void => {
 
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), "coverlay-fence-"));
+  watchdog = startWatchdog('rm -rf --one-file-system "$1"', [folder]);
   const device = `  - { name: switch, agent: ${writeAgent()}, options: { dir: ${folder} }, retries: 0, settleMs: 0 }`;
   cluster = createCluster({ nodes: 3, more: ["fencedLockspaces: [guarded]", "fenceDevices:", device], nodeKeys: "fence: [[switch]]" });
   clients = await cluster.startAll();
@@ -60,6 +63,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await cluster.close();
   rmSync(folder, { recursive: true, force: true });
+  await watchdog.callOff();
 });
 
 /** The life that dlmd of that node has now. */
