@@ -4,7 +4,7 @@
  *
  *     if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, request);
  *     try {
- *       const since = coherence.changes;
+ *       const since = coherence.since();
  *       let attr = lower.getattr(inode.id);
  *       if (attr instanceof Promise) attr = await attr;
  *       request.replyAttr(attr, coherence.attrValid(inode, request.pid, since));
@@ -15,7 +15,7 @@
  * A pin is never held while waiting for another one, except through `pinAll` (which orders them) and `pinChild`
  * (which never waits for another node).
  */
-import type { Cover, Inode, InodeKind, PinMode } from "./cover.ts";
+import type { Cover, Inode, InodeKind, PinMode, Since } from "./cover.ts";
 import type { PagePart, PageRange } from "./page-range.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
@@ -74,22 +74,21 @@ export interface Coherence {
   /** Pins all or none, in the one lock order; the same inode twice is pinned once in the stronger mode. Undo with unpinAll. */
   pinAll(wants: readonly Want[], waiter: Waiter): MaybePromise<void>;
   unpinAll(wants: readonly Want[]): void;
-  /** Locks granted so far: a number to be given to `pinChild`. */
-  readonly grants: number;
+  /** To be taken before the lower is asked, and given back where its answer is used. */
+  since(): Since;
   /**
    * Under a pinned directory: pins PR on a child if that can be had without waiting for another node (hazard F13:
    * NOQUEUE). False: not pinned; the reply must then carry the attributes of an uncovered inode (hazard F5: size
    * SENTINEL_SIZE, validity 0). Attributes read while the lock was not here all the time must be read again after the pin: `trip` tells.
-   * `since`: what `grants` was before they were read.
    */
-  pinChild(inode: Inode, since: number): MaybePromise<ChildPin>;
+  pinChild(inode: Inode, since: Since): MaybePromise<ChildPin>;
   /**
    * Not pinned, because it is being given up: is it still here, and was since, so that attributes read since are true in this turn? What the kernel
-   * caches under it may be there still, and must not be given another size.
+   * caches under it may be there still, and must not be given another size. `since`: null: is it still here?
    */
-  stillHeld(inode: Inode, since: number): boolean;
+  stillHeld(inode: Inode, since: Since | null): boolean;
   /** `pinChild` for many, in one message to dlmd. `asks`: false: no other node is asked to give a lock up, for the next time, either. */
-  pinChildren(inodes: readonly Inode[], since: number, asks?: boolean): MaybePromise<readonly ChildPin[]>;
+  pinChildren(inodes: readonly Inode[], since: Since, asks?: boolean): MaybePromise<readonly ChildPin[]>;
 
   /**
    * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has
@@ -123,16 +122,14 @@ export interface Coherence {
   /** The kernel does not know it, though a process before this one may have told it so (Inode.unsure). */
   onUnknown: ((inode: Inode) => void) | null;
 
-  /** Times that the owner died. No lock, here or on its way, covers what was read of the lower when this number was another. */
-  readonly ownerDeaths: number;
+  /** No lock, here or on its way, covers what was read of the lower before. */
+  ownerDied(since: Since): boolean;
 
-  /** Changes of attributes made here so far: a number to be given to `attrValid`. */
-  readonly changes: number;
   /**
    * With a pin held: may the reply to `caller` that is about to be written carry attribute validity? False while the inode is being revoked, or if they
-   * were changed since they were read. `since`: what `changes` was before that.
+   * were changed since they were read.
    */
-  attrValid(inode: Inode, caller: number, since: number): boolean;
+  attrValid(inode: Inode, caller: number, since: Since): boolean;
   /**
    * To be awaited when a change was made in the lower after which the kernel only marks the attributes that it has as outdated, before it is answered
    * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.

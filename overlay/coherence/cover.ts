@@ -111,6 +111,9 @@ export const MANY_TAKERS = -1;
 /** Of every cover that nobody waits for. */
 export const NOBODY: readonly never[] = Object.freeze([]);
 
+/** A moment of the mount, taken before the lower is asked: what has happened to an inode since tells whether the answer still counts. */
+export type Since = number & { readonly __since: unique symbol };
+
 export class Cover {
   readonly id: FileId;
   readonly key: string;
@@ -141,9 +144,9 @@ export class Cover {
   returns = 0;
   /** A whole number. */
   grantedAt = 0;
-  /** Which grant of the mount it was, from 1: the lock was here all the time since. */
+  /** The moment of the last grant (CoherenceState.moment), from 1: the lock was here all the time since. */
   grant = 0;
-  /** The first one since it was last NL: no other node has changed the inode since. */
+  /** That of the first one since it was last NL: no other node has changed the inode since. */
   heldSince = 0;
   /** null: never. */
   revokedAt: number | null = null;
@@ -168,7 +171,7 @@ export class Cover {
   attrTold = false;
   /** Who was told so and may not have taken it yet (told-attributes.ts). */
   attrTaker: number = NO_TAKER;
-  /** Which change of the mount was the last one of its attributes; 0: none. */
+  /** The moment of the last change of its attributes; 0: none. */
   changedAt = 0;
   /** It was told as valid since the lock came, and counts against the limit: its place there (cache-limit.ts); -1: it does not. */
   cachedAt = -1;

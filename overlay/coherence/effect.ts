@@ -67,14 +67,12 @@ export class CoherenceState {
   abandoned = false;
   /** Without the lease: no lock is asked for or given up. */
   suspended = false;
-  /** Locks granted so far. */
-  grants = 0;
+  /** Raised by each lock that is granted, each change of attributes that is made here, and each death of an owner: Since. */
+  moment = 0;
   /** Inodes born here so far. */
   births = 0;
-  /** Changes of attributes made here so far (told-attributes.ts). */
-  changes = 0;
-  /** Times that all that was read before was not true any more (distrustCovers). */
-  ownerDeaths = 0;
+  /** When all that was read before was last not true any more (distrustCovers); 0: never. */
+  ownerDiedAt = 0;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
   epoch = 1;
   /** A contended lock that is in use is kept at least so long; contended: revoked within that time before. */
@@ -91,7 +89,7 @@ export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: numb
 /** Its lock came, or it was born here. `before`: the mode that was held until then, all the time. */
 export function noteGranted(state: CoherenceState, cover: Cover, before: Mode, now: number): void {
   cover.grantedAt = Math.ceil(now);
-  state.grants += 1;
-  cover.grant = state.grants;
-  if (before === Mode.NL) cover.heldSince = state.grants;
+  state.moment += 1;
+  cover.grant = state.moment;
+  if (before === Mode.NL) cover.heldSince = state.moment;
 }

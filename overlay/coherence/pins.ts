@@ -4,7 +4,7 @@
  */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter } from "./cover.ts";
+import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter, type Since } from "./cover.ts";
 import type { PagePart, PageRange } from "./page-range.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
@@ -139,15 +139,20 @@ export class Pins implements Coherence {
     for (const want of orderWants(wants)) this.unpin(want.inode);
   }
 
-  get grants(): number {
-    return this.#state.grants;
+  since(): Since {
+    return this.#state.moment as Since;
   }
 
-  pinChild(inode: Inode, since: number): MaybePromise<ChildPin> {
+  /** The same, for what the lower keeps (lower/remote/known.ts). */
+  get grants(): number {
+    return this.#state.moment;
+  }
+
+  pinChild(inode: Inode, since: Since): MaybePromise<ChildPin> {
     return this.#pinChild(inode, since, true);
   }
 
-  #pinChild(inode: Inode, since: number, asks: boolean): MaybePromise<ChildPin> {
+  #pinChild(inode: Inode, since: Since, asks: boolean): MaybePromise<ChildPin> {
     attach(inode);
     if (this.#state.abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
@@ -161,11 +166,11 @@ export class Pins implements Coherence {
     return promise;
   }
 
-  stillHeld({ cover }: Inode, since: number): boolean {
-    return !this.#state.abandoned && isStillHeld(cover) && cover.grant <= since;
+  stillHeld({ cover }: Inode, since: Since | null): boolean {
+    return !this.#state.abandoned && isStillHeld(cover) && (since === null || cover.grant <= since);
   }
 
-  pinChildren(inodes: readonly Inode[], since: number, asks: boolean = true): MaybePromise<readonly ChildPin[]> {
+  pinChildren(inodes: readonly Inode[], since: Since, asks: boolean = true): MaybePromise<readonly ChildPin[]> {
     const results = inodes.map((inode) => this.#pinChild(inode, since, asks));
     if (!results.some((result) => result instanceof Promise)) return results as ChildPin[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
@@ -217,12 +222,8 @@ export class Pins implements Coherence {
 
   // --- what the kernel is told of attributes, and what it is to drop of pages
 
-  get ownerDeaths(): number {
-    return this.#state.ownerDeaths;
-  }
-
-  get changes(): number {
-    return this.#state.changes;
+  ownerDied(since: Since): boolean {
+    return this.#state.ownerDiedAt > since;
   }
 
   attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
@@ -239,7 +240,7 @@ export class Pins implements Coherence {
     return over;
   }
 
-  attrValid(inode: Inode, caller: number, since: number): boolean {
+  attrValid(inode: Inode, caller: number, since: Since): boolean {
     if (this.#options.cachesNothing) return false;
     if (!isCovered(this.#state, inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
     this.#options.host.noteCached(inode.cover);

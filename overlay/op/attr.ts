@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Since } from "../coherence/cover.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -27,7 +28,7 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   // A caller who believes the kernel's size may have the inode's lock (size/asked.ts), for which a revoke waits: he passes during it.
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
   const pinned = (reader: () => boolean): MaybePromise<void> => {
-    const since = coherence.changes;
+    const since = coherence.since();
     return andThen(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
   };
   const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
@@ -45,7 +46,7 @@ function replyAttr(
   call: Call,
   inode: InodeRecord,
   attr: Attr,
-  since: number,
+  since: Since,
   believes: boolean,
   isReader: () => boolean,
 ): MaybePromise<void> {
@@ -81,7 +82,7 @@ function heldAttr(mount: Mount, inode: InodeRecord): MaybePromise<Attr> {
 function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
   const { sizes } = mount.coherence;
   return sizes.own.tell(inode, async () => {
-    const since = mount.coherence.changes;
+    const since = mount.coherence.since();
     const attr = heldAttr(mount, inode);
     const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
     if (came === null) {

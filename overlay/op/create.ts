@@ -112,7 +112,7 @@ function tellBorn(
   const { coherence } = mount;
   const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    const attrValid = pinned && coherence.attrValid(child, call.pid, coherence.changes);
+    const attrValid = pinned && coherence.attrValid(child, call.pid, coherence.since());
     const size = pinned ? attr.size : uncoveredSize(mount, child, attr);
     answer(named !== null && coherence.names.tellEntry(named.dir, named.name, child), attrValid, size);
   } finally {

@@ -1,6 +1,7 @@
 /** READ, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE. WRITE has a file of its own. */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Since } from "../coherence/cover.ts";
 import { isSentinelOffset } from "../coherence/size/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
@@ -15,7 +16,7 @@ import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
-import { afterKill, checkReach, hasSetId, type Killed, killSetId } from "./set-id.ts";
+import { afterKill, checkReach, hasSetId, killSetId } from "./set-id.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -124,7 +125,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
   coherence.sizes.locked(inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {
-    let killed: Killed | null = null;
+    let killed: Since | null = null;
     if (!isMade && (await kills(mount, call, file))) {
       await checkReach(mount, file, request.offset + request.length);
       killed = await killSetId(mount, file);
@@ -181,7 +182,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       call.written(0);
       return;
     }
-    let killed: Killed | null = null;
+    let killed: Since | null = null;
     if (copied === null && (await kills(mount, call, target))) {
       await checkReach(mount, target, request.outOffset + 1);
       // Nothing to copy, so nothing changes.

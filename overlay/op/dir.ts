@@ -1,13 +1,12 @@
 /** READDIR, READDIRPLUS. */
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { fuseGeneration } from "../coherence/cover.ts";
+import { fuseGeneration, type Since } from "../coherence/cover.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
-import { type Since, sinceNow } from "./lookup.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
@@ -49,7 +48,7 @@ function readdirplus(
 ): MaybePromise<readonly InodeRecord[] | null> {
   const dir = file.inode;
   return pinned(mount, call, dir, Mode.PR, async () => {
-    const since = sinceNow(mount);
+    const since = mount.coherence.since();
     const page = await readPlus(mount, file, request);
     return await answerPlus(mount, call, request, dir, page, since, lastTry);
   });
@@ -129,7 +128,7 @@ async function answerPlus(
     return { entry, child: inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
   });
   try {
-    await pinRows(mount, rows, since.grants);
+    await pinRows(mount, rows, since);
     mount.filesAhead.listed(
       dir.cover.key,
       rows.flatMap(({ child, attr, pinned }) => (child === null || attr === null || !pinned ? [] : [{ id: child.id, attr }])),
@@ -152,7 +151,7 @@ async function answerPlus(
 }
 
 /** Pins what can be had without waiting for other nodes, all in one message, and reads those anew whose lock took a trip. */
-async function pinRows(mount: Mount, rows: readonly Row[], since: number): Promise<void> {
+async function pinRows(mount: Mount, rows: readonly Row[], since: Since): Promise<void> {
   const wanted = rows.filter((row): row is Row & { child: InodeRecord } => row.child !== null);
   const pins = await mount.coherence.pinChildren(
     wanted.map((row) => row.child),
@@ -175,7 +174,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
   const { coherence } = mount;
   // The owner died after it had given the names. The kernel takes those of a listing for as new as their answer (fs/fuse/readdir.c,
   // fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.
-  const doubtful = coherence.ownerDeaths !== since.ownerDeaths;
+  const doubtful = coherence.ownerDied(since);
   const listing = call.listing(request.size, true);
   const counted: InodeRecord[] = [];
   for (const { entry, child, attr, pinned } of rows) {
@@ -188,7 +187,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     child.nlinkHint = attr.nlink;
     const entryValid = coherence.names.tellEntry(dir, name, child);
     coherence.sizes.told(child, attr.size);
-    const attrValid = coherence.attrValid(child, call.pid, since.changes);
+    const attrValid = coherence.attrValid(child, call.pid, since);
     listing.addPlus(name, type, cookie, child.fuseNodeid, fuseGeneration(child), attr, entryValid, attrValid);
     mount.inodes.telling(child);
     counted.push(child);

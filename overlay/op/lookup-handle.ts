@@ -69,7 +69,7 @@ async function remembered(mount: Mount, { id, attr }: Entry, work: (inode: Inode
 async function tell(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
   const { coherence } = mount;
   await pinned(mount, call, inode, Mode.PR, async () => {
-    const since = coherence.changes;
+    const since = coherence.since();
     const read = (): Promise<Attr> => attrOfNamed(mount, inode);
     const answer = (attr: Attr): void => {
       inode.nlinkHint = attr.nlink;

@@ -2,6 +2,7 @@
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildPin } from "../coherence/api.ts";
+import type { Since } from "../coherence/cover.ts";
 import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -11,10 +12,6 @@ import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 import { type RenameTarget, renameTarget } from "./placeholder-inodes.ts";
-
-export function sinceNow({ coherence }: Mount): Since {
-  return { grants: coherence.grants, changes: coherence.changes, ownerDeaths: coherence.ownerDeaths };
-}
 
 /** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
 export function uncoveredSize(mount: Mount, inode: InodeRecord, attr: Attr): number {
@@ -61,7 +58,7 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
 }
 
 function lookUp(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
-  const since = sinceNow(mount);
+  const since = mount.coherence.since();
   let entry: MaybePromise<Entry>;
   try {
     entry = mount.lower.lookup(dir.id, name);
@@ -80,13 +77,6 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   if (isErrno(error, E.ESTALE)) throw errnoError(E.ENOENT);
   if (!isErrno(error, E.ENOENT) || !mount.coherence.names.tellEntry(dir, name, null)) throw error;
   call.negativeEntry();
-}
-
-/** How many locks were granted, changes of attributes made, and owners lost, before something was looked up. */
-export interface Since {
-  readonly grants: number;
-  readonly changes: number;
-  readonly ownerDeaths: number;
 }
 
 /** What a LOOKUP found. */
@@ -120,7 +110,7 @@ function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget,
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
 function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): MaybePromise<void> {
   const { child, since } = found;
-  const pin = mount.coherence.pinChild(child, since.grants);
+  const pin = mount.coherence.pinChild(child, since);
   const later = waiting(pin) || (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found));
   if (later) return replyEntryLater(mount, call, found, attr, pin);
   try {
@@ -153,12 +143,12 @@ async function replyEntryLater(mount: Mount, call: Call, found: Found, early: At
 
 /** The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel. */
 function mayHavePages(mount: Mount, child: InodeRecord): boolean {
-  return child.kind === "file" && child.nlookup > 0 && mount.coherence.stillHeld(child, Number.POSITIVE_INFINITY);
+  return child.kind === "file" && child.nlookup > 0 && mount.coherence.stillHeld(child, null);
 }
 
 /** Not pinned: is the size that was found the file's, and the kernel's? */
 function isTheKernels(mount: Mount, { child, since }: Found): boolean {
-  return mount.coherence.stillHeld(child, since.grants) && mount.coherence.sizes.known(child);
+  return mount.coherence.stillHeld(child, since) && mount.coherence.sizes.known(child);
 }
 
 function mustLook(mount: Mount, found: Found): boolean {
@@ -171,7 +161,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
   const { dir, name, child } = found;
   child.nlinkHint = attr.nlink;
   const entryValid = coherence.names.tellEntry(dir, name, child, true);
-  const attrValid = pinned && coherence.attrValid(child, call.pid, found.since.changes);
+  const attrValid = pinned && coherence.attrValid(child, call.pid, found.since);
   let size = seen ?? attr.size;
   if (seen === null) {
     if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);

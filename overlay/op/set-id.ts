@@ -7,6 +7,7 @@
  */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import type { Since } from "../coherence/cover.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, AttrChange } from "../lower/lower.ts";
@@ -34,26 +35,21 @@ export async function checkReach(mount: Mount, { lowerHandle }: OpenFile, bytes:
 
 /**
  * Before the data is changed by `afterKill`. The kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else. Gives what `afterKill`
- * wants to know.
+ * wants to know: since when.
  */
-export async function killSetId(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<Killed> {
-  const { ownerDeaths } = mount.coherence;
+export async function killSetId(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<Since> {
+  const since = mount.coherence.since();
   await mount.lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
   await mount.coherence.dropKernelCaches([inode], false);
-  return { ownerDeaths };
-}
-
-/** Coherence.ownerDeaths before. */
-export interface Killed {
-  readonly ownerDeaths: number;
+  return since;
 }
 
 /** What an owner has cleared may die with it, and the change is made at the next one: then they are cleared once more, under the same pin. */
-export async function afterKill<T>(mount: Mount, file: OpenFile, killed: Killed | null, change: () => MaybePromise<T>): Promise<T> {
+export async function afterKill<T>(mount: Mount, file: OpenFile, killed: Since | null, change: () => MaybePromise<T>): Promise<T> {
   try {
     return await change();
   } finally {
-    if (killed !== null && mount.coherence.ownerDeaths !== killed.ownerDeaths) await killSetId(mount, file);
+    if (killed !== null && mount.coherence.ownerDied(killed)) await killSetId(mount, file);
   }
 }
 

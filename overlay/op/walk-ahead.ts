@@ -64,7 +64,7 @@ function letGo(walked: Walked): void {
 
 export interface WalkAheadOptions {
   readonly lower: Pick<Lower, "opendir" | "readdir" | "keeps" | "knows" | "prefetch" | "close">;
-  readonly coherence: Pick<Coherence, "tryPin" | "unpin" | "grantId" | "pinChildren" | "grants">;
+  readonly coherence: Pick<Coherence, "tryPin" | "unpin" | "grantId" | "pinChildren" | "since">;
   readonly inodes: InodeTable;
   /** Of these the locks came. `first`: the directory's listing begins with them. */
   readonly listed: (dir: InodeRecord, entries: readonly Entry[], first: boolean) => void;
@@ -221,7 +221,7 @@ export class WalkAhead {
     const { coherence, inodes } = this.#options;
     const children = entries.map(({ id, attr }) => inodes.remember(id, attr.mode));
     try {
-      const pins = await coherence.pinChildren(children, coherence.grants, false);
+      const pins = await coherence.pinChildren(children, coherence.since(), false);
       children.forEach((child, at) => {
         if (pins[at]?.pinned === true) coherence.unpin(child, Mode.PR);
       });

@@ -21,6 +21,7 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Since } from "../coherence/cover.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
@@ -35,7 +36,7 @@ import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { dropReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
-import { afterKill, checkReach, hasSetId, type Killed, killSetId } from "./set-id.ts";
+import { afterKill, checkReach, hasSetId, killSetId } from "./set-id.ts";
 import { Overwrite, WriteBack } from "../coherence/pages/write-order.ts";
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
@@ -198,11 +199,11 @@ async function writeFromCache(
 }
 
 /** Hazard F37. null: there was nothing to clear, as for most files. */
-function killSuidgid(mount: Mount, file: OpenFile, offset: number, append: boolean): MaybePromise<Killed | null> {
+function killSuidgid(mount: Mount, file: OpenFile, offset: number, append: boolean): MaybePromise<Since | null> {
   return andThen(hasSetId(mount, file), (has) => (has ? killNow(mount, file, offset, append) : null));
 }
 
-async function killNow(mount: Mount, file: OpenFile, offset: number, append: boolean): Promise<Killed> {
+async function killNow(mount: Mount, file: OpenFile, offset: number, append: boolean): Promise<Since> {
   const at = append ? (await mount.lower.getattr(file.inode.id)).size : offset;
   await checkReach(mount, file, at + 1);
   return killSetId(mount, file);

@@ -142,7 +142,7 @@ export const overlaySetIdMutations: readonly Mutation[] = [
     hazard: "F37",
     breaks: "set-user-ID comes back with an owner that dies between the clearing and the change, which is made at the next one",
     file: "overlay/op/set-id.ts",
-    find: "    if (killed !== null && mount.coherence.ownerDeaths !== killed.ownerDeaths) await killSetId(mount, file);\n",
+    find: "    if (killed !== null && mount.coherence.ownerDied(killed)) await killSetId(mount, file);\n",
     replace: "",
     caughtBy: "test/unit/op/set-id.test.ts",
   },

@@ -12,7 +12,7 @@
 import { type Cover, MANY_TAKERS, NO_TAKER } from "../cover.ts";
 import type { CoherenceState } from "../effect.ts";
 
-/** Thread `tid` (0: not known) is about to be told attributes that were read when `since` changes were made. False: not as valid. */
+/** Thread `tid` (0: not known) is about to be told attributes that were read at the moment `since`. False: not as valid. */
 export function tellAttributes(cover: Cover, tid: number, since: number): boolean {
   if (cover.changedAt > since) return false;
   cover.attrTold = true;
@@ -23,8 +23,8 @@ export function tellAttributes(cover: Cover, tid: number, since: number): boolea
 
 /** Thread `tid` has changed them and is not answered yet. True: the kernel must be notified first. */
 export function attributesChanged(state: CoherenceState, cover: Cover, tid: number): boolean {
-  state.changes += 1;
-  cover.changedAt = state.changes;
+  state.moment += 1;
+  cover.changedAt = state.moment;
   cover.attrTold = false;
   const taker = cover.attrTaker;
   cover.attrTaker = NO_TAKER;

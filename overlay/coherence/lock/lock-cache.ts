@@ -56,16 +56,15 @@ export function holdOf(cover: Cover): number {
  * the kernel has for a file may be wrong, as after a revoke.
  */
 export function distrustCovers(state: CoherenceState, covers: readonly Cover[]): void {
-  state.grants += 1;
-  state.changes += 1;
-  state.ownerDeaths += 1;
+  state.moment += 1;
+  state.ownerDiedAt = state.moment;
   for (const cover of covers) {
     if (cover.grant > 0) {
-      cover.grant = state.grants;
-      cover.heldSince = state.grants;
+      cover.grant = state.moment;
+      cover.heldSince = state.moment;
     }
     cover.attrTold = false;
-    cover.changedAt = state.changes;
+    cover.changedAt = state.moment;
     if (cover.kind === "file") doubtSize(cover);
   }
 }

@@ -2,7 +2,7 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import { Cover, type Inode, type InodeKind, type PinMode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type InodeKind, type PinMode, type Since } from "../../../overlay/coherence/cover.ts";
 import type { ChildPin, Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
@@ -80,9 +80,12 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   unpinAll(wants: readonly Want[]): void {
     this.pins -= wants.length;
   }
-  readonly grants = 0;
-  readonly changes = 0;
-  readonly ownerDeaths = 0;
+  since(): Since {
+    return 0 as Since;
+  }
+  ownerDied(): boolean {
+    return false;
+  }
   attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
   onUnknown: ((inode: Inode) => void) | null = null;

@@ -53,10 +53,10 @@ it("a child's lock that came while its attributes were read counts as a trip; on
   const shell = shellOver(lockspaceThatGrants([]).lockspace);
   const [child, other] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
   const waiter = { interrupted: false, onInterrupt: null };
-  const before = shell.operations.grants;
+  const before = shell.operations.since();
   await shell.operations.pin(child, Mode.PR, waiter);
   shell.operations.unpin(child, Mode.PR);
-  const between = shell.operations.grants;
+  const between = shell.operations.since();
   await shell.operations.pin(other, Mode.PR, waiter);
   shell.operations.unpin(other, Mode.PR);
   expect(shell.operations.pinChild(child, before)).toEqual({ pinned: true, trip: true });
@@ -74,8 +74,8 @@ it("who has a child's lock is asked to give it up for the next time, but not by 
   const { lockspace, flags } = lockspaceThatGrants([]);
   const shell = shellOver(lockspace);
   const [looked, ahead] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
-  expect(await shell.operations.pinChildren([looked], 0)).toEqual([{ pinned: true, trip: true }]);
-  expect(await shell.operations.pinChildren([ahead], 0, false)).toEqual([{ pinned: true, trip: true }]);
+  expect(await shell.operations.pinChildren([looked], shell.operations.since())).toEqual([{ pinned: true, trip: true }]);
+  expect(await shell.operations.pinChildren([ahead], shell.operations.since(), false)).toEqual([{ pinned: true, trip: true }]);
   expect([flags.get("i12.7"), flags.get("i13.7")]).toEqual([LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST, LockFlag.NOQUEUE]);
   for (const child of [looked, ahead]) shell.operations.unpin(child, Mode.PR);
   await shell.close();
@@ -88,7 +88,7 @@ it("a change of attributes waits for the notification of the one before, too: wh
   const { operations } = shell;
   const inode = inodeOf(shell, 12, "file");
   await operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
-  expect(operations.attrValid(inode, 100, operations.changes)).toBe(true);
+  expect(operations.attrValid(inode, 100, operations.since())).toBe(true);
   const ended: string[] = [];
   const changes = ["first", "second"].map(async (name, at) => {
     await operations.attributesChanged(inode, 200 + at, false);

@@ -39,7 +39,7 @@ describe("the shell", () => {
       const inode = inodeOf(shell, ino, "file");
       await shell.operations.pin(inode, Mode.PR, waiter);
       if (lapsed) shell.suspend();
-      expect(shell.operations.attrValid(inode, 0, shell.operations.changes)).toBe(true);
+      expect(shell.operations.attrValid(inode, 0, shell.operations.since())).toBe(true);
       shell.operations.unpin(inode, Mode.PR);
       // The turn after, and what is asked for and answered then.
       for (let turn = 0; turn < 3; turn += 1) await new Promise(setImmediate);
@@ -135,29 +135,28 @@ describe("the shell", () => {
     expect(shell.operations.names.tellEntry(dir, name, file)).toBe(true);
     sizeOf(file.cover).doubt = false;
     const before = {
-      changes: shell.operations.changes,
-      grants: shell.operations.grants,
+      since: shell.operations.since(),
       hold: shell.operations.hold(file),
       held: shell.operations.grantId(dir),
     };
     expect([
-      shell.operations.attrValid(file, 0, before.changes),
+      shell.operations.attrValid(file, 0, before.since),
       shell.operations.names.isTold(dir, name),
       shell.operations.sizes.known(file),
     ]).toEqual([true, true, true]);
-    expect(shell.operations.ownerDeaths).toBe(0);
+    expect(shell.operations.ownerDied(before.since)).toBe(false);
     await shell.distrustAll();
-    expect(shell.operations.ownerDeaths).toBe(1);
+    expect(shell.operations.ownerDied(before.since)).toBe(true);
     expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
     expect([
-      shell.operations.attrValid(file, 0, before.changes),
+      shell.operations.attrValid(file, 0, before.since),
       shell.operations.names.isTold(dir, name),
       shell.operations.sizes.known(file),
     ]).toEqual([false, false, false]);
     expect(shell.operations.hold(file)).toBeGreaterThan(before.hold);
     expect(shell.operations.grantId(dir)).toBeGreaterThan(before.held);
-    expect(shell.operations.pinChild(file, before.grants)).toEqual({ pinned: true, trip: true });
-    expect(shell.operations.attrValid(file, 0, shell.operations.changes)).toBe(true);
+    expect(shell.operations.pinChild(file, before.since)).toEqual({ pinned: true, trip: true });
+    expect(shell.operations.attrValid(file, 0, shell.operations.since())).toBe(true);
     expect(bare.cover.grant).toBe(0);
     for (const inode of [dir, file, file]) shell.operations.unpin(inode, Mode.PR);
     await shell.close();
@@ -328,14 +327,14 @@ describe("the shell", () => {
     const [file, child] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
     const waiter = (): { interrupted: boolean; onInterrupt: null } => ({ interrupted: false, onInterrupt: null });
     const waits = [shell.operations.pin(file, Mode.PR, waiter()), shell.operations.pinData(file, Mode.EX, true, waiter())];
-    const pin = shell.operations.pinChild(child, shell.operations.grants);
+    const pin = shell.operations.pinChild(child, shell.operations.since());
     const token = shell.operations.openForWrite(file, waiter());
     shell.failWaiters();
     for (const wait of waits) await expect(wait).rejects.toMatchObject({ errno: E.EIO });
     expect(await pin).toMatchObject({ pinned: false });
     expect(await token).toBe("direct");
     expect(shell.operations.tryPin(file, Mode.PR)).toBe(false);
-    expect(shell.operations.pinChild(child, shell.operations.grants)).toMatchObject({ pinned: false });
+    expect(shell.operations.pinChild(child, shell.operations.since())).toMatchObject({ pinned: false });
     await expect(shell.operations.pin(file, Mode.PR, waiter())).rejects.toMatchObject({ errno: E.EIO });
     await shell.close();
   });

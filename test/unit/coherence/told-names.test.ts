@@ -76,7 +76,7 @@ it("a listing knows what the kernel has with its attributes: until these change,
     for (const inode of [dir, child]) shell.operations.unpin(inode, Mode.EX);
     expect(shell.operations.names.tellEntry(dir, name, child)).toBe(true);
     expect(shell.operations.names.isTold(dir, name)).toBe(false);
-    expect(shell.operations.attrValid(child, 0, shell.operations.changes)).toBe(true);
+    expect(shell.operations.attrValid(child, 0, shell.operations.since())).toBe(true);
     expect(shell.operations.names.isTold(dir, name)).toBe(true);
   };
 

@@ -98,7 +98,7 @@ describe("LOOKUP", () => {
     const bench = new Workbench();
     bench.lower.later = true;
     const served = bench.serve(lookup);
-    bench.coherence.grants += 1;
+    bench.coherence.happens("granted");
     const reply = await served;
     expect(bench.lower.calls).toEqual(["lookup", "getattr"]);
     expect([attrValid(reply), size(reply)]).toEqual([true, 100]);
@@ -108,10 +108,10 @@ describe("LOOKUP", () => {
     const bench = new Workbench();
     bench.lower.later = true;
     const found = bench.serve(lookup);
-    bench.coherence.changes += 1;
+    bench.coherence.happens("changed");
     expect([entryValid(await found), attrValid(await found)]).toEqual([true, false]);
     const told = bench.serve({ op: "getattr", fuseNodeid: bench.file.fuseNodeid, fh: null });
-    bench.coherence.changes += 1;
+    bench.coherence.happens("changed");
     expect((await told)?.body.readBigUInt64LE(0)).toBe(0n);
     const later = await bench.serve({ op: "getattr", fuseNodeid: bench.file.fuseNodeid, fh: null });
     expect(later?.body.readBigUInt64LE(0)).toBeGreaterThan(0n);
@@ -241,7 +241,7 @@ describe("listings", () => {
     const bench = new Workbench();
     bench.lower.later = true;
     const listed = bench.serve(list(bench, "readdirplus"));
-    bench.coherence.changes += 1;
+    bench.coherence.happens("changed");
     const [entry, attr] = [(await listed)?.body.readBigUInt64LE(16), (await listed)?.body.readBigUInt64LE(24)];
     expect([(entry ?? 0n) > 0n, attr]).toEqual([true, 0n]);
   });
@@ -250,7 +250,7 @@ describe("listings", () => {
     const bench = new Workbench();
     bench.lower.later = true;
     const listed = bench.serve(list(bench, "readdirplus"));
-    bench.coherence.ownerDeaths += 1;
+    bench.coherence.happens("owner died");
     expect(Number((await listed)?.body.readBigUInt64LE(0))).toBe(0);
     expect(bench.file.nlookup).toBe(1);
     expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);

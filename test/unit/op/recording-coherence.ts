@@ -4,7 +4,7 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { Inode, PinMode } from "../../../overlay/coherence/cover.ts";
+import type { Inode, PinMode, Since } from "../../../overlay/coherence/cover.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
@@ -105,17 +105,28 @@ export class RecordingCoherence implements Coherence, KernelNames {
   contended(): boolean {
     return this.isContended;
   }
-  /** Raised by a test: a lock was granted. */
-  grants = 0;
-  pinChild(inode: Inode, since: number): MaybePromise<ChildPin> {
+  #moment = 0;
+  readonly #last = { granted: 0, changed: 0, "owner died": 0 };
+  /** Called by a test. A lock was granted, or attributes were changed, of whatever inode; or the owner died. */
+  happens(what: "granted" | "changed" | "owner died"): void {
+    this.#moment += 1;
+    this.#last[what] = this.#moment;
+  }
+  since(): Since {
+    return this.#moment as Since;
+  }
+  ownerDied(since: Since): boolean {
+    return this.#last["owner died"] > since;
+  }
+  pinChild(inode: Inode, since: Since): MaybePromise<ChildPin> {
     if (this.child.pinned) this.#take(inode, Mode.PR);
-    const pin = { pinned: this.child.pinned, trip: this.child.trip || this.grants > since };
+    const pin = { pinned: this.child.pinned, trip: this.child.trip || this.#last.granted > since };
     return this.childLater ? Promise.resolve(pin) : pin;
   }
-  pinChildren(inodes: readonly Inode[], since: number): MaybePromise<readonly ChildPin[]> {
+  pinChildren(inodes: readonly Inode[], since: Since): MaybePromise<readonly ChildPin[]> {
     const pins = inodes.map((inode) => {
       if (this.child.pinned) this.#take(inode, Mode.PR);
-      return { pinned: this.child.pinned, trip: this.child.trip || this.grants > since };
+      return { pinned: this.child.pinned, trip: this.child.trip || this.#last.granted > since };
     });
     return this.childLater ? Promise.resolve(pins) : pins;
   }
@@ -136,12 +147,9 @@ export class RecordingCoherence implements Coherence, KernelNames {
   unpinData(inode: Inode, mode: PinMode): void {
     this.#give(inode, mode);
   }
-  /** Raised by a test: attributes were changed, of whatever inode. */
-  changes = 0;
-  ownerDeaths = 0;
-  attrValid(inode: Inode, _caller: number, since: number): boolean {
+  attrValid(inode: Inode, _caller: number, since: Since): boolean {
     if (this.held === 0) this.violations.push(`attrValid of ${inode.key} without a pin`);
-    return this.changes <= since;
+    return this.#last.changed <= since;
   }
   attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
     if (this.held === 0) this.violations.push(`attributesChanged of ${inode.key} without a pin`);
@@ -194,7 +202,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   removed(inode: Inode): void {
     this.events.push(`removed ${inode.key}`);
   }
-  stillHeld(_inode: Inode, _since: number): boolean {
+  stillHeld(_inode: Inode, _since: Since | null): boolean {
     return false;
   }
 

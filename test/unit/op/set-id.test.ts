@@ -67,7 +67,7 @@ describe("a change of the data by anybody but root", () => {
     const make = lower[op].bind(lower) as (...args: unknown[]) => unknown;
     Object.assign(lower, {
       [op]: (...args: unknown[]) => {
-        coherence.ownerDeaths += 1;
+        coherence.happens("owner died");
         return make(...args);
       },
     });

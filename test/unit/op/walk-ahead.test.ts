@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { ChildPin } from "../../../overlay/coherence/api.ts";
-import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type Since } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { type Attr, type DirPage, type Entry, type FileId, fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { WalkAhead, type WalkAheadOptions } from "../../../overlay/op/walk-ahead.ts";
@@ -85,7 +85,7 @@ class World {
     lower: this.lower,
     listed: (_dir, entries) => this.listed.push(...entries.map(({ id: { ino } }) => ino)),
     coherence: {
-      grants: 7,
+      since: () => 7 as Since,
       tryPin: ({ cover }: Inode, mode) => {
         if (this.wanted) return false;
         this.pinned.push(`${cover.key} ${mode}`);

@@ -10,7 +10,7 @@ it("neither attributes nor names are valid, under whatever lock", async () => {
   const shell = shellOver(lockspaceThatGrants([]).lockspace, uncachedCaches);
   const [dir, file] = [inodeOf(shell, 10, "directory"), inodeOf(shell, 11, "file")];
   for (const inode of [dir, file]) await shell.operations.pin(inode, Mode.EX, waiter);
-  expect(shell.operations.attrValid(file, 1, shell.operations.changes)).toBe(false);
+  expect(shell.operations.attrValid(file, 1, shell.operations.since())).toBe(false);
   expect(shell.operations.names.tellEntry(dir, Buffer.from("x"), file)).toBe(false);
   expect(shell.operations.names.tellEntry(dir, Buffer.from("y"), null)).toBe(false);
 });
