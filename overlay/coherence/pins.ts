@@ -148,11 +148,7 @@ export class Pins implements Coherence {
     return this.#state.moment;
   }
 
-  pinChild(inode: Inode, since: Since): MaybePromise<ChildPin> {
-    return this.#pinChild(inode, since, true);
-  }
-
-  #pinChild(inode: Inode, since: Since, asks: boolean): MaybePromise<ChildPin> {
+  pinChild(inode: Inode, since: Since, asks: boolean = true): MaybePromise<ChildPin> {
     attach(inode);
     if (this.#state.abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
@@ -170,8 +166,8 @@ export class Pins implements Coherence {
     return !this.#state.abandoned && isStillHeld(cover) && (since === null || cover.grant <= since);
   }
 
-  pinChildren(inodes: readonly Inode[], since: Since, asks: boolean = true): MaybePromise<readonly ChildPin[]> {
-    const results = inodes.map((inode) => this.#pinChild(inode, since, asks));
+  pinChildren(inodes: readonly Inode[], since: Since, asks?: boolean): MaybePromise<readonly ChildPin[]> {
+    const results = inodes.map((inode) => this.pinChild(inode, since, asks));
     if (!results.some((result) => result instanceof Promise)) return results as ChildPin[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
   }

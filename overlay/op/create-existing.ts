@@ -13,7 +13,7 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
-import { type Mount, withRestarts } from "./mount.ts";
+import { type Mount, remembered, withRestarts } from "./mount.ts";
 import { enterFile, forgetFile, giveCreated, writeAccess } from "./open.ts";
 import { checkAccess, checkCreateInSticky, credentialsFor, MAY_READ, MAY_WRITE } from "./permission.ts";
 import { pinnedAll } from "./pinned.ts";
@@ -22,15 +22,10 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 export function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): MaybePromise<void> {
   return withRestarts(mount, request.op, async () => {
-    const { id, attr } = await lookupPinned(mount, call, dir, request.name);
+    const entry = await lookupPinned(mount, call, dir, request.name);
     // Only a regular file can be the answer to a CREATE.
-    if ((attr.mode & S_IFMT) !== S_IFREG) throw errnoError(E.EEXIST);
-    const child = mount.inodes.remember(id, attr.mode);
-    try {
-      return await openChild(mount, call, request, dir, child);
-    } finally {
-      mount.inodes.leave(child);
-    }
+    if ((entry.attr.mode & S_IFMT) !== S_IFREG) throw errnoError(E.EEXIST);
+    return remembered(mount, entry, (child) => openChild(mount, call, request, dir, child));
   });
 }
 

@@ -44,17 +44,10 @@ function make(
   create: (dir: InodeRecord) => MaybePromise<Entry>,
 ): MaybePromise<void> {
   const dir = inodeOf(mount, fuseNodeid);
-  return inChangedDirectory(mount, call, dir, () =>
-    andThen(
-      changedNames(
-        mount,
-        call,
-        { inodes: [dir], named: [dir] },
-        changeFor(mount.lower, call.unique, () => create(dir)),
-      ),
-      (entry) => answerMade(mount, call, dir, name, entry),
-    ),
-  );
+  return inChangedDirectory(mount, call, dir, () => {
+    const made = changeFor(mount.lower, call.unique, () => create(dir));
+    return andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, made), (entry) => answerMade(mount, call, dir, name, entry));
+  });
 }
 
 function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => MaybePromise<T>): MaybePromise<T> {

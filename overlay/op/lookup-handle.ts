@@ -8,9 +8,9 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { LookupRequest } from "../fuse/request.ts";
 import { inoOf } from "../inode/numbers.ts";
 import { type InodeRecord, inodeKind } from "../inode/table.ts";
-import type { Attr, Entry } from "../lower/lower.ts";
+import type { Attr } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
-import { type Mount, inodeOf } from "./mount.ts";
+import { type Mount, inodeOf, remembered } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 
 const DOT = 0x2e;
@@ -54,15 +54,6 @@ async function lookupParent(mount: Mount, call: Call, fuseNodeid: number): Promi
   const dir = inodeOf(mount, fuseNodeid);
   if (dir.kind !== "directory") throw errnoError(E.ESTALE);
   await remembered(mount, await mount.lower.parentOf(dir.id), (parent) => tell(mount, call, parent));
-}
-
-async function remembered(mount: Mount, { id, attr }: Entry, work: (inode: InodeRecord) => Promise<void>): Promise<void> {
-  const inode = mount.inodes.remember(id, attr.mode);
-  try {
-    await work(inode);
-  } finally {
-    mount.inodes.leave(inode);
-  }
 }
 
 /** Under its own lock, as every LOOKUP: what was found without it may be gone. */

@@ -21,7 +21,7 @@ import { copyFileRange, fallocate } from "./data.ts";
 import { ioctlMade } from "./ioctl.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, O_TRUNC } from "./linux.ts";
 import { standsFor } from "./lookup.ts";
-import { inodeOf, type Mount } from "./mount.ts";
+import { inodeOf, type Mount, remembered } from "./mount.ts";
 import { enterFile, forgetFile, giveCreated, writeAccess } from "./open.ts";
 import { type Operation, perform } from "./perform.ts";
 import { pinnedAll } from "./pinned.ts";
@@ -65,20 +65,9 @@ function answerChange(mount: Mount, call: Call, request: Operation, body: Uint8A
     case "mkdir":
     case "mknod":
     case "symlink":
-      return answerEntry(
-        mount,
-        call,
-        { dir: inodeOf(mount, request.fuseNodeid), name: request.name },
-        decodeWith(CALLS[request.op].answer, body).entry,
-      );
+      return answerEntry(mount, call, namedBy(mount, request), decodeWith(CALLS[request.op].answer, body).entry);
     case "create":
-      return answerFile(
-        mount,
-        call,
-        request,
-        { dir: inodeOf(mount, request.fuseNodeid), name: request.name },
-        decodeWith(CALLS.create.answer, body).entry,
-      );
+      return answerFile(mount, call, request, namedBy(mount, request), decodeWith(CALLS.create.answer, body).entry);
     case "tmpfile":
       return answerFile(mount, call, request, null, decodeWith(CALLS.tmpfile.answer, body));
     case "link":
@@ -105,6 +94,10 @@ function answerChange(mount: Mount, call: Call, request: Operation, body: Uint8A
   }
 }
 
+function namedBy(mount: Mount, { fuseNodeid, name }: { readonly fuseNodeid: number; readonly name: Buffer }): Named {
+  return { dir: inodeOf(mount, fuseNodeid), name };
+}
+
 /** Names and attributes, in the turn of the reply. The kernel takes what it says whatever it has learned since (fuse_iget without a version): no validity. */
 type Tell = (attr: Attr, entryValid: boolean) => void;
 
@@ -121,15 +114,6 @@ function answerEntry(mount: Mount, call: Call, named: Named, made: Entry): Maybe
       },
     ),
   );
-}
-
-async function remembered(mount: Mount, { id, attr }: Entry, work: (child: InodeRecord) => Promise<void>): Promise<void> {
-  const child = mount.inodes.remember(id, attr.mode);
-  try {
-    await work(child);
-  } finally {
-    mount.inodes.leave(child);
-  }
 }
 
 /** Another node may have taken the name since: the kernel is told of the inode that was made, as if that came a moment later. ESTALE: it is gone. */

@@ -4,8 +4,8 @@ import type { Inode } from "../coherence/cover.ts";
 import type { FileLocking } from "../file-lock/api.ts";
 import type { HandleTable, OpenFile } from "../inode/handles.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
-import type { Lower } from "../lower/lower.ts";
-import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import type { Entry, Lower } from "../lower/lower.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { UnderWay } from "../../dlmd/base/under-way.ts";
@@ -58,6 +58,15 @@ export function inodeOf(mount: Mount, fuseNodeid: number): InodeRecord {
     throw errnoError(E.ESTALE);
   }
   return inode;
+}
+
+/** `work` with an inode that the lower has told of: in use until that is over. */
+export function remembered<T>({ inodes }: Mount, { id, attr }: Entry, work: (inode: InodeRecord) => MaybePromise<T>): MaybePromise<T> {
+  const inode = inodes.remember(id, attr.mode);
+  return finallyDo(
+    () => work(inode),
+    () => inodes.leave(inode),
+  );
 }
 
 /** EBADF: not open. */

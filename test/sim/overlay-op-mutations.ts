@@ -25,7 +25,7 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F12",
     breaks: "CREATE answers with what is no regular file",
     file: "overlay/op/create-existing.ts",
-    find: "    if ((attr.mode & S_IFMT) !== S_IFREG) throw errnoError(E.EEXIST);\n",
+    find: "    if ((entry.attr.mode & S_IFMT) !== S_IFREG) throw errnoError(E.EEXIST);\n",
     replace: "",
     caughtBy: "test/unit/op/create-existing.test.ts",
   },
