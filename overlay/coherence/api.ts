@@ -7,7 +7,7 @@
  *       const since = coherence.since();
  *       let attr = lower.getattr(inode.id);
  *       if (attr instanceof Promise) attr = await attr;
- *       request.replyAttr(attr, coherence.attrValid(inode, request.pid, since));
+ *       request.replyAttr(attr, coherence.terms.of(inode, attr.size, request.pid, since, null));
  *     } finally {
  *       coherence.unpin(inode, Mode.PR);
  *     }
@@ -15,11 +15,12 @@
  * A pin is never held while waiting for another one, except through `pinAll` (which orders them) and `pinChild`
  * (which never waits for another node).
  */
-import type { Cover, Inode, InodeKind, PinMode, Since } from "./cover.ts";
+import type { ChildPin, Cover, Inode, InodeKind, PinMode, Since } from "./cover.ts";
 import type { PagePart, PageRange } from "./page-range.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
+import type { Terms } from "./terms.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /**
@@ -31,12 +32,6 @@ export interface Waiter {
   onInterrupt: (() => void) | null;
   /** Key of the inode for whose lock it waits; null: for none. */
   lockKey?: string | null;
-}
-
-/** Of a child. `trip`: the lock was not here all the time since its attributes were read. */
-export interface ChildPin {
-  readonly pinned: boolean;
-  readonly trip: boolean;
 }
 
 export interface Want {
@@ -66,6 +61,8 @@ export interface Coherence {
   readonly sizes: KernelSizes;
   /** The names that the kernel has (hazards F6, F12). */
   readonly names: KernelNames;
+  /** How a reply may tell of an inode (hazards F4, F5, F6). */
+  readonly terms: Terms;
   /** Pins if the lock is here and nobody waits before us. Never waits. */
   tryPin(inode: Inode, mode: PinMode): boolean;
   /** Waits for the lock, then pins. Rejects with Errno EINTR. */
@@ -78,15 +75,9 @@ export interface Coherence {
   since(): Since;
   /**
    * Under a pinned directory: pins PR on a child if that can be had without waiting for another node (hazard F13:
-   * NOQUEUE). False: not pinned; the reply must then carry the attributes of an uncovered inode (hazard F5: size
-   * SENTINEL_SIZE, validity 0). Attributes read while the lock was not here all the time must be read again after the pin: `trip` tells.
+   * NOQUEUE). Attributes read while the lock was not here all the time must be read again after the pin: `trip` tells.
    */
   pinChild(inode: Inode, since: Since): MaybePromise<ChildPin>;
-  /**
-   * Not pinned, because it is being given up: is it still here, and was since, so that attributes read since are true in this turn? What the kernel
-   * caches under it may be there still, and must not be given another size. `since`: null: is it still here?
-   */
-  stillHeld(inode: Inode, since: Since | null): boolean;
   /** `pinChild` for many, in one message to dlmd. `asks`: false: no other node is asked to give a lock up, for the next time, either. */
   pinChildren(inodes: readonly Inode[], since: Since, asks?: boolean): MaybePromise<readonly ChildPin[]>;
 
@@ -125,11 +116,6 @@ export interface Coherence {
   /** No lock, here or on its way, covers what was read of the lower before. */
   ownerDied(since: Since): boolean;
 
-  /**
-   * With a pin held: may the reply to `caller` that is about to be written carry attribute validity? False while the inode is being revoked, or if they
-   * were changed since they were read.
-   */
-  attrValid(inode: Inode, caller: number, since: Since): boolean;
   /**
    * To be awaited when a change was made in the lower after which the kernel only marks the attributes that it has as outdated, before it is answered
    * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.

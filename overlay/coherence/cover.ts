@@ -111,6 +111,12 @@ export const MANY_TAKERS = -1;
 /** Of every cover that nobody waits for. */
 export const NOBODY: readonly never[] = Object.freeze([]);
 
+/** Of a child. `trip`: the lock was not here all the time since its attributes were read. */
+export interface ChildPin {
+  readonly pinned: boolean;
+  readonly trip: boolean;
+}
+
 /** A moment of the mount, taken before the lower is asked: what has happened to an inode since tells whether the answer still counts. */
 export type Since = number & { readonly __since: unique symbol };
 

@@ -4,10 +4,10 @@
  */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter, type Since } from "./cover.ts";
+import { attach, type ChildPin, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter, type Since } from "./cover.ts";
 import type { PagePart, PageRange } from "./page-range.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
-import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
+import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
 import { enterUnregistered } from "./lock/new-inodes.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import type { CoherenceState } from "./effect.ts";
@@ -20,6 +20,7 @@ import { orderWants } from "./lock/lock-order.ts";
 import { isStillHeld } from "./lock/revoke.ts";
 import { attributesChanged, tellAttributes } from "./kernel/told-attributes.ts";
 import { closeToken, openToken } from "./lock/write-token.ts";
+import { Terms, type TermsPort } from "./terms.ts";
 
 export interface PinsHost {
   /** Does what the rules have left to be done. */
@@ -48,11 +49,12 @@ const pinnedChild: ChildPin = { pinned: true, trip: false };
 const pinnedAnew: ChildPin = { pinned: true, trip: true };
 const unpinnedChild: ChildPin = { pinned: false, trip: false };
 
-export class Pins implements Coherence {
+export class Pins implements Coherence, TermsPort {
   onExpected: ((inode: Inode) => void) | null = null;
   onUnknown: ((inode: Inode) => void) | null = null;
   readonly sizes: KernelSizes;
   readonly names: KernelNames;
+  readonly terms: Terms = new Terms(this);
   readonly #state: CoherenceState;
   readonly #options: PinsOptions;
   /** Notifications that are being written for a change: who makes another one meanwhile waits for them, too. */

@@ -52,8 +52,7 @@ function replyAttr(
 ): MaybePromise<void> {
   const answer = (told: Attr): void => {
     inode.nlinkHint = told.nlink;
-    mount.coherence.sizes.told(inode, told.size);
-    call.attr(told, mount.coherence.attrValid(inode, call.pid, since));
+    call.attr(told, mount.coherence.terms.of(inode, told.size, call.pid, since, null));
     if (believes) mount.coherence.sizes.toldAsker(inode, call.pid);
   };
   if (mount.coherence.sizes.known(inode)) answer(attr);
@@ -80,17 +79,16 @@ function heldAttr(mount: Mount, inode: InodeRecord): MaybePromise<Attr> {
  * notified since it asked, and drops the answer.
  */
 function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
-  const { sizes } = mount.coherence;
-  return sizes.own.tell(inode, async () => {
-    const since = mount.coherence.since();
+  const { coherence } = mount;
+  return coherence.sizes.own.tell(inode, async () => {
+    const since = coherence.since();
     const attr = heldAttr(mount, inode);
     const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
     if (came === null) {
       call.error(E.EAGAIN);
       return;
     }
-    sizes.told(inode, came.size);
-    call.attr(came, mount.coherence.attrValid(inode, call.pid, since));
+    call.attr(came, coherence.terms.of(inode, came.size, call.pid, since, null));
   });
 }
 
@@ -142,14 +140,13 @@ function answerSetattr(
   inode: InodeRecord,
   set: () => MaybePromise<Attr>,
 ): MaybePromise<void> {
-  const { sizes } = mount.coherence;
+  const { sizes, terms } = mount.coherence;
   return resized(mount, call, inode, change.size === undefined ? "plain" : "truncates", async (made) => {
     const attr = await set();
     made();
     inode.nlinkHint = attr.nlink;
     sizes.replied(inode, call.pid, "sets", attr.size);
-    sizes.told(inode, attr.size);
-    call.attr(attr, false);
+    call.attr(attr, terms.of(inode, attr.size, call.pid, null, null));
   });
 }
 

@@ -7,6 +7,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { E } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Waiter } from "../coherence/api.ts";
+import type { ReplyTerms } from "../coherence/terms.ts";
 import { fuseGeneration, type NumberedInode } from "../coherence/cover.ts";
 import type { Attr, StatFs } from "../lower/lower.ts";
 import * as encode from "../fuse/reply.ts";
@@ -110,8 +111,7 @@ export class Call implements Waiter, KeptAnswer {
     return this.#open() && this.#send(encode.encodeEmpty(this.#port.buffer, this.unique));
   }
 
-  /** `size`: what the kernel is to take for the file's size. */
-  entry(inode: NumberedInode, attr: Attr, entryValid: boolean, attrValid: boolean, size: number): boolean {
+  entry(inode: NumberedInode, attr: Attr, { entryValid, attrValid, size }: ReplyTerms): boolean {
     if (!this.#open()) return false;
     const { buffer } = this.#port;
     return this.#send(encode.encodeEntry(buffer, this.unique, inode.fuseNodeid, fuseGeneration(inode), attr, entryValid, attrValid, size));
@@ -121,20 +121,21 @@ export class Call implements Waiter, KeptAnswer {
     return this.#open() && this.#send(encode.encodeNegativeEntry(this.#port.buffer, this.unique));
   }
 
-  attr(attr: Attr, attrValid: boolean): boolean {
+  attr(attr: Attr, { attrValid, size }: ReplyTerms): boolean {
     const encoder = this.op === "statx" ? encode.encodeStatx : encode.encodeAttr;
-    return this.#open() && this.#send(encoder(this.#port.buffer, this.unique, attr, attrValid));
+    return this.#open() && this.#send(encoder(this.#port.buffer, this.unique, attr, attrValid, size));
   }
 
   open(fh: number, openFlags: number): boolean {
     return this.#open() && this.#send(encode.encodeOpen(this.#port.buffer, this.unique, fh, openFlags));
   }
 
-  create(inode: NumberedInode, attr: Attr, entryValid: boolean, attrValid: boolean, fh: number, openFlags: number): boolean {
+  create(inode: NumberedInode, attr: Attr, { entryValid, attrValid, size }: ReplyTerms, fh: number, openFlags: number): boolean {
     if (!this.#open()) return false;
     const { buffer } = this.#port;
+    const generation = fuseGeneration(inode);
     return this.#send(
-      encode.encodeCreate(buffer, this.unique, inode.fuseNodeid, fuseGeneration(inode), attr, entryValid, attrValid, fh, openFlags),
+      encode.encodeCreate(buffer, this.unique, inode.fuseNodeid, generation, attr, entryValid, attrValid, fh, openFlags, size),
     );
   }
 

@@ -41,10 +41,8 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
     { inode: child, mode: truncates ? Mode.EX : Mode.PR },
   ];
   const answer = (file: OpenFile, attr: Attr): void => {
-    const entryValid = coherence.names.tellEntry(dir, request.name, child);
     // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
-    coherence.sizes.told(child, attr.size);
-    giveCreated(mount, call, file, (flags) => call.create(child, attr, entryValid, false, file.fh, flags));
+    giveCreated(mount, call, file, attr, coherence.terms.of(child, attr.size, call.pid, null, { dir, name: request.name }));
   };
   const open = async (): Promise<OpenFile> => {
     const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));

@@ -1,6 +1,7 @@
 /** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. TMPFILE: what has none. */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Named, ReplyTerms } from "../coherence/terms.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest, TmpfileRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { type Attr, type Caller, changeFor, type Entry, type LowerHandle } from "../lower/lower.ts";
@@ -10,7 +11,7 @@ import type { Call } from "./call.ts";
 import { attributesChanged, changed, changedNames, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
-import { standsFor, uncoveredSize } from "./lookup.ts";
+import { giveEntry, standsFor } from "./lookup.ts";
 import { inodeOf, type Mount } from "./mount.ts";
 import { enterFile, giveCreated, writeAccess } from "./open.ts";
 import { checkHardlink, hardlinksAreProtected, seenCaller, unknownCredentials } from "./permission.ts";
@@ -56,9 +57,7 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
 
 function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
   return withBorn(mount, entry, null, (child) =>
-    tellBorn(mount, call, { dir, name }, child, entry.attr, (entryValid, attrValid, size) => {
-      mount.inodes.tell(child, () => call.entry(child, entry.attr, entryValid, attrValid, size));
-    }),
+    tellBorn(mount, call, { dir, name }, child, entry.attr, (terms) => giveEntry(mount, call, child, entry.attr, terms)),
   );
 }
 
@@ -87,12 +86,6 @@ function withBorn(
   );
 }
 
-/** What a new inode is called. */
-export interface Named {
-  readonly dir: InodeRecord;
-  readonly name: Buffer;
-}
-
 /** It is not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. `named`: null: it has no name. */
 function tellBorn(
   mount: Mount,
@@ -100,14 +93,12 @@ function tellBorn(
   named: Named | null,
   child: InodeRecord,
   attr: Attr,
-  answer: (entryValid: boolean, attrValid: boolean, size: number) => void,
+  answer: (terms: ReplyTerms) => void,
 ): void {
   const { coherence } = mount;
   const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    const attrValid = pinned && coherence.attrValid(child, call.pid, coherence.since());
-    const size = pinned ? attr.size : uncoveredSize(mount, child, attr);
-    answer(named !== null && coherence.names.tellEntry(named.dir, named.name, child), attrValid, size);
+    answer(coherence.terms.ofNew(child, attr.size, call.pid, pinned, named));
   } finally {
     if (pinned) coherence.unpin(child, Mode.PR);
   }
@@ -153,7 +144,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
       mount.staleOnce.settled(call, request.name);
       return andThen(restoreSetgid(mount, entry, request), (attr) => {
         opened = null;
-        return answerCreated(mount, call, request.flags, { dir, name: request.name }, { id: entry.id, attr }, handle);
+        return answerCreated(mount, call, request.flags, { dir, name: request.name }, { entry: { id: entry.id, attr }, handle });
       });
     });
   return withErrors(work, (error) => {
@@ -171,22 +162,12 @@ export function restoreSetgid(mount: Mount, { id, attr }: Entry, request: Create
   return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
 
-function answerCreated(
-  mount: Mount,
-  call: Call,
-  flags: number,
-  named: Named | null,
-  { id, attr }: Entry,
-  handle: LowerHandle,
-): MaybePromise<void> {
-  return withBorn(mount, { id, attr }, handle, (child) => {
+function answerCreated(mount: Mount, call: Call, flags: number, named: Named | null, { entry, handle }: Born): MaybePromise<void> {
+  return withBorn(mount, entry, handle, (child) => {
     const token = (flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, flags);
     return andThen(token, (access) => {
       const file = enterFile(mount, child, handle, access, flags);
-      tellBorn(mount, call, named, child, attr, (entryValid, attrValid, size) => {
-        const told = size === attr.size ? attr : { ...attr, size };
-        giveCreated(mount, call, file, (given) => call.create(child, told, entryValid, attrValid, file.fh, given));
-      });
+      tellBorn(mount, call, named, child, entry.attr, (terms) => giveCreated(mount, call, file, entry.attr, terms));
     });
   });
 }
@@ -207,7 +188,7 @@ export function tmpfile(mount: Mount, call: Call, request: TmpfileRequest): Mayb
         () => restoreSetgid(mount, entry, request),
         (error) => closeAndThrow(mount, handle, error),
       );
-      return andThen(described, (attr) => answerCreated(mount, call, flags, null, { id: entry.id, attr }, handle));
+      return andThen(described, (attr) => answerCreated(mount, call, flags, null, { entry: { id: entry.id, attr }, handle }));
     });
   return pinned(mount, call, dir, Mode.PR, () => withErrors(make, inGoneDirectory));
 }
@@ -270,12 +251,9 @@ async function makeLink(mount: Mount, call: Call, { name }: LinkRequest, dir: In
 
 /** `stands`: the name is of that inode still. */
 async function answerLink(mount: Mount, call: Call, { dir, name }: Named, inode: InodeRecord, attr: Attr, stands: boolean): Promise<void> {
-  const { sizes, names } = mount.coherence;
+  const { sizes, terms } = mount.coherence;
   // The reply sets those of the inode itself.
   await attributesChanged(mount, call, [dir]);
-  inode.nlinkHint = attr.nlink;
-  const entryValid = names.tellEntry(dir, name, inode) && stands;
   sizes.replied(inode, call.pid, "sets", attr.size);
-  sizes.told(inode, attr.size);
-  mount.inodes.tell(inode, () => call.entry(inode, attr, entryValid, false, attr.size));
+  giveEntry(mount, call, inode, attr, terms.of(inode, attr.size, call.pid, null, { dir, name, stands }));
 }

@@ -185,9 +185,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     }
     if (!listing.fits(name.length)) break;
     child.nlinkHint = attr.nlink;
-    const entryValid = coherence.names.tellEntry(dir, name, child);
-    coherence.sizes.told(child, attr.size);
-    const attrValid = coherence.attrValid(child, call.pid, since);
+    const { entryValid, attrValid } = coherence.terms.of(child, attr.size, call.pid, since, { dir, name });
     listing.addPlus(name, type, cookie, child.fuseNodeid, fuseGeneration(child), attr, entryValid, attrValid);
     mount.inodes.telling(child);
     counted.push(child);

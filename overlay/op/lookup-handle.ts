@@ -10,6 +10,7 @@ import { inoOf } from "../inode/numbers.ts";
 import { type InodeRecord, inodeKind } from "../inode/table.ts";
 import type { Attr } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
+import { giveEntry } from "./lookup.ts";
 import { type Mount, inodeOf, remembered } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 
@@ -62,11 +63,7 @@ async function tell(mount: Mount, call: Call, inode: InodeRecord): Promise<void>
   await pinned(mount, call, inode, Mode.PR, async () => {
     const since = coherence.since();
     const read = (): Promise<Attr> => attrOfNamed(mount, inode);
-    const answer = (attr: Attr): void => {
-      inode.nlinkHint = attr.nlink;
-      coherence.sizes.told(inode, attr.size);
-      mount.inodes.tell(inode, () => call.entry(inode, attr, false, coherence.attrValid(inode, call.pid, since), attr.size));
-    };
+    const answer = (attr: Attr): void => giveEntry(mount, call, inode, attr, coherence.terms.of(inode, attr.size, call.pid, since, null));
     const attr = await read();
     if (coherence.sizes.known(inode)) answer(attr);
     else await coherence.sizes.tell(inode, call, read, answer);

@@ -1,24 +1,16 @@
 /** LOOKUP, FORGET: from a name to an inode, and back to nothing. */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { ChildPin } from "../coherence/api.ts";
-import type { Since } from "../coherence/cover.ts";
-import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
+import type { ChildPin, Since } from "../coherence/cover.ts";
+import type { Named, ReplyTerms } from "../coherence/terms.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { type Attr, type Entry, fileKey } from "../lower/lower.ts";
-import { andThen, finallyDo, type MaybePromise, withErrors } from "../../dlmd/base/maybe-promise.ts";
+import { andThen, type MaybePromise, withErrors } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
-import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { type Mount, inodeOf, remembered, waiting } from "./mount.ts";
 import { pinned } from "./pinned.ts";
-import { type RenameTarget, renameTarget } from "./placeholder-inodes.ts";
-
-/** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
-export function uncoveredSize(mount: Mount, inode: InodeRecord, attr: Attr): number {
-  if (inode.kind !== "file") return attr.size;
-  mount.coherence.sizes.toldSentinel(inode);
-  return SENTINEL_SIZE;
-}
+import { renameTarget } from "./placeholder-inodes.ts";
 
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
 export function lookup(mount: Mount, call: Call, request: LookupRequest): MaybePromise<void> {
@@ -26,27 +18,7 @@ export function lookup(mount: Mount, call: Call, request: LookupRequest): MaybeP
   return pinned(mount, call, dir, Mode.PR, () => lookupIn(mount, call, dir, request.name));
 }
 
-/** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
-export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
-  try {
-    return await pinned(mount, call, dir, Mode.PR, () => mount.lower.lookup(dir.id, name));
-  } catch (error) {
-    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
-  }
-}
-
-/** With the directory pinned: is that name of that inode? */
-export function standsFor({ lower }: Mount, { dir, name }: Pick<Found, "dir" | "name">, { id }: InodeRecord): MaybePromise<boolean> {
-  return withErrors<boolean>(
-    () => andThen(lower.lookup(dir.id, name), (entry) => fileKey(entry.id) === fileKey(id)),
-    (error) => {
-      if (isErrno(error, E.ENOENT) || isErrno(error, E.ESTALE)) return false;
-      throw error;
-    },
-  );
-}
-
-/** With the directory pinned. */
+/** With the directory pinned, as all that follows. */
 function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
   // Asked for before each creation; an error thrown costs more than all the rest of it, but less than a trip.
   if (mount.lower.isAbsent(dir.id, name)) {
@@ -54,10 +26,10 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
     call.negativeEntry();
     return;
   }
-  return andThen(mount.walkAhead.noteLookup(dir, name), () => lookUp(mount, call, dir, name));
+  return andThen(mount.walkAhead.noteLookup(dir, name), () => askLower(mount, call, dir, name));
 }
 
-function lookUp(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
+function askLower(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
   const since = mount.coherence.since();
   let entry: MaybePromise<Entry>;
   try {
@@ -79,95 +51,104 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   call.negativeEntry();
 }
 
-/** What a LOOKUP found. */
-interface Found {
+/** What a LOOKUP found, and which moment that is of. */
+interface Found extends Named {
   readonly dir: InodeRecord;
-  readonly name: Buffer;
   readonly child: InodeRecord;
   readonly since: Since;
 }
 
-function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: Since): MaybePromise<void> {
-  const child = mount.inodes.remember(id, attr.mode);
-  const told = (): MaybePromise<void> =>
-    andThen(mount.coherence.names.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr));
-  return finallyDo(
-    () =>
-      mount.coherence.names.hasDoubtfulName(dir, name, child)
-        ? andThen(renameTarget(mount, call, name), (target) => replyTarget(mount, call, attr, target, told))
-        : told(),
-    () => mount.inodes.leave(child),
-  );
+function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry, since: Since): MaybePromise<void> {
+  return remembered(mount, entry, (child) => {
+    const found: Found = { dir, name, revalidated: true, child, since };
+    const reply = mount.coherence.names.hasDoubtfulName(dir, name, child) ? replyRenamed : replyChild;
+    return reply(mount, call, found, entry.attr);
+  });
 }
 
-function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget, told: () => MaybePromise<void>): MaybePromise<void> {
-  if (target === "itself") return told();
-  if (target === "walk again") throw errnoError(E.ESTALE);
-  const standIn = mount.inodes.standIn();
-  if (call.entry(standIn, attr, false, true, attr.size)) mount.standIns.show(standIn.fuseNodeid, call.pid);
+/** overlay/op/README.md, "Names that changed meanwhile". */
+function replyRenamed(mount: Mount, call: Call, found: Found, attr: Attr): MaybePromise<void> {
+  return andThen(renameTarget(mount, call, found.name), (target) => {
+    if (target === "itself") return replyChild(mount, call, found, attr);
+    if (target === "walk again") throw errnoError(E.ESTALE);
+    const standIn = mount.inodes.standIn();
+    const terms = { entryValid: false, attrValid: true, size: attr.size };
+    if (call.entry(standIn, attr, terms)) mount.standIns.show(standIn.fuseNodeid, call.pid);
+  });
 }
 
-/** With the directory pinned: pins the child if that needs no other node, and answers. */
+/** overlay/op/README.md, "A directory that another node moved". */
+function replyChild(mount: Mount, call: Call, found: Found, attr: Attr): MaybePromise<void> {
+  const moved = mount.coherence.names.dropElsewhere(found.dir, found.child);
+  return waiting(moved) ? moved.then(() => replyEntry(mount, call, found, attr)) : replyEntry(mount, call, found, attr);
+}
+
+/** Pins the child if that needs no other node, and answers. */
 function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): MaybePromise<void> {
+  const { coherence } = mount;
   const { child, since } = found;
-  const pin = mount.coherence.pinChild(child, since);
-  const later = waiting(pin) || (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found));
-  if (later) return replyEntryLater(mount, call, found, attr, pin);
+  const pin = coherence.pinChild(child, since);
+  if (waiting(pin) || !coherence.terms.mayTell(child, pin, since)) return replyEntryLater(mount, call, found, attr, pin);
   try {
     tellChild(mount, call, found, attr, pin.pinned, null);
   } finally {
-    if (pin.pinned) mount.coherence.unpin(child, Mode.PR);
+    if (pin.pinned) coherence.unpin(child, Mode.PR);
   }
 }
 
 async function replyEntryLater(mount: Mount, call: Call, found: Found, early: Attr, pin: MaybePromise<ChildPin>): Promise<void> {
-  const { child } = found;
+  const { coherence } = mount;
+  const { child, since } = found;
   const { pinned, trip } = await pin;
   try {
-    if (waiting(pin) && pinned) mount.walkAhead.noteCostly(found.dir, child);
-    const { sizes } = mount.coherence;
-    const read = (): MaybePromise<Attr> => mount.lower.getattr(child.id);
-    const answer = (attr: Attr): void => tellChild(mount, call, found, attr, pinned, null);
     if (!pinned) {
-      const seen = mustLook(mount, found) ? await sizes.seen(child) : null;
-      tellChild(mount, call, found, early, pinned, seen);
+      const seen = coherence.terms.mustLook(child, since) ? await coherence.sizes.seen(child) : null;
+      tellChild(mount, call, found, early, false, seen);
       return;
     }
+    if (waiting(pin)) mount.walkAhead.noteCostly(found.dir, child);
+    const read = (): MaybePromise<Attr> => mount.lower.getattr(child.id);
+    const answer = (attr: Attr): void => tellChild(mount, call, found, attr, true, null);
     const attr = trip ? await read() : early;
-    if (sizes.known(child)) answer(attr);
-    else await sizes.tell(child, call, read, answer);
+    if (coherence.sizes.known(child)) answer(attr);
+    else await coherence.sizes.tell(child, call, read, answer);
   } finally {
-    if (pinned) mount.coherence.unpin(child, Mode.PR);
+    if (pinned) coherence.unpin(child, Mode.PR);
   }
 }
 
-/** The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel. */
-function mayHavePages(mount: Mount, child: InodeRecord): boolean {
-  return child.kind === "file" && child.nlookup > 0 && mount.coherence.stillHeld(child, null);
-}
-
-/** Not pinned: is the size that was found the file's, and the kernel's? */
-function isTheKernels(mount: Mount, { child, since }: Found): boolean {
-  return mount.coherence.stillHeld(child, since) && mount.coherence.sizes.known(child);
-}
-
-function mustLook(mount: Mount, found: Found): boolean {
-  return mayHavePages(mount, found.child) && !isTheKernels(mount, found);
-}
-
-/** `seen`: the kernel's own size, a moment ago. If it has changed since, the kernel drops a reply that is older. */
+/** `seen`: the kernel's own size, a moment ago, where it is to be told that (hazard F5). */
 function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: boolean, seen: number | null): void {
-  const { coherence } = mount;
-  const { dir, name, child } = found;
-  child.nlinkHint = attr.nlink;
-  const entryValid = coherence.names.tellEntry(dir, name, child, true);
-  const attrValid = pinned && coherence.attrValid(child, call.pid, found.since);
-  let size = seen ?? attr.size;
-  if (seen === null) {
-    if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);
-    coherence.sizes.told(child, size);
+  const { terms } = mount.coherence;
+  const { child, since } = found;
+  const told = pinned ? terms.of(child, attr.size, call.pid, since, found) : terms.ofUnpinned(child, attr.size, since, found, seen);
+  giveEntry(mount, call, child, attr, told);
+}
+
+/** The answer tells the kernel of the inode: one lookup more, if it takes that. */
+export function giveEntry(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, terms: ReplyTerms): void {
+  inode.nlinkHint = attr.nlink;
+  mount.inodes.tell(inode, () => call.entry(inode, attr, terms));
+}
+
+/** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
+export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
+  try {
+    return await pinned(mount, call, dir, Mode.PR, () => mount.lower.lookup(dir.id, name));
+  } catch (error) {
+    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
   }
-  mount.inodes.tell(child, () => call.entry(child, attr, entryValid, attrValid, size));
+}
+
+/** With the directory pinned: is that name of that inode? */
+export function standsFor({ lower }: Mount, { dir, name }: Named, { id }: InodeRecord): MaybePromise<boolean> {
+  return withErrors<boolean>(
+    () => andThen(lower.lookup(dir.id, name), (entry) => fileKey(entry.id) === fileKey(id)),
+    (error) => {
+      if (isErrno(error, E.ENOENT) || isErrno(error, E.ESTALE)) return false;
+      throw error;
+    },
+  );
 }
 
 /** No reply. */

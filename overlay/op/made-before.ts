@@ -6,6 +6,7 @@
 import { E } from "../../dlmd/base/errno.ts";
 import { andThen, type MaybePromise, promised, withErrors } from "../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Named, ReplyTerms } from "../coherence/terms.ts";
 import type { PinMode } from "../coherence/cover.ts";
 import type { CreateRequest, TmpfileRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
@@ -16,11 +17,11 @@ import { callOfType, CALLS } from "../lower/wire/calls.ts";
 import { FrameType } from "../lower/wire/frame.ts";
 import { setattrMade } from "./attr.ts";
 import type { Call } from "./call.ts";
-import { inGoneDirectory, link, type Named, restoreSetgid } from "./create.ts";
+import { inGoneDirectory, link, restoreSetgid } from "./create.ts";
 import { copyFileRange, fallocate } from "./data.ts";
 import { ioctlMade } from "./ioctl.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, O_TRUNC } from "./linux.ts";
-import { standsFor } from "./lookup.ts";
+import { giveEntry, standsFor } from "./lookup.ts";
 import { inodeOf, type Mount, remembered } from "./mount.ts";
 import { enterFile, forgetFile, giveCreated, writeAccess } from "./open.ts";
 import { type Operation, perform } from "./perform.ts";
@@ -98,22 +99,14 @@ function namedBy(mount: Mount, { fuseNodeid, name }: { readonly fuseNodeid: numb
   return { dir: inodeOf(mount, fuseNodeid), name };
 }
 
-/** Names and attributes, in the turn of the reply. The kernel takes what it says whatever it has learned since (fuse_iget without a version): no validity. */
-type Tell = (attr: Attr, entryValid: boolean) => void;
+/** In the turn of the reply. The kernel takes what it says whatever it has learned since (fuse_iget without a version): no validity of attributes. */
+type Tell = (attr: Attr, terms: ReplyTerms) => void;
 
 function answerEntry(mount: Mount, call: Call, named: Named, made: Entry): MaybePromise<void> {
-  return remembered(mount, made, (child) =>
-    tell(
-      mount,
-      call,
-      named,
-      { inode: child, mode: Mode.PR },
-      () => mount.lower.getattr(child.id),
-      (attr, entryValid) => {
-        mount.inodes.tell(child, () => call.entry(child, attr, entryValid, false, attr.size));
-      },
-    ),
-  );
+  return remembered(mount, made, (child) => {
+    const read = (): MaybePromise<Attr> => mount.lower.getattr(child.id);
+    return tell(mount, call, named, { inode: child, mode: Mode.PR }, read, (attr, terms) => giveEntry(mount, call, child, attr, terms));
+  });
 }
 
 /** Another node may have taken the name since: the kernel is told of the inode that was made, as if that came a moment later. ESTALE: it is gone. */
@@ -125,17 +118,15 @@ async function tell(
   read: () => MaybePromise<Attr>,
   answer: Tell,
 ): Promise<void> {
-  const { names, sizes } = mount.coherence;
+  const { names, sizes, terms } = mount.coherence;
   const { inode } = child;
   const wants = named === null ? [child] : [{ inode: named.dir, mode: Mode.PR } as const, child];
   await pinnedAll(mount, call, { wants }, async () => {
-    const stands = named !== null && (await standsFor(mount, named, inode));
+    const name = named === null ? null : { ...named, stands: await standsFor(mount, named, inode) };
     if (named !== null) await names.dropElsewhere(named.dir, inode);
     const told = (attr: Attr): void => {
       inode.nlinkHint = attr.nlink;
-      sizes.told(inode, attr.size);
-      const entryValid = named !== null && names.tellEntry(named.dir, named.name, inode);
-      answer(attr, entryValid && stands);
+      answer(attr, terms.of(inode, attr.size, call.pid, null, name));
     };
     const attr = await read();
     if (sizes.known(inode)) told(attr);
@@ -156,9 +147,7 @@ function answerFile(
     const read = (): MaybePromise<Attr> =>
       andThen(mount.lower.getattr(child.id), (attr) => restoreSetgid(mount, { id: child.id, attr }, request));
     try {
-      await tell(mount, call, named, { inode: child, mode: Mode.EX }, read, (attr, entryValid) => {
-        giveCreated(mount, call, file, (given) => call.create(child, attr, entryValid, false, file.fh, given));
-      });
+      await tell(mount, call, named, { inode: child, mode: Mode.EX }, read, (attr, terms) => giveCreated(mount, call, file, attr, terms));
     } catch (error) {
       forgetFile(mount, file);
       throw error;

@@ -1,10 +1,11 @@
 /** OPEN, RELEASE, FLUSH, OPENDIR, RELEASEDIR: handles. */
+import type { ReplyTerms } from "../coherence/terms.ts";
 import { lockFile } from "../file-lock/api.ts";
 import { FOPEN } from "../fuse/abi.ts";
 import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { LowerHandle } from "../lower/lower.ts";
+import type { Attr, LowerHandle } from "../lower/lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
@@ -74,11 +75,11 @@ function giveFile(mount: Mount, call: Call, file: OpenFile, flags: number): void
   if (!mount.handles.give(call.unique, file, () => call.open(file.fh, flags))) forgetFile(mount, file);
 }
 
-/** `answer`: tells the kernel of the inode and of the handle, with these flags. */
-export function giveCreated(mount: Mount, call: Call, file: OpenFile, answer: (flags: number) => boolean): void {
+/** The answer tells the kernel of the inode and of the handle. */
+export function giveCreated(mount: Mount, call: Call, file: OpenFile, attr: Attr, terms: ReplyTerms): void {
   const { handles, inodes } = mount;
-  const give = (): boolean => handles.give(call.unique, file, () => answer(openFlags(mount, file)));
-  if (!inodes.tell(file.inode, give)) forgetFile(mount, file);
+  const answer = (): boolean => call.create(file.inode, attr, terms, file.fh, openFlags(mount, file));
+  if (!inodes.tell(file.inode, () => handles.give(call.unique, file, answer))) forgetFile(mount, file);
 }
 
 /** The kernel was not told of it. */

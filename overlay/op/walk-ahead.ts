@@ -9,7 +9,8 @@
 import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Errno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { ChildPin, Coherence } from "../coherence/api.ts";
+import type { Coherence } from "../coherence/api.ts";
+import type { ChildPin } from "../coherence/cover.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { Entry, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";

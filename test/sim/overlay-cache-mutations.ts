@@ -216,4 +216,20 @@ export const overlayCacheMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/coherence/told-attributes.test.ts",
   },
+  {
+    id: "told-sentinel-beside-pages",
+    breaks: "a LOOKUP in a revoke tells the sentinel while the kernel may have pages: zeros behind the end are shown",
+    file: "overlay/coherence/terms.ts",
+    find: "this.#mayHavePages(child) && this.#isTheKernels(child, since) ? size : this",
+    replace: "this",
+    caughtBy: "test/unit/op/lookup-size.test.ts",
+  },
+  {
+    id: "told-size-of-another-hold",
+    breaks: "a LOOKUP in a revoke tells a size that was read before the lock came",
+    file: "overlay/coherence/terms.ts",
+    find: "return this.#port.stillHeld(child, since) && this.#port.sizes.known(child);",
+    replace: "return this.#port.sizes.known(child);",
+    caughtBy: "test/unit/op/lookup-size.test.ts",
+  },
 ];

@@ -105,9 +105,9 @@ export const overlayCrashMutations: readonly Mutation[] = [
     id: "f38-another-file-is-valid",
     hazard: "F38",
     breaks: "a name that is another file's by now is told with validity",
-    file: "overlay/op/made-before.ts",
-    find: "      answer(attr, entryValid && stands);",
-    replace: "      answer(attr, entryValid);",
+    file: "overlay/coherence/terms.ts",
+    find: " && named.stands !== false;",
+    replace: ";",
     caughtBy: "test/unit/op/made-before.test.ts",
   },
   {

@@ -6,7 +6,7 @@ import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 export interface KernelNames {
   /**
    * To be called for every reply that gives the kernel a name: LOOKUP (negative: child null), CREATE, MKDIR, MKNOD,
-   * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned. True: the reply may carry entry validity.
+   * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned: by terms.ts, but for a negative one. True: the reply may carry entry validity.
    * `revalidated`: a LOOKUP, which the kernel may install without the directory's lock (names.ts).
    */
   tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated?: boolean): boolean;

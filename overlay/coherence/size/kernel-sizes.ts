@@ -29,7 +29,7 @@ export interface KernelSizes {
   unstable(inode: Inode): () => void;
   /** Such a request is about to be answered with success; `end`: where one that "raises" the size does to, or what it "sets". */
   replied(inode: Inode, tid: number, effect: SizeEffect, end?: number): void;
-  /** With a pin held, the kernel is told that the inode has that size. */
+  /** With a pin held, the kernel is told that the inode has that size (terms.ts). */
   told(inode: Inode, size: number): void;
   /** A LOOKUP is answered with the sentinel. */
   toldSentinel(inode: Inode): void;

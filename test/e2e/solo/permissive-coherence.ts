@@ -2,13 +2,14 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import { Cover, type Inode, type InodeKind, type PinMode, type Since } from "../../../overlay/coherence/cover.ts";
-import type { ChildPin, Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import { type ChildPin, Cover, type Inode, type InodeKind, type PinMode, type Since } from "../../../overlay/coherence/cover.ts";
+import type { Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
+import { Terms, type TermsPort } from "../../../overlay/coherence/terms.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
@@ -16,10 +17,11 @@ interface Waiting {
   readonly grant: () => void;
 }
 
-export class PermissiveCoherence implements SessionCoherence, Coherence, KernelNames {
+export class PermissiveCoherence implements SessionCoherence, Coherence, KernelNames, TermsPort {
   readonly operations: Coherence = this;
   readonly sizes: KernelSizes = rightSizes;
   readonly names: KernelNames = this;
+  readonly terms: Terms = new Terms(this);
   pins = 0;
   withheld = false;
   readonly waiting: Set<Waiting> = new Set();

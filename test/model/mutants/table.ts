@@ -185,8 +185,9 @@ const onOwner: readonly Mutant[] = [
     id: "nlink-of-a-link",
     breaks: "the reply to link(2) has the link count from before it",
     file: create,
-    find: "call.entry(inode, attr, entryValid, false, attr.size));",
-    replace: "call.entry(inode, { ...attr, nlink: attr.nlink - 1 }, entryValid, true, attr.size));",
+    find: "giveEntry(mount, call, inode, attr, terms.of(inode, attr.size, call.pid, null, { dir, name, stands }));",
+    replace:
+      "giveEntry(mount, call, inode, { ...attr, nlink: attr.nlink - 1 }, { ...terms.of(inode, attr.size, call.pid, null, { dir, name, stands }), attrValid: true });",
     through: "node 1",
   },
   {

@@ -4,7 +4,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 it("several inodes are pinned in the one lock order, each once and in the strongest mode asked", async () => {
   const asked: string[] = [];
@@ -88,7 +88,7 @@ it("a change of attributes waits for the notification of the one before, too: wh
   const { operations } = shell;
   const inode = inodeOf(shell, 12, "file");
   await operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
-  expect(operations.attrValid(inode, 100, operations.since())).toBe(true);
+  expect(attrValid(shell, inode, 100)).toBe(true);
   const ended: string[] = [];
   const changes = ["first", "second"].map(async (name, at) => {
     await operations.attributesChanged(inode, 200 + at, false);

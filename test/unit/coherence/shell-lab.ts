@@ -3,7 +3,7 @@ import { type Lock, type LockHandlers, type Lockspace } from "../../../dlmd/clie
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode, InodeKind } from "../../../overlay/coherence/cover.ts";
+import type { Inode, InodeKind, Since } from "../../../overlay/coherence/cover.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 
@@ -118,4 +118,9 @@ export function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): In
   const id = { ino, generation: 7 };
   const cover = shell.createCover(id, kind);
   return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
+}
+
+/** Attributes that were read since may be told to that thread as valid. */
+export function attrValid({ operations }: CoherenceShell, inode: Inode, caller: number, since: Since = operations.since()): boolean {
+  return operations.terms.of(inode, 0, caller, since, null).attrValid;
 }

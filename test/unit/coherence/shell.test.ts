@@ -10,7 +10,7 @@ import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-roun
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { type Inode, sizeOf } from "../../../overlay/coherence/cover.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { soon } from "./size/size-lab.ts";
 
 describe("the shell", () => {
@@ -39,7 +39,7 @@ describe("the shell", () => {
       const inode = inodeOf(shell, ino, "file");
       await shell.operations.pin(inode, Mode.PR, waiter);
       if (lapsed) shell.suspend();
-      expect(shell.operations.attrValid(inode, 0, shell.operations.since())).toBe(true);
+      expect(attrValid(shell, inode, 0)).toBe(true);
       shell.operations.unpin(inode, Mode.PR);
       // The turn after, and what is asked for and answered then.
       for (let turn = 0; turn < 3; turn += 1) await new Promise(setImmediate);
@@ -139,24 +139,20 @@ describe("the shell", () => {
       hold: shell.operations.hold(file),
       held: shell.operations.grantId(dir),
     };
-    expect([
-      shell.operations.attrValid(file, 0, before.since),
-      shell.operations.names.isTold(dir, name),
-      shell.operations.sizes.known(file),
-    ]).toEqual([true, true, true]);
+    expect([attrValid(shell, file, 0, before.since), shell.operations.names.isTold(dir, name), shell.operations.sizes.known(file)]).toEqual(
+      [true, true, true],
+    );
     expect(shell.operations.ownerDied(before.since)).toBe(false);
     await shell.distrustAll();
     expect(shell.operations.ownerDied(before.since)).toBe(true);
     expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
-    expect([
-      shell.operations.attrValid(file, 0, before.since),
-      shell.operations.names.isTold(dir, name),
-      shell.operations.sizes.known(file),
-    ]).toEqual([false, false, false]);
+    expect([attrValid(shell, file, 0, before.since), shell.operations.names.isTold(dir, name), shell.operations.sizes.known(file)]).toEqual(
+      [false, false, false],
+    );
     expect(shell.operations.hold(file)).toBeGreaterThan(before.hold);
     expect(shell.operations.grantId(dir)).toBeGreaterThan(before.held);
     expect(shell.operations.pinChild(file, before.since)).toEqual({ pinned: true, trip: true });
-    expect(shell.operations.attrValid(file, 0, shell.operations.since())).toBe(true);
+    expect(attrValid(shell, file, 0)).toBe(true);
     expect(bare.cover.grant).toBe(0);
     for (const inode of [dir, file, file]) shell.operations.unpin(inode, Mode.PR);
     await shell.close();

@@ -4,19 +4,21 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { Inode, PinMode, Since } from "../../../overlay/coherence/cover.ts";
-import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { ChildPin, Inode, PinMode, Since } from "../../../overlay/coherence/cover.ts";
+import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/coherence/page-range.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { Terms, type TermsPort } from "../../../overlay/coherence/terms.ts";
 import { rightSizes } from "./right-sizes.ts";
 
 export type Locks = "here" | "away" | "never";
 
-export class RecordingCoherence implements Coherence, KernelNames {
+export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   sizes: KernelSizes = rightSizes;
   readonly names: KernelNames = this;
+  readonly terms: Terms = new Terms(this);
   readonly events: string[] = [];
   readonly violations: string[] = [];
   readonly told: Map<string, Inode | null> = new Map<string, Inode | null>();

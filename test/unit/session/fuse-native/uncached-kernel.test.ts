@@ -1,7 +1,7 @@
 /** Hazard F26: a kernel that can not be notified is told nothing as valid, and nothing that it would have to give back. */
 import { expect, it } from "vitest";
 import { Mode } from "../../../../dlmd/wire/mode.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "../../coherence/shell-lab.ts";
+import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "../../coherence/shell-lab.ts";
 import { uncachedCaches, uncachedInodes } from "../../../../overlay/session/fuse-native/uncached-kernel.ts";
 
 const waiter = { interrupted: false, onInterrupt: null };
@@ -10,7 +10,7 @@ it("neither attributes nor names are valid, under whatever lock", async () => {
   const shell = shellOver(lockspaceThatGrants([]).lockspace, uncachedCaches);
   const [dir, file] = [inodeOf(shell, 10, "directory"), inodeOf(shell, 11, "file")];
   for (const inode of [dir, file]) await shell.operations.pin(inode, Mode.EX, waiter);
-  expect(shell.operations.attrValid(file, 1, shell.operations.since())).toBe(false);
+  expect(attrValid(shell, file, 1)).toBe(false);
   expect(shell.operations.names.tellEntry(dir, Buffer.from("x"), file)).toBe(false);
   expect(shell.operations.names.tellEntry(dir, Buffer.from("y"), null)).toBe(false);
 });
