@@ -145,11 +145,6 @@ export class Pins implements Coherence, TermsPort {
     return this.#state.moment as Since;
   }
 
-  /** The same, for what the lower keeps (lower/remote/known.ts). */
-  get grants(): number {
-    return this.#state.moment;
-  }
-
   pinChild(inode: Inode, since: Since, asks: boolean = true): MaybePromise<ChildPin> {
     attach(inode);
     if (this.#state.abandoned) return unpinnedChild;

@@ -79,7 +79,7 @@ const REGISTER_BATCH = 128;
 const lockEffects: ReadonlySet<Effect["do"]> = new Set(["request", "request-token", "unlock-token", "expect", "ask-anew"]);
 
 export class CoherenceShell implements SessionCoherence, PinsHost {
-  readonly operations: Coherence & Pick<Pins, "grants">;
+  readonly operations: Coherence;
   readonly #options: CoherenceShellOptions;
   readonly #state: CoherenceState = new CoherenceState();
   readonly #covers: CoverTable;

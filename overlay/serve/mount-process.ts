@@ -411,7 +411,7 @@ export class MountProcess {
       mount: this.options,
       // The lower is there before the coherence layer.
       holds: {
-        grants: () => this.#coherence?.operations.grants ?? 0,
+        grants: () => this.#coherence?.operations.since() ?? 0,
         of: (id) => this.#coherence?.grantId(id) ?? 0,
       },
       onRefused: (error) => this.fail(error),
