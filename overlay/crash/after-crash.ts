@@ -3,6 +3,8 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode } from "../coherence/cover.ts";
 import { COUNTED_FROM } from "../inode/numbers.ts";
+import { decodeWith } from "../lower/wire/call-codecs.ts";
+import { callOfType, CALLS } from "../lower/wire/calls.ts";
 import type { MadeOutcome } from "../op/made-before.ts";
 import type { RestartState } from "../restart/state.ts";
 import type { RequestsBefore } from "../session/dispatch.ts";
@@ -60,7 +62,13 @@ export class AfterCrash implements RequestsBefore {
     return { token: this.#locks.has(`w${key}`), mode: this.#locks.get(`i${key}`) ?? Mode.NL };
   }
 
-  /** Calls of which only the owner knows what became of them: those made behind first, in the order in which they were made. */
+  /** Hazard F41. Files to which something was written behind that may not have been made; programs may have closed them. */
+  get writtenThrough(): ReadonlySet<number> {
+    const behind = this.unknown.filter(({ request, type }) => request === 0 && callOfType(type) === "write");
+    return new Set(behind.map((call) => decodeWith(CALLS.write.request, wholeBody(call)).handle));
+  }
+
+  /** Calls of which only the owner knows what became of them: those made behind first, in the order in which they were made. Of an owner nobody knows it. */
   get unknown(): readonly CallBefore[] {
     return this.before.calls.filter(({ outcome }) => outcome === "unknown").sort((a, b) => a.id - b.id);
   }
@@ -95,7 +103,7 @@ export class AfterCrash implements RequestsBefore {
     const open = new Set(files.map(({ handle }) => handle));
     // One that was being closed, or whose inode was being told, is nobody's yet, or any more.
     const whole = handles.filter(({ fuseNodeid, lowerHandle }) => numbers.has(fuseNodeid) && open.has(lowerHandle));
-    const used = new Set(whole.map(({ lowerHandle }) => lowerHandle));
+    const used = new Set([...whole.map(({ lowerHandle }) => lowerHandle), ...this.writtenThrough]);
     return {
       connection,
       ownerEpoch,
@@ -117,6 +125,11 @@ export class AfterCrash implements RequestsBefore {
       held: [],
     };
   }
+}
+
+/** Of a call that was made behind: what it asked for, as on the wire. */
+export function wholeBody({ body, data }: CallBefore): Uint8Array {
+  return Buffer.concat([body ?? new Uint8Array(), data ?? new Uint8Array()]);
 }
 
 /** For the log. */

@@ -4,6 +4,7 @@ import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { InodeRow } from "../inode/table.ts";
 import { negotiatedShape, type RestartState } from "../restart/state.ts";
+import type { FormerProcess } from "./former-process.ts";
 import {
   AT,
   CALL,
@@ -16,6 +17,7 @@ import {
   JOURNAL_VERSION,
   KINDS,
   MAGIC,
+  SURE,
   TABLES,
 } from "./layout.ts";
 import { Rows } from "./rows.ts";
@@ -45,17 +47,24 @@ export interface CallBefore {
   readonly client: number;
   /** The kernel's number of the request that waits for it; 0: none, it was made behind. */
   readonly request: number;
-  /** Not known yet, or its answer: an errno if it "failed". */
+  /** Not known yet, or its answer: an errno if it "failed". Of a change of the owner's own mount it is never known. */
   readonly outcome: "unknown" | "answered" | "failed";
   /** Made behind: what was asked, data at the end. Else the answer. */
   readonly body: Uint8Array | null;
   readonly data: Uint8Array | null;
+  /** OwnJournal.making */
+  readonly sure: boolean;
 }
 
 /** What does not change as long as the mount has this owner. */
 export interface Constants {
   readonly connection: number;
   readonly ownerEpoch: number;
+  /** This process is that owner. */
+  readonly isOwner: boolean;
+  readonly process: FormerProcess;
+  /** A process after it has found that all which was changed at that owner is on the disk: whoever the owner is, nothing of it is lost any more. */
+  readonly kept: boolean;
   /** The key under which dlmd gives a new process what the old one had (ConnectOptions.owner). */
   readonly key: string;
   /** RestartState.hasOwned */
@@ -68,6 +77,9 @@ const count = z.number().int().nonnegative();
 const constantsShape: z.ZodType<Constants> = z.object({
   connection: count,
   ownerEpoch: count,
+  isOwner: z.boolean(),
+  process: z.object({ pid: count, startTime: z.string() }),
+  kept: z.boolean(),
   key: z.string(),
   hasOwned: z.boolean(),
   negotiated: negotiatedShape,
@@ -239,7 +251,8 @@ function readCalls(memory: ArrayBuffer): CallBefore[] {
       client: client as number,
       request: rows.f64[at / 2 + 4] as number,
       outcome: state === CALL.begun ? "unknown" : state === CALL.answered ? "answered" : "failed",
-      body: hasBody === 1 ? part(from, bytes as number) : null,
+      body: hasBody === 1 || hasBody === SURE ? part(from, bytes as number) : null,
+      sure: hasBody === SURE,
       data: dataBytes === 0 ? null : part(from + (bytes as number), dataBytes as number),
     });
   }

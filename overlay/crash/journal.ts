@@ -9,7 +9,7 @@ import { firstUnique } from "../fuse/unique.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { CallJournal } from "../lower/remote/call-journal.ts";
-import type { FileJournal } from "../lower/remote/handles.ts";
+import type { OwnJournal } from "../lower/own-journal.ts";
 import type { OpenFile as LowerFile } from "../lower/lower.ts";
 import type { Constants, RowsBefore } from "./before.ts";
 import type { SessionJournal } from "../session/session-journal.ts";
@@ -27,11 +27,12 @@ import {
   JOURNAL_VERSION,
   KINDS,
   MAGIC,
+  SURE,
   TABLES,
 } from "./layout.ts";
 import { Rows } from "./rows.ts";
 
-export class Journal implements SessionJournal, FileJournal, CallJournal {
+export class Journal implements SessionJournal, OwnJournal, CallJournal {
   readonly #log: Log;
   readonly #memory: ArrayBuffer;
   readonly #head: DataView;
@@ -46,8 +47,12 @@ export class Journal implements SessionJournal, FileJournal, CallJournal {
   readonly #requestRows = new Map<number, number>();
   /** Its client of dlmd: whose session at the owner the calls are of. */
   client = 0;
+  /** For changes of an owner's own mount. */
+  wanted = true;
   #full = false;
   #lost = 0;
+  /** Changes of an owner's own mount. */
+  #made = 0;
 
   /** `memory`: JOURNAL_BYTES, all 0 or an earlier process's journal. */
   constructor(memory: ArrayBuffer, log: Log) {
@@ -237,13 +242,25 @@ export class Journal implements SessionJournal, FileJournal, CallJournal {
   begun(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): void {
     // Nobody asks what became of a call for which no request waits, and of which no program was told.
     if (request === 0 && body === null) return;
-    this.#begin(id, type, firstUnique(request), body, data);
+    const row = this.#enterCall(id, type, firstUnique(request), body, data);
+    if (row >= 0) this.#callRows.set(id, row);
   }
 
-  #begin(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): void {
+  /** A change is about to be made for that request on the disk that is mounted here. Nobody remembers what becomes of it. `body`: what it asks for. */
+  making(type: number, request: number, body: Uint8Array, sure: boolean): void {
+    this.#made += 1;
+    const row = this.#enterCall(this.#made, type, firstUnique(request), body, null);
+    if (row >= 0 && sure) this.#calls.u32[this.#calls.u32At(row) + 6] = SURE;
+  }
+
+  notMade(request: number): void {
+    this.replied(firstUnique(request));
+  }
+
+  #enterCall(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): number {
     const before = this.#requestRows.get(request);
     const row = request !== 0 && before !== undefined ? before : this.#take(this.#calls, "calls");
-    if (row < 0) return;
+    if (row < 0) return row;
     const { u32, f64 } = this.#calls;
     const at = this.#calls.u32At(row);
     u32[at] = 0;
@@ -254,8 +271,8 @@ export class Journal implements SessionJournal, FileJournal, CallJournal {
     f64[at / 2 + 4] = request;
     this.#setBody(row, body, data);
     u32[at] = CALL.begun;
-    this.#callRows.set(id, row);
     if (request !== 0) this.#requestRows.set(request, row);
+    return row;
   }
 
   answered(id: number, failed: boolean, body: Uint8Array): void {

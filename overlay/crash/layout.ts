@@ -13,7 +13,7 @@ import type { InodeKind } from "../coherence/cover.ts";
 export const MAGIC: Buffer = Buffer.from("COVRJRNL");
 export const JOURNAL_HEIRS_MAX = 32;
 /** Another meaning of anything below is another version. */
-export const JOURNAL_VERSION = 2;
+export const JOURNAL_VERSION = 3;
 
 export const AT = {
   version: 8,
@@ -101,6 +101,9 @@ export const FILE = { file: 1, directory: 2 } as const;
 
 /** Changes made behind that were refused, and of which programs are to be told; with more a crash ends the mount. */
 export const JOURNAL_LOST_MAX = 64;
+
+/** As "has a body", of a call (OwnJournal.making). */
+export const SURE = 2;
 
 /** Of a call: it was made, it was answered, with an errno; it was made behind: a program was told already. */
 export const CALL = { begun: 1, answered: 2, failed: 3 } as const;

@@ -12,6 +12,8 @@ import type { DlmClient } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 import type { Native } from "../../native/index.ts";
 import { AfterCrash } from "../crash/after-crash.ts";
+import type { Constants } from "../crash/before.ts";
+import { thisProcess } from "../crash/former-process.ts";
 import { Journal } from "../crash/journal.ts";
 import { JournalLocks } from "../crash/locks.ts";
 import { cannotGoOn, CRASH_KEPT_MS, JOURNAL_FD, Keeper } from "../crash/keeper.ts";
@@ -51,6 +53,8 @@ export interface Guarded {
   readonly why: () => string | null;
   /** null: there is no owner. */
   readonly ownerEpoch: () => number | null;
+  /** This process is the owner. */
+  readonly isOwner: () => boolean;
   readonly hasOwned: () => boolean;
 }
 
@@ -126,6 +130,7 @@ export class CrashGuard {
   /** The mount answers, and can never be gone on with. */
   never(why: string): void {
     this.#why = why;
+    if (this.journal !== null) this.journal.wanted = false;
   }
 
   /** The mount answers. */
@@ -133,7 +138,7 @@ export class CrashGuard {
     try {
       await this.#begin(guarded);
     } catch (error) {
-      this.#why = `no keeper could be started: ${error instanceof Error ? error.message : String(error)}`;
+      this.never(`no keeper could be started: ${error instanceof Error ? error.message : String(error)}`);
       this.#host.log.warn({ why: this.#why }, "a crash of this process ends the mount");
     }
   }
@@ -143,7 +148,7 @@ export class CrashGuard {
     const { log, dlmdSocket } = this.#host;
     if (journal === null) return;
     if (!guarded.negotiated.incEpoch) {
-      this.#why = "this kernel cannot drop all names of a mount at once (FUSE 7.44, Linux 6.16)";
+      this.never("this kernel cannot drop all names of a mount at once (FUSE 7.44, Linux 6.16)");
       return;
     }
     if (this.#keeper === null) {
@@ -164,6 +169,33 @@ export class CrashGuard {
     this.#guarded = guarded;
     this.#timer = setInterval(() => this.review(), CRASH_LOOK_MS).unref();
     this.review();
+  }
+
+  /**
+   * After a crash: all that was changed at the owner with that epoch is on the disk, and this process may have that mounted in the next moment. The next process has to know it, should
+   * this one crash, too.
+   */
+  foundClean(epoch: number): void {
+    const { afterCrash } = this;
+    if (!this.resumes || afterCrash?.before.constants.ownerEpoch !== epoch) return;
+    this.#goOnWith({ ...afterCrash.before.constants, kept: true, isOwner: true, process: thisProcess() });
+  }
+
+  /** After a crash, before this process serves: all is open at that owner. What the next process finds was asked of that one. */
+  openedAt(ownerEpoch: number, isOwner: boolean): void {
+    const { afterCrash } = this;
+    if (afterCrash === null) return;
+    this.#goOnWith({ ...afterCrash.before.constants, ownerEpoch, isOwner, process: thisProcess(), kept: false });
+    this.#writtenEpoch = ownerEpoch;
+  }
+
+  /** If it is killed in the turn between, the mount ends. */
+  #goOnWith(constants: Constants): void {
+    const { journal } = this;
+    if (journal === null) return;
+    journal.resumable = false;
+    journal.setConstants(constants);
+    journal.resumable = true;
   }
 
   /** After a crash: the keeper is told that it is over. */
@@ -190,9 +222,17 @@ export class CrashGuard {
     }
     if (epoch !== this.#writtenEpoch) {
       journal.resumable = false;
-      const { connection, negotiated, hasOwned } = guarded;
-      const { key } = this;
-      journal.setConstants({ connection, ownerEpoch: epoch, key, hasOwned: hasOwned(), negotiated: negotiatedState(negotiated) });
+      const { connection, negotiated, isOwner, hasOwned } = guarded;
+      journal.setConstants({
+        connection,
+        ownerEpoch: epoch,
+        isOwner: isOwner(),
+        process: thisProcess(),
+        kept: false,
+        key: this.key,
+        hasOwned: hasOwned(),
+        negotiated: negotiatedState(negotiated),
+      });
       this.#writtenEpoch = epoch;
     }
     journal.resumable = true;

@@ -21,6 +21,7 @@ import { MNT_DETACH } from "../../native/index.ts";
 import { openAtOwnerOf } from "../restart/tables.ts";
 import { REHEARSED } from "../restart/take.ts";
 import type { Session } from "../session/mount-session.ts";
+import { giveUpRole } from "../volume/former-owner.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import { dropAndAbort } from "./abandon.ts";
@@ -28,7 +29,7 @@ import { AnswerLimit } from "./answer-limit.ts";
 import { CrashGuard } from "./crash-guard.ts";
 import { findVolume } from "./find-volume.ts";
 import type { HandOvers } from "./hand-over.ts";
-import { goOnAfterCrash, succeed, syncBefore } from "./mount-crash.ts";
+import { goOnAfterCrash, requireKept, succeed, syncBefore, takeFormerRequests } from "./mount-crash.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import { type MountParts, MountStatus } from "./mount-status.ts";
 import { goOnWith, MountRestart, type Pausing, requireSameOwner, resumeOf } from "./mount-restart.ts";
@@ -141,6 +142,7 @@ export class MountProcess {
       const { afterCrash, journal } = this.crash;
       // What the process before had changed, and what of it is on the disk, is not known.
       this.#isUnsynced = afterCrash !== null;
+      const held = afterCrash === null ? [] : await this.#unlessFailed(takeFormerRequests(native, afterCrash.before));
       if (afterCrash !== null && journal !== null)
         await this.#unlessFailed(succeed({ afterCrash, journal }, client, lockspace.name, volume.uuid));
       const group = this.#createGroup(client, volume);
@@ -149,6 +151,14 @@ export class MountProcess {
       const show = (): void => group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
       const { takeOver } = this.options;
       if (takeOver === undefined && afterCrash === null) show();
+      let ownOpened: () => void = () => {};
+      if (afterCrash !== null) {
+        this.#service.openFiles.ownOpened = new Promise((resolve) => {
+          ownOpened = resolve;
+        });
+        const locks = afterCrash.kept.flatMap((one) => one.locks);
+        await this.#unlessFailed(giveUpRole(lockspace, locks, client.info.nodeid));
+      }
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
       if (takeOver?.rehearses === true) {
         await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, this.#owner?.owner ?? record));
@@ -162,7 +172,10 @@ export class MountProcess {
       const lower = this.#gate.wrap(
         await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, owner, before === null ? null : openAtOwnerOf(before))),
       );
-      if (before !== null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
+      ownOpened();
+      const { remote } = this.#ownCalls;
+      const openedAt = afterCrash === null || remote === null ? 0 : requireKept(afterCrash.before, remote);
+      if (before !== null && afterCrash === null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
       if (before?.hasOwned === true) this.#preferredMove?.becameOwner();
       const fuseFd = afterCrash === null ? (takeOver?.fuseFd ?? 0) : CRASH_FUSE_FD;
       // It is awaited to its end: what it has mounted must be taken out again.
@@ -190,7 +203,8 @@ export class MountProcess {
           ? {}
           : { resume: resumeOf({ fuseFd, before, afterCrash }, this.options.mountpoint, { coherence: () => this.#coherence, fileLocks }) }),
       });
-      if (before !== null && afterCrash !== null) await this.#unlessFailed(this.#goOnAfterCrash(afterCrash, client, session));
+      if (before !== null && afterCrash !== null)
+        await this.#unlessFailed(this.#goOnAfterCrash(afterCrash, held, client, session, openedAt));
       if (before !== null && takeOver !== undefined) {
         const brokenFiles = this.#ownCalls.remote?.brokenFiles ?? 0;
         const { handOff } = session;
@@ -217,11 +231,19 @@ export class MountProcess {
     this.options.changed();
   }
 
-  async #goOnAfterCrash(afterCrash: AfterCrash, client: DlmClient, { handOff }: Session): Promise<void> {
+  /** `held`: what the kernel has sent again; `openedAt`: epoch of the owner at which all is open. */
+  async #goOnAfterCrash(
+    afterCrash: AfterCrash,
+    held: readonly Buffer[],
+    client: DlmClient,
+    { handOff }: Session,
+    openedAt: number,
+  ): Promise<void> {
     const { remote } = this.#ownCalls;
     const { journal } = this.crash;
     if (remote === null || this.#coherence === null || journal === null) throw new Error("after a crash, and without what it needs");
     await goOnAfterCrash(afterCrash, {
+      held,
       client,
       handOff,
       coherence: this.#coherence,
@@ -229,7 +251,9 @@ export class MountProcess {
       journal,
       leaseHolds: () => this.#lease?.holds() === true,
       hasFileLocks: () => this.#fileLocks?.hasInherited !== false,
-      hasSameOwner: () => this.#owner?.owner?.epoch === afterCrash.before.constants.ownerEpoch,
+      hasSameOwner: () => this.#owner?.owner?.epoch === openedAt,
+      isOther: openedAt !== afterCrash.before.constants.ownerEpoch,
+      noteOwner: () => this.crash.openedAt(openedAt, this.#service.owned !== null),
       check: () => {
         if (this.#failure !== null) throw this.#failure;
       },
@@ -256,7 +280,8 @@ export class MountProcess {
     const why = (): string | null => this.#restart.whyNoCrash(connection);
     const ownerEpoch = (): number | null => this.#owner?.owner?.epoch ?? null;
     const hasOwned = (): boolean => this.#preferredMove?.hasOwned === true;
-    await this.crash.begin({ client, fuseFd, connection, negotiated, why, ownerEpoch, hasOwned });
+    const isOwner = (): boolean => this.#service.owned !== null;
+    await this.crash.begin({ client, fuseFd, connection, negotiated, why, ownerEpoch, isOwner, hasOwned });
   }
 
   /** Another process goes on with the mount. */
@@ -437,6 +462,8 @@ export class MountProcess {
       beginHandOver: (request) => this.answers.handOvers.begin(request),
       movesAway: () => this.#handOvers?.ownerLost(),
       fail: (error) => this.fail(error),
+      journal: this.crash.journal,
+      foundClean: (epoch) => this.crash.foundClean(epoch),
     });
   }
 

@@ -14,6 +14,7 @@ import type { RestartState } from "../restart/state.ts";
 import { depositedLocks } from "../restart/custody.ts";
 import { heldOf, negotiatedOf, restoreTables } from "../restart/tables.ts";
 import { askedAll, OTHER_OWNER, type TakeOver } from "../restart/take.ts";
+import { MAX_REMOTE_HANDLES } from "../lower/remote/handles.ts";
 import { connectionNumber } from "../session/connection.ts";
 import type { Session, SessionHandOff, SessionResume } from "../session/mount-session.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -163,15 +164,29 @@ export class MountRestart {
     const { fileLocks } = parts();
     if (this.#restarting || this.hasLetGo || this.isGiven) return "it is being restarted";
     if (this.#host.isEnding()) return "the mount is ending";
-    if (answers.role === "owner" || this.#host.ownsVolume()) return "this node is the owner of the volume";
-    if (ownCalls.remote === null) return "this mount has no connection to an owner";
+    const isOwner = answers.role === "owner";
+    if (isOwner !== this.#host.ownsVolume()) return "the owner is changing";
+    const asOwner = isOwner ? this.#whyNoOwnerCrash() : null;
+    if (asOwner !== null) return asOwner;
     if (connectionNumber(this.#host.mount.mountpoint) !== connection)
       return "the mount is not found at its path: it was unmounted, moved or covered";
     const locks = fileLocks?.whyNoCrash ?? null;
     if (locks !== null) return locks;
-    if (ownCalls.remote.disconnected) return "there is no connection to the owner";
-    if (ownCalls.remote.hasDoubtful) return "calls are made once more at a new owner";
-    if (ownCalls.remote.hasLosses) return "something was lost with an owner";
+    const { remote } = ownCalls;
+    if (remote === null) return isOwner ? null : "this mount has no connection to an owner";
+    if (remote.disconnected) return "there is no connection to the owner";
+    if (remote.hasDoubtful) return "calls are made once more at a new owner";
+    if (remote.hasLosses) return "something was lost with an owner";
+    return null;
+  }
+
+  /** Hazard F41. The next owner has to find a clean disk, and room for all that is open here. */
+  #whyNoOwnerCrash(): string | null {
+    const { mount, ownCalls } = this.#host;
+    if (mount.lower.kind === "directory") return "this node is the owner, and the volume is a directory of it";
+    if (mount.readOnly) return "this node is the owner, and the volume is read-only here";
+    if ((ownCalls.ownGuard?.openHandles ?? 0) > MAX_REMOTE_HANDLES)
+      return `this node is the owner, and has more than ${MAX_REMOTE_HANDLES} files open`;
     return null;
   }
 

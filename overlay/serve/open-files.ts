@@ -30,6 +30,9 @@ export class OpenFiles {
   /** The last removal of that lower's, which ends after all before. */
   #removal: { readonly local: Local; readonly ended: Promise<void> } | null = null;
 
+  /** Hazard F41. Of a process that goes on with the files of another one: nothing is removed before it has opened them here, if this becomes the owner. */
+  ownOpened: Promise<void> | null = null;
+
   constructor(log: Log, ways: () => Ways) {
     this.#log = log;
     this.#ways = ways;
@@ -49,6 +52,7 @@ export class OpenFiles {
 
   /** All mounters have their files open here, or are gone. */
   async settle(): Promise<void> {
+    if (this.ownOpened !== null) await this.ownOpened;
     const { owned } = this.#ways();
     if (owned === null) return;
     const { local } = owned;

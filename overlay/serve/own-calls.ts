@@ -10,7 +10,7 @@ import type { Holds } from "../lower/remote/known.ts";
 import type { CallJournal } from "../lower/remote/call-journal.ts";
 import type { OwnerAddress } from "../lower/remote/connection.ts";
 import type { OpenAtOwner } from "../lower/remote/core.ts";
-import type { FileJournal } from "../lower/remote/handles.ts";
+import type { FileJournal } from "../lower/own-journal.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
 import type { DiskGuard } from "../lower/server/disk-guard.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
@@ -48,9 +48,12 @@ export class OwnCalls {
     return this.#ownGuard;
   }
 
-  /** The lower that this mount begins with. `owner`: who has the volume, if it is not this node. `before`: what is open there already. */
+  /**
+   * The lower that this mount begins with. `owner`: who has the volume. `before`: what this mount has open already, which only an owner's server opens again: also that of
+   * this node.
+   */
   async choose(client: DlmClient, owned: OwnedLower | null, owner: OwnerRecord, before: OpenAtOwner | null = null): Promise<Lower> {
-    if (owned !== null) {
+    if (owned !== null && before === null) {
       this.#ownGuard = owned.disk?.guard ?? null;
       this.#ownEpoch = owned.mount.epoch;
       return this.#ownGuard?.own ?? owned.local;

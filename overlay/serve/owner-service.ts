@@ -8,6 +8,7 @@ import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import { createLocalLower, type LocalLower } from "../lower/local/local.ts";
 import { watchLocalChanges } from "../local-changes/watch.ts";
 import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
+import type { OwnJournal } from "../lower/own-journal.ts";
 import type { HandOver } from "../lower/server/session.ts";
 import { requireOwnerBlock } from "../volume/bit.ts";
 import { readOwnerBlock } from "../volume/direct-block.ts";
@@ -45,6 +46,10 @@ export interface OwnerServiceHost {
   /** A planned move: calls wait from now on. */
   readonly movesAway: () => void;
   readonly fail: (error: Error) => void;
+  /** DiskGuardOptions.journal */
+  readonly journal: OwnJournal | null;
+  /** Taking.foundClean */
+  readonly foundClean: (epoch: number) => void;
 }
 
 /** How far an owner has come that gives its volume to another node. */
@@ -156,6 +161,7 @@ export class OwnerService {
       claim,
       mayMount: () => this.#host.leaseHolds(),
       disk: this.disk,
+      foundClean: this.#host.foundClean,
     }).catch((error: unknown) => {
       this.#failIfNamed(error);
       throw error;
@@ -201,7 +207,8 @@ export class OwnerService {
         if (lower.kind !== "device") return null;
         const { type, rootFd } = mount;
         const [confirm, stopWriting] = [() => mount.confirm(), () => mount.stopWriting()];
-        const watched = { device: lower.path, type, readOnly, rootFd, confirm, stopWriting };
+        const { journal } = this.#host;
+        const watched = { device: lower.path, type, readOnly, rootFd, confirm, stopWriting, journal };
         return this.withdrawals.guard(local, watched, (why) => this.#withdraw(why));
       },
       createServer: (served, disk) => this.#createServer(client, mount, served, disk),

@@ -3,6 +3,7 @@
  * all the times that it is the owner.
  */
 import type { Log } from "../../dlmd/base/log.ts";
+import type { OwnJournal } from "../lower/own-journal.ts";
 import { DiskGuard } from "../lower/server/disk-guard.ts";
 import { mayWithdraw } from "../lower/server/disk-fault.ts";
 import type { LocalLower } from "../lower/local/local.ts";
@@ -24,6 +25,8 @@ export interface WatchedDisk {
   readonly confirm: () => Promise<void>;
   /** LowerMount.stopWriting */
   readonly stopWriting: () => Promise<void>;
+  /** DiskGuardOptions.journal */
+  readonly journal?: OwnJournal | null;
 }
 
 /**
@@ -69,7 +72,7 @@ export class Withdrawals {
 
   /** `withdraw`: at most once, perhaps from inside of a call of the lower. */
   guard(local: LocalLower, disk: WatchedDisk, withdraw: (why: string) => void): GuardedDisk {
-    const { device, type, readOnly, rootFd } = disk;
+    const { device, type, readOnly, rootFd, journal = null } = disk;
     const kernel = createKernelErrors(type, device, rootFd);
     const isDown = (): boolean => kernel.look()?.isDamage === false;
     const guard = new DiskGuard({
@@ -79,6 +82,7 @@ export class Withdrawals {
       // A disk that came back does not bring a file system back that was shut down.
       probe: async () => !isDown() && (await pathIsWell(device)),
       mayWithdraw: () => mayWithdraw(this.#lastMs, performance.now()),
+      journal,
       withdraw,
       log: this.#log,
     });

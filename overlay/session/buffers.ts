@@ -5,6 +5,8 @@
  */
 import { assert } from "../../dlmd/base/assert.ts";
 
+/** Of one WRITE: what the kernel takes at most by default (fs.fuse.max_pages_limit). */
+export const MAX_WRITE_BYTES: number = 1024 * 1024;
 /** Payloads up to this are copied: cheaper than a buffer of a megabyte each. */
 export const COPY_BYTES_MAX: number = 16 * 1024;
 /**

@@ -9,7 +9,6 @@ import type { SessionCoherence } from "../coherence/api.ts";
 import type { FileLocking } from "../file-lock/api.ts";
 import { requestBufferBytes } from "../fuse/abi.ts";
 import { type Negotiated, negotiateInit } from "../fuse/init.ts";
-import { notifyResend } from "../fuse/notify.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest } from "../fuse/request.ts";
@@ -19,7 +18,7 @@ import type { Lower } from "../lower/lower.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
-import { RequestBuffers } from "./buffers.ts";
+import { MAX_WRITE_BYTES, RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
 import { Dispatch, type DispatchCounters, type HoldRules, type RequestsBefore } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
@@ -28,8 +27,6 @@ import { createMount, endState, type SessionState } from "./session-state.ts";
 import type { SessionSystem } from "./system.ts";
 import type { RequestsUnderWay } from "./under-way.ts";
 
-/** What the kernel takes at most by default (fs.fuse.max_pages_limit). */
-const MAX_WRITE_BYTES = 1024 * 1024;
 /** Requests read for one wake-up: promises are drained between them, timers only after them. */
 const BATCH = 16;
 
@@ -262,17 +259,10 @@ class Serving {
       begin: (held) => {
         if (this.#over) return;
         for (const bytes of held) dispatch.begin(bytes);
-        if (this.#options.resume?.crashed !== undefined) this.#sendAgain();
         this.#read();
       },
       given: () => this.#end(null),
     };
-  }
-
-  #sendAgain(): void {
-    const message = notifyResend();
-    const result = this.#options.native.deviceWrite(this.#fd, message, message.length);
-    if (result < 0 && result !== -E.ENOTCONN && result !== -E.ENODEV) throw errnoError(-result);
   }
 
   session(connection: number): Session {

@@ -110,6 +110,7 @@ async function mountDevice(
   // Busy on this machine: nothing of it may be changed, the block neither.
   await disk.ask("looking whether it is in use", () => requireFree(device));
   const dirty = await disk.carryOut("looking whether it is clean", () => dirtyReasonInBackground(device, superblock));
+  taking.foundClean?.(cleanAfter(taking.claim, dirty));
   const taken = await takeDevice({ device, offset, volumeUuid: expected.uuid, superblock, readOnly, epoch: epochAbove + 1, taking });
   const options = [...(readOnly ? ["ro"] : []), ...(superblock.type === "ext4" ? ["errors=remount-ro"] : [])];
   const attributes = MountAttr.NODEV | MountAttr.NOEXEC | (readOnly ? MountAttr.RDONLY : 0);

@@ -313,7 +313,7 @@ export function reachAgainMs(failures: number): number {
   return Math.min(REACH_AGAIN_MAX_MS, REACH_AGAIN_MIN_MS * 2 ** Math.min(failures - 1, 30));
 }
 
-function mounterResource(nodeid: number): string {
+export function mounterResource(nodeid: number): string {
   return `mounter.${nodeid}`;
 }
 

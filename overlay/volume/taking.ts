@@ -29,6 +29,8 @@ export interface Taking {
   /** The lease of this node holds. */
   readonly mayMount: () => boolean;
   readonly disk: Pick<DiskSteps, "ask" | "carryOut">;
+  /** Before anything is written: cleanAfter of what is to be mounted, 0: not known. */
+  readonly foundClean?: (epoch: number) => void;
 }
 
 /** How the owner's block is read and written; a seam for the simulation (test/sim/owner-disk). */

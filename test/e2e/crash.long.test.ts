@@ -176,15 +176,6 @@ flocked=os.open("flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_
     // The lock is nobody's.
     await other.run(`fd=os.open("shared",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
   });
-
-  it("of the owner's ends its mount, and the others go on", async () => {
-    expect((await statusOf(1)).crash).toBe("this node is the owner of the volume");
-    const pid = pidOf(1);
-    const other = startActor({ cwd: lab.node(3).mount });
-    process.kill(pid, "SIGKILL");
-    await until("its mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
-    expect(await other.run(`put("after","x"); result=get("twice")`)).toBe("textmore");
-  });
 });
 
 describe("a process of a mount that its dlmd has killed", () => {

@@ -42,14 +42,14 @@ print(json.dumps({"rounds":n}),flush=True)
 export class SteadyWorker {
   readonly #child: ChildProcess;
   rounds = 0;
-  result: { rounds: number } | null = null;
+  result: { readonly rounds: number; readonly doubts?: number; readonly maybe?: readonly string[] } | null = null;
   #errors = "";
 
   constructor(mount: string, words: readonly string[], program: string = withFileLocks) {
     this.#child = spawn("python3", ["-u", "-c", program, ...words], { cwd: mount, stdio: ["pipe", "pipe", "pipe"] });
     const lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream });
     lines.on("line", (line) => {
-      if (line.startsWith("{")) this.result = JSON.parse(line) as { rounds: number };
+      if (line.startsWith("{")) this.result = JSON.parse(line) as NonNullable<SteadyWorker["result"]>;
       else this.rounds = Number(line);
     });
     this.#child.stderr?.on("data", (chunk: Buffer) => (this.#errors += chunk.toString()));

@@ -153,7 +153,11 @@ const gaps: Readonly<Record<string, Shown>> = {
       "test/e2e/crash.long.test.ts",
       "ends the mount while a program waits for a file lock, or another node has one on the file, too; then a crash is a pause again",
     ],
-    ["test/e2e/crash.long.test.ts", "of the owner's ends its mount, and the others go on"],
+    [
+      "test/e2e/crash-owner.long.test.ts",
+      "programs on all nodes keep their files, mappings, directories and listings, time after time under load",
+    ],
+    ["test/e2e/crash-owner.long.test.ts", "no file of another node is removed, or appended to, a second time"],
   ],
   "Refused: ext4 with fast_commit,": [["test/e2e/volume/journal.test.ts", "R8: ext4 with fast_commit is refused at enable"]],
   "Other mounts inside of": [[limits, "what is mounted inside stays while another node changes a small directory"]],

@@ -175,7 +175,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
 const REMOTE_LOWER = [
   ["acknowledgements", "fruitless-connections", "connection", "call-journal", "handles", "pending-call", "waiting-calls", "session"],
   ["known-names", "known", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
-  ["attributes", "data", "behind-calls", "names", "remote"],
+  ["attributes", "data", "behind-calls", "again", "names", "remote"],
 ]
   .flat()
   .map((name) => `overlay/lower/remote/${name}.ts`);

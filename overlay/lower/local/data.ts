@@ -140,6 +140,11 @@ function startOf(context: LocalContext, fd: number, { offset, append }: WriteAt,
   return Math.max(0, (context.stat[STAT.SIZE] as number) - bytes);
 }
 
+export function sizeOf(context: LocalContext, handle: LowerHandle): number {
+  checked(context.sync.stat(context.handles.get(handle).fd, context.stat));
+  return context.stat[STAT.SIZE] as number;
+}
+
 export function write(
   context: LocalContext,
   handle: LowerHandle,

@@ -74,6 +74,8 @@ export interface LocalLower extends Lower {
   xattrNames(id: FileId, cold: boolean): MaybePromise<Buffer | null>;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
+  /** Of an open file, at once. Errno EBADF, and what fstat(2) gives. */
+  sizeOf(handle: LowerHandle): number;
   /**
    * Reads the hidden directory of what is open and has no name (orphans.ts), and makes it if it is not there. Before anything is served;
    * without it such files live as long as this lower.
@@ -310,6 +312,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     forgetNames: (parent, name) => (name === null ? context.names.forget(parent) : context.names.changing(parent, name)),
     xattrNames: (id, cold) => (listed === null ? null : attributes.xattrNames(context, id, listed, cold)),
     descriptorOf: (handle) => context.handles.get(handle).fd,
+    sizeOf: (handle) => data.sizeOf(context, handle),
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),
     leaveOrphans: () => context.orphans.end(),

@@ -4,8 +4,9 @@
  */
 export interface CallJournal {
   /**
-   * Such a call is made: before it is sent. `request`: the kernel's number of the request for which it is made, 0: none waits for it. `body`, `data`: only of a
-   * call that was made behind (hazard F23), as they follow each other on the wire; else null. They are to be copied now.
+   * Such a call is made: before it is sent. `request`: the kernel's number of the request for which it is made, 0: none waits for it. `body`: what it asks
+   * for; null: of a call for which nothing waits, and of which no program was told. `data`: of a write that was made behind (hazard F23), what follows on the wire; that of
+   * another one comes again with its request. They are to be copied now.
    */
   begun(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): void;
   /** Before it is acknowledged to the owner. `failed`: `body` is an errno. `body` is to be copied now. */

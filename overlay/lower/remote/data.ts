@@ -4,6 +4,7 @@ import { andThen } from "../../../dlmd/base/maybe-promise.ts";
 import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_READ_MANY } from "../limits.ts";
 import type { Fetched, LowerData, LowerHandle } from "../lower.ts";
 import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
+import { NO_END } from "../wire/own-requests.ts";
 import { askAttrs } from "./attributes.ts";
 import type { RemoteCore } from "./core.ts";
 import type { RemoteHandle } from "./handles.ts";
@@ -34,7 +35,9 @@ export function dataOf(core: RemoteCore): LowerData {
       const file = handles.get(handle);
       if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
       if (!append) checkWritable(offset, data.byteLength);
-      const written = await write(core, file, { data, offset: append ? 0 : offset, append, promised: false });
+      // The owner does not look at the place of an append. After a crash it tells whether that was made (again.ts).
+      const at = append ? (known.attr(file.id)?.size ?? NO_END) : offset;
+      const written = await write(core, file, { data, offset: at, append, promised: false });
       changes.note(file.id, "data");
       return { offset: written.offset, bytes: written.bytes };
     },

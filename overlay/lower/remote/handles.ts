@@ -5,6 +5,7 @@
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { O } from "../linux.ts";
 import { type FileId, fileKey, type LowerHandle, type OpenFile } from "../lower.ts";
+import type { FileJournal } from "../own-journal.ts";
 import type { LossesTold } from "../unsynced.ts";
 
 /** The owner allows a session that many (server/session-handles.ts). */
@@ -28,12 +29,6 @@ export interface RemoteHandle extends OpenFile, LossesTold {
   roomUntilMs: number;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
-}
-
-/** What is written down for a process that goes on after a crash (overlay/crash/). */
-export interface FileJournal {
-  openedAtOwner(file: OpenFile): void;
-  closedAtOwner(handle: number): void;
 }
 
 const NOT_UNSENT = { unsent: false, asked: false, old: false, sending: null };

@@ -3,8 +3,9 @@
  * calls wait (session: session.ts).
  */
 import { MAX_DEPOSIT, MAX_OUTCOMES, OUTCOMES_BYTES_MAX } from "../limits.ts";
-import type { FileId, Lower } from "../lower.ts";
+import type { FileId, Lower, LowerHandle } from "../lower.ts";
 import type { AnswerOf, AskedCall, Outcome, RequestOf } from "../wire/call-types.ts";
+import { type CallAgain, makeAgain, type MadeAgain } from "./again.ts";
 import { attributesOf } from "./attributes.ts";
 import { behindOf } from "./behind-calls.ts";
 import { type Adopted, type OpenAtOwner, RemoteCore, type RemoteCoreOptions } from "./core.ts";
@@ -72,6 +73,12 @@ export interface RemoteLower extends Lower {
    * come. Any number: asked for in parts.
    */
   outcomes(client: number, calls: readonly AskedCall[]): Promise<readonly Outcome[]>;
+  /** Hazard F41. That call is made at this owner, unless the one before has made it. Before anything else. */
+  makeAgain(call: CallAgain): Promise<MadeAgain>;
+  /** The owner could not open that file, or it is not open here. */
+  isBroken(handle: LowerHandle): boolean;
+  /** Of the owner at which all is open; null: of none. `cleanAfter`: that of an owner before, of which all is on the disk, as this one says; 0: of none. */
+  readonly openedAt: { readonly epoch: number; readonly cleanAfter: number } | null;
   /** Hazard F38. Of that file something is lost that a program was told to be made: an fsync(2) says so. */
   noteLost(id: FileId): void;
   /** Hazard F38. All that is changed is on the disk then. */
@@ -138,6 +145,11 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
       return core.changes.unsynced.hasLosses(core.opens.handles.all());
     },
     outcomes: (client, calls) => outcomesInParts(calls, (part) => session.call("outcomes", { client, calls: part })),
+    makeAgain: (call) => makeAgain(core, call),
+    isBroken: (handle) => core.opens.handles.find(handle)?.error !== null,
+    get openedAt(): RemoteLower["openedAt"] {
+      return session.openedAt;
+    },
     tellOpens(id) {
       const told = core.opens.tell(id);
       // Closes, too: another node's unlink is not to overtake them.

@@ -81,6 +81,8 @@ export class RemoteSession {
   /** Why there is no connection to the owner. */
   #trouble = "it is being made";
   #welcomedEpoch: number | null = null;
+  /** Of its welcome. */
+  #cleanAfter = 0;
   #refused: OperatingError | null = null;
   /** Why the two seem to have no key in common, while they seem to; null: they do, or nothing was tried. */
   keyTrouble: string | null = null;
@@ -106,6 +108,11 @@ export class RemoteSession {
   /** No owner is known. */
   get ownerless(): boolean {
     return this.#owner === null;
+  }
+
+  /** RemoteLower.openedAt */
+  get openedAt(): { readonly epoch: number; readonly cleanAfter: number } | null {
+    return this.#welcomedEpoch === null ? null : { epoch: this.#welcomedEpoch, cleanAfter: this.#cleanAfter };
   }
 
   get hasUnansweredChanges(): boolean {
@@ -284,10 +291,10 @@ export class RemoteSession {
     this.#reopened = false;
     const again = kept || (!first && welcome.letGoAfter === this.#welcomedEpoch);
     this.#calls.settleUnknownOutcomes(again);
-    void this.#enterNewOwner(connection, first, kept);
+    void this.#enterNewOwner(connection, welcome, first, kept);
   }
 
-  async #enterNewOwner(connection: RemoteConnection, first: boolean, kept: boolean): Promise<void> {
+  async #enterNewOwner(connection: RemoteConnection, { cleanAfter }: Welcome, first: boolean, kept: boolean): Promise<void> {
     try {
       await this.#handlers.newOwner(first, kept);
     } catch (error) {
@@ -297,6 +304,7 @@ export class RemoteSession {
     }
     if (this.#connection !== connection) return;
     this.#welcomedEpoch = connection.epoch;
+    this.#cleanAfter = cleanAfter;
     this.#run();
   }
 

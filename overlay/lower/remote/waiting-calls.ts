@@ -117,7 +117,7 @@ export class WaitingCalls {
 
   #note({ id, type, awaited, body, data }: PendingCall): void {
     const request = this.takeRequest();
-    if (awaited) this.#journal.begun(id, type, request, null, null);
+    if (awaited) this.#journal.begun(id, type, request, request === 0 ? null : body, null);
     else this.#journal.begun(id, type, 0, body, data);
   }
 

@@ -12,13 +12,15 @@ import { type FaultyVolume, judgeError } from "./disk-fault.ts";
 import type { LocalLower } from "../local/local.ts";
 import { DiskWait } from "./disk-wait.ts";
 import { O } from "../linux.ts";
-import { changeFor, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
+import { changeFor, type Entry, type FileId, fileKey, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { OwnerWait } from "../owner-wait.ts";
+import type { OwnJournal } from "../own-journal.ts";
+import { encodeOwnChange, isOwnChange, type OwnChange } from "../wire/own-requests.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
 import type { CallName, RequestOf } from "../wire/call-types.ts";
-import { type MaybePromise, promised } from "../../../dlmd/base/maybe-promise.ts";
+import { type MaybePromise, promised, withErrors } from "../../../dlmd/base/maybe-promise.ts";
 
 /** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_PARKED_CALLS = 131_072;
@@ -29,6 +31,8 @@ export interface DiskGuardOptions extends FaultyVolume {
   readonly probe: () => Promise<boolean>;
   /** Not if an owner of the volume has withdrawn a moment ago: then the error is told. */
   readonly mayWithdraw: () => boolean;
+  /** For a process that goes on after a crash of this one; null: none can. */
+  readonly journal?: OwnJournal | null;
   /** Called once: give the volume up. */
   readonly withdraw: (why: string) => void;
   readonly log: Log;
@@ -198,6 +202,10 @@ export class DiskGuard {
     return [...this.#handles.values()];
   }
 
+  get openHandles(): number {
+    return this.#handles.size;
+  }
+
   /** What this node's mount has changed here, and not synced. */
   get unsynced(): Unsynced {
     return this.#changes.unsynced;
@@ -287,12 +295,55 @@ export class DiskGuard {
     const changes = (CHANGES as readonly string[]).includes(name);
     const call = (...args: unknown[]): MaybePromise<unknown> => {
       const { request } = side;
+      const noted = request !== 0 && side.target === this.#options.local && this.#note(name, args, request);
       const work: Work = (lower) => (lower[name] as (...given: unknown[]) => MaybePromise<unknown>)(...args);
       // Also where it is made by another owner, later.
       const forRequest: Work = (lower) => changeFor(lower, request, () => work(lower));
-      return this.#make(side, name, changes, () => repeatOfArguments(name, args), request === 0 ? work : forRequest);
+      const make = (): MaybePromise<unknown> =>
+        this.#make(side, name, changes, () => repeatOfArguments(name, args), request === 0 ? work : forRequest);
+      if (!noted) return make();
+      return withErrors(make, (error) => {
+        this.#options.journal?.notMade(request);
+        throw error;
+      });
     };
     return call as unknown as Lower[K];
+  }
+
+  /** Hazard F41. Of a change of this node's own mount, before it is made. */
+  #note(name: Method, args: readonly unknown[], request: number): boolean {
+    const { journal = null } = this.#options;
+    if (journal?.wanted !== true || !isOwnChange(name)) return false;
+    const { type, body } = encodeOwnChange(name, name === "write" ? this.#withEnd(args as Parameters<Lower["write"]>) : args);
+    journal.making(type, request, body, this.#isSure(name, args));
+    return true;
+  }
+
+  /** What it takes away is there, under the lock that its request has: nobody changes that meanwhile. False: it is not, or that is not known at once. */
+  #isSure(name: OwnChange, args: readonly unknown[]): boolean {
+    if (name === "unlink" || name === "rmdir") return this.#stands(...(args as Parameters<Lower["unlink"]>));
+    if (name !== "rename") return false;
+    const [oldParent, oldName, newParent, newName, , expectedOld, expectedNew] = args as Parameters<Lower["rename"]>;
+    return this.#stands(oldParent, oldName, expectedOld) && this.#stands(newParent, newName, expectedNew);
+  }
+
+  /** `expected`: null: there is no such name. */
+  #stands(parent: FileId, name: Buffer, expected: FileId | null): boolean {
+    const found = withErrors<Entry | null | "unknown">(
+      () => this.#options.local.lookup(parent, name),
+      (error) => {
+        if (!(error instanceof Errno)) throw error;
+        return error.errno === E.ENOENT ? null : "unknown";
+      },
+    );
+    if (found === "unknown" || found instanceof Promise) return false;
+    return (found === null ? null : fileKey(found.id)) === (expected === null ? null : fileKey(expected));
+  }
+
+  /** An append, with the place where it begins: what is there after a crash tells whether it was made. */
+  #withEnd(args: Parameters<Lower["write"]>): Parameters<Lower["write"]> {
+    const [handle, data, , append] = args;
+    return append ? [handle, data, this.#options.local.sizeOf(handle), append] : args;
   }
 
   #methods(side: Side): Pick<Lower, Method> {
@@ -321,6 +372,7 @@ export class DiskGuard {
       // Of a disk that was given up nothing is asked.
       xattrNames: (id, cold) => (this.#why === null ? local.xattrNames(id, cold) : null),
       descriptorOf: (handle) => local.descriptorOf(handle),
+      sizeOf: (handle) => local.sizeOf(handle),
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),
       leaveOrphans: () => local.leaveOrphans(),
@@ -361,6 +413,7 @@ export class DiskGuard {
         if (side.target === local) {
           const handle = handleOf(value);
           this.#handles.set(handle.handle, handle);
+          this.#options.journal?.openedAtOwner(handle);
         }
         return value;
       };
@@ -404,7 +457,7 @@ export class DiskGuard {
           directory: false,
         })),
       close: (handle) => {
-        this.#handles.delete(handle);
+        if (this.#handles.delete(handle)) this.#options.journal?.closedAtOwner(handle);
         now().close(handle);
       },
     };

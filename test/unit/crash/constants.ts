@@ -5,6 +5,9 @@ import { someState } from "../restart/some-state.ts";
 export const crashConstants: Constants = {
   connection: 47,
   ownerEpoch: 3,
+  isOwner: false,
+  kept: false,
+  process: { pid: 100, startTime: "200" },
   key: "a secret",
   hasOwned: false,
   negotiated: someState().negotiated,

@@ -7,15 +7,25 @@ import type { DlmClient } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { decodeMountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { AfterCrash } from "../../../overlay/crash/after-crash.ts";
 import { readJournal } from "../../../overlay/crash/before.ts";
 import { Journal } from "../../../overlay/crash/journal.ts";
 import { JOURNAL_BYTES } from "../../../overlay/crash/layout.ts";
+import type { OpenFile } from "../../../overlay/inode/handles.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { AskedCall, Outcome } from "../../../overlay/lower/wire/call-types.ts";
-import { CALLS } from "../../../overlay/lower/wire/calls.ts";
+import type { CallAgain, MadeAgain } from "../../../overlay/lower/remote/again.ts";
+import { CALLS, callOfType } from "../../../overlay/lower/wire/calls.ts";
 import { FrameType } from "../../../overlay/lower/wire/frame.ts";
-import { type GoOnAfterCrash, goOnAfterCrash, succeed, SYNC_AGAIN_MS, syncBefore } from "../../../overlay/serve/mount-crash.ts";
+import {
+  type GoOnAfterCrash,
+  goOnAfterCrash,
+  requireKept,
+  succeed,
+  SYNC_AGAIN_MS,
+  syncBefore,
+} from "../../../overlay/serve/mount-crash.ts";
 import { crashConstants } from "../crash/constants.ts";
 
 const DEAD = 7;
@@ -29,6 +39,9 @@ let steps: string[];
 let lost: FileId[];
 let asked: { client: number; calls: readonly AskedCall[] }[];
 let outcomes: Outcome[];
+/** Made again, and what the owner says of each. */
+let again: string[];
+let answers: MadeAgain[];
 
 function behindWrite(): [Uint8Array, Uint8Array] {
   const request = { handle: HANDLE, data: new Uint8Array(3), offset: 0, append: false, tell: null, promised: true };
@@ -46,18 +59,27 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
     handOff: { mount: { inodes: { all: () => [] } }, begin: () => void steps.push("begin") },
     coherence: { rest: { hasTokens: true }, dropBefore: async () => void steps.push("drop") },
     remote: {
-      brokenFiles: 0,
       outcomes: async (client: number, calls: readonly AskedCall[]) => {
         steps.push("ask");
         asked.push({ client, calls });
         return outcomes;
       },
       noteLost: (id: FileId) => void lost.push(id),
+      close: (handle: number) => void steps.push(`close ${handle}`),
+      openedAt: { epoch: 3, cleanAfter: 0 },
+      isBroken: () => false,
+      makeAgain: async ({ type, body, sure }: CallAgain) => {
+        again.push(`${callOfType(type)} ${Buffer.from(body).toString("hex")}${sure ? ", sure" : ""}`);
+        return answers.shift();
+      },
     },
+    held: [],
+    isOther: false,
     journal,
     leaseHolds: () => true,
     hasFileLocks: () => true,
     hasSameOwner: () => true,
+    noteOwner: () => void steps.push("note owner"),
     check: () => undefined,
     log: silentLog,
     ...changes,
@@ -81,7 +103,7 @@ beforeEach(() => {
   journal.client = DEAD;
   journal.servingClient = DEAD;
   journal.openedAtOwner({ handle: HANDLE, id: FILE, flags: 2, directory: false });
-  [steps, lost, asked, outcomes] = [[], [], [], []];
+  [steps, lost, asked, outcomes, again, answers] = [[], [], [], [], [], []];
 });
 
 describe("the old process", () => {
@@ -142,9 +164,9 @@ it("a third process needs the locks of the second one, once that one has ended t
   expect(readJournal(memory).servingClient).toBe(OWN);
 });
 
-it("another owner meanwhile ends it: what it has open is open nowhere", async () => {
+it("another owner meanwhile ends it, and the next process goes on there: what this one has open is open nowhere", async () => {
   const after = crashed();
-  await expect(goOnAfterCrash(after, hostOf(after, { hasSameOwner: () => false }))).rejects.toMatchObject({ code: "other-owner" });
+  await expect(goOnAfterCrash(after, hostOf(after, { hasSameOwner: () => false }))).rejects.toMatchObject({ code: "owner-changed" });
   expect(steps).toEqual(["drop"]);
 });
 
@@ -153,7 +175,7 @@ it("the kernel has nothing of before when the old client's locks go, and is read
   outcomes = [{ state: "not-made" }];
   const after = crashed();
   await goOnAfterCrash(after, hostOf(after));
-  expect(steps).toEqual(["ask", "drop", `end ${DEAD}`, "begin"]);
+  expect(steps).toEqual(["ask", "drop", "note owner", `end ${DEAD}`, "begin"]);
 });
 
 it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile ends it", async () => {
@@ -172,7 +194,7 @@ it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile end
   };
   const coherence = { rest, dropBefore: async () => void steps.push("drop") } as unknown as GoOnAfterCrash["coherence"];
   await goOnAfterCrash(after, hostOf(after, { coherence, leaseHolds }));
-  expect([looks, leases, steps]).toEqual([4, 3, ["drop", `end ${DEAD}`, "begin"]]);
+  expect([looks, leases, steps]).toEqual([4, 3, ["drop", "note owner", `end ${DEAD}`, "begin"]]);
   const check = (): void => {
     throw new Error("dlmd is gone");
   };
@@ -181,10 +203,29 @@ it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile end
   expect(steps).toEqual(["drop"]);
 });
 
-it("a file that the owner could not open ends the mount for good", async () => {
+it("a file of a program that the owner could not open ends the mount for good; at another owner its calls do, as ever", async () => {
+  journal.giving(100, { fh: 1, inode: { fuseNodeid: 12 }, lowerHandle: HANDLE } as unknown as OpenFile);
   const after = crashed();
-  const remote = { brokenFiles: 1 } as unknown as GoOnAfterCrash["remote"];
+  const remote = { ...hostOf(after).remote, isBroken: () => true } as unknown as GoOnAfterCrash["remote"];
   await expect(goOnAfterCrash(after, hostOf(after, { remote }))).rejects.toMatchObject({ code: "crash-lost" });
+  await goOnAfterCrash(after, hostOf(after, { remote, isOther: true }));
+});
+
+it("an answer of another owner than the one that was asked says nothing: the next process goes on there", async () => {
+  journal.begun(1, CALLS.mkdir.type, 100, null, null);
+  outcomes = [{ state: "unknown-session" }];
+  const after = crashed();
+  const host = hostOf(after);
+  let epoch = 3;
+  const remote = {
+    ...host.remote,
+    get openedAt() {
+      epoch += 1;
+      return { epoch, cleanAfter: 0 };
+    },
+  };
+  await expect(goOnAfterCrash(after, hostOf(after, { remote }))).rejects.toMatchObject({ code: "owner-changed" });
+  expect([after.made(100), readJournal(memory).calls.map(({ outcome }) => outcome)]).toEqual([null, ["unknown"]]);
 });
 
 describe("a change that a request waits for", () => {
@@ -246,6 +287,80 @@ describe("a change that was made behind", () => {
     const after = crashed();
     await goOnAfterCrash(after, hostOf(after));
     expect(asked[0]?.calls.map(({ id }) => id)).toEqual([2, 3]);
+  });
+});
+
+it("goes on at the owner that it had, or at one that found the disk clean after that one, and at no other", () => {
+  const { before } = crashed();
+  const { ownerEpoch } = crashConstants;
+  const require = (epoch: number, cleanAfter: number): number => requireKept(before, { openedAt: { epoch, cleanAfter } });
+  expect([require(ownerEpoch, 0), require(ownerEpoch + 1, ownerEpoch)]).toEqual([ownerEpoch, ownerEpoch + 1]);
+  // A process in between has found it so.
+  expect(requireKept({ constants: { ...before.constants, kept: true } }, { openedAt: { epoch: 9, cleanAfter: 0 } })).toBe(9);
+  for (const cleanAfter of [0, ownerEpoch - 1, ownerEpoch + 1])
+    expect(() => require(ownerEpoch + 2, cleanAfter)).toThrow(/not known to be clean after the owner with epoch 3/);
+});
+
+describe("at another owner, which found the disk clean (hazard F41)", () => {
+  const IN_HEADER_BYTES = 40;
+  const made: MadeAgain = { failed: false, body: Uint8Array.of(9) };
+  /** A WRITE that the kernel has sent again, or another request without a body. */
+  const sentAgain = (number: number, write: { data: string; fromCache: boolean } | null): Buffer => {
+    const data = Buffer.from(write?.data ?? "");
+    const bytes = Buffer.alloc(IN_HEADER_BYTES + (write === null ? 0 : 40 + data.length));
+    bytes.writeUInt32LE(bytes.length, 0);
+    bytes.writeUInt32LE(write === null ? OPCODE.FUSE_STATFS : OPCODE.FUSE_WRITE, 4);
+    bytes.writeUInt32LE(number, 8);
+    bytes.writeUInt32LE(0x8000_0000, 12);
+    if (write !== null) {
+      bytes.writeUInt32LE(data.length, 56);
+      bytes.writeUInt32LE(write.fromCache ? 1 : 0, 60);
+      data.copy(bytes, 80);
+    }
+    return bytes;
+  };
+  const goOn = async (held: readonly Buffer[]): Promise<AfterCrash> => {
+    const after = crashed();
+    await goOnAfterCrash(after, hostOf(after, { isOther: true, held }));
+    return after;
+  };
+
+  it("nobody is asked: what a request waits for is made there before the locks go, with the data that came again", async () => {
+    journal.making(CALLS.write.type, 100, Uint8Array.of(1, 2), false);
+    journal.making(CALLS.mkdir.type, 102, Uint8Array.of(3), false);
+    answers = [made, { failed: true, body: errno(E.EIO) }];
+    const after = await goOn([sentAgain(100, { data: "data", fromCache: false }), sentAgain(102, null)]);
+    expect([asked, again]).toEqual([[], [`write 0102${Buffer.from("data").toString("hex")}`, "mkdir 03"]]);
+    expect([after.made(100), after.made(102)]).toEqual([{ type: CALLS.write.type, body: Uint8Array.of(9) }, { errno: E.EIO }]);
+    expect(steps).toEqual(["drop", "note owner", `end ${DEAD}`, "begin"]);
+    expect(new AfterCrash(memory).made(102)).toEqual({ errno: E.EIO });
+  });
+
+  it("one that the kernel has not sent again was answered: it is not made once more", async () => {
+    journal.making(CALLS.unlink.type, 100, Uint8Array.of(1), true);
+    const after = await goOn([]);
+    expect([again, after.made(100), readJournal(memory).calls]).toEqual([[], null, []]);
+  });
+
+  it("pages of a mapping are written when they come, under the lock that stays here for them", async () => {
+    journal.making(CALLS.write.type, 100, Uint8Array.of(1), false);
+    const after = await goOn([sentAgain(100, { data: "page", fromCache: true })]);
+    // Whichever process makes it, it is a change of that one.
+    expect([again, after.made(100), readJournal(memory).calls]).toEqual([[], null, []]);
+  });
+
+  it.each<[string, MadeAgain, readonly FileId[]]>([
+    ["is made", made, []],
+    ["is refused: it is lost", { failed: true, body: errno(E.ENOSPC) }, [FILE]],
+    ["is of a file that is gone", { failed: true, body: errno(E.ESTALE) }, []],
+  ])("a change that was made behind %s; its file, which no program has open, is closed", async (_, answer, losses) => {
+    const [body, data] = behindWrite();
+    journal.begun(2, CALLS.write.type, 0, body, data);
+    answers = [answer];
+    await goOn([]);
+    expect([again.length, lost]).toEqual([1, losses]);
+    expect(steps).toEqual([`close ${HANDLE}`, "drop", "note owner", `end ${DEAD}`, "begin"]);
+    expect(readJournal(memory).calls.map((call) => call.outcome)).toEqual(losses.map(() => "failed"));
   });
 });
 

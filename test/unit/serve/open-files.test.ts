@@ -106,6 +106,20 @@ describe("what a dead mounter left", () => {
   });
 });
 
+it("nothing is removed before a process that goes on after a crash has its own files open (hazard F41)", async () => {
+  const { files, done } = owner();
+  let open = (): void => undefined;
+  files.ownOpened = new Promise((resolve) => {
+    open = resolve;
+  });
+  const settled = files.settle();
+  await turn();
+  expect(done).toEqual([]);
+  open();
+  await settled;
+  expect(done).toEqual(["dropped"]);
+});
+
 it("a mount is cut off when neither its calls nor a connection are in the owner's hands", () => {
   const { files, ways } = owner();
   const seen = [null, wait(true), wait(false)].flatMap((ownerWait) =>

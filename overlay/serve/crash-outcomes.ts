@@ -1,0 +1,143 @@
+/**
+ * What became of the calls that a crashed process had made and of which its journal does not know it (hazards F38, F41): before its locks go, so nobody else has changed anything
+ * meanwhile.
+ */
+import { E } from "../../dlmd/base/errno.ts";
+import { OperatingError, WireError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { type AfterCrash, wholeBody } from "../crash/after-crash.ts";
+import type { CallBefore, JournalBefore } from "../crash/before.ts";
+import type { Journal } from "../crash/journal.ts";
+import { decodeRequest } from "../fuse/decode-request.ts";
+import type { Request } from "../fuse/request.ts";
+import { firstUnique, isResent } from "../fuse/unique.ts";
+import type { FileId, LowerHandle } from "../lower/lower.ts";
+import type { MadeAgain } from "../lower/remote/again.ts";
+import type { RemoteLower } from "../lower/remote/remote.ts";
+import { decodeWith } from "../lower/wire/call-codecs.ts";
+import type { Outcome } from "../lower/wire/call-types.ts";
+import { CALLS, callOfType } from "../lower/wire/calls.ts";
+import { FrameType } from "../lower/wire/frame.ts";
+
+const NOTHING = new Uint8Array();
+/** Nobody can tell whether it was made. */
+const UNKNOWN: Uint8Array = Uint8Array.of(E.EIO, 0, 0, 0);
+
+export interface SettledBy {
+  readonly remote: Pick<RemoteLower, "outcomes" | "makeAgain" | "noteLost" | "close" | "openedAt">;
+  readonly journal: Journal;
+  readonly log: Log;
+}
+
+/** What a program was told to be made is not: an fsync(2) is to say so. */
+function lost(call: CallBefore, why: string, files: JournalBefore["files"], { remote, log }: SettledBy): void {
+  const id = inodeOf(call, files);
+  log.error({ ino: id?.ino, why }, "what a program was told to be made before the crash is lost");
+  if (id !== null) remote.noteLost(id);
+}
+
+/** `owner`: "ask" the one that the process before had; else it has another one, and `held` is what the kernel has sent again. */
+export async function settleUnknown(
+  afterCrash: AfterCrash,
+  owner: "ask" | { readonly held: readonly Buffer[] },
+  by: SettledBy,
+): Promise<void> {
+  const { calls, files, handles } = afterCrash.before;
+  for (const call of calls) if (call.request === 0 && call.outcome === "failed") lost(call, "the owner has refused it", files, by);
+  await (owner === "ask" ? askOutcomes(afterCrash, by) : makeUnknown(afterCrash, owner.held, by));
+  const open = new Set(handles.map(({ lowerHandle }) => lowerHandle));
+  for (const handle of afterCrash.writtenThrough) if (!open.has(handle)) by.remote.close(handle as LowerHandle);
+}
+
+/** Of a call that was made behind. `answer`: what the owner says of it; null: that it was not made. */
+function settleBehind(
+  afterCrash: AfterCrash,
+  call: CallBefore,
+  answer: { readonly failed: boolean; readonly body: Uint8Array } | null,
+  by: SettledBy,
+): void {
+  // Its file may be removed by now: then nobody can miss it.
+  const isMade = answer !== null && (!answer.failed || errnoOf(answer.body) === E.ESTALE);
+  if (!isMade) lost(call, answer === null ? "it was not made" : `errno ${errnoOf(answer.body)}`, afterCrash.before.files, by);
+  afterCrash.settle(by.journal, call, isMade ? { failed: false, body: NOTHING } : null);
+}
+
+const errnoOf = (body: Uint8Array): number => Buffer.from(body).readUInt32LE(0);
+
+/** The next process goes on at that one, if it can. */
+export function ownerChanged(): OperatingError {
+  return new OperatingError("the volume has got another owner meanwhile", { code: "owner-changed", hint: "umount -l, and mount again." });
+}
+
+/** The owner lives, and knows. What was made behind is made now, if it was not. */
+async function askOutcomes(afterCrash: AfterCrash, by: SettledBy): Promise<void> {
+  const { remote, journal } = by;
+  const byClient = new Map<number, CallBefore[]>();
+  for (const call of afterCrash.unknown) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
+  const owner = remote.openedAt?.epoch;
+  for (const [clientId, asked] of byClient) {
+    const outcomes = await remote.outcomes(
+      clientId,
+      asked.map((call) => ({ id: call.id, type: call.type, body: call.request === 0 ? wholeBody(call) : null })),
+    );
+    // Another one knows nothing of them.
+    if (remote.openedAt?.epoch !== owner) throw ownerChanged();
+    asked.forEach((call, at) => {
+      const outcome = outcomes[at] as Outcome;
+      const answer = outcome.state === "answered" ? { failed: outcome.type === FrameType.FAILED, body: outcome.body } : null;
+      if (call.request === 0) settleBehind(afterCrash, call, answer, by);
+      else if (answer !== null) afterCrash.settle(journal, call, answer);
+      else afterCrash.settle(journal, call, outcome.state === "not-made" ? null : { failed: true, body: UNKNOWN });
+    });
+  }
+}
+
+/**
+ * Hazard F41. The owner is another one, and what the one before knew is gone with it: all of these are made here, or found to be made. Of a request that the kernel has not sent
+ * again the caller has its answer.
+ */
+async function makeUnknown(afterCrash: AfterCrash, held: readonly Buffer[], by: SettledBy): Promise<void> {
+  const { remote, journal } = by;
+  const requests = sentAgain(held);
+  for (const call of afterCrash.unknown) {
+    const request = requests.get(call.request);
+    const make = (body: Uint8Array): Promise<MadeAgain> => remote.makeAgain({ type: call.type, body, sure: call.sure });
+    if (call.request === 0) settleBehind(afterCrash, call, await make(wholeBody(call)), by);
+    else if (request === undefined) journal.replied(call.request);
+    else if (isOfMapping(request)) afterCrash.settle(journal, call, null);
+    else afterCrash.settle(journal, call, await make(Buffer.concat([call.body ?? NOTHING, dataOf(request)])));
+  }
+}
+
+/** By their first numbers. */
+function sentAgain(held: readonly Buffer[]): ReadonlyMap<number, Request> {
+  const requests = new Map<number, Request>();
+  for (const bytes of held) {
+    try {
+      const request = decodeRequest(bytes, bytes.length);
+      if (isResent(request.unique)) requests.set(firstUnique(request.unique), request);
+    } catch (error) {
+      // It is refused when it is served.
+      if (!(error instanceof WireError)) throw error;
+    }
+  }
+  return requests;
+}
+
+/** Its pages are written again as they come: the lock of such a file stays here until they are (hazard F1). */
+function isOfMapping(request: Request): boolean {
+  return request.op === "write" && request.fromCache;
+}
+
+function dataOf(request: Request): Uint8Array {
+  return request.op === "write" ? request.data : NOTHING;
+}
+
+/** Of a change that was made behind: a write, or one of attributes. null: its file is not open any more. */
+function inodeOf(call: CallBefore, files: JournalBefore["files"]): FileId | null {
+  const name = callOfType(call.type);
+  if (name === "setattr") return decodeWith(CALLS.setattr.request, wholeBody(call)).id;
+  if (name !== "write") return null;
+  const { handle } = decodeWith(CALLS.write.request, wholeBody(call));
+  return files.find((file) => file.handle === handle)?.id ?? null;
+}
