@@ -144,8 +144,8 @@ result = [look(fd), look(replaced), get("replaced"), code(os.fsync, fd), code(os
       await opener.run(`fd = fill("f"); os.fsync(fd); closed = fill("closed")`);
       await other.run(`fd = os.open("f", os.O_RDWR); [os.unlink(name) for name in ("own", "f", "closed")]`);
       expect(await hidden()).toHaveLength(3);
-      const { pid, device } = await queryOverlayStatus(lab.node(owner).runDir);
-      process.kill(pid, "SIGKILL");
+      const { device } = await queryOverlayStatus(lab.node(owner).runDir);
+      await lab.kill(owner, "overlay");
       await until("the device is free", () => !hasSuperblock(lower, device));
       expect(await opener.run(`result = look(fd)`, {}, STATE_TIMEOUT_MS)).toEqual(SEEN);
       expect([near, far]).toContain(await lab.owner());

@@ -5,7 +5,7 @@ import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { processRef, waitGone } from "../../overlay/lab/processes.ts";
-import { coverlay, coverlayProgram, noConfigChange, startLab, type TestLab } from "./lab.ts";
+import { coverlay, coverlayProgram, keepersOf, noConfigChange, startLab, type TestLab } from "./lab.ts";
 import { attachLoop, run } from "./volume/disk.ts";
 
 interface Status {
@@ -89,6 +89,8 @@ it("status lists both mounts, the lab goes on with its own, and one that is kill
 
   const overlay = processRef(both.overlays.find(({ volume }) => volume === "second")?.pid ?? 0);
   if (overlay === null) throw new Error("the overlay of the second volume is not there");
+  // A crash of the process alone is a pause.
+  for (const keeper of keepersOf(second)) process.kill(keeper, "SIGKILL");
   process.kill(overlay.pid, "SIGKILL");
   await waitGone([overlay], 10_000);
   const check = await coverlay(["status", "--check", "--run-dir", runDir]);

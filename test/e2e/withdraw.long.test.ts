@@ -282,8 +282,7 @@ it.each(LOWERS)(
         return { child, lines: createInterface({ input: child.stdout })[Symbol.asyncIterator]() };
       });
       for (const { lines } of loads) expect((await lines.next()).value).toBe("runs");
-      const { pid } = await statusOf(lab, 1);
-      process.kill(pid, "SIGKILL");
+      await lab.kill(1, "overlay");
       // The kernel unmounts it, and writes back first: that is not the takeover's time.
       await until("the device is free", () => !hasSuperblock(lower, device));
       const begun = performance.now();

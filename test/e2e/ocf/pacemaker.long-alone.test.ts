@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { NodeLine, NodeReport } from "../../../overlay/lab/observe.ts";
 import { noOcf, OcfAgent } from "../../ocf-agent.ts";
 import { noPacemaker, Pacemaker } from "../../pacemaker.ts";
-import { coverlayProgram } from "../lab.ts";
+import { coverlayProgram, keepersOf } from "../lab.ts";
 
 const missing = noPacemaker() ?? noOcf();
 let pacemaker: Pacemaker;
@@ -82,6 +82,8 @@ test("Pacemaker finds it running, starts it again when its overlay was killed, a
   // Killed: its monitor fails with the reason, and Pacemaker starts it again.
   const records = (): Promise<string> => inside("sh", "-c", `grep -l '"${nodes[0]?.mount}"' /run/coverlay-mounts/*.json | xargs cat`);
   const { pid } = JSON.parse(await records()) as { pid: number };
+  // A crash of the process alone is a pause.
+  for (const keeper of keepersOf(nodes[0]?.mount ?? "")) process.kill(keeper, "SIGKILL");
   await inside("kill", "-KILL", `${pid}`);
   await untilThere("crm_mon --one-shot | grep -q 'no overlay serves the mount'");
   await inside("crm_resource", "--wait", "--timeout", "90s");

@@ -58,7 +58,7 @@ describe("ocf:coverlay:volume", () => {
     expect(await lab.owner()).toBe(1);
     writeFileSync(path.join(directory, "file"), "before");
     const pid = overlayPid(lab, 1);
-    process.kill(pid, "SIGKILL");
+    await lab.kill(1, "overlay");
     await until("it is gone", () => startTimeOf(pid) === null);
     const dead = [Ocf.GENERIC, `no overlay serves the mount at ${directory}`];
     for (const level of ["0", "10", "20"]) expect(await ask("monitor", {}, { OCF_CHECK_LEVEL: level })).toEqual(dead);
