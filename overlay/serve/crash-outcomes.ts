@@ -105,7 +105,7 @@ async function makeUnknown(afterCrash: AfterCrash, held: readonly Buffer[], by: 
     if (call.request === 0) settleBehind(afterCrash, call, await make(wholeBody(call)), by);
     else if (request === undefined) journal.replied(call.request);
     else if (isOfMapping(request)) afterCrash.settle(journal, call, null);
-    else afterCrash.settle(journal, call, await make(Buffer.concat([call.body ?? NOTHING, dataOf(request)])));
+    else afterCrash.settle(journal, call, await make(wholeBody({ ...call, data: dataOf(request) })));
   }
 }
 

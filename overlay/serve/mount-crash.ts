@@ -92,20 +92,16 @@ export interface GoOnAfterCrash {
   readonly log: Log;
 }
 
-const isBroken =
-  (remote: Pick<RemoteLower, "isBroken">) =>
-  (handle: number): boolean =>
-    remote.isBroken(handle as LowerHandle);
-
 /** Resolves when this process answers the kernel. */
 export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCrash): Promise<void> {
   const { client, handOff, coherence, remote, leaseHolds, hasFileLocks, hasSameOwner, isOther, noteOwner, held, journal, check, log } =
     host;
   if (handOff === null) throw new Error("a mount that goes on after a crash has a session of the kernel's protocol");
   // At another owner that is so as after each change of the owner: calls on such a file end with ESTALE.
-  const broken = isOther ? 0 : new Set(afterCrash.before.handles.map(({ lowerHandle }) => lowerHandle).filter(isBroken(remote))).size;
-  if (broken > 0)
-    throw new OperatingError(`${broken} open files could not be opened again at the owner`, {
+  const open = new Set(afterCrash.before.handles.map(({ lowerHandle }) => lowerHandle as LowerHandle));
+  const broken = isOther ? [] : [...open].filter((handle) => remote.isBroken(handle));
+  if (broken.length > 0)
+    throw new OperatingError(`${broken.length} open files could not be opened again at the owner`, {
       code: "crash-lost",
       hint: "umount -l, and mount again.",
     });
