@@ -3,83 +3,15 @@
  * may end with EIO; nothing is made twice, lost or stale.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
-import { endActors, startActor, until } from "./actor.ts";
-import { keepersOf, type LabOptions, startLab, type TestLab } from "./lab.ts";
+import { afterAll, describe, expect, it } from "vitest";
+import { startActor, until } from "./actor.ts";
+import { CrashLab } from "./crash-lab.ts";
+import { keepersOf } from "./lab.ts";
 import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
 import type { SteadyWorker } from "./steady-worker.ts";
 
 /** How often the process of the owner is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
-
-class CrashLab {
-  #lab: TestLab | null = null;
-
-  /** For the tests of one describe. */
-  constructor(options: LabOptions) {
-    beforeAll(async () => {
-      this.#lab = await startLab(options);
-    });
-    afterAll(async () => {
-      endActors();
-      await this.#lab?.end();
-    });
-  }
-
-  get lab(): TestLab {
-    if (this.#lab === null) throw new Error("the lab was not started");
-    return this.#lab;
-  }
-
-  status(nodeid: number): ReturnType<typeof queryOverlayStatus> {
-    return queryOverlayStatus(this.lab.node(nodeid).runDir);
-  }
-
-  async isGuarded(nodeid: number): Promise<void> {
-    let why: string | null | undefined = "";
-    await until(
-      `a crash on node ${nodeid} is a pause`,
-      async () => {
-        why = (await this.status(nodeid)).crash;
-        return why === null;
-      },
-      () => String(why),
-    );
-  }
-
-  async owner(): Promise<number> {
-    let owner: number | null = null;
-    await until("there is an owner", async () => {
-      owner = await this.lab.owner();
-      return owner !== null;
-    });
-    return owner as unknown as number;
-  }
-
-  /** Gives what resolves when a new process serves there. */
-  kill(nodeid: number): () => Promise<void> {
-    const before = this.lab.overlayPid(nodeid);
-    if (before === null) throw new Error(`no process serves node ${nodeid}`);
-    process.kill(before, "SIGKILL");
-    return () =>
-      until(`a new process serves node ${nodeid}`, async () => {
-        try {
-          return (await this.status(nodeid)).pid !== before;
-        } catch {
-          return false;
-        }
-      });
-  }
-
-  /** Gives its node. Resolves when a new process serves there. */
-  async crashOwner(): Promise<number> {
-    const nodeid = await this.owner();
-    await this.isGuarded(nodeid);
-    await this.kill(nodeid)();
-    return nodeid;
-  }
-}
 
 describe("a crash of the owner's process", () => {
   const bench = new CrashLab({ nodes: 3 });

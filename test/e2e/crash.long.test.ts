@@ -2,8 +2,9 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
-import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { findOverlay } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
+import { CrashLab } from "./crash-lab.ts";
 import { coverlay, keepersOf, startLab, type TestLab } from "./lab.ts";
 import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
 import type { SteadyWorker } from "./steady-worker.ts";
@@ -12,53 +13,17 @@ import type { SteadyWorker } from "./steady-worker.ts";
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
 
 describe("a crash of a mount's process", () => {
+  const bench = new CrashLab({ nodes: 3 });
   let lab: TestLab;
+  beforeAll(() => {
+    lab = bench.lab;
+  });
   const workers: SteadyWorker[] = [];
-  const statusOf = (nodeid: number): ReturnType<typeof queryOverlayStatus> => queryOverlayStatus(lab.node(nodeid).runDir);
-  /** A crash of that node's process would be a pause. */
-  const isGuarded = async (nodeid: number): Promise<void> => {
-    let why: string | null | undefined = "";
-    await until(
-      `a crash on node ${nodeid} is a pause`,
-      async () => {
-        why = (await statusOf(nodeid)).crash;
-        return why === null;
-      },
-      () => String(why),
-    );
-  };
-  const pidOf = (nodeid: number): number => {
-    const pid = lab.overlayPid(nodeid);
-    if (pid === null) throw new Error(`no process serves node ${nodeid}`);
-    return pid;
-  };
-  /** Its pid, and that of the process which goes on. */
-  const crash = async (nodeid: number): Promise<readonly [number, number]> => {
-    await isGuarded(nodeid);
-    const before = pidOf(nodeid);
-    process.kill(before, "SIGKILL");
-    let now = before;
-    await until(`a new process serves node ${nodeid}`, async () => {
-      try {
-        now = (await statusOf(nodeid)).pid;
-      } catch {
-        // Nobody answers yet.
-      }
-      return now !== before;
-    });
-    return [before, now];
-  };
+  afterAll(() => {
+    for (const one of workers) one.kill();
+  });
   const errorAt = async (nodeid: number): Promise<string> =>
     startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
-
-  beforeAll(async () => {
-    lab = await startLab({ nodes: 3 });
-  });
-  afterAll(async () => {
-    for (const one of workers) one.kill();
-    endActors();
-    await lab?.end();
-  });
 
   it(
     "programs keep their files, mappings, directories and listings, time after time under load, and see what others write",
@@ -73,7 +38,7 @@ describe("a crash of a mount's process", () => {
       for (let time = 0; time < CRASHES; time += 1) {
         // What was cached here is stale after this, if a lock was lost on the way.
         for (const nodeid of [2, 3]) {
-          for (const pid of await crash(nodeid)) pids.add(pid);
+          for (const pid of await bench.crash(nodeid)) pids.add(pid);
           await meeting.meet();
           for (const one of workers) await one.goesOn(2);
         }
@@ -90,8 +55,8 @@ describe("a crash of a mount's process", () => {
   it("what a program was told to be written is there", async () => {
     const here = startActor({ cwd: lab.node(2).mount });
     const elsewhere = startActor({ cwd: lab.node(3).mount });
-    await isGuarded(2);
-    const pid = pidOf(2);
+    await bench.isGuarded(2);
+    const pid = bench.pid(2);
     // Written behind: the process is killed in the turn after the last close.
     await here.run(
       `
@@ -108,7 +73,7 @@ os.kill(pid,9)`,
   it("two processes that are killed one after the other before anybody has called them are one pause", async () => {
     const here = startActor({ cwd: lab.node(2).mount });
     await here.run(`fd=os.open("twice",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
-    const [, next] = await crash(2);
+    const [, next] = await bench.crash(2);
     process.kill(next, "SIGKILL");
     expect(await here.run(`result=os.pread(fd,9,0).decode(); os.write(fd,b"more"); os.fsync(fd)`)).toBe("text");
     expect(await startActor({ cwd: lab.node(3).mount }).run(`result=get("twice")`)).toBe("textmore");
@@ -117,23 +82,23 @@ os.kill(pid,9)`,
   it("a planned restart goes as ever after a crash, and a crash after that is a pause again", async () => {
     const here = startActor({ cwd: lab.node(2).mount });
     await here.run(`fd=os.open("planned",os.O_RDWR|os.O_CREAT); os.write(fd,b"text")`);
-    await crash(2);
+    await bench.crash(2);
     const { mount, runDir } = lab.node(2);
     expect(await coverlay(["restart", mount, "--run-dir", runDir])).toMatchObject({ status: 0 });
-    await crash(2);
+    await bench.crash(2);
     expect(await here.run(`result=os.pread(fd,9,0).decode(); os.close(fd)`)).toBe("text");
   });
 
   it("a mount that is unmounted after a crash leaves nothing", async () => {
-    await crash(2);
+    await bench.crash(2);
     endActors();
     const { mount, runDir } = lab.node(2);
-    const pid = pidOf(2);
+    const pid = bench.pid(2);
     await until("it is unmounted", async () => (await run("umount", ["-i", mount])).status === 0);
     await until("its process has ended", () => findOverlay(runDir, mount) === null && !isAlive(pid));
     expect(keepersOf(mount)).toEqual([]);
     await lab.start(2);
-    await isGuarded(2);
+    await bench.isGuarded(2);
   });
 
   it("file locks are held as before, by whom they were, and go with the close", async () => {
@@ -141,7 +106,7 @@ os.kill(pid,9)`,
     await one.run(`
 fd=os.open("locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX,10)
 flocked=os.open("flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_EX)`);
-    await crash(2);
+    await bench.crash(2);
     expect(await one.run(`os.pwrite(fd,b"x",0); result=os.fstat(fd).st_size`)).toBe(1);
     const tries = `result=[code(f,os.open(n,os.O_RDWR),fcntl.LOCK_EX|fcntl.LOCK_NB) for n,f in (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
     for (const actor of [near, other]) expect(await actor.run(tries)).toEqual(["EAGAIN", "EAGAIN"]);
@@ -159,18 +124,18 @@ flocked=os.open("flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_
     await here.run(share);
     await other.run(share);
     const words = /^programs wait for file locks, or hold some on files that other nodes lock, too/;
-    await until("it is said", async () => words.test((await statusOf(2)).crash ?? ""));
+    await until("it is said", async () => words.test((await bench.status(2)).crash ?? ""));
     await other.run(`os.close(fd)`);
     // They are taken back when a program here asks for one.
     await until("its locks are here again", async () => {
       await here.run(`fcntl.lockf(fd,fcntl.LOCK_SH)`);
-      return (await statusOf(2)).crash === null;
+      return (await bench.status(2)).crash === null;
     });
     const waits = startActor({ cwd: lab.node(2).mount });
     await waits.run(`fd=os.open("shared",os.O_RDWR)`);
     const waited = waits.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX)`);
-    await until("it waits", async () => words.test((await statusOf(2)).crash ?? ""));
-    process.kill(pidOf(2), "SIGKILL");
+    await until("it waits", async () => words.test((await bench.status(2)).crash ?? ""));
+    process.kill(bench.pid(2), "SIGKILL");
     await until("the mount has ended", async () => (await errorAt(2)) === "ENOTCONN");
     expect(await waited).toBe("ECONNABORTED");
     // The lock is nobody's.

@@ -1,0 +1,91 @@
+/** What tests of crashes have in common: whose process is killed, and when another one goes on. */
+import { afterAll, beforeAll } from "vitest";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { endActors, until } from "./actor.ts";
+import { type LabOptions, startLab, type TestLab } from "./lab.ts";
+
+/** A lab in which processes of mounts are killed, and others go on (overlay/crash/README.md). */
+export class CrashLab {
+  #lab: TestLab | null = null;
+
+  /** For the tests of one describe. */
+  constructor(options: LabOptions) {
+    beforeAll(async () => {
+      this.#lab = await startLab(options);
+    });
+    afterAll(async () => {
+      endActors();
+      await this.#lab?.end();
+    });
+  }
+
+  get lab(): TestLab {
+    if (this.#lab === null) throw new Error("the lab was not started");
+    return this.#lab;
+  }
+
+  status(nodeid: number): ReturnType<typeof queryOverlayStatus> {
+    return queryOverlayStatus(this.lab.node(nodeid).runDir);
+  }
+
+  /** A crash of that node's process would be a pause. */
+  async isGuarded(nodeid: number): Promise<void> {
+    let why: string | null | undefined = "";
+    await until(
+      `a crash on node ${nodeid} is a pause`,
+      async () => {
+        why = (await this.status(nodeid)).crash;
+        return why === null;
+      },
+      () => String(why),
+    );
+  }
+
+  async owner(): Promise<number> {
+    let owner: number | null = null;
+    await until("there is an owner", async () => {
+      owner = await this.lab.owner();
+      return owner !== null;
+    });
+    return owner as unknown as number;
+  }
+
+  /** The process that serves that node. */
+  pid(nodeid: number): number {
+    const pid = this.lab.overlayPid(nodeid);
+    if (pid === null) throw new Error(`no process serves node ${nodeid}`);
+    return pid;
+  }
+
+  /** Gives what resolves when a new process serves there, with its pid. */
+  kill(nodeid: number): () => Promise<number> {
+    const before = this.pid(nodeid);
+    process.kill(before, "SIGKILL");
+    return async () => {
+      let now = before;
+      await until(`a new process serves node ${nodeid}`, async () => {
+        try {
+          now = (await this.status(nodeid)).pid;
+        } catch {
+          // Nobody answers yet.
+        }
+        return now !== before;
+      });
+      return now;
+    };
+  }
+
+  /** Where that is a pause. Gives its pid, and that of the process which goes on. */
+  async crash(nodeid: number): Promise<readonly [number, number]> {
+    await this.isGuarded(nodeid);
+    const before = this.pid(nodeid);
+    return [before, await this.kill(nodeid)()];
+  }
+
+  /** Gives its node. Resolves when a new process serves there. */
+  async crashOwner(): Promise<number> {
+    const nodeid = await this.owner();
+    await this.crash(nodeid);
+    return nodeid;
+  }
+}
