@@ -144,8 +144,8 @@ export interface DlmClientHandlers {
   readonly gone: (clients: readonly GoneClient[]) => Promise<void>;
   /** The cluster's keys were replaced: `info.overlayKeys` are others now. */
   readonly overlayKeysChanged?: () => void;
-  /** The connection to dlmd ended; locks are no longer kept by anybody. */
-  readonly disconnected: (reason: Error) => void;
+  /** The connection to dlmd ended; locks are no longer kept by anybody. `told`: dlmd has said why, and so it lives, or left in good order. */
+  readonly disconnected: (reason: Error, told: boolean) => void;
 }
 
 export interface KeepOptions {

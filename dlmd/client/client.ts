@@ -319,11 +319,13 @@ class Client implements DlmClient {
     if (!this.#connection.over) this.#connection.send({ kind: "gone-ack", goneId });
   }
 
-  disconnected(reason: Error): void {
+  /** `told`: dlmd has said so itself. */
+  disconnected(reason: Error, told: boolean): void {
+    // First: what ends with the connection, ends by that.
+    this.#handlers.disconnected(reason, told);
     this.#rejectPending(reason);
     this.#fileLocks.end(reason);
     this.#groups.end(reason, true);
-    this.#handlers.disconnected(reason);
   }
 }
 
@@ -370,7 +372,7 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
             cause: reason,
           });
         if (client === null) reject(why);
-        else client.disconnected(why);
+        else client.disconnected(why, refusal !== null);
       },
     });
     const program = process.argv[1] ?? "node";

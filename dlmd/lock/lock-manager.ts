@@ -8,7 +8,16 @@ import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
 import { Holder, type LockPort } from "./holder.ts";
 import { type Lkb, newLkb, type Resource } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
-import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, settle, writeLvb } from "./master.ts";
+import {
+  masterCancel,
+  masterConvert,
+  masterDown,
+  type MasterPort,
+  masterRemove,
+  masterRequest,
+  settleUnblocked,
+  writeLvb,
+} from "./master.ts";
 import { type Mode, modeCovers } from "../wire/mode.ts";
 
 /** Each with what happens at it. */
@@ -87,7 +96,7 @@ export class LockManager implements MasterPort {
       const was = lockspace.blocked;
       lockspace.blocked = this.tables.blocks(lockspace.name);
       if (!was || lockspace.blocked) continue;
-      for (const resource of lockspace.resources.values()) if (this.tables.masters(resource)) settle(this, resource);
+      for (const resource of lockspace.resources.values()) if (this.tables.masters(resource)) settleUnblocked(this, resource);
     }
   }
 

@@ -251,6 +251,7 @@ export function settleRebuilt(port: MasterPort, resource: Resource): void {
   if (resource.convertQueue.length > 1) resource.convertQueue.sort(byTurn);
   for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
   for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
+  grantHeads(port, resource);
   settle(port, resource);
   for (const lkb of [...resource.convertQueue, ...resource.waitQueue]) {
     if (lkb.requested === null) continue;
@@ -259,6 +260,25 @@ export function settleRebuilt(port: MasterPort, resource: Resource): void {
       if ((lkb.flags & CONVDEADLK) !== 0) demote(port, resource, lkb);
       else if ((lkb.flags & NODLCKWT) === 0) giveUp(port, resource, lkb, "deadlock");
     }
+  }
+}
+
+/** A lockspace that had to know of a death waits no more. As after a recovery. */
+export function settleUnblocked(port: MasterPort, resource: Resource): void {
+  if (resource.waitQueue.length > 0) grantHeads(port, resource);
+  settle(port, resource);
+}
+
+/**
+ * Only here conversions come after those at the head of the queue: who has died may have had what they ask for, and they asked before that, so that nobody else has it in between
+ * (hazard F42 of the overlay).
+ */
+function grantHeads(port: MasterPort, resource: Resource): void {
+  for (const lkb of resource.waitQueue.filter(({ flags }) => (flags & HEADQUE) !== 0)) {
+    const mode = fittingMode(resource, lkb);
+    if (mode === null) return;
+    dequeue(resource, "waitQueue", lkb);
+    grant(port, resource, lkb, mode);
   }
 }
 

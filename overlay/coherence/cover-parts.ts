@@ -70,6 +70,8 @@ export class Revoke {
   misses = 0;
   /** What cuts the notifications short before the sentinel; null: none are being written. */
   gate: RevokeGate | null = null;
+  /** dlmd has died, and the lock stays: no round begins any more (hazard F42). */
+  kept = false;
 
   constructor(target: Mode) {
     this.target = target;

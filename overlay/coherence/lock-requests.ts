@@ -5,11 +5,13 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import { LockFlag } from "../../dlmd/client/api.ts";
 import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Cover } from "./cover.ts";
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode, modeCovers } from "../../dlmd/wire/mode.ts";
+import { type Cover, tokenHeld } from "./cover.ts";
 import type { WriteToken } from "./cover-parts.ts";
 import type { CoherenceState, TokenRequest } from "./effect.ts";
-import { handleAst, handleBast } from "./lock/lock-cache.ts";
+import { handleAst, handleBast, keepAlone, refuseUncovered } from "./lock/lock-cache.ts";
+import { resumeRevoke } from "./lock/revoke.ts";
 import { handleTokenAst, handleTokenBast, TOKEN_WAIT_MS } from "./lock/write-token.ts";
 
 export interface LockRequestsOptions {
@@ -49,6 +51,11 @@ export class LockRequests {
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
   /** New locks asked for while the old one of the inode is still being given up. */
   readonly #early = new Map<Cover, { readonly lock: Lock; readonly mode: Mode }>();
+  /** dlmd has died, and nothing is asked of it. */
+  isAlone = false;
+  /** Since then: the kernel has locked a page of these, under PR, for a WRITE that has no answer. They can not be given up. */
+  readonly keptAlone: Set<Cover> = new Set();
+
   constructor(options: LockRequestsOptions, state: CoherenceState) {
     this.#options = options;
     this.#state = state;
@@ -60,6 +67,7 @@ export class LockRequests {
   }
 
   request(cover: Cover, mode: Mode, flags: number): void {
+    if (this.isAlone) return this.#answerAlone(cover, mode);
     if (mode === Mode.NL) return this.#giveUp(cover);
     const early = this.#early.get(cover);
     this.#early.delete(cover);
@@ -130,6 +138,7 @@ export class LockRequests {
   requestToken(cover: Cover, how: TokenRequest | null): void {
     const token = cover.token;
     assert(token !== null, `no write token asked for ${cover.key}`);
+    if (this.isAlone) return this.#answerTokenAlone(cover, token);
     let timer: NodeJS.Timeout | null = null;
     const lock = this.#options.lockspace.createLock(`w${cover.key}`, {
       ast: (of, status) => {
@@ -159,7 +168,57 @@ export class LockRequests {
   unlockToken(cover: Cover): void {
     const held = this.#tokenLocks.get(cover);
     this.#tokenLocks.delete(cover);
+    if (this.isAlone) return;
     held?.lock.unlock(0);
+  }
+
+  // --- dlmd has died (hazard F42)
+
+  /** What was asked for is answered here, and so is what will be. */
+  beAlone(covers: Iterable<Cover>): void {
+    this.isAlone = true;
+    this.#early.clear();
+    for (const cover of covers) {
+      if (cover.asking !== null) this.#answerAlone(cover, cover.asking);
+      const { token } = cover;
+      if (token !== null && (token.state === "asking" || this.#state.registering.has(token))) this.#answerTokenAlone(cover, token);
+    }
+  }
+
+  /**
+   * What is given up is gone, and what was born here is nobody else's. For all else somebody would have to be asked: who waits for it is told EINTR. Where the kernel waits for
+   * the page of one of them, PR stays: it cannot drop what it has.
+   */
+  #answerAlone(cover: Cover, mode: Mode): void {
+    const isGranted = cover.registering || modeCovers(cover.mode, mode);
+    if (isGranted && mode === Mode.NL && cover.lock !== null) {
+      cover.lock = null;
+      this.#locks -= 1;
+    }
+    if (isGranted) handleAst(this.#state, cover, "granted", mode, this.#options.now());
+    else this.#refuseAlone(cover);
+    this.#options.told(cover);
+  }
+
+  #refuseAlone(cover: Cover): void {
+    const error = errnoError(E.EINTR);
+    // Only the token's holder has pages locked for a WRITE. So nobody else waits for a conversion of that lock, which would come before who asks for it later.
+    const holdsPage = tokenHeld(cover) && cover.waiters.some((waiter) => waiter.passes && !modeCovers(cover.mode, waiter.mode));
+    refuseUncovered(this.#state, cover, error);
+    if (holdsPage && cover.mode === Mode.PR) {
+      this.keptAlone.add(cover);
+      keepAlone(this.#state, cover, error);
+    } else if (cover.phase === "draining" || cover.phase === "invalidating") {
+      // Who wanted more has gone: the revoke goes on.
+      cover.asking = null;
+      resumeRevoke(this.#state, cover, this.#options.now());
+    } else handleAst(this.#state, cover, "canceled", cover.mode, this.#options.now());
+  }
+
+  #answerTokenAlone(cover: Cover, token: WriteToken): void {
+    const isBorn = this.#state.registering.has(token);
+    handleTokenAst(this.#state, cover, token, isBorn ? "granted" : "canceled", this.#options.now());
+    this.#options.told(cover);
   }
 
   /** Nobody here wants anything of that inode any more. */

@@ -1,7 +1,7 @@
 /** What this room does when another process goes on with the mount (hazard F33): here all locks are given up, and there the write tokens are asked for. */
 import { LockFlag } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Cover, type Inode, isReleased } from "./cover.ts";
+import { attach, type Inode, isReleased } from "./cover.ts";
 import { type SizeEffect, WriteToken } from "./cover-parts.ts";
 import { type CoherenceState, noteGranted } from "./effect.ts";
 import type { CoverTable } from "./lock/cover-table.ts";
@@ -53,12 +53,12 @@ export class Rest {
    * has nothing that one covered.
    */
   rest(): boolean {
-    const { state, covers, now, register, run } = this.#host;
+    const { state, covers, locks, now, register, run } = this.#host;
     this.active = true;
     register();
     let rests = true;
     for (const cover of covers.all()) {
-      if (isReleased(cover)) continue;
+      if (isReleased(cover) || locks.keptAlone.has(cover)) continue;
       rests = false;
       const mayGo = cover.phase === "idle" && cover.asking === null && !cover.unregistered && !cover.registering;
       if (mayGo && cover.mode !== Mode.NL) handleBast(state, cover, Mode.EX, now());
@@ -79,6 +79,11 @@ export class Rest {
       ({ key, kind, mode, phase, asking, pins, waiters, registering, unregistered, revoke }) =>
         `${kind} ${key}: mode ${mode}, ${phase}, asking ${asking}, pins ${pins}, waiters ${waiters.length}, registering ${registering}, unregistered ${unregistered}, round ${revoke?.round}`,
     );
+  }
+
+  /** Hazard F42. Those that this kernel cannot drop, by its numbers: nobody may change them until it can. */
+  shared(): number[] {
+    return [...this.#host.locks.keptAlone].flatMap(({ inode }) => (inode === null ? [] : [inode.fuseNodeid]));
   }
 
   /** The kernel may have pages of it, or wait for some. */
@@ -107,16 +112,25 @@ export class Rest {
    * The process before had these open for writing with a page cache, and has their tokens until `giveTokens`: they are queued for. And what this kernel has
    * of any inode is what a revoke has left.
    */
-  restore(inodes: ReadonlyMap<number, Inode>, tokens: readonly InheritedToken[], lates: readonly LateRow[]): void {
+  restore(
+    inodes: ReadonlyMap<number, Inode>,
+    tokens: readonly InheritedToken[],
+    lates: readonly LateRow[],
+    shared: readonly number[] = [],
+  ): void {
     const { state, run } = this.#host;
     for (const { fuseNodeid, effect, tid, end } of lates) {
       const inode = inodes.get(fuseNodeid);
       if (inode !== undefined) noteLateReply(state, inode.cover, tid, effect, end);
     }
     for (const { cover, kind } of inodes.values()) if (kind === "file") doubtSize(cover);
+    for (const fuseNodeid of shared) {
+      const inode = inodes.get(fuseNodeid);
+      if (inode !== undefined) this.#adoptLock(inode, Mode.PR, LockFlag.HEADQUE);
+    }
     for (const { inode, users, mapped, kept } of tokens) {
       if (users === 0 && kept !== undefined) {
-        this.#adoptLock(inode.cover, kept.mode, LockFlag.ORPHAN);
+        this.#adoptLock(inode, kept.mode, LockFlag.ORPHAN);
         continue;
       }
       const token = new WriteToken(true);
@@ -126,7 +140,7 @@ export class Rest {
       inode.cover.token = token;
       state.registering.add(token);
       if (kept === undefined) state.effects.push({ do: "request-token", cover: inode.cover, how: "first" });
-      else this.#adopt(inode.cover, kept);
+      else this.#adopt(inode, kept);
     }
     run();
   }
@@ -135,17 +149,21 @@ export class Rest {
    * Hazard F39. Pages of such a file may not have been written yet, so its lock must not go before they are. One of which dlmd knows nothing, and it has kept all that it knew
    * (AfterCrash.inherits), was born in the process before: nobody else can know it.
    */
-  #adopt(cover: Cover, { token, mode }: { readonly token: boolean; readonly mode: Mode }): void {
+  #adopt(inode: Inode, { token, mode }: { readonly token: boolean; readonly mode: Mode }): void {
+    const { cover } = inode;
     const { effects } = this.#host.state;
     const born = !token && mode === Mode.NL;
-    if (born) this.#adoptLock(cover, Mode.EX, 0);
-    else if (mode !== Mode.NL) this.#adoptLock(cover, mode, LockFlag.ORPHAN);
+    if (born) this.#adoptLock(inode, Mode.EX, 0);
+    else if (mode !== Mode.NL) this.#adoptLock(inode, mode, LockFlag.ORPHAN);
     effects.push({ do: "request-token", cover, how: token ? "kept" : "born" });
   }
 
   /** It is held from now on: whoever wants it has the kernel's caches dropped first, as ever. */
-  #adoptLock(cover: Cover, mode: Mode, flags: number): void {
+  #adoptLock(inode: Inode, mode: Mode, flags: number): void {
     const { state, now } = this.#host;
+    const { cover } = inode;
+    // No operation has been at it yet: else there would be nobody whose caches could be dropped.
+    attach(inode);
     cover.mode = mode;
     noteGranted(state, cover, Mode.NL, now());
     cover.registering = true;

@@ -201,10 +201,10 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         effect.waiter(effect.result);
         return;
       case "expect":
-        if (!this.#suspension.active && !this.rest.active) this.#expect(effect.cover);
+        if (!this.#suspension.active && !this.rest.active && !this.#locks.isAlone) this.#expect(effect.cover);
         return;
       case "ask-anew":
-        if (!this.#suspension.active) this.#locks.requestEarly(effect.cover, Mode.EX);
+        if (!this.#suspension.active && !this.#locks.isAlone) this.#locks.requestEarly(effect.cover, Mode.EX);
         return;
       case "invalidate":
         this.#invalidate(effect.cover, effect.plan).catch(this.#options.fail);
@@ -362,6 +362,12 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   async dropBefore(inodes: readonly Inode[]): Promise<void> {
     const { over } = await this.#invalidation.dropAll(inodes, 0);
     over.catch(this.#options.fail);
+  }
+
+  /** dlmd has died, and the lease holds (hazard F42): `rest` gives up what is here without it, and nobody gets a lock that is not here. */
+  beAlone(): void {
+    this.#locks.beAlone(this.#covers.all());
+    this.run();
   }
 
   failWaiters(): void {

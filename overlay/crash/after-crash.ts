@@ -123,6 +123,8 @@ export class AfterCrash implements RequestsBefore {
       standIns: { shownTo: [], threads: [] },
       custody: null,
       held: [],
+      again: false,
+      shared: [],
     };
   }
 }

@@ -22,6 +22,11 @@ export function thisProcess(): FormerProcess {
   return { pid: process.pid, startTime: startTimeOf(process.pid) ?? "" };
 }
 
+/** That which has started this one. */
+export function parentProcess(): FormerProcess {
+  return { pid: process.ppid, startTime: startTimeOf(process.ppid) ?? "" };
+}
+
 /** Whether that is a thread of it, which can only be at its end. */
 export function isThreadOf({ pid, startTime }: FormerProcess, tid: number): boolean {
   return startTimeOf(pid) === startTime && existsSync(`/proc/${pid}/task/${tid}`);

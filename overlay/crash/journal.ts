@@ -45,6 +45,8 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
   readonly #fileRows = new Map<number, number>();
   readonly #callRows = new Map<number, number>();
   readonly #requestRows = new Map<number, number>();
+  /** Requests that have made another change before the one in their row. */
+  readonly #madeBefore = new Set<number>();
   /** Its client of dlmd: whose session at the owner the calls are of. */
   client = 0;
   /** For changes of an owner's own mount. */
@@ -263,6 +265,7 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     if (row < 0) return row;
     const { u32, f64 } = this.#calls;
     const at = this.#calls.u32At(row);
+    if (row === before && u32[at] !== CALL.failed) this.#madeBefore.add(request);
     u32[at] = 0;
     this.#unmap(row);
     u32[at + 1] = id;
@@ -306,8 +309,15 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     const row = this.#requestRows.get(request);
     if (row === undefined) return;
     this.#requestRows.delete(request);
+    if (this.#madeBefore.size > 0) this.#madeBefore.delete(request);
     this.#unmap(row);
     this.freeCall(row);
+  }
+
+  hasChanged(request: number): boolean {
+    const row = this.#requestRows.get(request);
+    if (row === undefined) return this.#full;
+    return this.#calls.u32[this.#calls.u32At(row)] !== CALL.failed || this.#madeBefore.has(request);
   }
 
   /** The call of that row is followed no more. A row of the process before has a number of that one: it may be another call's here. */

@@ -55,6 +55,19 @@ export function overlayProcess(lab: LabState, node: LabNode): ProcessRef | null 
   return nodeProcesses(lab, node).find(({ pid }) => pid === file.pid) ?? null;
 }
 
+/** A process has the node's mount: that which serves it, one that is to go on with it, or its keeper (overlay/crash/, overlay/restart/). */
+function isKept(lab: LabState, node: LabNode): boolean {
+  return nodeProcesses(lab, node).some(({ pid }) => {
+    try {
+      const [program, ...words] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      return words.includes(node.mount) && (words.includes("serve") || program?.endsWith("/coverlay-keeper") === true);
+    } catch {
+      // It has ended.
+      return false;
+    }
+  });
+}
+
 /* Starting ------------------------------------------------------------------------------------------------------ */
 
 /** Starts the node's dlmd and waits until its socket listens. */
@@ -200,7 +213,7 @@ function sleepUntil(signal: AbortSignal): (ms: number) => Promise<unknown> {
 /** Throws OperatingError "mount-waits" where its mount is there and does not come to serve. */
 async function servedAlready(lab: LabState, node: LabNode, { say, signal }: LabWork): Promise<boolean> {
   const { nodeid, runDir, mount } = node;
-  const isThere = (): boolean => overlayProcess(lab, node) !== null && mountsUnder(mount).length > 0;
+  const isThere = (): boolean => mountsUnder(mount).length > 0 && isKept(lab, node);
   // dlmd or the overlay may end, or begin anew, while it is asked.
   const serves = async (): Promise<boolean> => {
     const view = await askDlmd(runDir, null).then(

@@ -8,7 +8,7 @@ export const SERVES_WAIT_MS = 60_000;
 const LOOK_EVERY_MS = 100;
 
 export interface MountWait {
-  /** It is mounted, and its overlay runs. */
+  /** It is mounted, and a process has it: its overlay, or one that waits for another one to go on. */
   readonly isThere: () => boolean;
   /** The node's dlmd is in a view that serves, and the overlay's lease holds. */
   readonly serves: () => Promise<boolean>;

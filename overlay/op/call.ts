@@ -30,6 +30,11 @@ export interface ReplyPort {
   readonly log: Log;
   /** What was not answered at once is answered only while it holds (hazard C4). */
   readonly lease: LeaseGate;
+  /**
+   * Hazard F42: another process goes on, and the kernel sends it again what has no answer. What ends with EINTR has met a lock that cannot come. `tid`: who asks; a thread of this
+   * process waits for its answer.
+   */
+  leaves?: (tid: number) => boolean;
 }
 
 export interface CallHead extends RequestHead {
@@ -53,6 +58,8 @@ export class Call implements Waiter, KeptAnswer {
   onAnswered: (() => void) | null = null;
   /** It was not answered in the turn in which it came. */
   late = false;
+  /** It has ended, and has no answer: another process gets it again. */
+  left = false;
   #answered = false;
   #kept: (() => number) | null = null;
   readonly #port: ReplyPort;
@@ -104,6 +111,10 @@ export class Call implements Waiter, KeptAnswer {
   }
 
   error(errno: number): boolean {
+    if (errno === E.EINTR && !this.#answered && this.#port.leaves?.(this.pid) === true) {
+      this.left = true;
+      return false;
+    }
     return this.#open() && this.#send(encode.encodeError(this.#port.buffer, this.unique, errno));
   }
 

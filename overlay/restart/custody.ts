@@ -7,7 +7,7 @@ import { type Lock, LockFlag, type Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { type FileId, fileKey } from "../lower/lower.ts";
 import type { AnswerOf, RequestOf } from "../lower/wire/call-types.ts";
-import { hasQueued } from "./queued.ts";
+import { hasQueued, isServed } from "./queued.ts";
 
 /** It is given up after that: longer than a mount waits for its dlmd (holder.ts). */
 export const CUSTODY_LIMIT_MS = 180_000;
@@ -41,14 +41,16 @@ export interface CustodyOptions {
   readonly changed: () => void;
 }
 
+type Deposited = Pick<RequestOf<"deposit">, "tokens" | "locked" | "shared">;
+
 /** The resources of those locks, and how they are held: coherence/lock-requests.ts, file-lock/file-locks.ts. */
-function wantedLocks({ tokens, locked }: Pick<RequestOf<"deposit">, "tokens" | "locked">): [string, Mode][] {
+function wantedLocks({ tokens, locked, shared }: Deposited): [string, Mode][] {
   const named = (letter: string, mode: Mode, ids: readonly FileId[]): [string, Mode][] => ids.map((id) => [letter + fileKey(id), mode]);
-  return [...named("w", Mode.PW, tokens), ...named("f", Mode.EX, locked)];
+  return [...named("w", Mode.PW, tokens), ...named("f", Mode.EX, locked), ...named("i", Mode.PR, shared)];
 }
 
 /** Their resources. */
-export function depositedLocks(request: Pick<RequestOf<"deposit">, "tokens" | "locked">): string[] {
+export function depositedLocks(request: Deposited): string[] {
   return wantedLocks(request).map(([resource]) => resource);
 }
 
@@ -91,11 +93,11 @@ export class Custody {
     return this.#kept.get(ticket) === kept ? { refused: "" } : { refused: "it was given up meanwhile" };
   }
 
-  #objection({ epoch, ticket, tokens, locked }: RequestOf<"deposit">): string | null {
+  #objection({ epoch, ticket, tokens, locked, shared }: RequestOf<"deposit">): string | null {
     if (this.#closed || epoch !== this.#options.epoch) return "the volume has another owner now";
     if (this.#collected.includes(ticket)) return "it was given up meanwhile";
     if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return `${CUSTODIES_MAX} mounts are away already`;
-    const count = [...this.#kept.values()].reduce((sum, { locks }) => sum + locks.size, tokens.length + locked.length);
+    const count = [...this.#kept.values()].reduce((sum, { locks }) => sum + locks.size, tokens.length + locked.length + shared.length);
     return count > CUSTODY_LOCKS_MAX ? `more than ${CUSTODY_LOCKS_MAX} files that are written or locked` : null;
   }
 
@@ -107,7 +109,9 @@ export class Custody {
     lockspace.batch(() => {
       for (const [resource, mode] of wanted) this.#ask(lockspace, { ticket, kept, resource, mode });
     });
-    await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
+    // Who has died may be the master of some, and nobody answers for these: it is enough that this dlmd asked before the next view (hazard F42).
+    if (request.dlmdDied) await isServed(lockspace, ticket);
+    else await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
   }
 
   #limit(ticket: string): NodeJS.Timeout {

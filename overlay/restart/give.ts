@@ -58,6 +58,8 @@ export interface GiveHost {
   readonly giveLocks: () => void;
   /** Rest.lates */
   readonly lates: () => readonly LateRow[];
+  /** Rest.shared */
+  readonly shared: () => readonly number[];
   /** Since `rest`. */
   readonly fileLocks: () => readonly FileLockRow[];
   /** PreferredOwner: this mount was the owner once. */
@@ -179,9 +181,14 @@ export async function bringToRest(host: RestingHost, pause: { beganMs: number })
   pause.beganMs = performance.now();
   const endMs = pause.beganMs + REST_LIMIT_MS;
   handOff.hold(host.rules);
+  const restless = (): void =>
+    host.log.warn({ covers: host.restless(), running: handOff.running, held: handOff.held.length }, "what does not rest");
   for (;;) {
     const refusal = host.refusal();
-    if (refusal !== null) throw notNow(refusal);
+    if (refusal !== null) {
+      restless();
+      throw notNow(refusal);
+    }
     const rests = host.rest();
     handOff.passHeld();
     if (rests && handOff.running === 0) {
@@ -191,7 +198,7 @@ export async function bringToRest(host: RestingHost, pause: { beganMs: number })
     if (handOff.held.length > HELD_MAX) throw notNow(`more than ${HELD_MAX} calls came meanwhile`);
     if (handOff.heldBytes > HELD_BYTES_MAX) throw notNow(`calls with more than ${HELD_BYTES_MAX} bytes came meanwhile`);
     if (performance.now() > endMs) {
-      host.log.warn({ covers: host.restless(), held: handOff.held.length }, "what does not rest");
+      restless();
       throw notNow(`${handOff.running} calls have not ended in ${REST_LIMIT_MS / 1000} s, or locks could not be given up`);
     }
     await sleep(REST_LOOK_MS);
@@ -199,12 +206,21 @@ export async function bringToRest(host: RestingHost, pause: { beganMs: number })
 }
 
 /** In the turn in which all rests. null: something is on its way to the owner. */
-function takeState({ handOff, connection, ownerEpoch, openAtOwner, lates, fileLocks, hasOwned }: RestingHost): RestartState | null {
+function takeState({ handOff, connection, ownerEpoch, openAtOwner, lates, shared, fileLocks, hasOwned }: RestingHost): RestartState | null {
   const open = openAtOwner();
   const epoch = ownerEpoch();
   if (open === null || epoch === null) return null;
   handOff.stop();
-  const state = stateOf({ handOff, connection, ownerEpoch: epoch, open, lates: lates(), fileLocks: fileLocks(), hasOwned: hasOwned() });
+  const state = stateOf({
+    handOff,
+    connection,
+    ownerEpoch: epoch,
+    open,
+    lates: lates(),
+    shared: shared(),
+    fileLocks: fileLocks(),
+    hasOwned: hasOwned(),
+  });
   if (state === null) throw notNow("the kernel still knows a file that was lost with an owner");
   return state;
 }

@@ -26,6 +26,8 @@ export interface HolderHost {
   readonly sinceMs: number;
   /** Of the dlmd before. */
   readonly incarnation: string;
+  /** For people: what it waits for. */
+  readonly why: string;
   readonly start: () => NextProcess;
   /** Incarnation of the dlmd that runs here, if it serves locks; null: it does not. Never rejects. */
   readonly dlmd: () => Promise<string | null>;
@@ -56,10 +58,11 @@ export class Holder {
   #next: Next | null = null;
   /** performance.now(): the next process is not started before. */
   #notBeforeMs = 0;
-  #why = "dlmd of this node is being restarted";
+  #why: string;
 
   constructor(host: HolderHost) {
     this.#host = host;
+    this.#why = host.why;
   }
 
   /** For people: for what calls wait. */

@@ -12,6 +12,8 @@ import { encodeState, type RestartState } from "./state.ts";
 
 /** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
 export const DEPOSIT_LIMIT_MS = 15_000;
+/** How often it is looked meanwhile whether the lease holds, of a dlmd that has died. */
+export const DEPOSIT_LOOK_MS = 20;
 
 export interface PauseHost extends RestingHost {
   /** GiveHost.fail: some of its locks are given up. */
@@ -36,14 +38,16 @@ export interface Paused {
 }
 
 /** All of the inodes that this mount must not lose to another node. */
-export function depositOf({ ownerEpoch, inodes, handles, fileLocks }: RestartState, ticket: string): RequestOf<"deposit"> {
+export function depositOf({ ownerEpoch, inodes, handles, fileLocks, shared }: RestartState, ticket: string): RequestOf<"deposit"> {
   const ids = new Map(inodes.map(({ fuseNodeid, id }) => [fuseNodeid, id]));
   const idsOf = (nodeids: readonly number[]): FileId[] => [...new Set(nodeids)].flatMap((nodeid) => ids.get(nodeid) ?? []);
   return {
     epoch: ownerEpoch,
     ticket,
+    dlmdDied: false,
     tokens: idsOf(handles.filter(({ writeToken }) => writeToken).map(({ fuseNodeid }) => fuseNodeid)),
     locked: idsOf(fileLocks.map(({ fuseNodeid }) => fuseNodeid)),
+    shared: idsOf(shared),
   };
 }
 
@@ -77,6 +81,70 @@ export async function pauseMount(
     host.log.warn({ why }, "the mount does not pause, and goes on");
     return { kind: "failed", why };
   }
+}
+
+export interface AloneHost extends PauseHost {
+  /** Nobody gets a lock any more that is not here, and what ends by that has no answer: the kernel is to send it again. */
+  readonly beAlone: () => void;
+  /** Requests that have no answer by that; null: one of them has changed something, and must not be made again. */
+  readonly left: () => number | null;
+  /** The kernel can send requests again (FUSE_NOTIFY_RESEND). */
+  readonly resends: boolean;
+  /** Resolves with true when dlmd is dead, with false if it lives: then its word of this mount's locks counts, and not the lease. */
+  readonly isDlmdDead: () => Promise<boolean>;
+}
+
+/**
+ * The same after the death of dlmd, in the time that its lease leaves (hazard F42): so long no other node has any of these locks. Rejects with why the mount ends: there is no way
+ * back, since this process has no locks any more.
+ */
+export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = LINE_BYTES_MAX): Promise<Paused> {
+  const ticket = randomBytes(16).toString("hex");
+  const pause = { beganMs: 0 };
+  const given = new AbortController();
+  let asked = false;
+  try {
+    // One that lives has given its locks away by now, whatever the lease.
+    if (!(await host.isDlmdDead())) throw lost("dlmd has ended the connection, and lives");
+    host.beAlone();
+    const state = await bringToRest(host, pause);
+    const left = host.left();
+    if (left === null) throw lost("a change was under way that must not be made twice");
+    if (left > 0 && !host.resends) throw lost("calls waited for locks, and this kernel cannot send them again (before Linux 6.9)");
+    const paused = { ...state, custody: ticket, again: left > 0, held: left > 0 ? [] : state.held };
+    checkSize(paused, lineBytesMax);
+    asked = true;
+    const answer = inTime(host.deposit({ ...depositOf(state, ticket), dlmdDied: true }, given.signal));
+    const refused = await Promise.race([answer, untilRefused(host, given.signal)]);
+    if (refused !== "") throw lost(`the owner does not keep what this mount has: ${refused}`);
+    const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
+    if (changed !== null) throw lost(changed);
+    given.abort();
+    host.leaveStatus();
+    const restMs = Math.round(performance.now() - pause.beganMs);
+    const { tokens, locked, shared } = depositOf(state, ticket);
+    const kept = { tokens: tokens.length, locked: locked.length, shared: shared.length };
+    host.log.info({ restMs, left, ...kept }, "all is given up, and the owner keeps what nobody may have meanwhile");
+    return { state: paused, sinceMs: pause.beganMs };
+  } catch (error) {
+    given.abort();
+    if (asked) host.collect(ticket);
+    throw error;
+  }
+}
+
+/** The lease ends: nobody need wait for the answer any more. Never resolves with anything else. */
+async function untilRefused({ refusal }: Pick<PauseHost, "refusal">, over: AbortSignal): Promise<string> {
+  for (;;) {
+    if (over.aborted) return "";
+    const why = refusal();
+    if (why !== null) return why;
+    await new Promise((resolve) => setTimeout(resolve, DEPOSIT_LOOK_MS));
+  }
+}
+
+function lost(why: string): OperatingError {
+  return new OperatingError(why, { code: "pause-failed", hint: "umount -l, and mount again." });
 }
 
 /** What a line has beside the state. */

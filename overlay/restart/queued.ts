@@ -1,4 +1,4 @@
-/** When a request has its place in its queue (hazards F33, F35). */
+/** When a request has its place in its queue (hazards F33, F35, F42). */
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { LockFlag, type Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
@@ -19,6 +19,21 @@ export function hasQueued(lockspace: Lockspace, resource: string): Promise<void>
     });
     lock.request(Mode.NL, LockFlag.NOQUEUE);
   });
+}
+
+/** Names of which no lock is ever held. The masters of so many are not all one node that has died, if there is another one. */
+const PROBES = 64;
+
+/**
+ * Resolves when this node's dlmd has taken all that this process asked for before, and the view of that moment goes on: some master answers what was asked behind it. So the next view is
+ * not before that, and what is asked for stands in its queue before the locks of the dead go (dlmd/recovery/README.md).
+ */
+export async function isServed(lockspace: Lockspace, name: string): Promise<void> {
+  let probes: Promise<void>[] = [];
+  lockspace.batch(() => {
+    probes = Array.from({ length: PROBES }, (_, at) => hasQueued(lockspace, `served.${name}.${at}`));
+  });
+  await Promise.any(probes);
 }
 
 const refused = { code: "lock-refused", hint: "Try again." };

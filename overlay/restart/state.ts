@@ -13,7 +13,7 @@ import type { Negotiated } from "../fuse/init.ts";
 import type { Changed } from "../lower/unsynced.ts";
 
 /** Another meaning of anything below is another version. */
-export const STATE_VERSION = 3;
+export const STATE_VERSION = 4;
 
 const MAGIC = Buffer.from("COVRSTRT");
 const DIGEST_BYTES = 32;
@@ -70,6 +70,8 @@ export interface RestartState {
     held: (LockOwnerState & { type: "read" | "write"; start: string; end: string; pid: number; heldMs: number })[];
     users: (LockOwnerState & { handles: number[] })[];
   }[];
+  /** Inodes that the kernel could not drop: nobody may change them before the next process has their locks (hazard F42). */
+  shared: number[];
   /** This mount was the owner once: it does not ask for that again (volume/preferred-owner.ts). */
   hasOwned: boolean;
   standIns: { shownTo: [number, number][]; threads: [number, boolean][] };
@@ -77,6 +79,8 @@ export interface RestartState {
   custody: string | null;
   /** Requests of the kernel that were read and have not begun, in base64. */
   held: string[];
+  /** Of some that were read there is nothing here: the kernel is to send all again that have no answer (hazard F42). */
+  again: boolean;
 }
 
 const count = z.number().int().nonnegative();
@@ -159,6 +163,8 @@ const shape: z.ZodType<RestartState> = z.object({
   custody: z.union([z.string(), z.null()]),
   standIns: z.object({ shownTo: z.array(z.tuple([count, count])), threads: z.array(z.tuple([count, flag])) }),
   held: z.array(z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)),
+  again: flag,
+  shared: z.array(count),
 });
 
 function refused(found: string): OperatingError {

@@ -21,10 +21,11 @@ export interface Given {
   readonly lates: readonly LateRow[];
   readonly fileLocks: readonly FileLockRow[];
   readonly hasOwned: boolean;
+  readonly shared: readonly number[];
 }
 
 /** null: the kernel still knows a file that was lost with an owner, and whose identity another one has. */
-export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLocks, hasOwned }: Given): RestartState | null {
+export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLocks, hasOwned, shared }: Given): RestartState | null {
   const { mount, negotiated, held } = handOff;
   const inodes = mount.inodes.rows();
   if (inodes === null) return null;
@@ -73,6 +74,8 @@ export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLock
     },
     custody: null,
     held: held.map((bytes) => bytes.toString("base64")),
+    again: false,
+    shared: [...shared],
   };
 }
 

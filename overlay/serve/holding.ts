@@ -13,9 +13,18 @@ import type { StatusAnswers } from "./status-server.ts";
 export const LEAVE_LIMIT_MS = 10_000;
 
 /** What the mount ended with. Null, too, if it is kept, and dlmd does not let it go. */
-export async function endOrPause(ended: Promise<Error | null>, pauses: Promise<void>, log: Log): Promise<Error | null> {
-  const late = pauses.then(() => new Promise<"late">((resolve) => setTimeout(resolve, LEAVE_LIMIT_MS, "late").unref()));
+export async function endOrPause(
+  ended: Promise<Error | null>,
+  pauses: Promise<{ readonly dlmdDied: boolean }>,
+  log: Log,
+): Promise<Error | null> {
+  const late = pauses.then(({ dlmdDied }) => {
+    // There is nothing to wait for: a notification may wait for a page whose request the next process answers.
+    if (dlmdDied) return "alone" as const;
+    return new Promise<"late">((resolve) => setTimeout(resolve, LEAVE_LIMIT_MS, "late").unref());
+  });
   const end = await Promise.race([ended, late]);
+  if (end === "alone") return null;
   if (end !== "late") return end;
   log.warn({ waitedMs: LEAVE_LIMIT_MS }, "dlmd has not let this process go: its connection ends when dlmd does");
   return null;
@@ -28,12 +37,13 @@ export interface Held {
   readonly log: Log;
 }
 
-export function createHolder({ state, sinceMs, incarnation, fd }: Pausing, { native, runDir, mountpoint, log }: Held): Holder {
+export function createHolder({ state, sinceMs, incarnation, fd, dlmdDied }: Pausing, { native, runDir, mountpoint, log }: Held): Holder {
   return new Holder({
     log,
     state,
     sinceMs,
     incarnation,
+    why: dlmdDied ? "dlmd of this node has died" : "dlmd of this node is being restarted",
     start: () => startNext(fd, "dlmd-away"),
     dlmd: () => dlmdThere(runDir),
     // Something may be mounted over it.

@@ -29,6 +29,9 @@ import { AnswerLimit } from "./answer-limit.ts";
 import { CrashGuard } from "./crash-guard.ts";
 import { findVolume } from "./find-volume.ts";
 import type { HandOvers } from "./hand-over.ts";
+import { isThreadOf, parentProcess } from "../crash/former-process.ts";
+import { readAgain } from "../session/read-again.ts";
+import { DlmdProcess } from "./dlmd-process.ts";
 import { goOnAfterCrash, requireKept, succeed, syncBefore, takeFormerRequests } from "./mount-crash.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import { type MountParts, MountStatus } from "./mount-status.ts";
@@ -58,6 +61,7 @@ export class MountProcess {
   #selfFence: SelfFence | null = null;
   #answerLimit: AnswerLimit | null = null;
   #volume: VolumeConfig | null = null;
+  #dlmd: DlmdProcess | null = null;
   #owner: VolumeOwner | null = null;
   #handOvers: HandOvers | null = null;
   #preferredMove: PreferredMove | null = null;
@@ -212,8 +216,9 @@ export class MountProcess {
         const collect = (ticket: string): Promise<boolean> => this.#ownCalls.remote?.collect(ticket) ?? Promise.resolve(false);
         const { clientId } = client.info;
         const leaseHolds = (): boolean => this.#lease?.holds() === true;
+        const sentAgain = (): readonly Buffer[] => readAgain(native, fuseFd, (tid) => isThreadOf(parentProcess(), tid));
         await this.#unlessFailed(
-          goOnWith({ takeOver, before }, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }),
+          goOnWith({ takeOver, before }, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, sentAgain }),
         );
       }
       if (before !== null) show();
@@ -295,7 +300,7 @@ export class MountProcess {
   }
 
   /** Resolves when this process begins to let go of dlmd. */
-  get pauses(): Promise<void> {
+  get pauses(): Promise<Pausing> {
     return this.#restart.pauses;
   }
 
@@ -319,9 +324,10 @@ export class MountProcess {
         this.#service.owned?.server.keysChanged();
         this.#ownCalls.remote?.keysChanged();
       },
-      disconnected: (reason) => this.#handleDisconnected(reason),
+      disconnected: (reason, told) => this.#handleDisconnected(reason, told),
     };
     const client = await connectDlm(dlmdSocket, handlers, { bastLimitMs, owner: this.crash.key });
+    this.#dlmd = new DlmdProcess(this.options.native, client.descriptor);
     this.crash.connected(client);
     if (this.#ending) await client.close();
     this.#client = client;
@@ -487,17 +493,27 @@ export class MountProcess {
     this.#owner?.receiveGone(clients);
   }
 
-  #handleDisconnected(reason: Error): void {
+  #handleDisconnected(reason: Error, told: boolean): void {
+    const dlmd = this.#dlmd;
+    const pausing =
+      told || dlmd === null || this.#ending || this.#failure !== null ? null : this.#restart.withoutDlmd(() => dlmd.hasEnded());
+    if (pausing === null) return this.#dlmdLost(reason);
+    this.options.log.warn({ error: reason.message }, "dlmd has died: this mount comes to rest, and waits for the next one");
+    void pausing.then((why) => this.#dlmdLost(why ?? reason));
+  }
+
+  /** After a pause only its own parts hear of it. */
+  #dlmdLost(reason: Error): void {
     // Also on the way out: leave() waits for its locks, and gives the disk back without them.
     this.#owner?.receiveDisconnected(reason);
-    if (this.#ending) return;
+    if (this.#ending || this.isGiven) return;
     const hint = "Start dlmd again, umount (-l), and mount again.";
     this.fail(new OperatingError(`the lock manager is gone: ${reason.message}`, { code: "dlmd-lost", hint, cause: reason }));
   }
 
   /** This node no longer knows what it holds: its kernel's caches are dropped, then the mount is ended (hazard F7: never the abort alone). */
   fail(error: Error): void {
-    if (this.#ending || this.#failure !== null) return;
+    if (this.#ending || this.#failure !== null || this.#restart.isSettledWith(error)) return;
     if (this.#restart.hasLetGo) {
       this.options.log.error({ error: error.message, stack: error.stack }, "failed after another process has got the mount");
       return;

@@ -8,7 +8,7 @@ import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
 import type { Kept } from "../restart/collect.ts";
 import { giveMount, type RestartAnswer, type RestingHost, startNext } from "../restart/give.ts";
-import { depositOf, type PauseAnswer, type Paused, pauseMount, rehearse } from "../restart/pause.ts";
+import { depositOf, type PauseAnswer, type Paused, pauseMount, pauseWithoutDlmd, rehearse } from "../restart/pause.ts";
 import { hasQueued } from "../restart/queued.ts";
 import type { RestartState } from "../restart/state.ts";
 import { depositedLocks } from "../restart/custody.ts";
@@ -60,6 +60,8 @@ export interface Pausing extends Paused {
   readonly incarnation: string;
   /** What is to be collected if the mount ends; null: its owner is not known any more. */
   readonly kept: Kept | null;
+  /** It has died, and is not being restarted. */
+  readonly dlmdDied: boolean;
 }
 
 interface Refused {
@@ -75,12 +77,14 @@ export class MountRestart {
   /** This process has let go of dlmd, and keeps this for another one. */
   paused: Pausing | null = null;
   /** Resolves when there is that. */
-  readonly pauses: Promise<void>;
-  #beginPause: () => void = () => {};
+  readonly pauses: Promise<Pausing>;
+  #beginPause: (paused: Pausing) => void = () => {};
   /** It keeps it. */
   holds: () => void = () => {};
   /** It was told so, or is about to be: what becomes of this process is no matter of the mount's. */
   hasLetGo = false;
+  /** It goes without dlmd, to its pause. */
+  #isAlone = false;
 
   constructor(host: MountRestartHost) {
     this.#host = host;
@@ -140,16 +144,88 @@ export class MountRestart {
       collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
     });
     if ("kind" in found) return found;
-    const { fd } = handOff;
-    this.paused = { ...found, fd, incarnation: client.info.incarnation, kept: this.#keptFor(found.state) };
     const holds = new Promise<void>((resolve) => {
       this.holds = resolve;
     });
-    this.isGiven = true;
-    this.#beginPause();
-    void handOff.given();
+    this.#keepFor(handOff, found, { incarnation: client.info.incarnation, dlmdDied: false });
     await holds;
     return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length };
+  }
+
+  #keepFor(handOff: SessionHandOff, found: Paused, dlmd: Pick<Pausing, "incarnation" | "dlmdDied">): void {
+    this.paused = { ...found, ...dlmd, fd: handOff.fd, kept: this.#keptFor(found.state) };
+    this.isGiven = true;
+    this.#beginPause(this.paused);
+    void handOff.given();
+  }
+
+  /**
+   * dlmd has died, without a word (hazard F42). null: this mount ends by that. Else it is about to pause, and resolves with null when it does, or with why it ends after all.
+   * `isDead`: AloneHost.isDlmdDead.
+   */
+  withoutDlmd(isDead: () => Promise<boolean>): Promise<Error | null> | null {
+    const { ownCalls, parts } = this.#host;
+    const { session, coherence, client, lease, fileLocks } = parts();
+    const { remote } = ownCalls;
+    const handOff = session?.handOff ?? null;
+    if (this.#restarting || this.hasLetGo || this.isGiven || remote === null) return null;
+    if (session === null || handOff === null || coherence === null || client === null || this.#whyNotAlone(session) !== null) return null;
+    this.#restarting = true;
+    this.#isAlone = true;
+    this.#host.restarts();
+    const refusal = (): string | null => {
+      if (this.#host.isEnding()) return "the mount is ending";
+      return lease?.holds() === true ? null : "the lease of this node has ended before all was given up";
+    };
+    const resting = this.#resting(session, handOff, coherence.rest);
+    const pausing = pauseWithoutDlmd({
+      ...resting,
+      refusal,
+      // Those that the dead one had are nobody's.
+      fileLocksRest: () => true,
+      waitsForFileLock: () => false,
+      giveLocks: () => undefined,
+      fail: (error) => this.#fail(error),
+      deposit: (request, signal) => remote.deposit(request, signal),
+      rehearse: () => Promise.resolve([]),
+      collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
+      beAlone: () => {
+        handOff.leave(resting.rules);
+        // None goes to the service any more, whoever has waited for it.
+        fileLocks?.rest();
+        coherence.beAlone();
+      },
+      left: () => handOff.left,
+      resends: handOff.negotiated.minor >= RESEND_MINOR,
+      isDlmdDead: isDead,
+    });
+    return pausing
+      .then(
+        (found) => {
+          this.#keepFor(handOff, found, { incarnation: client.info.incarnation, dlmdDied: true });
+          return null;
+        },
+        (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+      )
+      .finally(() => {
+        this.#restarting = false;
+        this.#isAlone = false;
+      });
+  }
+
+  /** What ended with dlmd is no failure of a mount that pauses, or has paused, by that. */
+  isSettledWith(error: Error): boolean {
+    const isAlone = this.#isAlone || this.paused?.dlmdDied === true;
+    return isAlone && error instanceof OperatingError && ENDED_WITH_DLMD.has(error.code);
+  }
+
+  /** Why the death of dlmd ends this mount, in words; null: it does not. */
+  #whyNotAlone(session: Session): string | null {
+    const { fileLocks } = this.#host.parts();
+    const why = this.#refusal(session) ?? fileLocks?.whyNoCrash ?? null;
+    if (why !== null) return why;
+    if (session.underWay.fileLockWaitMs !== null) return "a program waits for a file lock";
+    return this.#host.ownCalls.remote?.hasDoubtful === true ? "calls are made once more at a new owner" : null;
   }
 
   #keptFor({ custody, ownerEpoch }: RestartState): Kept | null {
@@ -220,6 +296,7 @@ export class MountRestart {
         fileLocks?.letGo();
       },
       lates: () => rest.lates(),
+      shared: () => rest.shared(),
       leaveStatus: () => {
         this.hasLetGo = true;
         leaveStatus();
@@ -251,6 +328,12 @@ export class MountRestart {
   }
 }
 
+/** The group of the mounters, and the owner's election. */
+const ENDED_WITH_DLMD: ReadonlySet<string> = new Set(["group-ended", "not-said", "disconnected"]);
+
+/** FUSE_HAS_RESEND: Linux 6.9. */
+const RESEND_MINOR = 40;
+
 /** Throws if all is to be opened at another owner than the process before had. */
 export function requireSameOwner(isOwner: boolean, owner: OwnerRecord, { ownerEpoch }: RestartState): void {
   if (isOwner || owner.epoch !== ownerEpoch)
@@ -276,7 +359,7 @@ export function resumeOf(
       lates,
       fileLocks: rows,
     } = restoreTables(mount, before, afterCrash === null ? undefined : (inode) => afterCrash.keptOf(inode));
-    coherence()?.rest.restore(inodes, tokens, lates);
+    coherence()?.rest.restore(inodes, tokens, lates, before.shared);
     if (afterCrash === null) fileLocks?.inherit(rows);
     else {
       fileLocks?.inherit(afterCrash.fileLocks, true);
@@ -299,6 +382,8 @@ export interface GoOn {
   readonly leaseHolds: () => boolean;
   /** RemoteLower.collect */
   readonly collect: (ticket: string) => Promise<boolean>;
+  /** RestartState.again */
+  readonly sentAgain: () => readonly Buffer[];
 }
 
 /** The process before waits no longer than it is told that this one does. */
@@ -314,7 +399,7 @@ async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promi
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, sentAgain }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
@@ -337,5 +422,5 @@ export async function goOnWith(
     if (looks % (LOCKS_SAY_MS / LOCKS_LOOK_MS) === 0) takeOver.waiting();
   }
   takeOver.check();
-  handOff.begin(heldOf(before));
+  handOff.begin(before.again ? sentAgain() : heldOf(before));
 }

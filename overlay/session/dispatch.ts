@@ -83,6 +83,8 @@ export class Dispatch {
   /** Handlers that have not ended; the session waits for them before it gives up what they use. */
   #running = 0;
   #idle: (() => void) | null = null;
+  #left = 0;
+  #leftChanged = false;
   #held: { readonly requests: Buffer[]; bytes: number; readonly passes: HoldRules } | null = null;
 
   constructor(options: DispatchOptions) {
@@ -190,6 +192,16 @@ export class Dispatch {
     return new Promise((resolve) => {
       this.#idle = resolve;
     });
+  }
+
+  /** Hazard F42. What ends with EINTR from now on has no answer, and another process gets it again. */
+  leave({ isOwn }: Pick<HoldRules, "isOwn">): void {
+    this.#options.port.leaves = (tid) => !isOwn(tid);
+  }
+
+  /** Requests without an answer since `leave`; null: one of them has changed something, or may have. */
+  get left(): number | null {
+    return this.#leftChanged ? null : this.#left;
   }
 
   /** The request in the first `bytes` of the current buffer. */
@@ -330,7 +342,15 @@ export class Dispatch {
   }
 
   #ended(call: Call): void {
-    this.#options.journal?.replied(firstUnique(call.unique));
+    const { journal = null } = this.#options;
+    if (call.left) {
+      // Nobody here answers it, also where its caller is being killed.
+      this.#options.interrupts.remove(call);
+      this.#left += 1;
+      this.#leftChanged ||= journal?.hasChanged(firstUnique(call.unique)) !== false;
+      return;
+    }
+    journal?.replied(firstUnique(call.unique));
     if (call.interrupted) this.counters.interrupted += 1;
     if (call.answered) return;
     this.#bug(call, new Error("the handler ended without an answer"));

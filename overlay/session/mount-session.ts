@@ -83,6 +83,9 @@ export interface SessionHandOff {
   /** Dispatch.hold */
   hold(rules: HoldRules): void;
   passHeld(): void;
+  /** Dispatch.leave, Dispatch.left */
+  leave(rules: Pick<HoldRules, "isOwn">): void;
+  readonly left: number | null;
   /** Nothing is read any more. */
   stop(): void;
   /** Undoes `hold` and `stop`, unless the kernel has ended the connection meanwhile. */
@@ -250,6 +253,10 @@ class Serving {
       },
       hold: (rules) => dispatch.hold(rules),
       passHeld: () => dispatch.passHeld(),
+      leave: (rules) => dispatch.leave(rules),
+      get left() {
+        return dispatch.left;
+      },
       stop: () => this.#stopReading(),
       goOn: () => {
         if (this.#over) return dispatch.dropHeld();

@@ -470,7 +470,7 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "H1",
     breaks: "a lock is asked for without the lease",
     file: "overlay/coherence/shell.ts",
-    find: "if (!this.#suspension.active) this.#locks.requestEarly(effect.cover, Mode.EX);",
+    find: "if (!this.#suspension.active && !this.#locks.isAlone) this.#locks.requestEarly(effect.cover, Mode.EX);",
     replace: "this.#locks.requestEarly(effect.cover, Mode.EX);",
     caughtBy: "test/unit/coherence/shell.test.ts",
   },

@@ -79,8 +79,8 @@ export const overlayPauseMutations: readonly Mutation[] = [
     hazard: "F35",
     breaks: "a mount lets go of locks that its owner has refused to keep",
     file: "overlay/restart/pause.ts",
-    find: 'if (refused !== "") throw',
-    replace: 'if (refused === "never") throw',
+    find: 'if (refused !== "") throw notNow',
+    replace: 'if (refused === "never") throw notNow',
     caughtBy: "test/unit/restart/pause.test.ts",
   },
   {

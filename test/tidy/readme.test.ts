@@ -147,6 +147,13 @@ const gaps: Readonly<Record<string, Shown>> = {
   ],
   "Refused: ext4 with casefold": [["test/unit/volume/codec.test.ts", "casefold"]],
   "Refused: ext2, and ext4": [["test/e2e/volume/journal.test.ts", "ext2, and ext4 without a journal, are refused at enable"]],
+  "A crash of dlmd": [
+    ["test/e2e/crash-dlmd.long.test.ts", "programs keep their files, mappings, locks and listings, time after time under load"],
+    [
+      "test/e2e/crash-dlmd.long.test.ts",
+      "ends the mount where a program waits for a file lock, and where it is the owner; the others go on",
+    ],
+  ],
   "A crash of a": [
     ["test/e2e/crash.long.test.ts", "programs keep their files, mappings, directories and listings, time after time under load"],
     [

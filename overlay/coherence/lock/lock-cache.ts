@@ -70,6 +70,10 @@ export function distrustCovers(state: CoherenceState, covers: readonly Cover[]):
 }
 
 export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): void {
+  if (cover.revoke?.kept === true && !(waiter.passes && modeCovers(cover.mode, waiter.mode))) {
+    state.effects.push({ do: "settle", waiter, error: errnoError(E.EINTR) });
+    return;
+  }
   cover.waiters = [...cover.waiters, waiter];
   if (waiter.passes && (cover.phase === "draining" || cover.phase === "invalidating")) requestInRevoke(state, cover);
   else pump(state, cover, now);
@@ -100,6 +104,33 @@ export function unpinData(state: CoherenceState, cover: Cover, now: number): voi
   // A read too: it changes the time of access.
   cover.attrTold = false;
   unpin(state, cover, now);
+}
+
+/** What is not here does not come (hazard F42). Who waits behind somebody for what is here gets it: the kernel may have locked a page for that. */
+export function refuseUncovered(state: CoherenceState, cover: Cover, error: Errno): void {
+  const covered = cover.waiters.filter(({ mode }) => modeCovers(cover.mode, mode));
+  cover.waiters = cover.waiters.filter(({ mode }) => !modeCovers(cover.mode, mode));
+  refuseWaiters(state, cover, error);
+  cover.waiters = covered.length === 0 ? NOBODY : covered;
+}
+
+/** Its revoke ends here, if there is one: now, or with the notification that waits for the page. Whoever waits under what is held goes on, or is told the same. */
+export function keepAlone(state: CoherenceState, cover: Cover, error: Errno): void {
+  const { revoke } = cover;
+  cover.asking = null;
+  cover.wanted = Mode.NL;
+  if (revoke !== null) {
+    revoke.kept = true;
+    revoke.gate?.shut();
+  }
+  if (revoke?.notifying === true) {
+    passData(state, cover);
+    refuseWaiters(state, cover, error);
+    return;
+  }
+  cover.phase = "idle";
+  cover.revoke = null;
+  pinWaiters(state, cover);
 }
 
 /** Nobody is to wait here any more: for a lock, a child's lock, or the write token. */

@@ -96,6 +96,12 @@ function enterInvalidating(state: CoherenceState, cover: Cover, now: number): vo
 
 function startRound(state: CoherenceState, cover: Cover, now: number): void {
   const revoke = revokeOf(cover);
+  if (revoke.kept) {
+    // Hazard F42: it is held as before.
+    cover.phase = "idle";
+    cover.revoke = null;
+    return;
+  }
   revoke.answered = 0;
   cover.attrTold = false;
   const plan = planInvalidation(state, cover, revoke, now);
@@ -148,6 +154,7 @@ export function handleInvalidated(state: CoherenceState, cover: Cover, missed: b
   assert(cover.phase === "invalidating" && revoke.notifying, `${cover.key} was invalidated in phase ${cover.phase}`);
   revoke.notifying = false;
   revoke.gate = null;
+  if (revoke.kept) return startRound(state, cover, now);
   if (missed && kernelKnows(cover)) {
     const delayMs = Math.min(MISS_DELAY_MS * 2 ** revoke.misses, MISS_DELAY_MAX_MS);
     revoke.misses += 1;

@@ -19,15 +19,16 @@ export type RemoteLowerOptions = RemoteCoreOptions;
 
 /** One call takes MAX_DEPOSIT. The first one goes also where nothing is named: what is open stays so. */
 async function depositInParts(
-  { tokens, locked, ...head }: RequestOf<"deposit">,
+  { tokens, locked, shared, ...head }: RequestOf<"deposit">,
   call: (part: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>,
   signal: AbortSignal,
 ): Promise<string> {
-  const parts = Math.max(1, Math.ceil(Math.max(tokens.length, locked.length) / MAX_DEPOSIT));
+  const parts = Math.max(1, Math.ceil(Math.max(tokens.length, locked.length, shared.length) / MAX_DEPOSIT));
   for (let part = 0; part < parts; part += 1) {
     if (signal.aborted) return "it was given up meanwhile";
     const [from, to] = [part * MAX_DEPOSIT, (part + 1) * MAX_DEPOSIT];
-    const { refused } = await call({ ...head, tokens: tokens.slice(from, to), locked: locked.slice(from, to) });
+    const ofPart = (ids: readonly FileId[]): readonly FileId[] => ids.slice(from, to);
+    const { refused } = await call({ ...head, tokens: ofPart(tokens), locked: ofPart(locked), shared: ofPart(shared) });
     if (refused !== "") return refused;
   }
   return "";

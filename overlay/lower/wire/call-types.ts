@@ -136,7 +136,15 @@ export interface WireCalls {
    * first for its write tokens and for its files with locks, until `collect`. May come in parts. `refused`: why not, as words; "": all that was named is queued for.
    */
   deposit: {
-    request: { readonly epoch: number; readonly ticket: string; readonly tokens: readonly FileId[]; readonly locked: readonly FileId[] };
+    /** `dlmdDied`: that of the caller (hazard F42). `shared`: what nobody may change, since the caller's kernel has pages of it. */
+    request: {
+      readonly epoch: number;
+      readonly ticket: string;
+      readonly dlmdDied: boolean;
+      readonly tokens: readonly FileId[];
+      readonly locked: readonly FileId[];
+      readonly shared: readonly FileId[];
+    };
     answer: { readonly refused: string };
   };
   /** What was deposited under that ticket is given up here: who asks has opened and queued for all of it. `found`: it was still here. */

@@ -358,15 +358,18 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     false,
     {
       write: (w, q) => {
-        w.u64(q.epoch).string(q.ticket);
+        w.u64(q.epoch).string(q.ticket).bool(q.dlmdDied);
         depositIds.write(w, { ids: q.tokens });
         depositIds.write(w, { ids: q.locked });
+        depositIds.write(w, { ids: q.shared });
       },
       read: (r) => ({
         epoch: r.u64(),
         ticket: r.string(TICKET_CHARS),
+        dlmdDied: r.bool(),
         tokens: depositIds.read(r).ids,
         locked: depositIds.read(r).ids,
+        shared: depositIds.read(r).ids,
       }),
     },
     {

@@ -292,9 +292,9 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
         views.happened();
       },
       gone: handlers.gone ?? (async () => {}),
-      disconnected(reason) {
+      disconnected(reason, told) {
         ended.reason = reason;
-        handlers.disconnected?.(reason);
+        handlers.disconnected?.(reason, told);
         views.happened();
       },
     });

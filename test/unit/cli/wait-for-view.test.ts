@@ -36,11 +36,11 @@ afterEach(() => void vi.useRealTimers());
 it("asks the next life of a dlmd that ends the connection, while it is being made or later", async () => {
   played.lives = [
     (handlers) => {
-      handlers.disconnected(ended("disconnected"));
+      handlers.disconnected(ended("disconnected"), true);
       return viewOf(true);
     },
     (handlers) => {
-      setTimeout(() => handlers.disconnected(ended("disconnected")), 1000);
+      setTimeout(() => handlers.disconnected(ended("disconnected"), true), 1000);
       return viewOf(false);
     },
     () => viewOf(true),
@@ -53,7 +53,7 @@ it("asks the next life of a dlmd that ends the connection, while it is being mad
 it("ends with what a connection ended with that no new life follows", async () => {
   played.lives = [
     (handlers) => {
-      setTimeout(() => handlers.disconnected(ended("dlmd-bad-answer")), 1000);
+      setTimeout(() => handlers.disconnected(ended("dlmd-bad-answer"), true), 1000);
       return viewOf(false);
     },
   ];
@@ -65,7 +65,7 @@ it("ends with what a connection ended with that no new life follows", async () =
 it("has one limit for all lives together", async () => {
   played.lives = [
     (handlers) => {
-      setTimeout(() => handlers.disconnected(ended("disconnected")), 900);
+      setTimeout(() => handlers.disconnected(ended("disconnected"), true), 900);
       return viewOf(false);
     },
   ];

@@ -251,6 +251,24 @@ describe("calls", () => {
     expect(new AfterCrash(memory).made(1000)).toEqual({ errno: 17 });
   });
 
+  it("says whether a request has asked for a change that may have been made (hazard F42)", () => {
+    journal.begun(5, 0x21, 1000, null, null);
+    expect([journal.hasChanged(1000), journal.hasChanged(2000)]).toEqual([true, false]);
+    journal.answered(5, true, Uint8Array.of(17, 0, 0, 0));
+    expect(journal.hasChanged(1000)).toBe(false);
+    // Refused before, then made, then refused: that in the middle was made.
+    for (const [id, failed] of [[6, false] as const, [7, true] as const]) {
+      journal.begun(id, 0x21, 1000, null, null);
+      journal.answered(id, failed, Uint8Array.of(17, 0, 0, 0));
+    }
+    expect(journal.hasChanged(1000)).toBe(true);
+    journal.replied(1000);
+    expect(journal.hasChanged(1000)).toBe(false);
+    for (let request = 1; !journal.isFull; request += 1) journal.begun(request, 0x21, 10_000 + request, null, null);
+    // It may be one that is not written down.
+    expect(journal.hasChanged(2000)).toBe(true);
+  });
+
   it("of two calls for one request the last one counts", () => {
     journal.begun(5, 0x21, 1000, null, null);
     journal.begun(6, 0x22, 1000, null, null);

@@ -329,10 +329,12 @@ test("gone is acknowledged when the handler has resolved, not before (hazard C7)
 test("a lost connection is told once, and ends what waits", async () => {
   const lab = current();
   const reasons: Error[] = [];
+  const tolds: boolean[] = [];
   lab.onRequests = () => {};
   const client = await lab.connect({
-    disconnected(reason) {
+    disconnected(reason, told) {
       reasons.push(reason);
+      tolds.push(told);
       lab.happened();
     },
   });
@@ -341,6 +343,6 @@ test("a lost connection is told once, and ends what waits", async () => {
   await expect(waiting).rejects.toMatchObject({ code: "disconnected", message: "dlmd ended the connection: evicted" });
   await lab.until(() => reasons.length > 0);
   await expect(client.query("status")).rejects.toThrow("over");
-  expect(reasons).toHaveLength(1);
+  expect([reasons.length, tolds]).toEqual([1, [true]]);
   expect(lab.gone).toEqual([1]);
 });

@@ -1,7 +1,7 @@
 /** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
 import { describe, expect, it } from "vitest";
 import { type Client, newClient } from "../../../dlmd/clients/client.ts";
-import { HEADQUE, VALBLK } from "../../../dlmd/wire/flag.ts";
+import { HEADQUE, NOQUEUE, VALBLK } from "../../../dlmd/wire/flag.ts";
 import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
 import type { LockManager } from "../../../dlmd/lock/lock-manager.ts";
 import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
@@ -321,6 +321,41 @@ describe("conversions after a recovery", () => {
     settleRebuilt(manager, resource);
     expect(resource.grantQueue.map(({ id }) => id)).toEqual([0]);
     expect(resource.waitQueue.map(({ id }) => id)).toEqual([4, 3, 1, 2]);
+  });
+
+  it("come after what was asked for with HEADQUE, if that can be granted: it stands there for one who has died", () => {
+    const { manager } = loneLocks({});
+    manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+    const resource = manager.tables.resource(manager.tables.lockspace("v"), "r");
+    const locks = [
+      { granted: Mode.PR, requested: Mode.EX, flags: NOQUEUE },
+      { granted: null, requested: Mode.EX, flags: 0, sinceMs: 1 },
+      { granted: null, requested: Mode.PR, flags: HEADQUE, sinceMs: 9 },
+    ];
+    for (const [id, lock] of locks.entries()) manager.tables.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), lock));
+    settleRebuilt(manager, resource);
+    expect(resource.grantQueue.map(({ id, granted }) => [id, granted])).toEqual([
+      [2, Mode.PR],
+      [0, Mode.PR],
+    ]);
+    expect(resource.waitQueue.map(({ id }) => id)).toEqual([1]);
+  });
+
+  it("so they do in a lockspace that has to know of the death first, when it does", () => {
+    const { manager } = loneLocks({});
+    manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+    const lockspace = manager.tables.lockspace("v");
+    const resource = manager.tables.resource(lockspace, "r");
+    lockspace.blocked = true;
+    const locks = [
+      { granted: Mode.PR, requested: Mode.EX, flags: 0 },
+      { granted: null, requested: Mode.PR, flags: HEADQUE },
+    ];
+    for (const [id, lock] of locks.entries()) manager.tables.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), lock));
+    settleRebuilt(manager, resource);
+    expect(resource.grantQueue).toEqual([]);
+    manager.unblock();
+    expect([resource.grantQueue, resource.convertQueue].map((queue) => queue.map(({ id }) => id))).toEqual([[1], [0]]);
   });
 
   it("two that wait for each other lose one", () => {

@@ -60,8 +60,10 @@ const flagNames = (flags: number): string =>
 const request = (ticket = "t1", epoch = 3) => ({
   epoch,
   ticket,
+  dlmdDied: false,
   tokens: [{ ino: 12, generation: 1 }],
   locked: [{ ino: 13, generation: 7 }],
+  shared: [],
 });
 
 describe("the custody of an owner", () => {
@@ -112,6 +114,24 @@ describe("the custody of an owner", () => {
     expect(answer).toBe("");
     expect(dlmd.asked.at(-1)).toBe("f13.7 unlock");
     expect(custody.away?.count).toBe(1);
+  });
+
+  it("of a mount whose dlmd has died it is enough that this one serves behind all that: the dead may be the master of any", async () => {
+    const { dlmd, custody } = begin();
+    const shared = [{ ino: 14, generation: 7 }];
+    let answer: string | null = null;
+    const asked = custody.deposit({ ...request(), dlmdDied: true, shared }, () => undefined).then(({ refused }) => (answer = refused));
+    await vi.advanceTimersByTimeAsync(0);
+    const wanted = ["w12.1 PW HEADQUE MAYKEEP", "f13.7 EX HEADQUE MAYKEEP", "i14.7 PR HEADQUE MAYKEEP"];
+    expect(dlmd.asked.slice(0, 3)).toEqual(wanted);
+    const probes = dlmd.asked.slice(3);
+    expect([probes.length, new Set(probes).size, probes[0]]).toEqual([64, 64, "served.t1.0 NL NOQUEUE"]);
+    expect(answer).toBeNull();
+    await dlmd.answer("served.t1.63", "granted");
+    await asked;
+    expect(answer).toBe("");
+    // Of the others nobody may ever hear.
+    await dlmd.answer("served.t1.0", "error");
   });
 
   it("keeps what is named twice once", async () => {

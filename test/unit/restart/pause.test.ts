@@ -2,7 +2,15 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 import { REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
-import { DEPOSIT_LIMIT_MS, depositOf, type PauseHost, pauseMount } from "../../../overlay/restart/pause.ts";
+import {
+  type AloneHost,
+  DEPOSIT_LIMIT_MS,
+  DEPOSIT_LOOK_MS,
+  depositOf,
+  type PauseHost,
+  pauseMount,
+  pauseWithoutDlmd,
+} from "../../../overlay/restart/pause.ts";
 import { STATE_VERSION } from "../../../overlay/restart/state.ts";
 import { resting } from "./resting.ts";
 import { someState } from "./some-state.ts";
@@ -47,12 +55,15 @@ describe("a mount that pauses", () => {
     const [handle] = state.handles;
     const twice = { ...state, handles: [...state.handles, { ...(handle as (typeof state.handles)[number]), fh: 11 }] };
     const id = { ino: 12, generation: 1 };
-    expect(depositOf(twice, "t1")).toEqual({ epoch: 3, ticket: "t1", tokens: [id], locked: [id] });
+    expect(depositOf(twice, "t1")).toEqual({ epoch: 3, ticket: "t1", dlmdDied: false, tokens: [id], locked: [id], shared: [] });
+    expect(depositOf({ ...state, shared: [handle?.fuseNodeid ?? 0] }, "t1").shared).toEqual([id]);
     expect(depositOf({ ...twice, handles: twice.handles.map((one) => ({ ...one, writeToken: false })), fileLocks: [] }, "t1")).toEqual({
       epoch: 3,
       ticket: "t1",
+      dlmdDied: false,
       tokens: [],
       locked: [],
+      shared: [],
     });
   });
 
@@ -146,5 +157,109 @@ describe("a mount that pauses", () => {
       why: "the locks of this mount could not be given up: no such lock",
     });
     expect(log).toEqual(["rehearse", "hold", "stop", "deposit", "leave status", "fail"]);
+  });
+});
+
+/** Hazard F42: there is no way back, so whatever is not as it should be ends the mount. */
+describe("a mount whose dlmd has died", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const begin = () => {
+    const set = setUp();
+    const alone = { left: 0 as number | null, resends: true, isDead: true };
+    const host: AloneHost = {
+      ...set.host,
+      beAlone: () => void set.log.push("alone"),
+      left: () => alone.left,
+      get resends() {
+        return alone.resends;
+      },
+      isDlmdDead: () => {
+        set.log.push("is it dead?");
+        return Promise.resolve(alone.isDead);
+      },
+    };
+    return { ...set, host, alone };
+  };
+
+  it("rests, and has its owner keep all that nobody may have in between", async () => {
+    const { host, log, rig, deposits } = begin();
+    rig.held = [Buffer.from("raw")];
+    const { state } = await pauseWithoutDlmd(host);
+    expect(log).toEqual(["is it dead?", "alone", "hold", "stop", "deposit", "leave status"]);
+    expect(deposits[0]).toMatchObject({ epoch: 3, dlmdDied: true });
+    expect(state).toMatchObject({ custody: deposits[0]?.ticket, again: false, held: [Buffer.from("raw").toString("base64")] });
+  });
+
+  it("has the kernel send all again where calls have no answer: also those that it kept", async () => {
+    const { host, rig, alone } = begin();
+    rig.held = [Buffer.from("raw")];
+    alone.left = 2;
+    expect((await pauseWithoutDlmd(host)).state).toMatchObject({ again: true, held: [] });
+  });
+
+  const rested = ["is it dead?", "alone", "hold", "stop"];
+  const asked = [...rested, "deposit", "collect"];
+  it.each<[string, string, (set: ReturnType<typeof begin>) => void, readonly string[]]>([
+    [
+      "calls do not end in the time of the lease",
+      "the lease",
+      ({ rig }) => void (rig.refusal = "the lease has ended"),
+      ["is it dead?", "alone", "hold"],
+    ],
+    ["a call without an answer has changed something", "twice", ({ alone }) => void (alone.left = null), rested],
+    [
+      "the kernel cannot send them again",
+      "before Linux 6.9",
+      ({ alone }) => {
+        alone.left = 1;
+        alone.resends = false;
+      },
+      rested,
+    ],
+    ["dlmd lives", "and lives", ({ alone }) => void (alone.isDead = false), ["is it dead?"]],
+    ["its owner refuses", "has no room", ({ owner }) => void (owner.answer = () => Promise.resolve("has no room")), asked],
+    [
+      "the lease ends before the owner has answered",
+      "the lease",
+      ({ owner, rig }) => {
+        owner.answer = async () => {
+          await Promise.resolve();
+          rig.refusal = "the lease has ended";
+          return "";
+        };
+      },
+      asked,
+    ],
+    [
+      "the lease ends, and the owner does not answer",
+      "the lease",
+      ({ owner, rig }) => {
+        owner.answer = () => {
+          setTimeout(() => (rig.refusal = "the lease has ended"), 10 * DEPOSIT_LOOK_MS);
+          return new Promise(() => undefined);
+        };
+      },
+      asked,
+    ],
+    [
+      "the owner changes",
+      "another owner",
+      ({ owner, rig }) => {
+        owner.answer = () => {
+          rig.epoch = 4;
+          return Promise.resolve("");
+        };
+      },
+      asked,
+    ],
+  ])("ends if %s", async (_, why, act, steps) => {
+    const set = begin();
+    act(set);
+    const ends = pauseWithoutDlmd(set.host);
+    ends.catch(() => undefined);
+    await pass(11 * DEPOSIT_LOOK_MS);
+    await expect(ends).rejects.toThrow(why);
+    expect(set.log).toEqual(steps);
   });
 });

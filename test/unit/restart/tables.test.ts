@@ -20,6 +20,7 @@ function given(bench: Workbench, fileLocks: readonly FileLockRow[]): ReturnType<
     lates: [],
     fileLocks,
     hasOwned: false,
+    shared: [bench.file.fuseNodeid],
   });
 }
 

@@ -106,7 +106,16 @@ describe("the new process", () => {
     const handOff = { begin: (held: readonly Buffer[]) => void begun.push(...held.map(String)) } as unknown as GoOn["handOff"];
     const goOn = goOnWith(
       { takeOver, before: { ...(await state), held: [Buffer.from("raw").toString("base64")] } },
-      { handOff, hasLocks: () => rig.hasLocks, brokenFiles: 0, lockspace, clientId: 7, leaseHolds, collect },
+      {
+        handOff,
+        hasLocks: () => rig.hasLocks,
+        brokenFiles: 0,
+        lockspace,
+        clientId: 7,
+        leaseHolds,
+        collect,
+        sentAgain: () => [Buffer.from("again")],
+      },
     );
     await vi.advanceTimersByTimeAsync(0);
     expect(old.said.at(-1)).toEqual({ say: "ready" });
@@ -119,6 +128,24 @@ describe("the new process", () => {
     await vi.advanceTimersByTimeAsync(LOCKS_LOOK_MS);
     await goOn;
     expect(begun).toEqual(["raw"]);
+    // Hazard F42: of some the process before has nothing, so all come again.
+    await goOnWith(
+      {
+        takeOver: { check: () => undefined, ready: () => Promise.resolve() } as never,
+        before: { ...(await state), again: true },
+      },
+      {
+        handOff,
+        hasLocks: () => true,
+        brokenFiles: 0,
+        lockspace,
+        clientId: 7,
+        leaseHolds,
+        collect,
+        sentAgain: () => [Buffer.from("again")],
+      },
+    );
+    expect(begun).toEqual(["raw", "again"]);
   });
 
   const AWAY = { ...someState(), custody: "t1" };
@@ -154,7 +181,16 @@ describe("the new process", () => {
       const rig = { leaseHolds: false };
       const goOn = goOnWith(
         { takeOver, before: await state },
-        { handOff, hasLocks, brokenFiles: 0, lockspace, clientId: 7, leaseHolds: () => rig.leaseHolds, collect },
+        {
+          handOff,
+          hasLocks,
+          brokenFiles: 0,
+          lockspace,
+          clientId: 7,
+          leaseHolds: () => rig.leaseHolds,
+          collect,
+          sentAgain: () => [Buffer.from("again")],
+        },
       );
       goOn.catch(() => undefined);
       await vi.advanceTimersByTimeAsync(1);
@@ -218,6 +254,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        sentAgain: () => [],
       },
     );
     await expect(goOn).rejects.toThrow("2 open files could not be opened again at the owner");

@@ -111,9 +111,9 @@ describe("asking an owner to give up what it keeps", () => {
 
   it("leaves when dlmd is gone, and when it is too late", async () => {
     await server.close();
-    let leave: (reason: Error) => void = () => undefined;
+    let leave: (reason: Error, told: boolean) => void = () => undefined;
     const cut = ask({ connect: connectTo(owner.incarnation, ({ disconnected }) => (leave = disconnected)) });
-    leave(new Error("dlmd is restarted"));
+    leave(new Error("dlmd is restarted"), true);
     expect(await cut).toBe("Error: dlmd is restarted");
     const ending = new AbortController();
     const late = ask({ signal: ending.signal });

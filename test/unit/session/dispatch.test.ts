@@ -153,3 +153,61 @@ describe("a request that the kernel sends again after a crash (hazards F38, F39)
     expect(bench.mount.handles.get(file.fh)).toBeUndefined();
   });
 });
+
+/** Hazard F42. */
+describe("what ends with an error when dlmd has died", () => {
+  const OWN_THREAD = 9;
+  const setUp = (hasChanged: (request: number) => boolean) => {
+    const bench = new Workbench();
+    const sent: [number, number][] = [];
+    const replied: number[] = [];
+    const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+    const note = (): number => sent.push([Number(buffer.readBigUInt64LE(8)), Math.abs(buffer.readInt32LE(4))]);
+    const interrupts = new Interrupts({ readStatus: () => null, every: () => () => undefined });
+    const dispatch = new Dispatch({
+      mount: bench.mount,
+      port: { buffer, write: note, writeWithBody: note, log: silentLog, lease: endlessLease },
+      buffers: new RequestBuffers(64 * 1024, () => undefined),
+      interrupts,
+      log: silentLog,
+      init: () => undefined,
+      retrieved: () => undefined,
+      fail: (error) => expect.fail(error.message),
+      journal: { replied: (request: number) => void replied.push(request), hasChanged } as never,
+    });
+    const getattr = { op: "getattr", uid: 0, gid: 0, fuseNodeid: bench.file.fuseNodeid, fh: null } as const;
+    return { bench, sent, replied, interrupts, dispatch, getattr };
+  };
+  /** Its handler ends so. */
+  const failing = (bench: Workbench): void => void Object.assign(bench.lower, { getattr: () => Promise.reject(errnoError(E.EINTR)) });
+
+  it("has no answer, here or when its caller is killed; what a thread of this process waits for has one, and what goes well", async () => {
+    const { bench, sent, replied, interrupts, dispatch, getattr } = setUp(() => false);
+    dispatch.leave({ isOwn: (tid) => tid === OWN_THREAD });
+    dispatch.serve({ ...getattr, pid: 42, unique: 2 });
+    await dispatch.drained();
+    failing(bench);
+    dispatch.serve({ ...getattr, pid: 42, unique: 4 });
+    dispatch.serve({ ...getattr, pid: OWN_THREAD, unique: 6 });
+    await dispatch.drained();
+    interrupts.stop();
+    expect(sent).toEqual([
+      [2, 0],
+      [6, E.EINTR],
+    ]);
+    // Its calls are not forgotten.
+    expect([replied, dispatch.left, dispatch.counters.bugs]).toEqual([[2, 6], 1, 0]);
+  });
+
+  it("must not be made again if it has changed something, and if nobody has written that down", async () => {
+    const changed = setUp((request) => request === 4);
+    changed.dispatch.leave({ isOwn: () => false });
+    failing(changed.bench);
+    changed.dispatch.serve({ ...changed.getattr, pid: 42, unique: 2 });
+    await changed.dispatch.drained();
+    expect(changed.dispatch.left).toBe(1);
+    changed.dispatch.serve({ ...changed.getattr, pid: 42, unique: 4 });
+    await changed.dispatch.drained();
+    expect(changed.dispatch.left).toBeNull();
+  });
+});

@@ -123,7 +123,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   syncfs: { request: undefined, answer: undefined },
   claimed: { request: undefined, answer: undefined },
   deposit: {
-    request: { epoch: 7, ticket: "00112233445566778899aabbccddeeff", tokens: [id, other], locked: [other] },
+    request: { epoch: 7, ticket: "00112233445566778899aabbccddeeff", dlmdDied: true, tokens: [id, other], locked: [other], shared: [id] },
     answer: { refused: "no" },
   },
   collect: { request: { ticket: "00112233445566778899aabbccddeeff" }, answer: { found: true } },
