@@ -3,6 +3,7 @@
  */
 import { writeFileSync } from "node:fs";
 import { fstatSync, statSync } from "node:fs";
+import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { EXIT } from "../../dlmd/base/exit-status.ts";
@@ -28,6 +29,7 @@ import { parseMountOptions } from "../volume/mount-options.ts";
 import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
 import { isReadOnlyDevice } from "../volume/device.ts";
 import { probeDevice } from "../volume/probe.ts";
+import { heapGrowthPercent } from "../volume/start-overlay.ts";
 import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
 import { askDlmd, dlmdSocketPath } from "../query/dlmd-query.ts";
 
@@ -127,9 +129,14 @@ function readyPipe(): ReadyPipe {
 /** Large buffers come and go, small objects that were made meanwhile stay, and malloc(3) keeps what is free below them: after mixed use some 25 MB. */
 function trimRegularly(): void {
   const native = nativeAddon();
+  let growth = heapGrowthPercent(0);
   const trim = (): void => {
     largeBuffers.trim();
     native.trimMemory(FREE_BYTES_MAX);
+    const wanted = heapGrowthPercent(getHeapStatistics().used_heap_size);
+    if (wanted === growth) return;
+    growth = wanted;
+    setFlagsFromString(`--heap-growing-percent=${wanted}`);
   };
   setInterval(trim, TRIM_INTERVAL_MS).unref();
 }

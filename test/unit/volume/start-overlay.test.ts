@@ -4,7 +4,13 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { mountInterruptibly } from "../../../overlay/volume/mount-interrupt.ts";
-import { type OverlayArguments, overlayLogFile, startOverlay } from "../../../overlay/volume/start-overlay.ts";
+import {
+  heapGrowthPercent,
+  NODE_FLAGS,
+  type OverlayArguments,
+  overlayLogFile,
+  startOverlay,
+} from "../../../overlay/volume/start-overlay.ts";
 
 let dir = "";
 const pids: number[] = [];
@@ -89,4 +95,11 @@ test("an interrupt while one that has failed ends is not lost: the command does 
     say(JSON.stringify({ error: { code: "no-quorum", message: "1 of 3 votes", hint: "h", exitStatus: 32 } }) + "\\n");
     process.kill(${process.pid}, "SIGTERM");`);
   await expect(failed).rejects.toMatchObject({ code: "interrupted", message: expect.stringContaining("1 of 3 votes") as unknown });
+});
+
+test("keeps the heap tight until it is large, and then collects less often", () => {
+  const mib = 2 ** 20;
+  const [first] = NODE_FLAGS;
+  expect(first).toBe(`--heap-growing-percent=${heapGrowthPercent(0)}`);
+  expect([100, 256, 257, 2000].map((size) => heapGrowthPercent(size * mib))).toEqual([6, 6, 25, 25]);
 });
