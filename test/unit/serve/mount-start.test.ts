@@ -108,6 +108,8 @@ const LOST = "the lock manager is gone: it crashed";
 function mount(): MountProcess {
   const native = {
     bootTimeMs: () => 0,
+    // dlmd is not to be seen.
+    peerPidfd: () => -1,
     // No memory for a journal.
     memfdCreate: () => -12,
     umount: () => (play.seen.push("umount"), 0),
