@@ -113,8 +113,9 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     if (left > 0 && !host.resends) throw lost("calls waited for locks, and this kernel cannot send them again (before Linux 6.9)");
     const paused = { ...state, custody: ticket, again: left > 0, held: left > 0 ? [] : state.held };
     checkSize(paused, lineBytesMax);
+    const deposit = { ...depositOf(state, ticket), dlmdDied: true };
     asked = true;
-    const answer = inTime(host.deposit({ ...depositOf(state, ticket), dlmdDied: true }, given.signal));
+    const answer = inTime(host.deposit(deposit, given.signal));
     const refused = await Promise.race([answer, untilRefused(host, given.signal)]);
     if (refused !== "") throw lost(`the owner does not keep what this mount has: ${refused}`);
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
@@ -122,7 +123,7 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     given.abort();
     host.leaveStatus();
     const restMs = Math.round(performance.now() - pause.beganMs);
-    const { tokens, locked, shared } = depositOf(state, ticket);
+    const { tokens, locked, shared } = deposit;
     const kept = { tokens: tokens.length, locked: locked.length, shared: shared.length };
     host.log.info({ restMs, left, ...kept }, "all is given up, and the owner keeps what nobody may have meanwhile");
     return { state: paused, sinceMs: pause.beganMs };
