@@ -3,8 +3,9 @@
  * the directory is read ahead: its names, the locks of what they name where no other node has to give one up, and the attributes under those. The kernel is
  * told nothing. The lower keeps what it may (lower/remote/known.ts, hazard F21), and the LOOKUPs that follow are answered from that.
  *
- * For each LOOKUP that cost a lock WALK_NAMES_A_LOOK are read ahead at most, and WALK_NAMES_A_HIT for one that did not, which shows that it is of use: no more
- * is read ahead in vain.
+ * For each LOOKUP that cost a lock WALK_NAMES_A_LOOK are read ahead at most, and WALK_NAMES_A_HIT for one that did not, which shows that it is of use. But
+ * never more than WALK_UNUSED_MAX beyond what was looked at: who goes through a huge directory by its sorted names meets few of those that are listed next,
+ * and the locks that nobody used are given back before he comes to them.
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Errno } from "../../dlmd/base/errno.ts";
@@ -25,6 +26,8 @@ const WALKS_MAX = 4;
 const WALK_NAMES_A_LOOK = 16;
 /** ... and for one that did not. A program that goes by the names, and not by the listing, meets few of the first that are read ahead. */
 const WALK_NAMES_A_HIT = 128;
+/** So many names of one pass through the directory that nobody has looked at yet. A directory of that size is read ahead whole, in whatever order it is met. */
+const WALK_UNUSED_MAX = 8192;
 /** So many names at first, then twice as many each time, up to so many at a time. */
 const WALK_NAMES_FIRST = 64;
 const WALK_NAMES_MAX = 512;
@@ -43,6 +46,8 @@ interface Walked {
   earned: number;
   names: number;
   next: number;
+  /** Names read ahead since the directory was last begun, less the LOOKUPs since then. */
+  unused: number;
   /** When the directory was last begun, and where that goes on; null: at its end. */
   begunMs: number;
   cookie: bigint | null;
@@ -103,6 +108,7 @@ export class WalkAhead {
     if (now - walked.lookedMs > WALK_MS) this.#restart(walked);
     walked.lookedMs = now;
     walked.earned += WALK_NAMES_A_HIT;
+    walked.unused = Math.max(walked.unused - 1, 0);
     // On the owner itself a look takes no longer than that.
     if (!walked.underWay || !lower.keeps || lower.knows(dir.id, name)) return null;
     return new Promise((resolve) => walked.waiting.push(resolve));
@@ -123,7 +129,8 @@ export class WalkAhead {
     if (this.#stopped || walked.underWay || this.#walks.count >= WALKS_MAX) return;
     if (walked.cookie === null && now - walked.begunMs < WALK_AGAIN_MS) return;
     if (walked.names + walked.next > WALK_NAMES_FIRST + walked.earned) return;
-    if (walked.cookie === null) walked.begunMs = now;
+    if (walked.cookie === null) Object.assign(walked, { begunMs: now, unused: 0 });
+    if (walked.unused + walked.next > WALK_UNUSED_MAX) return;
     walked.underWay = true;
     this.#walks.add(
       this.#walk(dir, walked).finally(() => {
@@ -136,7 +143,7 @@ export class WalkAhead {
   #begin(dir: InodeRecord, child: InodeRecord, now: number): void {
     const costlyNodeid = child.fuseNodeid;
     const begun = { begunMs: Number.NEGATIVE_INFINITY, cookie: null, underWay: false, waiting: [] };
-    this.#walked.set(dir, { lookedMs: now, costlyNodeid, earned: 0, names: 0, next: WALK_NAMES_FIRST, ...begun });
+    this.#walked.set(dir, { lookedMs: now, costlyNodeid, earned: 0, names: 0, next: WALK_NAMES_FIRST, unused: 0, ...begun });
   }
 
   /** Another walk, which goes on where the last one was. */
@@ -149,6 +156,7 @@ export class WalkAhead {
     const { cookie, next } = walked;
     walked.cookie = null;
     walked.names += next;
+    walked.unused += next;
     walked.next = Math.min(2 * next, WALK_NAMES_MAX);
     inodes.use(dir);
     try {

@@ -191,6 +191,33 @@ describe("a directory", () => {
     expect([world.bytes[0], Math.max(...world.bytes)]).toEqual([64 * 320, 128 * 1024]);
   });
 
+  it("is read ahead by no more than WALK_UNUSED_MAX beyond what was looked at, until it is begun anew", async () => {
+    [world.files, world.page] = [100_000, 512];
+    let looks = 1;
+    world.costly();
+    const lead = async (): Promise<number> => {
+      world.looked(99);
+      await world.walked();
+      looks += 100;
+      return world.read.length - looks;
+    };
+    const leads: number[] = [];
+    for (let at = 0; at < 200; at++) leads.push(await lead());
+    // From there on as much as is looked at, a piece at a time.
+    const highest = Math.max(...leads);
+    const lowest = Math.min(...leads.slice(leads.indexOf(highest) - 40));
+    expect([highest > 7900, highest <= 8192, lowest > 7500, lowest < highest]).toEqual([true, true, true, true]);
+    // To the end of it, and from its beginning.
+    world.files = world.read.length + 1;
+    while (world.read.length < world.files) await lead();
+    expect(await world.walked()).toEqual([]);
+    for (let ms = 1000; ms <= 10_000; ms += 1000) {
+      world.nowMs = ms;
+      await world.walked();
+    }
+    expect(world.read.slice(world.files, world.files + 64)).toEqual(Array.from({ length: 64 }, (_, at) => 100 + at));
+  });
+
   it("is read ahead past what is known of it, in larger pieces, and no more than WALK_PAGES_MAX at a time", async () => {
     world.files = 10_000;
     for (let at = 0; at < 10_000; at++) if (at < 150 || at > 160) world.known.add(`f${at}`);
