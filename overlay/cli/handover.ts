@@ -22,7 +22,8 @@ interface HandoverArguments extends NodeOptions {
 }
 
 const answerShape: z.ZodType<HandOverAnswer> = z.discriminatedUnion("kind", [
-  z.looseObject({ kind: z.literal("refused"), why: z.string() }),
+  // A mount of an older version does not say it.
+  z.looseObject({ kind: z.literal("refused"), why: z.string(), nobodyElse: z.boolean().default(false) }),
   z.looseObject({ kind: z.literal("no-quorum"), stage: z.enum(handOverStages), why: z.string() }),
   z.looseObject({ kind: z.literal("under-way"), from: z.number(), to: z.number(), why: z.string() }),
   z.looseObject({ kind: z.literal("done"), from: z.number(), to: z.number(), owner: z.number(), pauseMs: z.number(), why: z.string() }),

@@ -1,10 +1,14 @@
-/** `coverlay restart --dlmd`: the mounts of this node wait while its dlmd is restarted, and new processes go on with them; nothing is unmounted. */
+/**
+ * `coverlay restart --dlmd`: the mounts of this node wait while its dlmd is restarted, and new processes go on with them; nothing is unmounted. The same for a mount alone that is the
+ * owner, where nobody else could be.
+ */
 import { userInfo } from "node:os";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { askAdmin } from "../../dlmd/client/admin.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HOLD_LIMIT_MS } from "../restart/holder.ts";
+import type { RestartAnswer } from "../restart/give.ts";
 import type { PauseAnswer } from "../restart/pause.ts";
 import { unlessAborted } from "./interrupt.ts";
 import type { LongWork } from "./long-work.ts";
@@ -19,7 +23,8 @@ const SERVED_LOOK_MS = 100;
 const pauseShape: z.ZodType<PauseAnswer> = z.discriminatedUnion("kind", [
   z.looseObject({ kind: z.literal("refused"), why: z.string() }),
   z.looseObject({ kind: z.literal("failed"), why: z.string() }),
-  z.looseObject({ kind: z.literal("paused"), inodes: z.number(), files: z.number() }),
+  // A mount of an older version does not say how long.
+  z.looseObject({ kind: z.literal("paused"), inodes: z.number(), files: z.number(), waitedMs: z.number().default(0) }),
 ]);
 const goesOn: z.ZodType<{ readonly goesOn: boolean }> = z.looseObject({ goesOn: z.boolean() });
 
@@ -105,6 +110,17 @@ async function allServed(runDir: string, paused: readonly Paused[]): Promise<Ser
     code: "restart-lost",
     hint: "umount -l those that ended, and mount them again.",
   });
+}
+
+/** A mount that is its volume's owner, and that no other node could follow: it gives its disk back, and its next process takes it (hazard F43). */
+export async function restartAlone(runDir: string, entry: OverlayEntry): Promise<RestartAnswer> {
+  const paused = await askPause(runDir, entry);
+  if (paused.kind !== "paused") return paused;
+  const { inodes, files, waitedMs } = paused;
+  const sinceMs = performance.now() - waitedMs;
+  await goOn(runDir, [entry]);
+  const { pid } = await waitServed(runDir, { entry, inodes, files });
+  return { kind: "done", pid, pauseMs: Math.round(performance.now() - sinceMs), inodes, files, requests: 0 };
 }
 
 /** The living mounts of that run directory pause, dlmd starts anew, and new processes serve them. `signal`: until dlmd was asked, all go on as before. */

@@ -11,7 +11,7 @@ import { longWork } from "./long-work.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
-import { restartDlmd } from "./restart-dlmd.ts";
+import { restartAlone, restartDlmd } from "./restart-dlmd.ts";
 
 /** The overlay answers within its own limits: that of rest holds for file locks, and then for all else. */
 const ANSWER_TIMEOUT_MS: number = HELLO_LIMIT_MS + 2 * REST_LIMIT_MS + READY_LIMIT_MS + SERVING_LIMIT_MS + 10_000;
@@ -63,16 +63,22 @@ export function describeRestart(answer: RestartAnswer, mountpoint: string): stri
   }
 }
 
-/** `say`: hears that it is handed over. */
+/** False: this node is the owner, and stays it, for no other one could be. `say`: hears that it is handed over. */
 async function handOverFirst(
   runDir: string,
   { connection, file }: OverlayEntry,
   say: (words: string) => void,
   signal: AbortSignal,
-): Promise<void> {
-  if (file.role !== "owner") return;
+): Promise<boolean> {
+  if (file.role !== "owner") return true;
   say(`this node is the owner of volume ${file.volume}: handing it over to another node first`);
-  describeHandover(await askHandover(runDir, connection, 0, signal), file.volume, (nodeid) => `node ${nodeid}`);
+  const answer = await askHandover(runDir, connection, 0, signal);
+  if (answer.kind === "refused" && answer.nobodyElse) {
+    say("no other node could have it: the disk is unmounted, and mounted again by the new process");
+    return false;
+  }
+  describeHandover(answer, file.volume, (nodeid) => `node ${nodeid}`);
+  return true;
 }
 
 async function restartAll(runDir: string, json: boolean): Promise<void> {
@@ -102,7 +108,7 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
       .example("$0 restart /shared --json", "for programs")
       .example("$0 restart --dlmd", "all of this node: its mounts wait for some seconds")
       .epilogue(
-        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. Without --dlmd that is not restarted. With it the owner keeps what the mounts of this node have open, written or locked, until they are back; a mount that is not in 120 s ends. dlmd keeps its process: the service manager has nothing to do. An owner hands its volume over to another node first. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if this is the only node that has the volume mounted and it is the owner. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
+        "Programs keep their open files, working directories and mappings. Calls wait for a moment and then go on; none fails. Without --dlmd that is not restarted. With it the owner keeps what the mounts of this node have open, written or locked, until they are back; a mount that is not in 120 s ends. dlmd keeps its process: the service manager has nothing to do. An owner hands its volume over to another node first. If no other node has the volume mounted, it unmounts the disk, and the new process mounts it again. Refused, and nothing is changed: if a program has waited for a file lock through the mount for a second, or holds one of a file that other nodes lock, too; without a quorum, an owner or a lease; if other nodes have the volume mounted, and none of them reaches the disk. Exit status: 0 a new process serves the mount; 1 it does not, with the reason; 8 interrupted.",
       ),
   handler: ({ runDir, json, mountpoint, dlmd }) =>
     runCommand(json, async () => {
@@ -117,7 +123,7 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
         () => interruptedError(`the restart of ${file.mountpoint} goes on if it has begun`, "coverlay status shows its process."),
         async ({ say, signal }) => {
           say(`restarting the process of ${file.mountpoint}`);
-          await handOverFirst(runDir, found, say, signal);
+          if (!(await handOverFirst(runDir, found, say, signal))) return restartAlone(runDir, found);
           return askRestart(runDir, found.connection, signal);
         },
       );

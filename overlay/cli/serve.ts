@@ -15,7 +15,7 @@ import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
 import type { Holder } from "../restart/holder.ts";
-import { REHEARSED, TakeOver } from "../restart/take.ts";
+import { REHEARSED, type Rehearsal, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 
 import { type CrashGuard, tellKeeper } from "../serve/crash-guard.ts";
@@ -43,6 +43,7 @@ interface ServeArguments {
   readonly bastLimitMs: number;
   readonly takeOver: boolean;
   readonly dlmdAway: boolean;
+  readonly rehearseOwner: boolean;
   readonly rehearse: boolean;
   readonly afterCrash: boolean;
 }
@@ -76,6 +77,7 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
       describe: "a lock not given up after so long: this mount hangs (for tests)",
     },
     rehearse: { type: "boolean", default: false, describe: "with --take-over: it ends when it has reached all that it needs" },
+    "rehearse-owner": { type: "boolean", default: false, describe: "the same, for the owner of the volume: it does not wait for one" },
     "after-crash": {
       type: "boolean",
       default: false,
@@ -165,6 +167,11 @@ function isMountThere(device: string): boolean {
   return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
 }
 
+function rehearsalOf({ rehearse, rehearseOwner }: ServeArguments): Rehearsal {
+  if (rehearseOwner) return "joined";
+  return rehearse ? "whole" : "no";
+}
+
 async function serve(args: ServeArguments): Promise<void> {
   const pipe = args.afterCrash ? new ReadyPipe(null) : readyPipe();
   const log = createPinoLog(args.logLevel, null);
@@ -180,7 +187,7 @@ async function serve(args: ServeArguments): Promise<void> {
     prepareProcess(log);
     trimRegularly();
     let failMount: (error: Error) => void = () => undefined;
-    takeOver = args.takeOver ? new TakeOver((error) => failMount(error), args.rehearse) : null;
+    takeOver = args.takeOver ? new TakeOver((error) => failMount(error), rehearsalOf(args)) : null;
     if (args.dlmdAway) await takeOver?.dlmd();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
     const mountOptions = parseMountOptions(args.options, true);

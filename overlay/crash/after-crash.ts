@@ -122,6 +122,7 @@ export class AfterCrash implements RequestsBefore {
       fileLocks: [],
       standIns: { shownTo: [], threads: [] },
       custody: null,
+      gaveBack: false,
       held: [],
       again: false,
       shared: [],

@@ -385,6 +385,12 @@ export class VolumeMountGroup {
     return this.#core.isBlocked ? `blocked until ${recoveryWords(this.#core.state, this.#nameOf)}` : null;
   }
 
+  /** No other node has the volume mounted, or is about to, as far as the group knows; and nothing is to be put in order. */
+  get isAlone(): boolean {
+    const { state } = this.#core;
+    return state !== null && state.step === "idle" && state.members.length === 1 && state.dirty.length === 0;
+  }
+
   /** As the owner, for the status: nodes whose files are to be opened here before others without a name go. */
   get waitsToReopen(): readonly number[] {
     return this.#core.toReopen.map(({ nodeid }) => nodeid);

@@ -33,9 +33,12 @@ export const HELD_BYTES_MAX: number = 64 * 1024 * 1024;
 /** A new process that is to end may take so long. */
 export const END_LIMIT_MS = 10_000;
 
-/** Of `coverlay serve`: how far it is to go. `dlmd-away`: it waits until it is told that dlmd serves. `rehearse`: it ends when it has said hello. */
+/**
+ * Of `coverlay serve`: how far it is to go. `dlmd-away`: it waits until it is told that dlmd serves. `rehearse`: it ends when it has said hello. `rehearse-owner`: the same,
+ * where this process is the owner: on its node the new one has to wait for another owner.
+ */
 const TAKE_OVER = "--take-over";
-export type TakeOverWay = "dlmd-away" | "rehearse";
+export type TakeOverWay = "dlmd-away" | "rehearse" | "rehearse-owner";
 
 export interface GiveHost {
   readonly log: Log;

@@ -1,6 +1,7 @@
 /**
  * A mount comes to rest, and its owner keeps what it has, while the dlmd of its node is restarted (README.md, hazard F35). Until the owner has said that it keeps all, the
- * mount can go on by itself, and does whenever anything is not as it should be.
+ * mount can go on by itself, and does whenever anything is not as it should be. An owner that nobody shares its volume with has nobody to keep anything, and needs nobody: it
+ * gives its disk back, and without an owner nobody can change anything (hazard F43).
  */
 import { randomBytes } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
@@ -18,6 +19,10 @@ export const DEPOSIT_LOOK_MS = 20;
 export interface PauseHost extends RestingHost {
   /** GiveHost.fail: some of its locks are given up. */
   readonly fail: (error: Error) => void;
+  /**
+   * Of an owner that is alone: resolves when its disk is unmounted, and the owner's block says so. Rejects: it is not, and there is no way back. null: another mount is the owner.
+   */
+  readonly giveBack: (() => Promise<void>) | null;
   /** RemoteLower.deposit. `signal`: nothing more is to be named. */
   readonly deposit: (request: RequestOf<"deposit">, signal: AbortSignal) => Promise<string>;
   /** A new process starts, joins, reaches the owner, says which states it knows, and ends. Rejects if it cannot, as the next one could not. */
@@ -29,7 +34,10 @@ export interface PauseHost extends RestingHost {
 /** For the command. */
 export type PauseAnswer =
   | { readonly kind: "refused" | "failed"; readonly why: string }
-  | { readonly kind: "paused"; readonly inodes: number; readonly files: number };
+  /** `waitedMs`: so long calls have waited by now. */
+  | { readonly kind: "paused"; readonly inodes: number; readonly files: number; readonly waitedMs: number };
+
+type NotPaused = Exclude<PauseAnswer, { kind: "paused" }>;
 
 export interface Paused {
   readonly state: RestartState;
@@ -52,10 +60,7 @@ export function depositOf({ ownerEpoch, inodes, handles, fileLocks, shared }: Re
 }
 
 /** Resolves with what another process goes on with, when this mount has given up its locks; or with why it goes on by itself. */
-export async function pauseMount(
-  host: PauseHost,
-  lineBytesMax: number = LINE_BYTES_MAX,
-): Promise<Paused | Exclude<PauseAnswer, { kind: "paused" }>> {
+export async function pauseMount(host: PauseHost, lineBytesMax: number = LINE_BYTES_MAX): Promise<Paused | NotPaused> {
   const refusal = host.refusal();
   if (refusal !== null) return { kind: "refused", why: refusal };
   const ticket = randomBytes(16).toString("hex");
@@ -66,6 +71,7 @@ export async function pauseMount(
     requireVersion(await host.rehearse());
     const state = await bringToRest(host, pause);
     checkSize(state, lineBytesMax);
+    if (host.giveBack !== null) return await giveDiskBack(host, host.giveBack, { state, sinceMs: pause.beganMs });
     asked = true;
     const refused = await inTime(host.deposit(depositOf(state, ticket), given.signal));
     if (refused !== "") throw notNow(`the owner does not keep what this mount has: ${refused}`);
@@ -111,7 +117,16 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     const left = host.left();
     if (left === null) throw lost("a change was under way that must not be made twice");
     if (left > 0 && !host.resends) throw lost("calls waited for locks, and this kernel cannot send them again (before Linux 6.9)");
-    const paused = { ...state, custody: ticket, again: left > 0, held: left > 0 ? [] : state.held };
+    const rest = { ...state, again: left > 0, held: left > 0 ? [] : state.held };
+    if (host.giveBack !== null) {
+      const alone = afterGivingBack(rest);
+      checkSize(alone, lineBytesMax);
+      host.leaveStatus();
+      await host.giveBack();
+      host.log.info({ restMs: Math.round(performance.now() - pause.beganMs), left }, "all is given up, and the disk is given back");
+      return { state: alone, sinceMs: pause.beganMs };
+    }
+    const paused = { ...rest, custody: ticket };
     checkSize(paused, lineBytesMax);
     const deposit = { ...depositOf(state, ticket), dlmdDied: true };
     asked = true;
@@ -131,6 +146,22 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     given.abort();
     if (asked) host.collect(ticket);
     throw error;
+  }
+}
+
+/** Where the next process becomes the owner of a disk that this one has left clean, nothing that was changed here is lost. */
+function afterGivingBack(state: RestartState): RestartState {
+  return { ...state, gaveBack: true, unsynced: { ...state.unsynced, changed: [] } };
+}
+
+/** From here on this process does not go on by itself. */
+async function giveDiskBack(host: PauseHost, giveBack: () => Promise<void>, { state, sinceMs }: Paused): Promise<Paused | NotPaused> {
+  host.leaveStatus();
+  try {
+    await giveBack();
+    return { state: afterGivingBack(state), sinceMs };
+  } catch (error) {
+    return failed(host, `the disk could not be given back: ${wordsOf(error)}`);
   }
 }
 
@@ -158,16 +189,20 @@ function checkSize(state: RestartState, bytesMax: number): void {
 }
 
 /** From here on this process does not go on by itself. */
-function letGo(host: PauseHost, paused: Paused): Paused | Exclude<PauseAnswer, { kind: "paused" }> {
+function letGo(host: PauseHost, paused: Paused): Paused | NotPaused {
   host.leaveStatus();
   try {
     host.giveLocks();
     return paused;
   } catch (error) {
-    const why = `the locks of this mount could not be given up: ${wordsOf(error)}`;
-    host.fail(new OperatingError(why, { code: "restart-lost", hint: "umount (-l), and mount again." }));
-    return { kind: "failed", why };
+    return failed(host, `the locks of this mount could not be given up: ${wordsOf(error)}`);
   }
+}
+
+/** The mount ends. */
+function failed(host: PauseHost, why: string): NotPaused {
+  host.fail(new OperatingError(why, { code: "restart-lost", hint: "umount (-l), and mount again." }));
+  return { kind: "failed", why };
 }
 
 /** Resolves with the versions of states that it knows, when it has reached all that it will need. */

@@ -13,7 +13,7 @@ import type { Negotiated } from "../fuse/init.ts";
 import type { Changed } from "../lower/unsynced.ts";
 
 /** Another meaning of anything below is another version. */
-export const STATE_VERSION = 4;
+export const STATE_VERSION = 5;
 
 const MAGIC = Buffer.from("COVRSTRT");
 const DIGEST_BYTES = 32;
@@ -75,8 +75,10 @@ export interface RestartState {
   /** This mount was the owner once: it does not ask for that again (volume/preferred-owner.ts). */
   hasOwned: boolean;
   standIns: { shownTo: [number, number][]; threads: [number, boolean][] };
-  /** The ticket under which the owner keeps what this mount has (hazard F35); null: the process before has it. */
+  /** The ticket under which the owner keeps what this mount has (hazard F35); null: the process before has it, or nobody. */
   custody: string | null;
+  /** The process before was the owner, and has given its disk back, clean: the next one is to be the owner, and nobody in between (hazard F43). */
+  gaveBack: boolean;
   /** Requests of the kernel that were read and have not begun, in base64. */
   held: string[];
   /** Of some that were read there is nothing here: the kernel is to send all again that have no answer (hazard F42). */
@@ -161,6 +163,7 @@ const shape: z.ZodType<RestartState> = z.object({
   ),
   hasOwned: flag,
   custody: z.union([z.string(), z.null()]),
+  gaveBack: flag,
   standIns: z.object({ shownTo: z.array(z.tuple([count, count])), threads: z.array(z.tuple([count, flag])) }),
   held: z.array(z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)),
   again: flag,

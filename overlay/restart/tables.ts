@@ -73,6 +73,7 @@ export function stateOf({ handOff, connection, ownerEpoch, open, lates, fileLock
       threads: standIns.threads.map(([tid, walked]) => [tid, walked]),
     },
     custody: null,
+    gaveBack: false,
     held: held.map((bytes) => bytes.toString("base64")),
     again: false,
     shared: [...shared],

@@ -24,10 +24,14 @@ export const REHEARSED = "rehearsed";
 export const OTHER_OWNER = "other-owner";
 const FINAL_CODES: ReadonlySet<string> = new Set([OTHER_OWNER, "bad-state"]);
 
+export type Rehearsal = "no" | "joined" | "whole";
+
 export class TakeOver {
   readonly fuseFd: number = FUSE_FD;
-  /** It goes on with nothing: it only shows that another process could. */
-  readonly rehearses: boolean;
+  /** It goes on with nothing: it only shows that another process could. "joined": an owner's: no other owner is to be reached. */
+  readonly rehearses: Rehearsal;
+  /** The process before has paused: it is no client of dlmd, and has no locks. */
+  isAfterPause = false;
   readonly #channel: Channel;
   /** The old one has let go: its end is no matter any more. */
   #isOurs = false;
@@ -37,7 +41,7 @@ export class TakeOver {
   /** `fail`: the old process is gone, and has given nothing. `stream`: but in tests, what this process has inherited. */
   constructor(
     fail: (error: Error) => void,
-    rehearses = false,
+    rehearses: Rehearsal = "no",
     stream: Duplex = new Socket({ fd: CHANNEL_FD, readable: true, writable: true }),
   ) {
     this.rehearses = rehearses;
@@ -54,6 +58,7 @@ export class TakeOver {
   /** Resolves when dlmd of this node serves. This process is loaded by then. */
   async dlmd(): Promise<void> {
     await this.#channel.expect("dlmd", DLMD_LIMIT_MS);
+    this.isAfterPause = true;
   }
 
   /** This process has joined all that it needs. */

@@ -10,6 +10,8 @@ import type { OwnerRecord } from "../volume/owner-record.ts";
 /** From the question on. A hand-over that takes longer is answered as under way, and an owner that has not answered is named. */
 export const HAND_OVER_ANSWER_MS = 30_000;
 
+const NOBODY_ELSE = "no other node has the volume mounted and reaches its device";
+
 export interface HandOverHost {
   readonly nodes: ClusterInfo["nodes"];
   readonly role: () => OwnerRole;
@@ -36,7 +38,8 @@ export type HandOverStage = (typeof handOverStages)[number];
 
 /** For the command. */
 export type HandOverAnswer =
-  | { readonly kind: "refused"; readonly why: string }
+  /** `nobodyElse`: no other node could have the volume. */
+  | { readonly kind: "refused"; readonly why: string; readonly nobodyElse: boolean }
   /** There is no quorum, or it was lost meanwhile. */
   | { readonly kind: "no-quorum"; readonly stage: HandOverStage; readonly why: string }
   | { readonly kind: "under-way"; readonly from: number; readonly to: number; readonly why: string }
@@ -110,7 +113,7 @@ export class HandOvers {
     if (others === "late") return refuse(`which nodes have the volume mounted was not found out in ${HAND_OVER_ANSWER_MS / 1000} s`);
     const next = heir === 0 ? others[0] : others.find((nodeid) => nodeid === heir);
     if (next === undefined) {
-      if (others.length === 0) return refuse("no other node has the volume mounted and reaches its device");
+      if (others.length === 0) return refuse(NOBODY_ELSE);
       const words = others.map((nodeid) => this.#nameOf(nodeid)).join(", ");
       return refuse(`${this.#nameOf(heir)} does not have the volume mounted, or does not reach its device: ${words} could have it`);
     }
@@ -144,18 +147,16 @@ export class HandOvers {
     const noQuorumAt = (stage: HandOverStage): HandOverAnswer => ({ kind: "no-quorum", stage, why: this.#noQuorum });
     if (noQuorum() !== null) return noQuorumAt("not-asked");
     const before = owner();
-    if (before === null || role() === "waiting") return { kind: "refused", why: `there is no owner now: ${why()}` };
+    const refused = (words: string, nobodyElse = false): HandOverAnswer => ({ kind: "refused", why: words, nobodyElse });
+    if (before === null || role() === "waiting") return refused(`there is no owner now: ${why()}`);
     const { epoch, nodeid: from } = before;
     const wait = this.#wait(epoch);
     try {
       const told = await Promise.race([wait.cut, this.#ask(from, { epoch, heir })]);
       if (told === "no-quorum") return noQuorumAt("asked");
       if (told === "late")
-        return {
-          kind: "refused",
-          why: `${this.#nameOf(from)}, the owner, has not answered in ${HAND_OVER_ANSWER_MS / 1000} s; it may do so later`,
-        };
-      if (told.refused !== "") return { kind: "refused", why: told.refused };
+        return refused(`${this.#nameOf(from)}, the owner, has not answered in ${HAND_OVER_ANSWER_MS / 1000} s; it may do so later`);
+      if (told.refused !== "") return refused(told.refused, told.refused === NOBODY_ELSE);
       const next = await Promise.race([wait.found, wait.cut]);
       if (next === "no-quorum") return noQuorumAt("begun");
       if (next === "late") return { kind: "under-way", from, to: told.heir, why: why() };

@@ -15,12 +15,12 @@ export const LEAVE_LIMIT_MS = 10_000;
 /** What the mount ended with. Null, too, if it is kept, and dlmd does not let it go. */
 export async function endOrPause(
   ended: Promise<Error | null>,
-  pauses: Promise<{ readonly dlmdDied: boolean }>,
+  pauses: Promise<{ readonly hasLeftDlmd: boolean }>,
   log: Log,
 ): Promise<Error | null> {
-  const late = pauses.then(({ dlmdDied }) => {
+  const late = pauses.then(({ hasLeftDlmd }) => {
     // There is nothing to wait for: a notification may wait for a page whose request the next process answers.
-    if (dlmdDied) return "alone" as const;
+    if (hasLeftDlmd) return "alone" as const;
     return new Promise<"late">((resolve) => setTimeout(resolve, LEAVE_LIMIT_MS, "late").unref());
   });
   const end = await Promise.race([ended, late]);

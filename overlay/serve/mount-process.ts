@@ -19,7 +19,7 @@ import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { MNT_DETACH } from "../../native/index.ts";
 import { openAtOwnerOf } from "../restart/tables.ts";
-import { REHEARSED } from "../restart/take.ts";
+import { REHEARSED, type TakeOver } from "../restart/take.ts";
 import type { Session } from "../session/mount-session.ts";
 import { giveUpRole } from "../volume/former-owner.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
@@ -28,6 +28,7 @@ import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
 import { CrashGuard } from "./crash-guard.ts";
 import { findVolume } from "./find-volume.ts";
+import { giveBack, requireNoOwnerBetween } from "./give-back.ts";
 import type { HandOvers } from "./hand-over.ts";
 import { isThreadOf, parentProcess } from "../crash/former-process.ts";
 import { readAgain } from "../session/read-again.ts";
@@ -46,6 +47,11 @@ import { SelfFence } from "./self-fence.ts";
 
 /** A mount that ends waits so long for the owner to take what its programs have written (hazard F23). */
 export const WRITE_REST_MS = 10_000;
+
+function rehearsed(takeOver: TakeOver): never {
+  takeOver.hello();
+  throw new OperatingError("another process could go on with the mount", { code: REHEARSED, hint: "" });
+}
 
 export class MountProcess {
   readonly options: MountProcessOptions;
@@ -114,6 +120,8 @@ export class MountProcess {
       parts: () => this.#parts,
       isEnding: () => this.#ending || this.#terminating || this.#failure !== null,
       ownsVolume: () => this.#service.owned !== null,
+      whyNotGivenBack: () => this.#service.whyNotGivenBack,
+      giveBack: (dlmdThere) => this.#giveBack(dlmdThere),
       hasOwned: () => this.#preferredMove?.hasOwned === true,
       fail: (error) => this.fail(error),
       restarts: () => this.crash.review(),
@@ -155,21 +163,26 @@ export class MountProcess {
       const show = (): void => group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
       const { takeOver } = this.options;
       if (takeOver === undefined && afterCrash === null) show();
+      if (takeOver?.rehearses === "joined") rehearsed(takeOver);
+      // Before there is an owner again: who is the next one it depends on.
+      const paused = takeOver?.isAfterPause === true ? await this.#unlessFailed(takeOver.state()) : null;
+      const gaveBack = paused?.gaveBack === true;
+      this.#service.servesOnlyItself = gaveBack;
       let ownOpened: () => void = () => {};
-      if (afterCrash !== null) {
+      if (afterCrash !== null || gaveBack)
         this.#service.openFiles.ownOpened = new Promise((resolve) => {
           ownOpened = resolve;
         });
+      if (afterCrash !== null) {
         const locks = afterCrash.kept.flatMap((one) => one.locks);
         await this.#unlessFailed(giveUpRole(lockspace, locks, client.info.nodeid));
       }
       const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
-      if (takeOver?.rehearses === true) {
+      if (takeOver?.rehearses === "whole") {
         await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, this.#owner?.owner ?? record));
-        takeOver.hello();
-        throw new OperatingError("another process could go on with the mount", { code: REHEARSED, hint: "" });
+        rehearsed(takeOver);
       }
-      const before = takeOver === undefined ? (afterCrash?.state ?? null) : await this.#unlessFailed(takeOver.state());
+      const before = paused ?? (takeOver === undefined ? (afterCrash?.state ?? null) : await this.#unlessFailed(takeOver.state()));
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       // Another owner may have come since: it was reported while there was no remote lower to hear of it.
       const owner = this.#owner?.owner ?? record;
@@ -179,7 +192,8 @@ export class MountProcess {
       ownOpened();
       const { remote } = this.#ownCalls;
       const openedAt = afterCrash === null || remote === null ? 0 : requireKept(afterCrash.before, remote);
-      if (before !== null && afterCrash === null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
+      if (gaveBack && before !== null && remote !== null) requireNoOwnerBetween(this.#service.owned !== null, remote, before);
+      else if (before !== null && afterCrash === null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
       if (before?.hasOwned === true) this.#preferredMove?.becameOwner();
       const fuseFd = afterCrash === null ? (takeOver?.fuseFd ?? 0) : CRASH_FUSE_FD;
       // It is awaited to its end: what it has mounted must be taken out again.
@@ -220,6 +234,7 @@ export class MountProcess {
         await this.#unlessFailed(
           goOnWith({ takeOver, before }, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, sentAgain }),
         );
+        this.#service.servesOnlyItself = false;
       }
       if (before !== null) show();
       await this.#enterMounted(session);
@@ -234,6 +249,14 @@ export class MountProcess {
       throw error;
     }
     this.options.changed();
+  }
+
+  /** Hazard F43: giveBack. */
+  #giveBack(dlmdThere: boolean): Promise<void> {
+    this.#lease?.end();
+    this.#selfFence?.end();
+    const { owner, coherence, group, client } = this.#parts;
+    return giveBack({ service: this.#service, owner, coherence, group, client, log: this.options.log }, dlmdThere);
   }
 
   /** `held`: what the kernel has sent again; `openedAt`: epoch of the owner at which all is open. */

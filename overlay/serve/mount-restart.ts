@@ -8,7 +8,7 @@ import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
 import type { Kept } from "../restart/collect.ts";
 import { giveMount, type RestartAnswer, type RestingHost, startNext } from "../restart/give.ts";
-import { depositOf, type PauseAnswer, type Paused, pauseMount, pauseWithoutDlmd, rehearse } from "../restart/pause.ts";
+import { depositOf, type PauseAnswer, type Paused, type PauseHost, pauseMount, pauseWithoutDlmd, rehearse } from "../restart/pause.ts";
 import { hasQueued } from "../restart/queued.ts";
 import type { RestartState } from "../restart/state.ts";
 import { depositedLocks } from "../restart/custody.ts";
@@ -20,6 +20,7 @@ import type { Session, SessionHandOff, SessionResume } from "../session/mount-se
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { MountParts, MountStatus } from "./mount-status.ts";
+import { untilAlone } from "./give-back.ts";
 import { addressOf, type OwnCalls } from "./own-calls.ts";
 
 /** A program that has waited for a file lock for so long may wait for hours. */
@@ -39,6 +40,10 @@ export interface MountRestartHost {
   /** It is told to end, or ends. */
   readonly isEnding: () => boolean;
   readonly ownsVolume: () => boolean;
+  /** OwnerService.whyNotGivenBack */
+  readonly whyNotGivenBack: () => string | null;
+  /** OwnerService.giveBack, and then this process is no client of dlmd any more. `dlmdThere`: it has to be left. */
+  readonly giveBack: (dlmdThere: boolean) => Promise<void>;
   /** PreferredOwner.hasOwned */
   readonly hasOwned: () => boolean;
   readonly fail: (error: Error) => void;
@@ -62,6 +67,8 @@ export interface Pausing extends Paused {
   readonly kept: Kept | null;
   /** It has died, and is not being restarted. */
   readonly dlmdDied: boolean;
+  /** This process is no client of dlmd any more. */
+  readonly hasLeftDlmd: boolean;
 }
 
 interface Refused {
@@ -132,16 +139,23 @@ export class MountRestart {
   }
 
   async #pause(session: Session, handOff: SessionHandOff, rest: Rest): Promise<PauseAnswer> {
-    const { ownCalls, parts } = this.#host;
-    const { remote } = ownCalls;
-    const { client } = parts();
-    if (remote === null || client === null) return { kind: "refused", why: "there is no connection to the owner" };
+    const { client } = this.#host.parts();
+    const keeps = this.#keeps(true);
+    if (keeps === null || client === null) return { kind: "refused", why: "there is no connection to the owner" };
+    const resting = this.#resting(session, handOff, rest);
     const found = await pauseMount({
-      ...this.#resting(session, handOff, rest),
+      ...resting,
+      ...keeps,
+      // Also where this process has become the owner since, or is it no more.
+      refusal: () =>
+        this.#host.ownsVolume() === (keeps.giveBack !== null) ? this.#refusal(session, keeps.giveBack !== null) : OWNER_CHANGES,
       fail: (error) => this.#fail(error),
-      deposit: (request, signal) => remote.deposit(request, signal),
-      rehearse: () => rehearse(startNext(handOff.fd, "rehearse")),
-      collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
+      rehearse: async () => {
+        if (keeps.giveBack === null) return rehearse(startNext(handOff.fd, "rehearse"));
+        const versions = await rehearse(startNext(handOff.fd, "rehearse-owner"));
+        await untilAlone(() => this.#host.parts().group?.isAlone === true);
+        return versions;
+      },
     });
     if ("kind" in found) return found;
     const holds = new Promise<void>((resolve) => {
@@ -149,11 +163,30 @@ export class MountRestart {
     });
     this.#keepFor(handOff, found, { incarnation: client.info.incarnation, dlmdDied: false });
     await holds;
-    return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length };
+    const waitedMs = Math.round(performance.now() - found.sinceMs);
+    return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length, waitedMs };
+  }
+
+  /** Who keeps what nobody may have in between: the owner, or, where this process is that, nobody (hazard F43). null: it cannot be asked. */
+  #keeps(dlmdThere: boolean): Pick<PauseHost, "giveBack" | "deposit" | "collect"> | null {
+    const { remote } = this.#host.ownCalls;
+    if (this.#host.ownsVolume())
+      return {
+        giveBack: () => this.#host.giveBack(dlmdThere),
+        deposit: () => Promise.resolve("this node is the owner"),
+        collect: () => undefined,
+      };
+    if (remote === null) return null;
+    return {
+      giveBack: null,
+      deposit: (request, signal) => remote.deposit(request, signal),
+      collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
+    };
   }
 
   #keepFor(handOff: SessionHandOff, found: Paused, dlmd: Pick<Pausing, "incarnation" | "dlmdDied">): void {
-    this.paused = { ...found, ...dlmd, fd: handOff.fd, kept: this.#keptFor(found.state) };
+    const hasLeftDlmd = dlmd.dlmdDied || found.state.gaveBack;
+    this.paused = { ...found, ...dlmd, hasLeftDlmd, fd: handOff.fd, kept: this.#keptFor(found.state) };
     this.isGiven = true;
     this.#beginPause(this.paused);
     void handOff.given();
@@ -164,11 +197,10 @@ export class MountRestart {
    * `isDead`: AloneHost.isDlmdDead.
    */
   withoutDlmd(isDead: () => Promise<boolean>): Promise<Error | null> | null {
-    const { ownCalls, parts } = this.#host;
-    const { session, coherence, client, lease, fileLocks } = parts();
-    const { remote } = ownCalls;
+    const { session, coherence, client, lease, fileLocks } = this.#host.parts();
+    const keeps = this.#keeps(false);
     const handOff = session?.handOff ?? null;
-    if (this.#restarting || this.hasLetGo || this.isGiven || remote === null) return null;
+    if (this.#restarting || this.hasLetGo || this.isGiven || keeps === null) return null;
     if (session === null || handOff === null || coherence === null || client === null || this.#whyNotAlone(session) !== null) return null;
     this.#restarting = true;
     this.#isAlone = true;
@@ -180,15 +212,14 @@ export class MountRestart {
     const resting = this.#resting(session, handOff, coherence.rest);
     const pausing = pauseWithoutDlmd({
       ...resting,
+      ...keeps,
       refusal,
       // Those that the dead one had are nobody's.
       fileLocksRest: () => true,
       waitsForFileLock: () => false,
       giveLocks: () => undefined,
       fail: (error) => this.#fail(error),
-      deposit: (request, signal) => remote.deposit(request, signal),
       rehearse: () => Promise.resolve([]),
-      collect: (ticket) => void remote.collect(ticket).catch(() => undefined),
       beAlone: () => {
         handOff.leave(resting.rules);
         // None goes to the service any more, whoever has waited for it.
@@ -222,7 +253,7 @@ export class MountRestart {
   /** Why the death of dlmd ends this mount, in words; null: it does not. */
   #whyNotAlone(session: Session): string | null {
     const { fileLocks } = this.#host.parts();
-    const why = this.#refusal(session) ?? fileLocks?.whyNoCrash ?? null;
+    const why = this.#refusal(session, this.#host.ownsVolume()) ?? fileLocks?.whyNoCrash ?? null;
     if (why !== null) return why;
     if (session.underWay.fileLockWaitMs !== null) return "a program waits for a file lock";
     return this.#host.ownCalls.remote?.hasDoubtful === true ? "calls are made once more at a new owner" : null;
@@ -256,6 +287,13 @@ export class MountRestart {
     return null;
   }
 
+  /** Hazard F43. Without an owner nobody can change what this mount has, and the next one is this mount again. */
+  #whyNotGivenBack(): string | null {
+    if (this.#host.parts().group?.isAlone !== true)
+      return "this node is the owner of the volume, and others have it mounted: hand it over first (coverlay handover)";
+    return this.#whyNoOwnerCrash() ?? this.#host.whyNotGivenBack();
+  }
+
   /** Hazard F41. The next owner has to find a clean disk, and room for all that is open here. */
   #whyNoOwnerCrash(): string | null {
     const { mount, ownCalls } = this.#host;
@@ -281,7 +319,7 @@ export class MountRestart {
       connection: session.connection,
       refusal: () => this.#refusal(session),
       ownerEpoch: () => parts().owner?.owner?.epoch ?? null,
-      openAtOwner: () => ownCalls.remote?.openAtOwner() ?? null,
+      openAtOwner: () => ownCalls.openAtOwner(),
       fileLocksRest: () => fileLocks?.rest() ?? true,
       waitsForFileLock: () => session.underWay.fileLockWaitMs !== null,
       rest: () => rest.rest(),
@@ -306,12 +344,15 @@ export class MountRestart {
     };
   }
 
-  /** In words; null: nothing is in the way. */
-  #refusal({ underWay, connection }: Session): string | null {
+  /** In words; null: nothing is in the way. `asOwner`: its disk is to be given back. */
+  #refusal({ underWay, connection }: Session, asOwner = false): string | null {
     const { answers, parts, mount } = this.#host;
     const { lease, client, group, fileLocks } = parts();
     if (this.#host.isEnding()) return "the mount is ending";
-    if (answers.role === "owner" || this.#host.ownsVolume())
+    if (asOwner) {
+      const kept = answers.role === "owner" ? this.#whyNotGivenBack() : OWNER_CHANGES;
+      if (kept !== null) return kept;
+    } else if (answers.role === "owner" || this.#host.ownsVolume())
       return "this node is the owner of the volume: hand it over first (coverlay handover)";
     if (answers.role === "waiting") return `there is no owner: ${answers.why}`;
     if (lease?.holds() !== true) return "the lease of this node has ended";
@@ -327,6 +368,8 @@ export class MountRestart {
     return null;
   }
 }
+
+const OWNER_CHANGES = "the owner is changing";
 
 /** The group of the mounters, and the owner's election. */
 const ENDED_WITH_DLMD: ReadonlySet<string> = new Set(["group-ended", "not-said", "disconnected"]);

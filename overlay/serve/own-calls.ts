@@ -70,6 +70,14 @@ export class OwnCalls {
     this.#remote?.ownerFound(addressOf(record), record.epoch);
   }
 
+  /** What this mount has open at the owner, or as the owner, for the next process; null: something is on its way to the owner. */
+  openAtOwner(): OpenAtOwner | null {
+    if (this.#remote !== null) return this.#remote.openAtOwner();
+    if (this.#ownGuard === null || this.#ownGuard.isGiven) return null;
+    const { handles, unsynced } = this.#ownGuard;
+    return { files: handles.map((file) => ({ ...file, lossesTold: 0 })), unsynced: unsynced.state() };
+  }
+
   /** The lock of that inode is about to leave: resolves when the owner knows what is open here. At once on the owner. */
   tellOpens(id: FileId): MaybePromise<void> {
     return this.#remote?.tellOpens(id);

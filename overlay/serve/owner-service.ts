@@ -18,6 +18,7 @@ import { type LowerMount, mountLower } from "../volume/lower-mount.ts";
 import { type ServedLower, volumeLockspace, type VolumeOwner } from "../volume/owner.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import type { Claim } from "../volume/owner-event.ts";
+import { growthUnderWay } from "./grow.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import { Custody } from "../restart/custody.ts";
 import { OpenFiles, type OwnWay } from "./open-files.ts";
@@ -75,6 +76,8 @@ export class OwnerService {
   readonly #gone: GoneClient[] = [];
   /** Of the lower that is mounted here. */
   #custody: Custody | null = null;
+  /** Hazard F43. This process goes on with a mount whose locks nobody has kept: until it has them no other node is served. */
+  servesOnlyItself = false;
 
   constructor(host: OwnerServiceHost) {
     const { log, lower } = host.options;
@@ -113,6 +116,13 @@ export class OwnerService {
   /** Mounts that are away, of which something is kept. */
   get keeps(): number {
     return this.#custody?.away?.count ?? 0;
+  }
+
+  /** Why its disk cannot be given back for another process of this mount just now (hazard F43), in words; null: it can. */
+  get whyNotGivenBack(): string | null {
+    const guard = this.#owned?.disk?.guard;
+    if (guard === undefined || guard.isGiven || this.#move !== null || this.#releasing !== null) return "this owner gives the volume up";
+    return growthUnderWay(this.growth) ?? this.keepsForOthers;
   }
 
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
@@ -244,6 +254,7 @@ export class OwnerService {
       isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
       claimed: () => this.#host.reopened(),
       isGone: (session) => this.#gone.some((client) => isOf(session, client)),
+      admits: (session) => !this.servesOnlyItself || isOf(session, client.info),
       handOver: this.#host.beginHandOver,
       custody,
     });
@@ -252,6 +263,12 @@ export class OwnerService {
   /** The owner's block may name this process, which does not have the device and writes nothing more to it: only its end lets others go on. */
   #failIfNamed(error: unknown): void {
     if (error instanceof OperatingError && ["lease-lapsed", "not-given-back"].includes(error.code)) this.#host.fail(error);
+  }
+
+  /** For another process of this mount. Resolves when the disk is unmounted, and the owner's block says so; the role hears of it later. */
+  async giveBack(): Promise<void> {
+    await this.#owned?.server.close();
+    await this.release();
   }
 
   /** Asked for by the owner role and by the end of the mount, perhaps both at a time. */

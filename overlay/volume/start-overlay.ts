@@ -52,7 +52,7 @@ const ENVIRONMENT: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: "2" };
 const INTERRUPT_LIMIT_MS = 10_000;
 
 /** Options of `serve` that say how a process came to be. */
-const BEGUN_BY: ReadonlySet<string> = new Set(["--take-over", "--dlmd-away", "--rehearse", "--after-crash"]);
+const BEGUN_BY: ReadonlySet<string> = new Set(["--take-over", "--dlmd-away", "--rehearse", "--rehearse-owner", "--after-crash"]);
 
 /** Those of this process, for another one that is to go on with its mount. */
 export function ownWords(): string[] {

@@ -60,6 +60,8 @@ export interface LowerServerOptions {
   readonly handOver?: HandOver;
   /** What callers leave while they are away (hazard F35); without it the answer is a refusal. */
   readonly custody?: OwnerCustody;
+  /** False: not yet, and the caller is to try again. */
+  readonly admits?: (session: handshake.LowerSessionId) => boolean;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
 }
@@ -211,6 +213,8 @@ class ServerCore implements ConnectionHost {
     if (!this.options.isMember(session.nodeid, session.incarnation)) {
       return { reason: "not-a-member", text: `node ${session.nodeid} (incarnation ${session.incarnation}) is not in the view` };
     }
+    // For the caller that is what a node is that the owner has not heard of yet.
+    if (this.options.admits?.(session) === false) return { reason: "not-a-member", text: "this owner opens its own files first" };
     if (!this.#sessions.has(handshake.sessionKey(session)) && this.#sessions.size >= MAX_SESSIONS) {
       return { reason: "too-many", text: `${MAX_SESSIONS} sessions are open` };
     }

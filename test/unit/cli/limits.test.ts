@@ -96,7 +96,7 @@ it("what a hand-over came to, in words", () => {
   expect(() => words({ kind: "under-way", from: 1, to: 2, why: "the owner is changing" })).toThrow(
     "volume data has no owner yet after 30 s: the owner is changing",
   );
-  expect(() => words({ kind: "refused", why: "node1 is the owner already" })).toThrow(
+  expect(() => words({ kind: "refused", why: "node1 is the owner already", nobodyElse: false })).toThrow(
     "volume data is not handed over: node1 is the owner already",
   );
 });

@@ -4,8 +4,8 @@ import { createServer, type Server } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { restartDlmd } from "../../../overlay/cli/restart-dlmd.ts";
-import { overlayFilePath, overlaySocketPath } from "../../../overlay/query/overlay-query.ts";
+import { restartAlone, restartDlmd } from "../../../overlay/cli/restart-dlmd.ts";
+import { findOverlay, overlayFilePath, overlaySocketPath } from "../../../overlay/query/overlay-query.ts";
 import { END_LIMIT_MS, HELLO_LIMIT_MS, REST_LIMIT_MS } from "../../../overlay/restart/give.ts";
 import { HOLD_LIMIT_MS } from "../../../overlay/restart/holder.ts";
 import { DEPOSIT_LIMIT_MS } from "../../../overlay/restart/pause.ts";
@@ -65,6 +65,23 @@ it("restarts dlmd when every mount is paused, and tells which process serves eac
     { mountpoint: "/m2", pid: process.ppid },
   ]);
   // It is not told to go on: it would, with the dlmd that is about to leave.
+  expect(asked).toEqual(["pause"]);
+});
+
+it("restarts an owner that is alone: it pauses, is told to go on with the dlmd that runs, and is waited for", async () => {
+  const asked = await overlay(1, { ...PAUSES, pause: { ...PAUSES.pause, waitedMs: 1000 } });
+  const entry = findOverlay(runDir, "/m1");
+  if (entry === null) throw new Error("no mount");
+  const answer = await restartAlone(runDir, entry);
+  expect(answer).toMatchObject({ kind: "done", pid: process.ppid, inodes: 3, files: 2 });
+  expect([asked, answer.kind === "done" && answer.pauseMs >= 1000]).toEqual([["pause", "go-on"], true]);
+});
+
+it("says why an owner that is alone is not restarted", async () => {
+  const asked = await overlay(1, { pause: { kind: "refused", why: "others have it mounted" } });
+  const entry = findOverlay(runDir, "/m1");
+  if (entry === null) throw new Error("no mount");
+  expect(await restartAlone(runDir, entry)).toEqual({ kind: "refused", why: "others have it mounted" });
   expect(asked).toEqual(["pause"]);
 });
 

@@ -111,6 +111,28 @@ it("a life of a node that is not in the view gets no session, and is served once
   }
 });
 
+it("a caller that is not admitted yet waits, and is served when it is; another one is served meanwhile", async () => {
+  const one = await owner(1);
+  let all = false;
+  const server = createLowerServer({ ...testServerOptions(one.lower, 1), admits: ({ clientId }) => all || clientId === 1 });
+  try {
+    const address = await listenOn(server);
+    const refusals: string[] = [];
+    const said: unknown[] = [];
+    const log = { ...silentLog, warn: (fields: Readonly<Record<string, unknown>>) => void said.push(fields["reason"]) };
+    const waits = remote({ clientId: 2 }, log, { onRefused: (error) => void refusals.push(error.code) });
+    const connected = waits.connect(address, 1);
+    await until(() => server.counters.refused > 1);
+    await remote({ clientId: 1 }).connect(address, 1);
+    expect([server.sessions.map(({ id }) => id.clientId), said[0]]).toEqual([[1], "this owner opens its own files first"]);
+    all = true;
+    await connected;
+    expect([server.sessions.length, refusals]).toEqual([2, []]);
+  } finally {
+    await server.close();
+  }
+});
+
 it("the server of another volume that has the owner's port by now ends no mount, though it refuses", async () => {
   const one = await owner(1);
   const other = createLowerServer({

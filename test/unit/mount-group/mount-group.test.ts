@@ -161,6 +161,30 @@ it("fails when the group does not take what it says: the others would wait for i
   expect([mount.failures.length, said.mock.calls.length]).toEqual([1, 2]);
 });
 
+it("knows whether it is alone: another mounter is there from its join on, and until it was put in order", async () => {
+  const bus = new Bus();
+  const mount = new Mount(bus, 1);
+  expect(mount.group.isAlone).toBe(false);
+  await mount.group.join();
+  // It is the founder, and nobody has put anything in order.
+  expect(mount.group.isAlone).toBe(false);
+  mount.group.mounted();
+  await mount.own(1);
+  expect(mount.group.isAlone).toBe(true);
+  const other = new Mount(bus, 2);
+  void other.group.join();
+  expect(mount.group.isAlone).toBe(false);
+  await settled();
+  let done = (): void => undefined;
+  mount.recovering = () => new Promise((resolve) => (done = resolve));
+  bus.kill(2);
+  await settled();
+  expect([mount.recovered.at(-1), mount.group.isAlone]).toEqual(["2", false]);
+  done();
+  await settled();
+  expect(mount.group.isAlone).toBe(true);
+});
+
 describe("a death", () => {
   it("of the owner: lets go of it, blocks, and goes on when the next owner has put its jid in order", async () => {
     const bus = new Bus();

@@ -181,7 +181,7 @@ describe("a process that is to keep its mount", () => {
 
   it("does not wait for ever for dlmd to let it go", async () => {
     let ended: Error | null | undefined;
-    void endOrPause(never, Promise.resolve({ dlmdDied: false }), silentLog).then((end) => (ended = end));
+    void endOrPause(never, Promise.resolve({ hasLeftDlmd: false }), silentLog).then((end) => (ended = end));
     await pass(LEAVE_LIMIT_MS - 1);
     expect(ended).toBeUndefined();
     await pass(1);
@@ -194,7 +194,15 @@ describe("a process that is to keep its mount", () => {
     [{ kind: "lost", why: "w" }, true, [{ ...KEPT, incarnation: null, waitedMs: 1000 }]],
   ])("leaves a process behind that collects, unless another one has the mount: $kind", async (end, anyDlmd, expected) => {
     const orders: object[] = [];
-    const pausing = { state: someState(), sinceMs: performance.now() - 1000, fd: 5, incarnation: "old", kept: KEPT, dlmdDied: false };
+    const pausing = {
+      state: someState(),
+      sinceMs: performance.now() - 1000,
+      fd: 5,
+      incarnation: "old",
+      kept: KEPT,
+      dlmdDied: false,
+      hasLeftDlmd: false,
+    };
     const held = { runDir: "/run/x", log: silentLog };
     const found = await holdToEnd({ run: () => Promise.resolve(end), anyDlmd }, pausing, held, (_, order) => void orders.push(order));
     expect([found, orders]).toEqual([end, expected]);
@@ -204,6 +212,6 @@ describe("a process that is to keep its mount", () => {
     const failure = new Error("unmounted by force");
     expect(await endOrPause(Promise.resolve(failure), never, silentLog)).toBe(failure);
     // One that has died lets nobody go, and nothing of the old process is waited for.
-    expect(await endOrPause(never, Promise.resolve({ dlmdDied: true }), silentLog)).toBeNull();
+    expect(await endOrPause(never, Promise.resolve({ hasLeftDlmd: true }), silentLog)).toBeNull();
   });
 });

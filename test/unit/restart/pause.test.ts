@@ -11,7 +11,8 @@ import {
   pauseMount,
   pauseWithoutDlmd,
 } from "../../../overlay/restart/pause.ts";
-import { STATE_VERSION } from "../../../overlay/restart/state.ts";
+import type { OpenAtOwner } from "../../../overlay/lower/remote/core.ts";
+import { type RestartState, STATE_VERSION } from "../../../overlay/restart/state.ts";
 import { resting } from "./resting.ts";
 import { someState } from "./some-state.ts";
 
@@ -22,6 +23,7 @@ function setUp() {
   const owner = { answer: (): Promise<string> => Promise.resolve("") };
   const host: PauseHost = {
     ...base,
+    giveBack: null,
     deposit: (request) => {
       log.push("deposit");
       deposits.push(request);
@@ -157,6 +159,79 @@ describe("a mount that pauses", () => {
       why: "the locks of this mount could not be given up: no such lock",
     });
     expect(log).toEqual(["rehearse", "hold", "stop", "deposit", "leave status", "fail"]);
+  });
+});
+
+/** Hazard F43. */
+describe("an owner that is alone", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const CHANGED: RestartState["unsynced"] = {
+    changed: [["2.1", { at: 1, what: "all" }]],
+    lost: [],
+    deaths: 2,
+    syncfsFails: false,
+    tick: 3,
+  };
+  const begin = () => {
+    const set = setUp();
+    const disk = { given: (): void => undefined };
+    const given = new Promise<void>((resolve) => (disk.given = resolve));
+    const openAtOwner = (): OpenAtOwner => ({ files: [], unsynced: CHANGED });
+    const giveBack = (): Promise<void> => {
+      set.log.push("give back");
+      return given;
+    };
+    return { ...set, disk, host: { ...set.host, openAtOwner, giveBack } };
+  };
+
+  it("rests, and pauses when its disk is given back, not before: what it had changed is on it", async () => {
+    const { host, log, disk } = begin();
+    let paused: unknown = null;
+    void pauseMount(host).then((found) => (paused = found));
+    await pass(1000);
+    expect([log, paused]).toEqual([["rehearse", "hold", "stop", "leave status", "give back"], null]);
+    disk.given();
+    await pass(0);
+    expect(paused).toMatchObject({ state: { custody: null, gaveBack: true, ownerEpoch: 3, unsynced: { ...CHANGED, changed: [] } } });
+  });
+
+  it("ends if it cannot give its disk back", async () => {
+    const { host, log } = begin();
+    const giveBack = (): Promise<void> => Promise.reject(new Error("in use"));
+    expect(await pauseMount({ ...host, giveBack })).toEqual({ kind: "failed", why: "the disk could not be given back: in use" });
+    expect(log).toEqual(["rehearse", "hold", "stop", "leave status", "fail"]);
+  });
+
+  it("goes on if another node comes before", async () => {
+    const { host, log, rig } = begin();
+    const rehearse = (): Promise<readonly number[]> => {
+      rig.refusal = "others have it mounted";
+      return Promise.resolve([STATE_VERSION]);
+    };
+    expect(await pauseMount({ ...host, rehearse })).toEqual({ kind: "failed", why: "others have it mounted" });
+    expect(log).toEqual(["hold", "rest ends", "go on"]);
+  });
+
+  it("does the same after the death of dlmd, and has the kernel send again what has no answer", async () => {
+    const { host, log, disk, rig } = begin();
+    rig.held = [Buffer.from("raw")];
+    const alone: AloneHost = {
+      ...host,
+      beAlone: () => void log.push("alone"),
+      left: () => 1,
+      resends: true,
+      isDlmdDead: () => Promise.resolve(true),
+    };
+    let paused: unknown = null;
+    void pauseWithoutDlmd(alone).then((found) => (paused = found));
+    await pass(60_000);
+    // Nobody waits for the lease: nobody can take the disk.
+    rig.refusal = "the lease has ended";
+    expect([log, paused]).toEqual([["alone", "hold", "stop", "leave status", "give back"], null]);
+    disk.given();
+    await pass(0);
+    expect(paused).toMatchObject({ state: { custody: null, gaveBack: true, again: true, held: [], unsynced: { changed: [] } } });
   });
 });
 

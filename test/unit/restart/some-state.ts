@@ -59,6 +59,7 @@ export const someState = (): RestartState => ({
   staleOnce: ["unlink 77 name\u00ff"],
   standIns: { shownTo: [[2 ** 52, 77]], threads: [[77, true]] },
   custody: null,
+  gaveBack: false,
   again: false,
   shared: [],
   held: [Buffer.from([0, 255, 3]).toString("base64"), ""],

@@ -14,7 +14,7 @@ describe("the state of a mount", () => {
     const bytes = encodeState(state);
     for (let length = 0; length < bytes.length; length += 1) {
       expect(() => decodeState(bytes.subarray(0, length)), `the first ${length} bytes`).toThrow(
-        /the state of a mount in version 4 expected, found/,
+        /the state of a mount in version 5 expected, found/,
       );
     }
     expect(() => decodeState(Buffer.concat([bytes, Buffer.alloc(1)]))).toThrow(/found \d+ bytes instead of \d+/);
@@ -25,7 +25,7 @@ describe("the state of a mount", () => {
     for (let at = 0; at < bytes.length; at += 1) {
       const damaged = Buffer.from(bytes);
       damaged.writeUInt8(damaged.readUInt8(at) ^ 0x20, at);
-      expect(() => decodeState(damaged), `byte ${at}`).toThrow(/the state of a mount in version 4 expected, found/);
+      expect(() => decodeState(damaged), `byte ${at}`).toThrow(/the state of a mount in version 5 expected, found/);
     }
   });
 

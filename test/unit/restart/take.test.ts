@@ -28,7 +28,7 @@ describe("the new process", () => {
   const begin = (): { old: OtherEnd; fails: string[]; takeOver: TakeOver } => {
     const old = new OtherEnd();
     const fails: string[] = [];
-    return { old, fails, takeOver: new TakeOver((error) => void fails.push(error.message), false, old) };
+    return { old, fails, takeOver: new TakeOver((error) => void fails.push(error.message), "no", old) };
   };
   const given = { say: "state", state: encodeState(someState()).toString("base64") };
 

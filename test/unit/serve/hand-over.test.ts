@@ -124,9 +124,20 @@ describe("the command", () => {
 
   it("is refused where there is no owner, or it gives no answer", async () => {
     const none = new HandOvers(host({ role: () => "waiting", owner: () => null, why: () => "the owner is changing" }));
-    expect(await none.request(2)).toEqual({ kind: "refused", why: "there is no owner now: the owner is changing" });
+    expect(await none.request(2)).toEqual({ kind: "refused", why: "there is no owner now: the owner is changing", nobodyElse: false });
     const silent = new HandOvers(host({ role: () => "remote" }));
-    expect(await silent.request(2)).toEqual({ kind: "refused", why: "node1, the owner, gave no answer: Error: not asked for" });
+    expect(await silent.request(2)).toEqual({
+      kind: "refused",
+      why: "node1, the owner, gave no answer: Error: not asked for",
+      nobodyElse: false,
+    });
+  });
+
+  it("says whether anybody else could have the volume", async () => {
+    const alone = new HandOvers(host({ otherMounters: () => Promise.resolve([]) }));
+    expect(await alone.request(0)).toMatchObject({ kind: "refused", nobodyElse: true });
+    const busy = new HandOvers(host({ busy: () => "the volume is being grown" }));
+    expect(await busy.request(0)).toMatchObject({ kind: "refused", nobodyElse: false });
   });
 });
 
@@ -198,7 +209,7 @@ describe("an owner that does not answer", () => {
     await vi.advanceTimersByTimeAsync(HAND_OVER_ANSWER_MS - 1);
     expect(told).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
-    expect(told).toEqual([{ kind: "refused", why: "node1, the owner, has not answered in 30 s; it may do so later" }]);
+    expect(told).toEqual([{ kind: "refused", why: "node1, the owner, has not answered in 30 s; it may do so later", nobodyElse: false }]);
     expect(vi.getTimerCount()).toBe(0);
   });
 

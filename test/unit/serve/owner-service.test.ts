@@ -28,6 +28,7 @@ let isEnding: boolean;
 let service: OwnerService;
 beforeEach(() => {
   disk.withdrawn = [];
+  disk.owned = null;
   disk.mounts = 0;
   failures = [];
   holds = true;
@@ -51,6 +52,37 @@ it("an owner whose calls of the dead do not end withdraws from its disk", async 
   await service.mount(0, { block: null, proof: null });
   service.stopLate(LATE);
   expect([disk.withdrawn, failures]).toEqual([[LATE], []]);
+});
+
+it("says why its disk cannot be given back just now, and gives it back: its service ends before", async () => {
+  expect(service.whyNotGivenBack).toBe("this owner gives the volume up");
+  const steps: string[] = [];
+  const step = (what: string) => (): Promise<void> => {
+    steps.push(what);
+    return Promise.resolve();
+  };
+  const guard = { isGiven: false };
+  let growing = true;
+  disk.owned = {
+    port: 1,
+    server: { close: step("service") },
+    local: { shutdown: step("files") },
+    disk: { guard, end: () => undefined },
+    mount: {
+      release: step("disk"),
+      get growth() {
+        return growing ? { report: { kind: "growing", bytes: 1, toBytes: 2 } } : null;
+      },
+    },
+  };
+  await service.mount(0, { block: null, proof: null });
+  expect(service.whyNotGivenBack).toBe("the volume is being grown: it has 1 of 2 bytes");
+  growing = false;
+  expect(service.whyNotGivenBack).toBeNull();
+  guard.isGiven = true;
+  expect(service.whyNotGivenBack).toBe("this owner gives the volume up");
+  await service.giveBack();
+  expect([steps, service.owned]).toEqual([["service", "service", "files", "disk"], null]);
 });
 
 it("one that may not withdraw ends", async () => {

@@ -8,7 +8,7 @@ import { PREFERRED_AFTER_MS, PREFERRED_AGAIN_MIN_MS } from "../../../overlay/vol
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-const refused: HandOverAnswer = { kind: "refused", why: "it is being handed over to node1" };
+const refused: HandOverAnswer = { kind: "refused", why: "it is being handed over to node1", nobodyElse: false };
 
 function move(change: Partial<PreferredMoveOptions> = {}): { readonly one: PreferredMove; readonly asked: number[] } {
   const asked: number[] = [];

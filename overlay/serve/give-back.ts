@@ -1,0 +1,62 @@
+/**
+ * An owner that nobody shares its volume with gets a new process (overlay/restart/README.md, hazard F43): it gives its disk back, and is no client of dlmd any more. As long as
+ * there is no owner nobody can change or lock anything. The next process is the next owner, or ends.
+ */
+import { inTime } from "../../dlmd/base/maybe-promise.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import type { RemoteLower } from "../lower/remote/remote.ts";
+import type { RestartState } from "../restart/state.ts";
+import { OTHER_OWNER } from "../restart/take.ts";
+
+/** The locks of its role are waited for so long: without a quorum they do not come. */
+export const ROLE_LEAVE_MS = 5000;
+/** After a rehearsal the group of the mounters has to be as before within this time; else the owner goes on. */
+export const ALONE_LIMIT_MS = 5000;
+/** How often that is looked at. */
+const ALONE_LOOK_MS = 2;
+
+export interface GivingBack {
+  readonly service: { readonly giveBack: () => Promise<void> };
+  readonly owner: { readonly leave: () => Promise<void> } | null;
+  /** CoherenceShell.beAlone */
+  readonly coherence: { readonly beAlone: () => void } | null;
+  readonly group: { readonly leave: () => void } | null;
+  readonly client: { readonly close: () => Promise<void> } | null;
+  readonly log: Log;
+}
+
+/**
+ * Nothing is answered any more, and nobody can take the disk before its block says so: the lease is no matter. `dlmdThere`: it is left, and then has no lock of this process; the
+ * session may not have ended, for a notification may wait for a page whose request the next process answers.
+ */
+export async function giveBack({ service, owner, coherence, group, client, log }: GivingBack, dlmdThere: boolean): Promise<void> {
+  await service.giveBack();
+  if (!dlmdThere) return;
+  // The block has said all that counts: the locks of the role may go with the connection.
+  if (owner !== null && !(await inTime(owner.leave(), ROLE_LEAVE_MS)))
+    log.warn({ waitedMs: ROLE_LEAVE_MS }, "the locks of the owner's role did not come: they go with the connection to dlmd");
+  coherence?.beAlone();
+  group?.leave();
+  await client?.close();
+}
+
+/** The group has heard that the one who rehearsed is gone. If it does not in time, who asks next hears that others have the volume mounted. */
+export async function untilAlone(isAlone: () => boolean): Promise<void> {
+  const untilMs = performance.now() + ALONE_LIMIT_MS;
+  while (!isAlone() && performance.now() < untilMs) await new Promise((resolve) => setTimeout(resolve, ALONE_LOOK_MS));
+}
+
+/** Throws if anybody was the owner between the process before and this one: then others may have changed and locked what this kernel has. */
+export function requireNoOwnerBetween(
+  isOwner: boolean,
+  { openedAt }: Pick<RemoteLower, "openedAt">,
+  { ownerEpoch }: Pick<RestartState, "ownerEpoch">,
+): void {
+  if (isOwner && openedAt?.cleanAfter === ownerEpoch) return;
+  const found = isOwner ? `there was another one, with epoch ${openedAt?.cleanAfter ?? 0}` : "another one is there";
+  throw new OperatingError(`this node was the owner with epoch ${ownerEpoch}, and is to be the next one; ${found}`, {
+    code: OTHER_OWNER,
+    hint: "umount -l, and mount again.",
+  });
+}

@@ -1,0 +1,146 @@
+/**
+ * The owner of a volume that no other node has mounted gets a new process: planned, or because its dlmd has died (hazard F43). It gives its disk back and takes it again.
+ * Nothing ends with an error, nothing is made twice, nothing is lost.
+ */
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { tryExclusive } from "../../overlay/volume/device.ts";
+import { readOwnerBlock } from "../../overlay/volume/direct-block.ts";
+import { askDlmd } from "../../overlay/query/dlmd-query.ts";
+import { endActors, startActor, until } from "./actor.ts";
+import { CrashLab } from "./crash-lab.ts";
+import { coverlay, type TestLab } from "./lab.ts";
+import { storedBit } from "./volume/take.ts";
+import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
+import type { SteadyWorker } from "./steady-worker.ts";
+
+/** How often each of the three ways is gone under load. */
+const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 2);
+
+describe("an owner that is alone", () => {
+  const bench = new CrashLab({ nodes: 3 });
+  let lab: TestLab;
+  const workers: SteadyWorker[] = [];
+  beforeAll(async () => {
+    lab = bench.lab;
+    for (const nodeid of [2, 3]) await lab.unmount(nodeid);
+  });
+  afterAll(() => {
+    for (const one of workers) one.kill();
+  });
+  const roleOf = (nodeid: number): Promise<string | null> =>
+    bench.status(nodeid).then(
+      ({ role }) => role,
+      () => null,
+    );
+  const killDlmd = (nodeid: number): void => {
+    const pid = lab.dlmdPid(nodeid);
+    if (pid === null) throw new Error(`no dlmd runs on node ${nodeid}`);
+    process.kill(pid, "SIGKILL");
+  };
+  const pauses = async (): Promise<void> => {
+    killDlmd(1);
+    await until("its mount pauses", async () => (await roleOf(1)) === "paused");
+  };
+  const goesOn = async (): Promise<void> => {
+    await lab.start(1);
+    await until("a new process serves", async () => (await roleOf(1)) === "owner");
+  };
+  const restart = async (...words: readonly string[]): Promise<void> => {
+    const before = bench.pid(1);
+    const { status, stderr } = await coverlay(["restart", ...words, "--run-dir", lab.node(1).runDir]);
+    expect([status, stderr]).toEqual([0, expect.any(String)]);
+    expect([await roleOf(1), bench.pid(1) === before]).toEqual(["owner", false]);
+  };
+  const errorAt = (nodeid: number): Promise<string> =>
+    startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
+
+  it(
+    "goes on with all that programs have, under load, whatever ends its process",
+    async () => {
+      const meeting = new Meeting(startActor({ cwd: lab.node(1).mount }), startActor({ cwd: lab.node(1).mount }));
+      await meeting.begin();
+      workers.push(...lockingWorkers([lab.node(1)]));
+      const ways = {
+        "a crash of dlmd": async () => {
+          await pauses();
+          await goesOn();
+        },
+        "coverlay restart": () => restart(lab.node(1).mount),
+        "coverlay restart --dlmd": () => restart("--dlmd"),
+      };
+      for (let time = 0; time < RESTARTS; time += 1) {
+        for (const way of Object.values(ways)) {
+          for (const one of workers) await one.goesOn(2);
+          await way();
+          await meeting.meet();
+        }
+      }
+      for (const one of workers) await one.goesOn(2);
+      const rounds = await Promise.all(workers.map((one) => one.end()));
+      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
+      workers.length = 0;
+      await meeting.end();
+      expect(rounds[0]).toBeGreaterThan(6 * RESTARTS);
+    },
+    120_000 + 60_000 * RESTARTS,
+  );
+
+  it("has its disk given back meanwhile, and calls wait", async () => {
+    const actor = startActor({ cwd: lab.node(1).mount });
+    await actor.run(`
+fd=os.open("alone",os.O_RDWR|os.O_CREAT); os.write(fd,b"a"*4096); mapped=mmap.mmap(fd,4096); mapped[0:1]=b"b"
+locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)
+gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unlink("away")`);
+    await pauses();
+    const waits = actor.run(`result=[os.pread(gone,20,0).decode(),mapped[:2].decode(),os.path.exists("made")]`);
+    const shown = await coverlay(["status", "--run-dir", lab.node(1).runDir]);
+    expect(shown.stdout).toContain("dlmd of this node has died; calls have waited for");
+    const device = (await lab.status()).find(({ nodeid }) => nodeid === 1)?.device ?? "";
+    const { ownerBlock, uuid } = storedBit(device);
+    expect(await readOwnerBlock(device, ownerBlock ?? 0, uuid)).toMatchObject({ state: "released" });
+    expect(tryExclusive(device)).toBe("free");
+    await goesOn();
+    expect(await waits).toEqual(["still there", "ba", false]);
+    // Another node comes, and finds what is locked.
+    await lab.start(2);
+    const other = startActor({ cwd: lab.node(2).mount });
+    expect(
+      await other.run(`fd=os.open("mine",os.O_RDWR); result=[code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB),get("alone")[:2]]`),
+    ).toEqual(["EAGAIN", "ba"]);
+    await actor.run(`mapped[1:2]=b"c"; mapped.flush(); os.close(locked); result=1`);
+    expect(await other.run(`result=[code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB),get("alone")[:2]]`)).toEqual(["ok", "bc"]);
+  });
+
+  it("is refused where another node has the volume mounted; and its mount ends if dlmd dies", async () => {
+    endActors();
+    await until("there is an owner", async () => (await roleOf(1)) === "owner");
+    await until("node 2 has it mounted", async () => (await roleOf(2)) === "remote");
+    const actor = startActor({ cwd: lab.node(2).mount });
+    killDlmd(1);
+    await until("the owner's mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
+    expect(await actor.run(`put("after","y"); result=get("after")`)).toBe("y");
+    endActors();
+    await lab.start(1);
+    await lab.unmount(1);
+  });
+
+  it("ends if another node has taken the volume meanwhile: what is locked and written there is another one's", async () => {
+    endActors();
+    expect(await lab.owner()).toBe(2);
+    await until("it is alone", async () => (await bench.status(2)).group?.members?.length === 1);
+    const pid = lab.dlmdPid(2);
+    process.kill(pid as number, "SIGKILL");
+    await until("its mount pauses", async () => (await roleOf(2)) === "paused");
+    await until("it is left out", async () => {
+      const { view } = await askDlmd(lab.node(3).runDir, null);
+      return view.running && !view.members.includes(2);
+    });
+    await lab.start(3);
+    const other = startActor({ cwd: lab.node(3).mount });
+    expect(await other.run(`put("alone","other"); result=get("mine")`)).toBe("");
+    await lab.start(2).catch(() => undefined);
+    await until("the mount has ended", async () => ["ENOTCONN", "ok"].includes(await errorAt(2)));
+    endActors();
+  });
+});
