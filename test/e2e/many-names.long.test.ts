@@ -1,6 +1,6 @@
 /**
  * A directory with many names, on two nodes: each name once in a listing, also while names go, and from a position in the middle; all of them
- * looked at; memory within a bound that goes with their number. COVERLAY_MANY_NAMES has that, and then figures are printed. 20,000 were tried.
+ * looked at; memory within a bound that goes with their number. COVERLAY_MANY_NAMES has that, and then figures are printed.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ const NAMES = Number(process.env["COVERLAY_MANY_NAMES"] ?? 3000);
 const MAKERS = 4;
 /** mkfs.ext4 makes an inode for each 16 KiB; the file is sparse. */
 const IMAGE_MIB: number = 512 + Math.ceil((NAMES * 18) / 1024);
-const STEP_MS: number = 60_000 + NAMES;
+const STEP_MS: number = 60_000 + 3 * NAMES;
 /** A removed one in so many. */
 const REMOVED_EACH = 10;
 /** Of what an overlay takes for each inode that its kernel knows, and for all that goes with it, at most; and with none. */
