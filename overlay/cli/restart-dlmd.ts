@@ -23,6 +23,7 @@ const SERVED_LOOK_MS = 100;
 const pauseShape: z.ZodType<PauseAnswer> = z.discriminatedUnion("kind", [
   z.looseObject({ kind: z.literal("refused"), why: z.string() }),
   z.looseObject({ kind: z.literal("failed"), why: z.string() }),
+  z.looseObject({ kind: z.literal("lost"), why: z.string() }),
   // A mount of an older version does not say how long.
   z.looseObject({ kind: z.literal("paused"), inodes: z.number(), files: z.number(), waitedMs: z.number().default(0) }),
 ]);
@@ -44,20 +45,24 @@ interface Paused {
 }
 
 /** Exported for tests. */
-export function askPause(runDir: string, { connection }: OverlayEntry): Promise<PauseAnswer> {
-  return askOverlay(runDir, connection, { query: "pause" }, pauseShape, PAUSE_TIMEOUT_MS);
+export function askPause(runDir: string, { connection }: OverlayEntry, signal?: AbortSignal): Promise<PauseAnswer> {
+  return askOverlay(runDir, connection, { query: "pause" }, pauseShape, PAUSE_TIMEOUT_MS, signal);
 }
 
 /** Throws which of them do not pause. `paused`: gets those that do. */
 async function pauseAll(runDir: string, mounts: readonly OverlayEntry[], paused: Paused[]): Promise<void> {
   const refused: string[] = [];
+  let areLost = false;
   await Promise.all(
     mounts.map(async (entry) => {
       const { mountpoint } = entry.file;
       try {
         const answer = await askPause(runDir, entry);
         if (answer.kind === "paused") paused.push({ entry, inodes: answer.inodes, files: answer.files });
-        else refused.push(`${mountpoint}: ${answer.why}`);
+        else {
+          areLost ||= answer.kind === "lost";
+          refused.push(`${mountpoint}${answer.kind === "lost" ? " has ended" : ""}: ${answer.why}`);
+        }
       } catch (error) {
         refused.push(`${mountpoint}: ${error instanceof Error ? error.message : String(error)}`);
       }
@@ -66,7 +71,9 @@ async function pauseAll(runDir: string, mounts: readonly OverlayEntry[], paused:
   if (refused.length === 0) return;
   throw new OperatingError(`dlmd is not restarted: ${refused.join("; ")}`, {
     code: "not-paused",
-    hint: "Every mount goes on as before, and no call failed.",
+    hint: areLost
+      ? "umount -l what has ended, and mount it again; the others go on."
+      : "Every mount goes on as before, and no call failed.",
   });
 }
 
@@ -113,13 +120,20 @@ async function allServed(runDir: string, paused: readonly Paused[]): Promise<Ser
 }
 
 /** A mount that is its volume's owner, and that no other node could follow: it gives its disk back, and its next process takes it (hazard F43). */
-export async function restartAlone(runDir: string, entry: OverlayEntry): Promise<RestartAnswer> {
-  const paused = await askPause(runDir, entry);
+export async function restartAlone(runDir: string, entry: OverlayEntry, signal: AbortSignal): Promise<RestartAnswer> {
+  let paused: PauseAnswer;
+  try {
+    paused = await askPause(runDir, entry, signal);
+  } catch (error) {
+    // It may pause all the same.
+    await goOn(runDir, [entry]);
+    throw error;
+  }
   if (paused.kind !== "paused") return paused;
   const { inodes, files, waitedMs } = paused;
   const sinceMs = performance.now() - waitedMs;
   await goOn(runDir, [entry]);
-  const { pid } = await waitServed(runDir, { entry, inodes, files });
+  const { pid } = await unlessAborted(waitServed(runDir, { entry, inodes, files }), signal);
   return { kind: "done", pid, pauseMs: Math.round(performance.now() - sinceMs), inodes, files, requests: 0 };
 }
 

@@ -74,7 +74,7 @@ async function handOverFirst(
   say(`this node is the owner of volume ${file.volume}: handing it over to another node first`);
   const answer = await askHandover(runDir, connection, 0, signal);
   if (answer.kind === "refused" && answer.nobodyElse) {
-    say("no other node could have it: the disk is unmounted, and mounted again by the new process");
+    say("no other node could have it: it stays, if it is mounted nowhere else");
     return false;
   }
   describeHandover(answer, file.volume, (nodeid) => `node ${nodeid}`);
@@ -123,7 +123,7 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
         () => interruptedError(`the restart of ${file.mountpoint} goes on if it has begun`, "coverlay status shows its process."),
         async ({ say, signal }) => {
           say(`restarting the process of ${file.mountpoint}`);
-          if (!(await handOverFirst(runDir, found, say, signal))) return restartAlone(runDir, found);
+          if (!(await handOverFirst(runDir, found, say, signal))) return restartAlone(runDir, found, signal);
           return askRestart(runDir, found.connection, signal);
         },
       );

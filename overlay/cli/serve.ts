@@ -22,12 +22,15 @@ import { type CrashGuard, tellKeeper } from "../serve/crash-guard.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { createHolder, endOrPause, holdingAnswers, holdToEnd } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
-import type { StoredBit } from "../volume/bit.ts";
+import { requireOwnerBlock, type StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
 import { noBit } from "../volume/lower-mount.ts";
 import { parseMountOptions } from "../volume/mount-options.ts";
 import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
 import { isReadOnlyDevice } from "../volume/device.ts";
+import { readOwnerBlock } from "../volume/direct-block.ts";
+import { DiskSteps } from "../volume/disk-steps.ts";
+import type { OwnerBlock } from "../volume/owner-block.ts";
 import { probeDevice } from "../volume/probe.ts";
 import { heapGrowthPercent } from "../volume/start-overlay.ts";
 import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
@@ -260,7 +263,11 @@ async function serve(args: ServeArguments): Promise<void> {
     crash.end();
     if (mount.paused !== null) {
       const { runDir, mountpoint } = args;
-      holder = createHolder(mount.paused, { native: nativeAddon(), runDir, mountpoint, log });
+      const readBlock = (): Promise<OwnerBlock> =>
+        new DiskSteps(args.device).ask("reading the owner's block", () =>
+          readOwnerBlock(args.device, requireOwnerBlock(bit, args.device), bit.uuid),
+        );
+      holder = createHolder(mount.paused, { native: nativeAddon(), runDir, mountpoint, log, readOwnerBlock: readBlock });
       if (told) holder.terminate();
       const held = await serveStatus(runDir, connection, holdingAnswers(mount.answers.summary(), holder), log);
       writeMountRecord(device, { ...record, paused: true });

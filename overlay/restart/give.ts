@@ -108,6 +108,10 @@ export function requireVersion(versions: readonly number[]): void {
 /** The new process, as far as it matters here. */
 export interface NextProcess {
   readonly stream: Duplex;
+  /** 0: it could not be started. */
+  readonly pid: number;
+  /** Resolves when it is gone. */
+  readonly ended: Promise<void>;
   readonly failed: (listener: () => void) => void;
   /** It is not waited for any more. */
   readonly leave: () => void;
@@ -163,6 +167,8 @@ export function startNext(fd: number, way?: TakeOverWay): NextProcess {
   });
   return {
     stream: child.stdio[CHANNEL_FD] as Duplex,
+    pid: child.pid ?? 0,
+    ended: new Promise((resolve) => void child.once("exit", () => resolve()).on("error", () => resolve())),
     failed: (listener) => void child.on("error", listener),
     leave: () => child.unref(),
     kill: () => void child.kill("SIGKILL"),

@@ -24,6 +24,13 @@ export interface HolderHost {
   readonly state: RestartState;
   /** performance.now(), since when calls wait. */
   readonly sinceMs: number;
+  /** performance.now(): the limits of the wait count from then. */
+  readonly heldSinceMs: number;
+  /**
+   * Hazard F43. That process, which could not go on and is gone, has become the owner after that epoch, and has given its disk back clean: its epoch. Nobody was the owner in between.
+   * Never rejects. Absent: the disk is another owner's.
+   */
+  readonly givenBackBy?: (pid: number, after: number) => Promise<number | null>;
   /** Of the dlmd before. */
   readonly incarnation: string;
   /** For people: what it waits for. */
@@ -59,9 +66,13 @@ export class Holder {
   /** performance.now(): the next process is not started before. */
   #notBeforeMs = 0;
   #why: string;
+  #state: RestartState;
+  /** It could not go on, and may have been the owner. */
+  #former: NextProcess | null = null;
 
   constructor(host: HolderHost) {
     this.#host = host;
+    this.#state = host.state;
     this.#why = host.why;
   }
 
@@ -103,25 +114,37 @@ export class Holder {
       this.#host.detach();
       return { kind: "unmounted" };
     }
-    if (this.#waitedMs <= HOLD_LIMIT_MS) return null;
+    if (this.#heldMs <= HOLD_LIMIT_MS) return null;
     return { kind: "lost", why: `it could not go on in ${HOLD_LIMIT_MS / 1000} s: ${this.#why}` };
   }
 
-  get #waitedMs(): number {
-    return performance.now() - this.#host.sinceMs;
+  get #heldMs(): number {
+    return performance.now() - this.#host.heldSinceMs;
   }
 
   async #look(): Promise<HolderEnd | null> {
-    if (this.#next === null && performance.now() >= this.#notBeforeMs) this.#begin();
+    if (this.#next === null && performance.now() >= this.#notBeforeMs) {
+      if (this.#former !== null) await this.#followFormer(this.#former);
+      this.#begin();
+    }
     const next = this.#next;
     const found = await this.#host.dlmd();
-    const ready = found !== null && (this.#goOn || found !== this.#host.incarnation || this.#waitedMs > SAME_DLMD_MS);
+    const ready = found !== null && (this.#goOn || found !== this.#host.incarnation || this.#heldMs > SAME_DLMD_MS);
     if (!ready || next === null || next !== this.#next) {
       await sleep(HOLD_LOOK_MS);
       return null;
     }
     this.#next = null;
     return this.#give(next);
+  }
+
+  async #followFormer(former: NextProcess): Promise<void> {
+    this.#former = null;
+    const { givenBackBy } = this.#host;
+    if (givenBackBy === undefined) return;
+    await former.ended;
+    const ownerEpoch = await givenBackBy(former.pid, this.#state.ownerEpoch);
+    if (ownerEpoch !== null) this.#state = { ...this.#state, ownerEpoch };
   }
 
   /** Before dlmd is there: it takes a second and more to load its program. */
@@ -145,7 +168,7 @@ export class Holder {
 
   /** null: the new process could not go on, and another one may. */
   async #give(next: Next): Promise<HolderEnd | null> {
-    const { log, state, sinceMs } = this.#host;
+    const { log, sinceMs } = this.#host;
     const { channel, process } = next;
     let pid: number;
     try {
@@ -153,7 +176,7 @@ export class Holder {
       const hello = await channel.expect("hello", HELLO_LIMIT_MS);
       pid = hello.pid;
       requireVersion(hello.versions);
-      channel.say({ say: "state", state: encodeState(state).toString("base64") });
+      channel.say({ say: "state", state: encodeState(this.#state).toString("base64") });
       await channel.expect("ready", HOLD_READY_LIMIT_MS);
       if (this.#terminated) throw new OperatingError("it was told to end", { code: "interrupted", hint: "" });
     } catch (error) {
@@ -174,6 +197,7 @@ export class Holder {
 
   #failed(next: Next | null, error: unknown): void {
     this.#next = null;
+    this.#former = next?.process ?? null;
     this.#notBeforeMs = performance.now() + HOLD_RETRY_MS;
     next?.channel.close();
     next?.process.end();

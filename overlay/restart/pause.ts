@@ -5,6 +5,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { inTime as inTimeOf } from "../../dlmd/base/maybe-promise.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { RequestOf } from "../lower/wire/call-types.ts";
 import { bringToRest, END_LIMIT_MS, HELLO_LIMIT_MS, type NextProcess, notNow, requireVersion, type RestingHost, wordsOf } from "./give.ts";
@@ -13,16 +14,26 @@ import { encodeState, type RestartState } from "./state.ts";
 
 /** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
 export const DEPOSIT_LIMIT_MS = 15_000;
+/** An owner that is alone has synced before it rests, so its disk is unmounted soon; later the mount ends, and the disk is given back when it answers. */
+export const GIVE_BACK_LIMIT_MS = 60_000;
 /** How often it is looked meanwhile whether the lease holds, of a dlmd that has died. */
 export const DEPOSIT_LOOK_MS = 20;
+
+/** Of an owner that is alone. */
+export interface GiveBack {
+  /** While it still serves. Throws: the mount goes on. */
+  readonly sync: () => Promise<void>;
+  /** Resolves when the disk is unmounted, and the owner's block says so. Rejects: it is not, and there is no way back. */
+  readonly disk: () => Promise<void>;
+  /** Then: this process is no client of dlmd any more. */
+  readonly dlmd: () => Promise<void>;
+}
 
 export interface PauseHost extends RestingHost {
   /** GiveHost.fail: some of its locks are given up. */
   readonly fail: (error: Error) => void;
-  /**
-   * Of an owner that is alone: resolves when its disk is unmounted, and the owner's block says so. Rejects: it is not, and there is no way back. null: another mount is the owner.
-   */
-  readonly giveBack: (() => Promise<void>) | null;
+  /** null: another mount is the owner. */
+  readonly giveBack: GiveBack | null;
   /** RemoteLower.deposit. `signal`: nothing more is to be named. */
   readonly deposit: (request: RequestOf<"deposit">, signal: AbortSignal) => Promise<string>;
   /** A new process starts, joins, reaches the owner, says which states it knows, and ends. Rejects if it cannot, as the next one could not. */
@@ -34,6 +45,8 @@ export interface PauseHost extends RestingHost {
 /** For the command. */
 export type PauseAnswer =
   | { readonly kind: "refused" | "failed"; readonly why: string }
+  /** The mount has ended. */
+  | { readonly kind: "lost"; readonly why: string }
   /** `waitedMs`: so long calls have waited by now. */
   | { readonly kind: "paused"; readonly inodes: number; readonly files: number; readonly waitedMs: number };
 
@@ -69,6 +82,7 @@ export async function pauseMount(host: PauseHost, lineBytesMax: number = LINE_BY
   let asked = false;
   try {
     requireVersion(await host.rehearse());
+    await host.giveBack?.sync();
     const state = await bringToRest(host, pause);
     checkSize(state, lineBytesMax);
     if (host.giveBack !== null) return await giveDiskBack(host, host.giveBack, { state, sinceMs: pause.beganMs });
@@ -94,6 +108,8 @@ export interface AloneHost extends PauseHost {
   readonly beAlone: () => void;
   /** Requests that have no answer by that; null: one of them has changed something, and must not be made again. */
   readonly left: () => number | null;
+  /** Changes are written down before they are made: else nobody knows whether one of those has changed something. */
+  readonly notesChanges: boolean;
   /** The kernel can send requests again (FUSE_NOTIFY_RESEND). */
   readonly resends: boolean;
   /** Resolves with true when dlmd is dead, with false if it lives: then its word of this mount's locks counts, and not the lease. */
@@ -115,14 +131,14 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     host.beAlone();
     const state = await bringToRest(host, pause);
     const left = host.left();
-    if (left === null) throw lost("a change was under way that must not be made twice");
+    if (left === null || (left > 0 && !host.notesChanges)) throw lost("a change was under way that must not be made twice");
     if (left > 0 && !host.resends) throw lost("calls waited for locks, and this kernel cannot send them again (before Linux 6.9)");
     const rest = { ...state, again: left > 0, held: left > 0 ? [] : state.held };
     if (host.giveBack !== null) {
       const alone = afterGivingBack(rest);
       checkSize(alone, lineBytesMax);
+      await diskInTime(host.giveBack);
       host.leaveStatus();
-      await host.giveBack();
       host.log.info({ restMs: Math.round(performance.now() - pause.beganMs), left }, "all is given up, and the disk is given back");
       return { state: alone, sinceMs: pause.beganMs };
     }
@@ -155,14 +171,23 @@ function afterGivingBack(state: RestartState): RestartState {
 }
 
 /** From here on this process does not go on by itself. */
-async function giveDiskBack(host: PauseHost, giveBack: () => Promise<void>, { state, sinceMs }: Paused): Promise<Paused | NotPaused> {
-  host.leaveStatus();
+async function giveDiskBack(host: PauseHost, giveBack: GiveBack, { state, sinceMs }: Paused): Promise<Paused | NotPaused> {
   try {
-    await giveBack();
+    await diskInTime(giveBack);
+    host.leaveStatus();
+    await giveBack.dlmd();
     return { state: afterGivingBack(state), sinceMs };
   } catch (error) {
-    return failed(host, `the disk could not be given back: ${wordsOf(error)}`);
+    return endsWith(host, wordsOf(error));
   }
+}
+
+/** Programs whose calls wait cannot be killed meanwhile: their mount ends at the limit. */
+async function diskInTime({ disk }: GiveBack): Promise<void> {
+  const given = disk().catch((error: unknown) => {
+    throw lost(`the disk could not be given back: ${wordsOf(error)}`);
+  });
+  if (!(await inTimeOf(given, GIVE_BACK_LIMIT_MS))) throw lost(`the disk could not be unmounted in ${GIVE_BACK_LIMIT_MS / 1000} s`);
 }
 
 /** The lease ends: nobody need wait for the answer any more. Never resolves with anything else. */
@@ -195,14 +220,13 @@ function letGo(host: PauseHost, paused: Paused): Paused | NotPaused {
     host.giveLocks();
     return paused;
   } catch (error) {
-    return failed(host, `the locks of this mount could not be given up: ${wordsOf(error)}`);
+    return endsWith(host, `the locks of this mount could not be given up: ${wordsOf(error)}`);
   }
 }
 
-/** The mount ends. */
-function failed(host: PauseHost, why: string): NotPaused {
+function endsWith(host: PauseHost, why: string): NotPaused {
   host.fail(new OperatingError(why, { code: "restart-lost", hint: "umount (-l), and mount again." }));
-  return { kind: "failed", why };
+  return { kind: "lost", why };
 }
 
 /** Resolves with the versions of states that it knows, when it has reached all that it will need. */

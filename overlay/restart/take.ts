@@ -17,6 +17,7 @@ export const GO_LIMIT_MS = 60_000;
 
 /** For tests: names a file with a step, at which this process ends, or a step and another signal to itself. */
 const DIE_FILE = "COVERLAY_RESTART_DIE_FILE";
+const DIE_WAIT_MS = 100;
 
 /** Code of the error with which a rehearsal ends that went well. */
 export const REHEARSED = "rehearsed";
@@ -78,6 +79,9 @@ export class TakeOver {
   /** All is open at the owner. Resolves when the old process has let go. */
   async ready(): Promise<void> {
     this.check();
+    // A signal to this process itself is heard in another turn.
+    if (this.#mayDie("ready")) await new Promise((resolve) => setTimeout(resolve, DIE_WAIT_MS));
+    this.check();
     this.#channel.say({ say: "ready" });
     await this.#channel.expect("go", GO_LIMIT_MS);
     this.#isOurs = true;
@@ -111,14 +115,16 @@ export class TakeOver {
     await this.#channel.flushed();
   }
 
-  #mayDie(step: string): void {
+  #mayDie(step: string): boolean {
     const file = process.env[DIE_FILE];
-    if (file === undefined) return;
+    if (file === undefined) return false;
     try {
       const [at, signal = "SIGKILL"] = readFileSync(file, "utf8").trim().split(" ");
       if (at === step) process.kill(process.pid, signal);
+      return at === step;
     } catch {
       // No file: no step.
+      return false;
     }
   }
 }

@@ -7,6 +7,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { RemoteLower } from "../lower/remote/remote.ts";
 import type { RestartState } from "../restart/state.ts";
+import type { OwnerBlock } from "../volume/owner-block.ts";
 import { OTHER_OWNER } from "../restart/take.ts";
 
 /** The locks of its role are waited for so long: without a quorum they do not come. */
@@ -16,8 +17,7 @@ export const ALONE_LIMIT_MS = 5000;
 /** How often that is looked at. */
 const ALONE_LOOK_MS = 2;
 
-export interface GivingBack {
-  readonly service: { readonly giveBack: () => Promise<void> };
+export interface Leaving {
   readonly owner: { readonly leave: () => Promise<void> } | null;
   /** CoherenceShell.beAlone */
   readonly coherence: { readonly beAlone: () => void } | null;
@@ -27,12 +27,10 @@ export interface GivingBack {
 }
 
 /**
- * Nothing is answered any more, and nobody can take the disk before its block says so: the lease is no matter. `dlmdThere`: it is left, and then has no lock of this process; the
- * session may not have ended, for a notification may wait for a page whose request the next process answers.
+ * The disk is given back: dlmd has no lock of this process any more. The session may not have ended, for a notification may wait for a page whose request the next process
+ * answers.
  */
-export async function giveBack({ service, owner, coherence, group, client, log }: GivingBack, dlmdThere: boolean): Promise<void> {
-  await service.giveBack();
-  if (!dlmdThere) return;
+export async function leaveDlmd({ owner, coherence, group, client, log }: Leaving): Promise<void> {
   // The block has said all that counts: the locks of the role may go with the connection.
   if (owner !== null && !(await inTime(owner.leave(), ROLE_LEAVE_MS)))
     log.warn({ waitedMs: ROLE_LEAVE_MS }, "the locks of the owner's role did not come: they go with the connection to dlmd");
@@ -45,6 +43,24 @@ export async function giveBack({ service, owner, coherence, group, client, log }
 export async function untilAlone(isAlone: () => boolean): Promise<void> {
   const untilMs = performance.now() + ALONE_LIMIT_MS;
   while (!isAlone() && performance.now() < untilMs) await new Promise((resolve) => setTimeout(resolve, ALONE_LOOK_MS));
+}
+
+/**
+ * That process, after the owner with the epoch `after`, has become the owner, and has given its disk back clean: its epoch. null: it has not, or somebody else was the owner since.
+ * Never rejects.
+ */
+export async function epochGivenBackBy(
+  readBlock: () => Promise<OwnerBlock>,
+  { pid, bootId, after }: { readonly pid: number; readonly bootId: string; readonly after: number },
+  log: Log,
+): Promise<number | null> {
+  try {
+    const { state, life, epoch } = await readBlock();
+    return state === "released" && life?.pid === pid && life.bootId === bootId && epoch === after + 1 ? epoch : null;
+  } catch (error) {
+    log.warn({ error: String(error) }, "the owner's block could not be read: who was the owner since is not known");
+    return null;
+  }
 }
 
 /** Throws if anybody was the owner between the process before and this one: then others may have changed and locked what this kernel has. */

@@ -1,11 +1,14 @@
 /** What the process of a mount says of itself while it keeps it for another one (restart/holder.ts), and how it looks for its dlmd. Plain data. */
 import { minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
+import { bootId } from "../../dlmd/base/machine.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { dlmdThere } from "../query/dlmd-query.ts";
 import { MNT_DETACH, type Native } from "../../native/index.ts";
 import { startCollecting } from "../restart/collect.ts";
 import { startNext, wordsOf } from "../restart/give.ts";
 import { Holder, type HolderEnd } from "../restart/holder.ts";
+import type { OwnerBlock } from "../volume/owner-block.ts";
+import { epochGivenBackBy } from "./give-back.ts";
 import type { Pausing } from "./mount-restart.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
@@ -35,13 +38,22 @@ export interface Held {
   readonly runDir: string;
   readonly mountpoint: string;
   readonly log: Log;
+  readonly readOwnerBlock: () => Promise<OwnerBlock>;
 }
 
-export function createHolder({ state, sinceMs, incarnation, fd, dlmdDied }: Pausing, { native, runDir, mountpoint, log }: Held): Holder {
+export function createHolder(
+  { state, sinceMs, incarnation, fd, dlmdDied }: Pausing,
+  { native, runDir, mountpoint, log, readOwnerBlock }: Held,
+): Holder {
+  const givenBackBy = (pid: number, after: number): Promise<number | null> =>
+    epochGivenBackBy(readOwnerBlock, { pid, bootId: bootId(), after }, log);
   return new Holder({
     log,
     state,
     sinceMs,
+    // The owner that keeps something does so from the pause on; a disk may have taken its time.
+    heldSinceMs: state.gaveBack ? performance.now() : sinceMs,
+    ...(state.gaveBack ? { givenBackBy } : {}),
     incarnation,
     why: dlmdDied ? "dlmd of this node has died" : "dlmd of this node is being restarted",
     start: () => startNext(fd, "dlmd-away"),

@@ -28,7 +28,7 @@ import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
 import { CrashGuard } from "./crash-guard.ts";
 import { findVolume } from "./find-volume.ts";
-import { giveBack, requireNoOwnerBetween } from "./give-back.ts";
+import { leaveDlmd, requireNoOwnerBetween } from "./give-back.ts";
 import type { HandOvers } from "./hand-over.ts";
 import { isThreadOf, parentProcess } from "../crash/former-process.ts";
 import { readAgain } from "../session/read-again.ts";
@@ -121,7 +121,12 @@ export class MountProcess {
       isEnding: () => this.#ending || this.#terminating || this.#failure !== null,
       ownsVolume: () => this.#service.owned !== null,
       whyNotGivenBack: () => this.#service.whyNotGivenBack,
-      giveBack: (dlmdThere) => this.#giveBack(dlmdThere),
+      giveBack: {
+        sync: () => this.#service.sync(),
+        disk: () => this.#giveBack(),
+        dlmd: () => leaveDlmd({ ...this.#parts, log: this.options.log }),
+      },
+      notesOwnChanges: () => this.#ownCalls.remote !== null || this.crash.journal?.wanted === true,
       hasOwned: () => this.#preferredMove?.hasOwned === true,
       fail: (error) => this.fail(error),
       restarts: () => this.crash.review(),
@@ -192,8 +197,12 @@ export class MountProcess {
       ownOpened();
       const { remote } = this.#ownCalls;
       const openedAt = afterCrash === null || remote === null ? 0 : requireKept(afterCrash.before, remote);
-      if (gaveBack && before !== null && remote !== null) requireNoOwnerBetween(this.#service.owned !== null, remote, before);
-      else if (before !== null && afterCrash === null) requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
+      const checkOwner = (): void => {
+        if (gaveBack && before !== null && remote !== null) requireNoOwnerBetween(this.#service.owned !== null, remote, before);
+      };
+      checkOwner();
+      if (!gaveBack && before !== null && afterCrash === null)
+        requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
       if (before?.hasOwned === true) this.#preferredMove?.becameOwner();
       const fuseFd = afterCrash === null ? (takeOver?.fuseFd ?? 0) : CRASH_FUSE_FD;
       // It is awaited to its end: what it has mounted must be taken out again.
@@ -232,7 +241,10 @@ export class MountProcess {
         const leaseHolds = (): boolean => this.#lease?.holds() === true;
         const sentAgain = (): readonly Buffer[] => readAgain(native, fuseFd, (tid) => isThreadOf(parentProcess(), tid));
         await this.#unlessFailed(
-          goOnWith({ takeOver, before }, { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, sentAgain }),
+          goOnWith(
+            { takeOver, before },
+            { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, sentAgain },
+          ),
         );
         this.#service.servesOnlyItself = false;
       }
@@ -251,12 +263,11 @@ export class MountProcess {
     this.options.changed();
   }
 
-  /** Hazard F43: giveBack. */
-  #giveBack(dlmdThere: boolean): Promise<void> {
+  /** Hazard F43. Nothing is answered any more, and nobody can take the disk before its block says so: the lease is no matter. */
+  #giveBack(): Promise<void> {
     this.#lease?.end();
     this.#selfFence?.end();
-    const { owner, coherence, group, client } = this.#parts;
-    return giveBack({ service: this.#service, owner, coherence, group, client, log: this.options.log }, dlmdThere);
+    return this.#service.giveBack();
   }
 
   /** `held`: what the kernel has sent again; `openedAt`: epoch of the owner at which all is open. */

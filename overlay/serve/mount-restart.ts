@@ -8,7 +8,16 @@ import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Mount } from "../op/mount.ts";
 import type { Kept } from "../restart/collect.ts";
 import { giveMount, type RestartAnswer, type RestingHost, startNext } from "../restart/give.ts";
-import { depositOf, type PauseAnswer, type Paused, type PauseHost, pauseMount, pauseWithoutDlmd, rehearse } from "../restart/pause.ts";
+import {
+  depositOf,
+  type GiveBack,
+  type PauseAnswer,
+  type Paused,
+  type PauseHost,
+  pauseMount,
+  pauseWithoutDlmd,
+  rehearse,
+} from "../restart/pause.ts";
 import { hasQueued } from "../restart/queued.ts";
 import type { RestartState } from "../restart/state.ts";
 import { depositedLocks } from "../restart/custody.ts";
@@ -42,8 +51,10 @@ export interface MountRestartHost {
   readonly ownsVolume: () => boolean;
   /** OwnerService.whyNotGivenBack */
   readonly whyNotGivenBack: () => string | null;
-  /** OwnerService.giveBack, and then this process is no client of dlmd any more. `dlmdThere`: it has to be left. */
-  readonly giveBack: (dlmdThere: boolean) => Promise<void>;
+  /** Of this owner. */
+  readonly giveBack: GiveBack;
+  /** Changes that this process makes at its own disk are written down before (DiskGuardOptions.journal). */
+  readonly notesOwnChanges: () => boolean;
   /** PreferredOwner.hasOwned */
   readonly hasOwned: () => boolean;
   readonly fail: (error: Error) => void;
@@ -140,7 +151,7 @@ export class MountRestart {
 
   async #pause(session: Session, handOff: SessionHandOff, rest: Rest): Promise<PauseAnswer> {
     const { client } = this.#host.parts();
-    const keeps = this.#keeps(true);
+    const keeps = this.#keeps;
     if (keeps === null || client === null) return { kind: "refused", why: "there is no connection to the owner" };
     const resting = this.#resting(session, handOff, rest);
     const found = await pauseMount({
@@ -168,14 +179,10 @@ export class MountRestart {
   }
 
   /** Who keeps what nobody may have in between: the owner, or, where this process is that, nobody (hazard F43). null: it cannot be asked. */
-  #keeps(dlmdThere: boolean): Pick<PauseHost, "giveBack" | "deposit" | "collect"> | null {
+  get #keeps(): Pick<PauseHost, "giveBack" | "deposit" | "collect"> | null {
     const { remote } = this.#host.ownCalls;
-    if (this.#host.ownsVolume())
-      return {
-        giveBack: () => this.#host.giveBack(dlmdThere),
-        deposit: () => Promise.resolve("this node is the owner"),
-        collect: () => undefined,
-      };
+    const { giveBack } = this.#host;
+    if (this.#host.ownsVolume()) return { giveBack, deposit: () => Promise.resolve("this node is the owner"), collect: () => undefined };
     if (remote === null) return null;
     return {
       giveBack: null,
@@ -198,7 +205,7 @@ export class MountRestart {
    */
   withoutDlmd(isDead: () => Promise<boolean>): Promise<Error | null> | null {
     const { session, coherence, client, lease, fileLocks } = this.#host.parts();
-    const keeps = this.#keeps(false);
+    const keeps = this.#keeps;
     const handOff = session?.handOff ?? null;
     if (this.#restarting || this.hasLetGo || this.isGiven || keeps === null) return null;
     if (session === null || handOff === null || coherence === null || client === null || this.#whyNotAlone(session) !== null) return null;
@@ -227,6 +234,7 @@ export class MountRestart {
         coherence.beAlone();
       },
       left: () => handOff.left,
+      notesChanges: this.#host.notesOwnChanges(),
       resends: handOff.negotiated.minor >= RESEND_MINOR,
       isDlmdDead: isDead,
     });
@@ -236,7 +244,10 @@ export class MountRestart {
           this.#keepFor(handOff, found, { incarnation: client.info.incarnation, dlmdDied: true });
           return null;
         },
-        (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+        (error: unknown) => {
+          this.hasLetGo = false;
+          return error instanceof Error ? error : new Error(String(error));
+        },
       )
       .finally(() => {
         this.#restarting = false;
@@ -290,7 +301,7 @@ export class MountRestart {
   /** Hazard F43. Without an owner nobody can change what this mount has, and the next one is this mount again. */
   #whyNotGivenBack(): string | null {
     if (this.#host.parts().group?.isAlone !== true)
-      return "this node is the owner of the volume, and others have it mounted: hand it over first (coverlay handover)";
+      return "this node is the owner, and the volume has other mounts: hand it over to another node first (coverlay handover), or unmount them";
     return this.#whyNoOwnerCrash() ?? this.#host.whyNotGivenBack();
   }
 
@@ -425,6 +436,8 @@ export interface GoOn {
   readonly leaseHolds: () => boolean;
   /** RemoteLower.collect */
   readonly collect: (ticket: string) => Promise<boolean>;
+  /** Throws if this process is the owner no more, where it has to be. */
+  readonly checkOwner: () => void;
   /** RestartState.again */
   readonly sentAgain: () => readonly Buffer[];
 }
@@ -442,7 +455,7 @@ async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promi
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, sentAgain }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, sentAgain }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
@@ -465,5 +478,6 @@ export async function goOnWith(
     if (looks % (LOCKS_SAY_MS / LOCKS_LOOK_MS) === 0) takeOver.waiting();
   }
   takeOver.check();
+  checkOwner();
   handOff.begin(before.again ? sentAgain() : heldOf(before));
 }

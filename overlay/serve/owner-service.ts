@@ -122,7 +122,12 @@ export class OwnerService {
   get whyNotGivenBack(): string | null {
     const guard = this.#owned?.disk?.guard;
     if (guard === undefined || guard.isGiven || this.#move !== null || this.#releasing !== null) return "this owner gives the volume up";
-    return growthUnderWay(this.growth) ?? this.keepsForOthers;
+    return growthUnderWay(this.growth) ?? this.keepsForOthers ?? this.withdrawals.trouble ?? this.disk.silence;
+  }
+
+  /** While it still serves: what is left to be synced afterwards is little. Throws what the disk says. */
+  async sync(): Promise<void> {
+    await this.#owned?.local.syncfs();
   }
 
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
@@ -267,7 +272,10 @@ export class OwnerService {
 
   /** For another process of this mount. Resolves when the disk is unmounted, and the owner's block says so; the role hears of it later. */
   async giveBack(): Promise<void> {
-    await this.#owned?.server.close();
+    const owned = this.#owned;
+    await owned?.server.close();
+    // It may have failed, and been given up, at any time before.
+    if (owned === null || this.#owned !== owned) throw new Error("it was given up");
     await this.release();
   }
 

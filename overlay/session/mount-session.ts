@@ -295,7 +295,11 @@ class Serving {
       underWay: dispatch.underWay,
       withIno: (ino) => mount.inodes.withIno(ino),
       ended: this.ended,
-      abort: () => abortConnection(native, connection),
+      abort: () => {
+        abortConnection(native, connection);
+        // Else the device tells.
+        if (this.#device === null) void this.#end(E.ENODEV);
+      },
     };
   }
 

@@ -2,7 +2,9 @@
  * The owner of a volume that no other node has mounted gets a new process: planned, or because its dlmd has died (hazard F43). It gives its disk back and takes it again.
  * Nothing ends with an error, nothing is made twice, nothing is lost.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tryExclusive } from "../../overlay/volume/device.ts";
 import { readOwnerBlock } from "../../overlay/volume/direct-block.ts";
@@ -18,7 +20,9 @@ import type { SteadyWorker } from "./steady-worker.ts";
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 2);
 
 describe("an owner that is alone", () => {
-  const bench = new CrashLab({ nodes: 3 });
+  const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-restart-alone-"));
+  const dieFile = path.join(scratch, "die");
+  const bench = new CrashLab({ nodes: 3, env: { COVERLAY_RESTART_DIE_FILE: dieFile } });
   let lab: TestLab;
   const workers: SteadyWorker[] = [];
   beforeAll(async () => {
@@ -27,6 +31,7 @@ describe("an owner that is alone", () => {
   });
   afterAll(() => {
     for (const one of workers) one.kill();
+    rmSync(scratch, { recursive: true });
   });
   const roleOf = (nodeid: number): Promise<string | null> =>
     bench.status(nodeid).then(
@@ -112,16 +117,57 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     expect(await other.run(`result=[code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB),get("alone")[:2]]`)).toEqual(["ok", "bc"]);
   });
 
+  it("goes on with another process where one has become the owner, and could not go on", async () => {
+    endActors();
+    await lab.unmount(2);
+    await until("it is alone", async () => (await bench.status(1)).group?.members?.length === 1);
+    const actor = startActor({ cwd: lab.node(1).mount });
+    await actor.run(`fd=os.open("twice",os.O_RDWR|os.O_CREAT); os.write(fd,b"kept")`);
+    // It gets the state, opens all files as the owner, and is told to end then, once.
+    writeFileSync(dieFile, "ready SIGTERM");
+    await pauses();
+    const waits = actor.run(`result=os.pread(fd,9,0).decode()`);
+    await untilWaiting(actor);
+    const started = lab.start(1);
+    await until("one has ended", () => logOf(lab, 1).includes("another one is started"));
+    rmSync(dieFile);
+    await until("a new process serves", async () => (await roleOf(1)) === "owner");
+    expect(await waits).toBe("kept");
+    await started;
+  });
+
   it("is refused where another node has the volume mounted; and its mount ends if dlmd dies", async () => {
     endActors();
-    await until("there is an owner", async () => (await roleOf(1)) === "owner");
+    await lab.start(2);
     await until("node 2 has it mounted", async () => (await roleOf(2)) === "remote");
     const actor = startActor({ cwd: lab.node(2).mount });
     killDlmd(1);
     await until("the owner's mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
     expect(await actor.run(`put("after","y"); result=get("after")`)).toBe("y");
     endActors();
+  });
+
+  it("ends, and so does its process, if its disk cannot be given back", async () => {
+    endActors();
     await lab.start(1);
+    await lab.unmount(2);
+    await until("it is the owner, and alone", async () => {
+      const { role, group } = await bench.status(1);
+      return role === "owner" && group?.members?.length === 1;
+    });
+    const actor = startActor({ cwd: lab.node(1).mount });
+    await actor.run(`fd=os.open("lost",os.O_RDWR|os.O_CREAT); os.write(fd,b"x"*65536)`);
+    const pid = bench.pid(1);
+    await lab.lab("cut", "node1");
+    killDlmd(1);
+    await until("the mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
+    expect(await actor.run(`result=code(os.pread,fd,2,0)`)).toBe("ENOTCONN");
+    await until("its process is gone", () => !existsSync(`/proc/${pid}`));
+    expect(logOf(lab, 1)).toMatch(/the disk (could not be given back|is let go of)/);
+    endActors();
+    await lab.lab("uncut", "node1");
+    await lab.start(1);
+    await lab.start(2);
     await lab.unmount(1);
   });
 

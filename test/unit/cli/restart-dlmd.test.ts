@@ -72,16 +72,40 @@ it("restarts an owner that is alone: it pauses, is told to go on with the dlmd t
   const asked = await overlay(1, { ...PAUSES, pause: { ...PAUSES.pause, waitedMs: 1000 } });
   const entry = findOverlay(runDir, "/m1");
   if (entry === null) throw new Error("no mount");
-  const answer = await restartAlone(runDir, entry);
+  const answer = await restartAlone(runDir, entry, progress.signal);
   expect(answer).toMatchObject({ kind: "done", pid: process.ppid, inodes: 3, files: 2 });
   expect([asked, answer.kind === "done" && answer.pauseMs >= 1000]).toEqual([["pause", "go-on"], true]);
+});
+
+it("tells an owner that does not answer as it should to go on, and waits for nothing when it is interrupted", async () => {
+  const asked = await overlay(1, { ...PAUSES, pause: { kind: "what" } });
+  const entry = findOverlay(runDir, "/m1");
+  if (entry === null) throw new Error("no mount");
+  await expect(restartAlone(runDir, entry, progress.signal)).rejects.toThrow("expected");
+  expect(asked).toEqual(["pause", "go-on"]);
+  const end = new AbortController();
+  const silent = await overlay(2, { pause: PAUSES.pause, "go-on": null });
+  const other = findOverlay(runDir, "/m2");
+  if (other === null) throw new Error("no mount");
+  const restarted = restartAlone(runDir, other, end.signal);
+  await vi.waitFor(() => expect(silent).toEqual(["pause", "go-on"]));
+  end.abort(new Error("interrupted"));
+  await expect(restarted).rejects.toThrow("interrupted");
+});
+
+it("says that a mount has ended that could not give its disk back", async () => {
+  await overlay(1, { pause: { kind: "lost", why: "the disk could not be given back: in use" } });
+  await expect(restartDlmd(runDir, progress, () => Promise.resolve())).rejects.toMatchObject({
+    message: expect.stringContaining("/m1 has ended: the disk could not be given back: in use") as string,
+    hint: "umount -l what has ended, and mount it again; the others go on.",
+  });
 });
 
 it("says why an owner that is alone is not restarted", async () => {
   const asked = await overlay(1, { pause: { kind: "refused", why: "others have it mounted" } });
   const entry = findOverlay(runDir, "/m1");
   if (entry === null) throw new Error("no mount");
-  expect(await restartAlone(runDir, entry)).toEqual({ kind: "refused", why: "others have it mounted" });
+  expect(await restartAlone(runDir, entry, progress.signal)).toEqual({ kind: "refused", why: "others have it mounted" });
   expect(asked).toEqual(["pause"]);
 });
 

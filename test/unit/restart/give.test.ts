@@ -25,6 +25,8 @@ describe("the old process", () => {
   const give = ({ host, next, log }: ReturnType<typeof setUp>): ReturnType<typeof giveMount> =>
     giveMount(host, () => ({
       stream: next,
+      pid: 7,
+      ended: Promise.resolve(),
       failed: () => undefined,
       leave: () => undefined,
       kill: () => void log.push("kill"),

@@ -9,6 +9,7 @@ import {
   HOLD_RETRY_MS,
   Holder,
   type HolderEnd,
+  type HolderHost,
   SAME_DLMD_MS,
 } from "../../../overlay/restart/holder.ts";
 import { decodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
@@ -23,7 +24,7 @@ const KEPT = {
 };
 const HELLO = { say: "hello", versions: [STATE_VERSION], pid: 7 };
 
-function setUp(): {
+function setUp(givenBackBy?: HolderHost["givenBackBy"]): {
   rig: { dlmd: string | null; mounted: boolean };
   started: OtherEnd[];
   log: string[];
@@ -36,14 +37,17 @@ function setUp(): {
   const holder = new Holder({
     log: silentLog,
     state: { ...someState(), custody: "t1" },
-    sinceMs: performance.now(),
+    sinceMs: performance.now() - 60_000,
+    heldSinceMs: performance.now(),
+    ...(givenBackBy === undefined ? {} : { givenBackBy }),
     incarnation: "old",
     why: "dlmd of this node is being restarted",
     start: () => {
       const stream = new OtherEnd();
       started.push(stream);
+      const ended = new Promise<void>((resolve) => void stream.once("gone", resolve));
       const note = (what: string) => (): void => void log.push(what);
-      return { stream, failed: () => undefined, leave: note("leave"), kill: note("kill"), end: note("end") };
+      return { stream, pid: 7, ended, failed: () => undefined, leave: note("leave"), kill: note("kill"), end: note("end") };
     },
     dlmd: () => Promise.resolve(rig.dlmd),
     isMounted: () => rig.mounted,
@@ -95,6 +99,34 @@ describe("a process that keeps a mount", () => {
     expect(wasTold(late)).toBe(false);
     await pass(2 * HOLD_LOOK_MS);
     expect(wasTold(late)).toBe(true);
+  });
+
+  it("follows one that was the owner, and has given the disk back: not before that is gone", async () => {
+    const asked: number[][] = [];
+    const { rig, started } = setUp((pid, after) => {
+      asked.push([pid, after]);
+      return Promise.resolve(asked.length === 1 ? after + 1 : null);
+    });
+    rig.dlmd = "new";
+    const epochOf = (stream: OtherEnd | undefined): number =>
+      decodeState(Buffer.from(stream?.said.at(-1)?.state ?? "", "base64")).ownerEpoch;
+    for (const [at, epoch] of [3, 4, 4].entries()) {
+      await pass(HOLD_RETRY_MS + 2 * HOLD_LOOK_MS);
+      const stream = started[at];
+      stream?.say(HELLO);
+      await pass(1);
+      expect([started.length, epochOf(stream)]).toEqual([at + 1, epoch]);
+      stream?.say({ say: "failed", why: "no lease", final: false });
+      await pass(HOLD_RETRY_MS + 2 * HOLD_LOOK_MS);
+      expect(started.length).toBe(at + 1);
+      stream?.emit("gone");
+    }
+    await pass(HOLD_LOOK_MS);
+    expect(asked).toEqual([
+      [7, 3],
+      [7, 4],
+      [7, 4],
+    ]);
   });
 
   it("starts another process where one dies before dlmd is there", async () => {

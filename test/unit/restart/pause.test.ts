@@ -7,6 +7,8 @@ import {
   DEPOSIT_LIMIT_MS,
   DEPOSIT_LOOK_MS,
   depositOf,
+  type GiveBack,
+  GIVE_BACK_LIMIT_MS,
   type PauseHost,
   pauseMount,
   pauseWithoutDlmd,
@@ -155,7 +157,7 @@ describe("a mount that pauses", () => {
       throw new Error("no such lock");
     };
     expect(await pauseMount({ ...host, giveLocks })).toEqual({
-      kind: "failed",
+      kind: "lost",
       why: "the locks of this mount could not be given up: no such lock",
     });
     expect(log).toEqual(["rehearse", "hold", "stop", "deposit", "leave status", "fail"]);
@@ -178,10 +180,13 @@ describe("an owner that is alone", () => {
     const disk = { given: (): void => undefined };
     const given = new Promise<void>((resolve) => (disk.given = resolve));
     const openAtOwner = (): OpenAtOwner => ({ files: [], unsynced: CHANGED });
-    const giveBack = (): Promise<void> => {
-      set.log.push("give back");
-      return given;
+    const step = (what: string, how: Promise<void> = Promise.resolve()) => {
+      return (): Promise<void> => {
+        set.log.push(what);
+        return how;
+      };
     };
+    const giveBack: GiveBack = { sync: step("sync"), disk: step("disk", given), dlmd: step("dlmd") };
     return { ...set, disk, host: { ...set.host, openAtOwner, giveBack } };
   };
 
@@ -190,17 +195,33 @@ describe("an owner that is alone", () => {
     let paused: unknown = null;
     void pauseMount(host).then((found) => (paused = found));
     await pass(1000);
-    expect([log, paused]).toEqual([["rehearse", "hold", "stop", "leave status", "give back"], null]);
+    expect([log, paused]).toEqual([["rehearse", "sync", "hold", "stop", "disk"], null]);
     disk.given();
     await pass(0);
+    expect(log.slice(5)).toEqual(["leave status", "dlmd"]);
     expect(paused).toMatchObject({ state: { custody: null, gaveBack: true, ownerEpoch: 3, unsynced: { ...CHANGED, changed: [] } } });
   });
 
-  it("ends if it cannot give its disk back", async () => {
+  it("ends if it cannot give its disk back, or not in time", async () => {
+    const failing = begin();
+    const disk = (): Promise<void> => Promise.reject(new Error("in use"));
+    const why = "the disk could not be given back: in use";
+    expect(await pauseMount({ ...failing.host, giveBack: { ...failing.host.giveBack, disk } })).toEqual({ kind: "lost", why });
+    expect(failing.log).toEqual(["rehearse", "sync", "hold", "stop", "fail"]);
+    const late = begin();
+    let end: unknown = null;
+    void pauseMount(late.host).then((found) => (end = found));
+    await pass(GIVE_BACK_LIMIT_MS - 1);
+    expect([end, late.log.at(-1)]).toEqual([null, "disk"]);
+    await pass(1);
+    expect([end, late.log.at(-1)]).toEqual([{ kind: "lost", why: "the disk could not be unmounted in 60 s" }, "fail"]);
+  });
+
+  it("goes on if its disk cannot be synced", async () => {
     const { host, log } = begin();
-    const giveBack = (): Promise<void> => Promise.reject(new Error("in use"));
-    expect(await pauseMount({ ...host, giveBack })).toEqual({ kind: "failed", why: "the disk could not be given back: in use" });
-    expect(log).toEqual(["rehearse", "hold", "stop", "leave status", "fail"]);
+    const sync = (): Promise<void> => Promise.reject(new Error("EIO"));
+    expect(await pauseMount({ ...host, giveBack: { ...host.giveBack, sync } })).toEqual({ kind: "failed", why: "EIO" });
+    expect(log).toEqual(["rehearse", "rest ends", "go on"]);
   });
 
   it("goes on if another node comes before", async () => {
@@ -210,7 +231,7 @@ describe("an owner that is alone", () => {
       return Promise.resolve([STATE_VERSION]);
     };
     expect(await pauseMount({ ...host, rehearse })).toEqual({ kind: "failed", why: "others have it mounted" });
-    expect(log).toEqual(["hold", "rest ends", "go on"]);
+    expect(log).toEqual(["sync", "hold", "rest ends", "go on"]);
   });
 
   it("does the same after the death of dlmd, and has the kernel send again what has no answer", async () => {
@@ -220,17 +241,27 @@ describe("an owner that is alone", () => {
       ...host,
       beAlone: () => void log.push("alone"),
       left: () => 1,
+      notesChanges: true,
       resends: true,
       isDlmdDead: () => Promise.resolve(true),
     };
+    const late = pauseWithoutDlmd({ ...alone, giveBack: { ...host.giveBack, disk: () => new Promise(() => undefined) } });
+    const ended = late.then(
+      () => "",
+      ({ message }: Error) => message,
+    );
+    await pass(GIVE_BACK_LIMIT_MS);
+    expect(await ended).toBe("the disk could not be unmounted in 60 s");
+    log.length = 0;
     let paused: unknown = null;
     void pauseWithoutDlmd(alone).then((found) => (paused = found));
-    await pass(60_000);
+    await pass(1000);
     // Nobody waits for the lease: nobody can take the disk.
     rig.refusal = "the lease has ended";
-    expect([log, paused]).toEqual([["alone", "hold", "stop", "leave status", "give back"], null]);
+    expect([log, paused]).toEqual([["alone", "hold", "stop", "disk"], null]);
     disk.given();
     await pass(0);
+    expect(log.slice(4)).toEqual(["leave status"]);
     expect(paused).toMatchObject({ state: { custody: null, gaveBack: true, again: true, held: [], unsynced: { changed: [] } } });
   });
 });
@@ -241,13 +272,16 @@ describe("a mount whose dlmd has died", () => {
   afterEach(() => void vi.useRealTimers());
   const begin = () => {
     const set = setUp();
-    const alone = { left: 0 as number | null, resends: true, isDead: true };
+    const alone = { left: 0 as number | null, resends: true, isDead: true, notesChanges: true };
     const host: AloneHost = {
       ...set.host,
       beAlone: () => void set.log.push("alone"),
       left: () => alone.left,
       get resends() {
         return alone.resends;
+      },
+      get notesChanges() {
+        return alone.notesChanges;
       },
       isDlmdDead: () => {
         set.log.push("is it dead?");
@@ -283,6 +317,7 @@ describe("a mount whose dlmd has died", () => {
       ["is it dead?", "alone", "hold"],
     ],
     ["a call without an answer has changed something", "twice", ({ alone }) => void (alone.left = null), rested],
+    ["nobody knows whether one has", "twice", ({ alone }) => void Object.assign(alone, { left: 1, notesChanges: false }), rested],
     [
       "the kernel cannot send them again",
       "before Linux 6.9",

@@ -114,6 +114,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        checkOwner: () => undefined,
         sentAgain: () => [Buffer.from("again")],
       },
     );
@@ -142,10 +143,34 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        checkOwner: () => undefined,
         sentAgain: () => [Buffer.from("again")],
       },
     );
     expect(begun).toEqual(["raw", "again"]);
+    // Hazard F43: the owner has changed while it waited for the locks.
+    let isOwner = true;
+    const late = goOnWith(
+      { takeOver: { check: () => undefined, ready: () => Promise.resolve() } as never, before: await state },
+      {
+        handOff,
+        hasLocks: () => !isOwner,
+        brokenFiles: 0,
+        lockspace,
+        clientId: 7,
+        leaseHolds,
+        collect,
+        checkOwner: () => {
+          if (!isOwner) throw new Error("another one is there");
+        },
+        sentAgain: () => [],
+      },
+    );
+    const why = errorOf(late);
+    await vi.advanceTimersByTimeAsync(LOCKS_LOOK_MS);
+    isOwner = false;
+    await vi.advanceTimersByTimeAsync(LOCKS_LOOK_MS);
+    expect([await why, begun.length]).toEqual(["Error: another one is there", 2]);
   });
 
   const AWAY = { ...someState(), custody: "t1" };
@@ -189,6 +214,7 @@ describe("the new process", () => {
           clientId: 7,
           leaseHolds: () => rig.leaseHolds,
           collect,
+          checkOwner: () => undefined,
           sentAgain: () => [Buffer.from("again")],
         },
       );
@@ -254,6 +280,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        checkOwner: () => undefined,
         sentAgain: () => [],
       },
     );

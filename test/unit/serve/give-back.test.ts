@@ -1,11 +1,14 @@
 /** An owner that gives its disk back for the next process of its mount, and that process (hazard F43). */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import type { Life } from "../../../overlay/volume/life.ts";
+import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { OTHER_OWNER } from "../../../overlay/restart/take.ts";
 import {
   ALONE_LIMIT_MS,
-  giveBack,
-  type GivingBack,
+  epochGivenBackBy,
+  leaveDlmd,
+  type Leaving,
   requireNoOwnerBetween,
   ROLE_LEAVE_MS,
   untilAlone,
@@ -14,14 +17,13 @@ import {
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-function setUp(change: Partial<GivingBack> = {}): { readonly steps: string[]; readonly parts: GivingBack } {
+function setUp(change: Partial<Leaving> = {}): { readonly steps: string[]; readonly parts: Leaving } {
   const steps: string[] = [];
   const step = (what: string) => (): Promise<void> => {
     steps.push(what);
     return Promise.resolve();
   };
-  const parts: GivingBack = {
-    service: { giveBack: step("disk") },
+  const parts: Leaving = {
     owner: { leave: step("role") },
     coherence: { beAlone: () => void steps.push("alone") },
     group: { leave: () => void steps.push("group") },
@@ -32,38 +34,20 @@ function setUp(change: Partial<GivingBack> = {}): { readonly steps: string[]; re
   return { steps, parts };
 }
 
-it("gives the disk back before anything is said of it, and then has no lock any more", async () => {
-  let isBack = (): void => undefined;
-  const back = new Promise<void>((resolve) => (isBack = resolve));
-  const { steps, parts } = setUp({ service: { giveBack: () => back } });
-  const given = giveBack(parts, true);
-  await vi.advanceTimersByTimeAsync(60_000);
-  expect(steps).toEqual([]);
-  isBack();
-  await given;
-  expect(steps).toEqual(["role", "alone", "group", "dlmd"]);
-});
-
-it("says nothing where it cannot", async () => {
-  const { steps, parts } = setUp({ service: { giveBack: () => Promise.reject(new Error("in use")) } });
-  await expect(giveBack(parts, true)).rejects.toThrow("in use");
-  expect(steps).toEqual([]);
-});
-
-it("gives the disk back alone where dlmd is dead", async () => {
+it("leaves the election, the group and dlmd, in that order", async () => {
   const { steps, parts } = setUp();
-  await giveBack(parts, false);
-  expect(steps).toEqual(["disk"]);
+  await leaveDlmd(parts);
+  expect(steps).toEqual(["role", "alone", "group", "dlmd"]);
 });
 
 it("leaves dlmd without its role's locks if they do not come in ROLE_LEAVE_MS", async () => {
   const { steps, parts } = setUp({ owner: { leave: () => new Promise(() => undefined) } });
   let isOver = false;
-  void giveBack(parts, true).then(() => (isOver = true));
+  void leaveDlmd(parts).then(() => (isOver = true));
   await vi.advanceTimersByTimeAsync(ROLE_LEAVE_MS - 1);
-  expect([steps, isOver]).toEqual([["disk"], false]);
+  expect([steps, isOver]).toEqual([[], false]);
   await vi.advanceTimersByTimeAsync(1);
-  expect([steps, isOver]).toEqual([["disk", "alone", "group", "dlmd"], true]);
+  expect([steps, isOver]).toEqual([["alone", "group", "dlmd"], true]);
 });
 
 it("waits until it is alone again, and ALONE_LIMIT_MS at most", async () => {
@@ -98,4 +82,23 @@ it.each([
   expect(goOn(isOwner, openedAt)).toThrow(
     expect.objectContaining({ code: OTHER_OWNER, message: expect.stringContaining(why) as string }) as Error,
   );
+});
+
+const LIFE = { pid: 9, bootId: "b1" } as Life;
+const blockOf = (change: object): OwnerBlock => ({ state: "released", epoch: 8, life: LIFE, ...change }) as OwnerBlock;
+
+it.each([
+  ["has given it back clean", {}, 8],
+  ["has it mounted still", { state: "owned" }, null],
+  ["another process had it last", { life: { ...LIFE, pid: 10 } }, null],
+  ["a process of that number on another machine had it last", { life: { ...LIFE, bootId: "b2" } }, null],
+  ["somebody had it before", { epoch: 9 }, null],
+  ["it never had it", { life: null, epoch: 7 }, null],
+])("the disk after a process that could not go on: %s", async (_, change, epoch) => {
+  const found = epochGivenBackBy(() => Promise.resolve(blockOf(change)), { pid: 9, bootId: "b1", after: 7 }, silentLog);
+  expect(await found).toBe(epoch);
+});
+
+it("a disk that does not answer tells nothing", async () => {
+  expect(await epochGivenBackBy(() => Promise.reject(new Error("EIO")), { pid: 9, bootId: "b1", after: 7 }, silentLog)).toBeNull();
 });

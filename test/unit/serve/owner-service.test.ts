@@ -85,6 +85,10 @@ it("says why its disk cannot be given back just now, and gives it back: its serv
   expect([steps, service.owned]).toEqual([["service", "service", "files", "disk"], null]);
 });
 
+it("does not give back what was given up because it failed", async () => {
+  await expect(service.giveBack()).rejects.toThrow("it was given up");
+});
+
 it("one that may not withdraw ends", async () => {
   disk.withdraws = false;
   await service.mount(0, { block: null, proof: null });
