@@ -173,7 +173,7 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
 
   it("ends if another node has taken the volume meanwhile: what is locked and written there is another one's", async () => {
     endActors();
-    expect(await lab.owner()).toBe(2);
+    await until("node 2 is the owner", async () => (await roleOf(2)) === "owner");
     await until("it is alone", async () => (await bench.status(2)).group?.members?.length === 1);
     const here = startActor({ cwd: lab.node(2).mount });
     await here.run(`fd=os.open("alone",os.O_RDWR)`);
