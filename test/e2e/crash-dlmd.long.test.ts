@@ -2,7 +2,6 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
-import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
@@ -23,32 +22,6 @@ describe("a crash of dlmd", () => {
   afterAll(() => {
     for (const one of workers) one.kill();
   });
-  const roleOf = (nodeid: number): Promise<string | null> =>
-    bench.status(nodeid).then(
-      ({ role }) => role,
-      () => null,
-    );
-  const killDlmd = (nodeid: number): void => {
-    const pid = lab.dlmdPid(nodeid);
-    if (pid === null) throw new Error(`no dlmd runs on node ${nodeid}`);
-    process.kill(pid, "SIGKILL");
-  };
-  const pauses = async (nodeid: number): Promise<void> => {
-    killDlmd(nodeid);
-    await until("its mount pauses", async () => (await roleOf(nodeid)) === "paused");
-  };
-  const goesOn = async (nodeid: number): Promise<void> => {
-    await lab.start(nodeid);
-    await until("a new process serves", async () => ![null, "paused", "waiting"].includes(await roleOf(nodeid)));
-  };
-  /** The others have gone on without that node. */
-  const isLeftOut = (nodeid: number): Promise<void> =>
-    until(`node ${nodeid} is left out`, async () => {
-      const { view } = await askDlmd(lab.node(1).runDir, null);
-      return view.running && !view.members.includes(nodeid);
-    });
-  const errorAt = async (nodeid: number): Promise<string> =>
-    startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
   /** What its pauses have written down: calls without an answer, files that stayed. */
   const countsOf = (nodeid: number, what: "left" | "shared"): number[] =>
     [...logOf(lab, nodeid).matchAll(new RegExp(`all is given up.* ${what}=(\\d+)`, "g"))].map(([, count]) => Number(count));
@@ -64,8 +37,8 @@ describe("a crash of dlmd", () => {
       for (const one of workers) await one.goesOn();
       for (let time = 0; time < CRASHES; time += 1) {
         for (const nodeid of [2, 3]) {
-          await pauses(nodeid);
-          await goesOn(nodeid);
+          await bench.pauses(nodeid);
+          await bench.goesOn(nodeid);
           await meeting.meet();
           for (const one of workers) await one.goesOn(2);
         }
@@ -94,18 +67,18 @@ result=[seen[:6].decode(),os.listdir("names")]`);
     expect(await other.run(share)).toBe("ENODEV");
     // Written behind, and stored in a mapping that nobody has flushed: both are at the owner before the lease ends.
     await here.run(`put("behind","x"*3000); mapped[1:2]=b"c"`);
-    await pauses(2);
+    await bench.pauses(2);
     const waits = here.run(`result=os.pread(gone,20,0).decode()`);
     const shown = await coverlay(["status", "--run-dir", lab.node(2).runDir]);
     expect(shown.stdout).toContain("dlmd of this node has died; calls have waited for");
-    await isLeftOut(2);
+    await bench.isLeftOut(2, 1);
     for (const actor of [other, owners]) {
       expect(await actor.run(share)).toBe("ENODEV");
       expect(await actor.run(`result=[get("token")[:2],len(get("behind"))]`)).toEqual(["bc", 3000]);
     }
     await other.run(`put("cached","after!"); os.rename("names/old","names/new"); put("more","x")`);
     const asked = other.run(lock);
-    await goesOn(2);
+    await bench.goesOn(2);
     expect([await waits, await asked]).toEqual(["still there", "EAGAIN"]);
     expect(await here.run(`result=[seen[:6].decode(),get("cached"),os.listdir("names"),os.path.exists("more")]`)).toEqual([
       "after!",
@@ -135,15 +108,15 @@ result=[seen[:6].decode(),os.listdir("names")]`);
     const written = writer.run(`os.pwrite(fd,b"new",0); result=os.pread(fd,5,0).decode()`);
     await untilWaiting(reader);
     await untilWaiting(writer);
-    await pauses(2);
+    await bench.pauses(2);
     expect([countsOf(2, "left").at(-1), countsOf(2, "shared").at(-1)]).toEqual([2, 1]);
     process.kill(stalled, "SIGCONT");
-    await isLeftOut(2);
+    await bench.isLeftOut(2, 1);
     let isChanged = false;
     const changed = other.run(`fd=os.open("both",os.O_WRONLY); os.pwrite(fd,b"B"*5,2); os.close(fd)`).then(() => (isChanged = true));
     await untilWaiting(other);
     expect(isChanged).toBe(false);
-    await goesOn(2);
+    await bench.goesOn(2);
     const seen = [await read, await written];
     await changed;
     const [text, elsewhere] = await Promise.all([reader, other].map((actor) => actor.run<string>(`result=get("both")[:8]`)));
@@ -155,7 +128,7 @@ result=[seen[:6].decode(),os.listdir("names")]`);
 
   it("is unmounted meanwhile like any other mount", async () => {
     endActors();
-    await pauses(2);
+    await bench.pauses(2);
     const { mount, runDir } = lab.node(2);
     expect((await coverlay(["umount", mount])).status).toBe(0);
     await until("nobody has it", () => findOverlay(runDir, mount) === null);
@@ -169,8 +142,8 @@ result=[seen[:6].decode(),os.listdir("names")]`);
     await has.run(`fd=os.open("waited",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
     const waited = waits.run(`fd=os.open("waited",os.O_RDWR); result=code(fcntl.lockf,fd,fcntl.LOCK_EX)`);
     await until("it waits", async () => ((await bench.status(2)).crash ?? "").startsWith("programs wait for file locks"));
-    killDlmd(2);
-    await until("the mount has ended", async () => (await errorAt(2)) === "ENOTCONN");
+    bench.killDlmd(2);
+    await until("the mount has ended", async () => (await bench.errorAt(2)) === "ENOTCONN");
     expect(["ECONNABORTED", "ENOTCONN"]).toContain(await waited);
     await other.run(`fd=os.open("waited",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
     endActors();
@@ -178,8 +151,8 @@ result=[seen[:6].decode(),os.listdir("names")]`);
 
     const [theirs, goes] = [1, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
     await theirs.run(`put("synced","x"); fd=os.open("synced",os.O_RDONLY); os.fsync(fd); os.close(fd)`);
-    killDlmd(1);
-    await until("the owner's mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
+    bench.killDlmd(1);
+    await until("the owner's mount has ended", async () => (await bench.errorAt(1)) === "ENOTCONN");
     expect(await goes.run(`put("after","y"); result=get("synced")+get("after")`)).toBe("xy");
     endActors();
     await lab.start(1);

@@ -1,7 +1,8 @@
 /** What tests of crashes have in common: whose process is killed, and when another one goes on. */
 import { afterAll, beforeAll } from "vitest";
+import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
-import { endActors, until } from "./actor.ts";
+import { endActors, startActor, until } from "./actor.ts";
 import { type LabOptions, startLab, type TestLab } from "./lab.ts";
 
 /** A lab in which processes of mounts are killed, and others go on (overlay/crash/README.md). */
@@ -48,6 +49,46 @@ export class CrashLab {
       return owner !== null;
     });
     return owner as unknown as number;
+  }
+
+  /** Of its mount; null: nobody says. */
+  async roleOf(nodeid: number): Promise<string | null> {
+    try {
+      return (await this.status(nodeid)).role;
+    } catch {
+      return null;
+    }
+  }
+
+  killDlmd(nodeid: number): void {
+    const pid = this.lab.dlmdPid(nodeid);
+    if (pid === null) throw new Error(`no dlmd runs on node ${nodeid}`);
+    process.kill(pid, "SIGKILL");
+  }
+
+  /** dlmd of that node dies, and its mount waits for the next one. */
+  async pauses(nodeid: number): Promise<void> {
+    this.killDlmd(nodeid);
+    await until("its mount pauses", async () => (await this.roleOf(nodeid)) === "paused");
+  }
+
+  /** After that: with a new dlmd, in a new process. */
+  async goesOn(nodeid: number): Promise<void> {
+    await this.lab.start(nodeid);
+    await until("a new process serves", async () => ![null, "paused", "waiting"].includes(await this.roleOf(nodeid)));
+  }
+
+  /** The others have gone on without that node, as `asked` says. */
+  isLeftOut(nodeid: number, asked: number): Promise<void> {
+    return until(`node ${nodeid} is left out`, async () => {
+      const { view } = await askDlmd(this.lab.node(asked).runDir, null);
+      return view.running && !view.members.includes(nodeid);
+    });
+  }
+
+  /** Of a stat(2) below its mount. */
+  errorAt(nodeid: number): Promise<string> {
+    return startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${this.lab.node(nodeid).mount}/common` });
   }
 
   /** The process that serves that node. */

@@ -8,7 +8,6 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tryExclusive } from "../../overlay/volume/device.ts";
 import { readOwnerBlock } from "../../overlay/volume/direct-block.ts";
-import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
@@ -33,33 +32,12 @@ describe("an owner that is alone", () => {
     for (const one of workers) one.kill();
     rmSync(scratch, { recursive: true });
   });
-  const roleOf = (nodeid: number): Promise<string | null> =>
-    bench.status(nodeid).then(
-      ({ role }) => role,
-      () => null,
-    );
-  const killDlmd = (nodeid: number): void => {
-    const pid = lab.dlmdPid(nodeid);
-    if (pid === null) throw new Error(`no dlmd runs on node ${nodeid}`);
-    process.kill(pid, "SIGKILL");
-  };
-  const pauses = async (): Promise<void> => {
-    killDlmd(1);
-    await until("its mount pauses", async () => (await roleOf(1)) === "paused");
-  };
-  const goesOn = async (): Promise<void> => {
-    await lab.start(1);
-    await until("a new process serves", async () => (await roleOf(1)) === "owner");
-  };
   const restart = async (...words: readonly string[]): Promise<void> => {
     const before = bench.pid(1);
     const { status, stderr } = await coverlay(["restart", ...words, "--run-dir", lab.node(1).runDir]);
     expect([status, stderr]).toEqual([0, expect.any(String)]);
-    expect([await roleOf(1), bench.pid(1) === before]).toEqual(["owner", false]);
+    expect([await bench.roleOf(1), bench.pid(1) === before]).toEqual(["owner", false]);
   };
-  const errorAt = (nodeid: number): Promise<string> =>
-    startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
-
   it(
     "goes on with all that programs have, under load, whatever ends its process",
     async () => {
@@ -68,8 +46,9 @@ describe("an owner that is alone", () => {
       workers.push(...lockingWorkers([lab.node(1)]));
       const ways = {
         "a crash of dlmd": async () => {
-          await pauses();
-          await goesOn();
+          await bench.pauses(1);
+          await bench.goesOn(1);
+          expect(await bench.roleOf(1)).toBe("owner");
         },
         "coverlay restart": () => restart(lab.node(1).mount),
         "coverlay restart --dlmd": () => restart("--dlmd"),
@@ -97,7 +76,7 @@ describe("an owner that is alone", () => {
 fd=os.open("alone",os.O_RDWR|os.O_CREAT); os.write(fd,b"a"*4096); mapped=mmap.mmap(fd,4096); mapped[0:1]=b"b"
 locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)
 gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unlink("away")`);
-    await pauses();
+    await bench.pauses(1);
     const waits = actor.run(`result=[os.pread(gone,20,0).decode(),mapped[:2].decode(),os.path.exists("made")]`);
     const shown = await coverlay(["status", "--run-dir", lab.node(1).runDir]);
     expect(shown.stdout).toContain("dlmd of this node has died; calls have waited for");
@@ -105,7 +84,8 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     const { ownerBlock, uuid } = storedBit(device);
     expect(await readOwnerBlock(device, ownerBlock ?? 0, uuid)).toMatchObject({ state: "released" });
     expect(tryExclusive(device)).toBe("free");
-    await goesOn();
+    await bench.goesOn(1);
+    expect(await bench.roleOf(1)).toBe("owner");
     expect(await waits).toEqual(["still there", "ba", false]);
     // Another node comes, and finds what is locked.
     await lab.start(2);
@@ -125,13 +105,13 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     await actor.run(`fd=os.open("twice",os.O_RDWR|os.O_CREAT); os.write(fd,b"kept")`);
     // It gets the state, opens all files as the owner, and is told to end then, once.
     writeFileSync(dieFile, "ready SIGTERM");
-    await pauses();
+    await bench.pauses(1);
     const waits = actor.run(`result=os.pread(fd,9,0).decode()`);
     await untilWaiting(actor);
     const started = lab.start(1);
     await until("one has ended", () => logOf(lab, 1).includes("another one is started"));
     rmSync(dieFile);
-    await until("a new process serves", async () => (await roleOf(1)) === "owner");
+    await until("a new process serves", async () => (await bench.roleOf(1)) === "owner");
     expect(await waits).toBe("kept");
     await started;
   });
@@ -139,10 +119,10 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
   it("is refused where another node has the volume mounted; and its mount ends if dlmd dies", async () => {
     endActors();
     await lab.start(2);
-    await until("node 2 has it mounted", async () => (await roleOf(2)) === "remote");
+    await until("node 2 has it mounted", async () => (await bench.roleOf(2)) === "remote");
     const actor = startActor({ cwd: lab.node(2).mount });
-    killDlmd(1);
-    await until("the owner's mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
+    bench.killDlmd(1);
+    await until("the owner's mount has ended", async () => (await bench.errorAt(1)) === "ENOTCONN");
     expect(await actor.run(`put("after","y"); result=get("after")`)).toBe("y");
     endActors();
   });
@@ -159,8 +139,8 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     await actor.run(`fd=os.open("lost",os.O_RDWR|os.O_CREAT); os.write(fd,b"x"*65536)`);
     const pid = bench.pid(1);
     await lab.lab("cut", "node1");
-    killDlmd(1);
-    await until("the mount has ended", async () => (await errorAt(1)) === "ENOTCONN");
+    bench.killDlmd(1);
+    await until("the mount has ended", async () => (await bench.errorAt(1)) === "ENOTCONN");
     expect(await actor.run(`result=code(os.pread,fd,2,0)`)).toBe("ENOTCONN");
     await until("its process is gone", () => !existsSync(`/proc/${pid}`));
     expect(logOf(lab, 1)).toMatch(/the disk (could not be given back|is let go of)/);
@@ -173,18 +153,14 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
 
   it("ends if another node has taken the volume meanwhile: what is locked and written there is another one's", async () => {
     endActors();
-    await until("node 2 is the owner", async () => (await roleOf(2)) === "owner");
+    await until("node 2 is the owner", async () => (await bench.roleOf(2)) === "owner");
     await until("it is alone", async () => (await bench.status(2)).group?.members?.length === 1);
     const here = startActor({ cwd: lab.node(2).mount });
     await here.run(`fd=os.open("alone",os.O_RDWR)`);
-    killDlmd(2);
-    await until("its mount pauses", async () => (await roleOf(2)) === "paused");
+    await bench.pauses(2);
     const waits = here.run(`result=code(os.pread,fd,2,0)`);
     await untilWaiting(here);
-    await until("it is left out", async () => {
-      const { view } = await askDlmd(lab.node(3).runDir, null);
-      return view.running && !view.members.includes(2);
-    });
+    await bench.isLeftOut(2, 3);
     await lab.start(3);
     const other = startActor({ cwd: lab.node(3).mount });
     expect(await other.run(`put("alone","other"); result=get("mine")`)).toBe("");
