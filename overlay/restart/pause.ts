@@ -5,7 +5,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { inTime as inTimeOf } from "../../dlmd/base/maybe-promise.ts";
+import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { RequestOf } from "../lower/wire/call-types.ts";
 import { bringToRest, END_LIMIT_MS, HELLO_LIMIT_MS, type NextProcess, notNow, requireVersion, type RestingHost, wordsOf } from "./give.ts";
@@ -87,7 +87,7 @@ export async function pauseMount(host: PauseHost, lineBytesMax: number = LINE_BY
     checkSize(state, lineBytesMax);
     if (host.giveBack !== null) return await giveDiskBack(host, host.giveBack, { state, sinceMs: pause.beganMs });
     asked = true;
-    const refused = await inTime(host.deposit(depositOf(state, ticket), given.signal));
+    const refused = await depositInTime(host.deposit(depositOf(state, ticket), given.signal));
     if (refused !== "") throw notNow(`the owner does not keep what this mount has: ${refused}`);
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
     if (changed !== null) throw notNow(changed);
@@ -146,7 +146,7 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     checkSize(paused, lineBytesMax);
     const deposit = { ...depositOf(state, ticket), dlmdDied: true };
     asked = true;
-    const answer = inTime(host.deposit(deposit, given.signal));
+    const answer = depositInTime(host.deposit(deposit, given.signal));
     const refused = await Promise.race([answer, untilRefused(host, given.signal)]);
     if (refused !== "") throw lost(`the owner does not keep what this mount has: ${refused}`);
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
@@ -187,7 +187,7 @@ async function diskInTime({ disk }: GiveBack): Promise<void> {
   const given = disk().catch((error: unknown) => {
     throw lost(`the disk could not be given back: ${wordsOf(error)}`);
   });
-  if (!(await inTimeOf(given, GIVE_BACK_LIMIT_MS))) throw lost(`the disk could not be unmounted in ${GIVE_BACK_LIMIT_MS / 1000} s`);
+  if (!(await inTime(given, GIVE_BACK_LIMIT_MS))) throw lost(`the disk could not be unmounted in ${GIVE_BACK_LIMIT_MS / 1000} s`);
 }
 
 /** The lease ends: nobody need wait for the answer any more. Never resolves with anything else. */
@@ -244,7 +244,7 @@ export async function rehearse(next: NextProcess): Promise<readonly number[]> {
   }
 }
 
-function inTime(asked: Promise<string>): Promise<string> {
+function depositInTime(asked: Promise<string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const late = (): void => reject(notNow(`the owner has not taken what this mount has in ${DEPOSIT_LIMIT_MS / 1000} s`));
     const timer = setTimeout(late, DEPOSIT_LIMIT_MS);
