@@ -24,10 +24,10 @@ export interface KeptHow {
 /** Resolves when that is nothing, or after a limit, and says so. */
 export async function waitWhileKept(place: string, keeps: () => number, { waits, tell }: KeptHow): Promise<void> {
   if (keeps() === 0) return;
-  const words = (): string => `${keeps()} mount(s) of other nodes, of which the dlmd is being restarted`;
+  const words = (): string => `${keeps()} mount(s) of other nodes that wait for their dlmd`;
   if (waits) {
     tell(
-      `${place}: its overlay is the owner, and keeps the open files of ${words()}: waiting for them, for ${KEPT_WAIT_MS / 1000} s at most`,
+      `${place}: its overlay is the owner, and keeps what is open and locked on ${words()}: waiting for them, for ${KEPT_WAIT_MS / 1000} s at most`,
     );
     const untilMs = performance.now() + KEPT_WAIT_MS;
     while (performance.now() < untilMs) {

@@ -1,6 +1,7 @@
 /**
  * What the owner keeps for mounts of other nodes whose dlmd is being restarted (hazard F35): it queues first for their write tokens and for their files with locks, so that
- * no other node has them in between. Their open files stay open in their sessions (../lower/server/server.ts).
+ * no other node has them in between. Their open files stay open in their sessions (../lower/server/server.ts). A mount that may be the next owner does the same for an owner
+ * whose dlmd has died (hazard F44).
  */
 import type { Log } from "../../dlmd/base/log.ts";
 import { type Lock, LockFlag, type Lockspace } from "../../dlmd/client/api.ts";
@@ -20,9 +21,12 @@ export const COLLECTED_MAX = 256;
 
 interface Kept {
   readonly locks: Map<string, Lock>;
-  readonly ended: () => void;
+  /** null: its files are open nowhere here. */
+  readonly ended: (() => void) | null;
   readonly sinceMs: number;
   readonly timer: NodeJS.Timeout;
+  /** All of it has its place in its queue. */
+  isWhole: boolean;
 }
 
 interface Asked {
@@ -34,6 +38,7 @@ interface Asked {
 
 export interface CustodyOptions {
   readonly lockspace: () => Promise<Lockspace>;
+  /** Of the owner to which all is given, or which leaves it (hazard F44). */
   readonly epoch: number;
   readonly log: Log;
   readonly nowMs: () => number;
@@ -57,12 +62,36 @@ export function depositedLocks(request: Deposited): string[] {
 export class Custody {
   readonly #options: CustodyOptions;
   readonly #kept = new Map<string, Kept>();
+  #epoch: number;
   #closed = false;
   /** The last ones first: a deposit that comes after all is refused. */
   #collected: readonly string[] = [];
 
   constructor(options: CustodyOptions) {
     this.#options = options;
+    this.#epoch = options.epoch;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** This mount is the next owner, with that epoch: what it keeps was left by the owner before. */
+  succeed(epoch: number): void {
+    this.#epoch = epoch;
+  }
+
+  /**
+   * A node is gone, maybe the one that has left it here. What was asked for and is not answered by now may stand behind others in its queue: a mount is kept for as a whole, or not at
+   * all.
+   */
+  keepOnlyWhole(): void {
+    for (const [ticket, { isWhole }] of this.#kept) if (!isWhole) this.collect(ticket);
+  }
+
+  /** Something is kept for a mount that has files open of which this owner knows nothing. */
+  get hasUnopened(): boolean {
+    return [...this.#kept.values()].some(({ ended }) => ended === null);
   }
 
   /** How many mounts are away, and since when the first one is; null: none. */
@@ -71,8 +100,11 @@ export class Custody {
     return first === undefined ? null : { count: this.#kept.size, sinceMs: first.sinceMs };
   }
 
-  /** Resolves when all that is named has its place in its queue. The same again does no harm. `ended`: nothing is kept under that ticket any more. */
-  async deposit(request: RequestOf<"deposit">, ended: () => void): Promise<AnswerOf<"deposit">> {
+  /**
+   * Resolves when all that is named has its place in its queue. The same again does no harm. `ended`: nothing is kept under that ticket any more; null: its files are open
+   * nowhere here.
+   */
+  async deposit(request: RequestOf<"deposit">, ended: (() => void) | null): Promise<AnswerOf<"deposit">> {
     const { ticket } = request;
     const why = this.#objection(request);
     if (why !== null) {
@@ -80,7 +112,7 @@ export class Custody {
       return { refused: why };
     }
     // Before anything is waited for: who collects meanwhile collects this.
-    const kept = this.#kept.get(ticket) ?? { locks: new Map(), ended, sinceMs: this.#options.nowMs(), timer: this.#limit(ticket) };
+    const kept = this.#kept.get(ticket) ?? this.#begin(ticket, ended);
     const isNew = !this.#kept.has(ticket);
     this.#kept.set(ticket, kept);
     if (isNew) this.#options.changed();
@@ -90,11 +122,17 @@ export class Custody {
       // What a caller names is no matter of this mount's.
       this.#refusedByDlmd(ticket, error);
     }
-    return this.#kept.get(ticket) === kept ? { refused: "" } : { refused: "it was given up meanwhile" };
+    if (this.#kept.get(ticket) !== kept) return { refused: "it was given up meanwhile" };
+    kept.isWhole = request.isLast;
+    return { refused: "" };
+  }
+
+  #begin(ticket: string, ended: Kept["ended"]): Kept {
+    return { locks: new Map(), ended, sinceMs: this.#options.nowMs(), timer: this.#limit(ticket), isWhole: false };
   }
 
   #objection({ epoch, ticket, tokens, locked, shared }: RequestOf<"deposit">): string | null {
-    if (this.#closed || epoch !== this.#options.epoch) return "the volume has another owner now";
+    if (this.#closed || epoch !== this.#epoch) return "the volume has another owner now";
     if (this.#collected.includes(ticket)) return "it was given up meanwhile";
     if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return `${CUSTODIES_MAX} mounts are away already`;
     const count = [...this.#kept.values()].reduce((sum, { locks }) => sum + locks.size, tokens.length + locked.length + shared.length);
@@ -157,7 +195,7 @@ export class Custody {
       if (lock.busy) lock.cancel();
       else if (lock.exists) lock.unlock(0);
     }
-    kept.ended();
+    kept.ended?.();
     this.#options.changed();
     return true;
   }

@@ -1,7 +1,7 @@
 /**
  * A mount comes to rest, and its owner keeps what it has, while the dlmd of its node is restarted (README.md, hazard F35). Until the owner has said that it keeps all, the
  * mount can go on by itself, and does whenever anything is not as it should be. An owner that nobody shares its volume with has nobody to keep anything, and needs nobody: it
- * gives its disk back, and without an owner nobody can change anything (hazard F43).
+ * gives its disk back, and without an owner nobody can change anything (hazard F43). Where others share it, and its dlmd has died, it leaves to them what it has (hazard F44).
  */
 import { randomBytes } from "node:crypto";
 import { OperatingError } from "../../dlmd/base/error.ts";
@@ -14,12 +14,12 @@ import { encodeState, type RestartState } from "./state.ts";
 
 /** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
 export const DEPOSIT_LIMIT_MS = 15_000;
-/** An owner that is alone has synced before it rests, so its disk is unmounted soon; later the mount ends, and the disk is given back when it answers. */
+/** An owner has synced before it rests, or has begun to, so its disk is unmounted soon; later the mount ends, and the disk is given back when it answers. */
 export const GIVE_BACK_LIMIT_MS = 60_000;
 /** How often it is looked meanwhile whether the lease holds, of a dlmd that has died. */
 export const DEPOSIT_LOOK_MS = 20;
 
-/** Of an owner that is alone. */
+/** Of an owner. */
 export interface GiveBack {
   /** While it still serves. Throws: the mount goes on. */
   readonly sync: () => Promise<void>;
@@ -27,6 +27,13 @@ export interface GiveBack {
   readonly disk: () => Promise<void>;
   /** Then: this process is no client of dlmd any more. */
   readonly dlmd: () => Promise<void>;
+  /**
+   * After the death of dlmd, where others have the volume mounted, too: those that may be the next owner are to keep what this mount has (hazard F44). Resolves with why nobody
+   * does, in words; "": somebody does. `signal`: there is no more time. null: nobody shares the volume.
+   */
+  readonly leave: ((request: RequestOf<"deposit">, signal: AbortSignal) => Promise<string>) | null;
+  /** They need not after all. */
+  readonly takeBack: (ticket: string) => void;
 }
 
 export interface PauseHost extends RestingHost {
@@ -65,6 +72,7 @@ export function depositOf({ ownerEpoch, inodes, handles, fileLocks, shared }: Re
   return {
     epoch: ownerEpoch,
     ticket,
+    isLast: true,
     dlmdDied: false,
     tokens: idsOf(handles.filter(({ writeToken }) => writeToken).map(({ fuseNodeid }) => fuseNodeid)),
     locked: idsOf(fileLocks.map(({ fuseNodeid }) => fuseNodeid)),
@@ -128,20 +136,18 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
   try {
     // One that lives has given its locks away by now, whatever the lease.
     if (!(await host.isDlmdDead())) throw lost("dlmd has ended the connection, and lives");
+    // What is left to be synced when its disk is given back is little then.
+    host.giveBack
+      ?.sync()
+      .catch((error: unknown) => host.log.warn({ error: wordsOf(error) }, "the disk could not be synced before it is given back"));
     host.beAlone();
     const state = await bringToRest(host, pause);
     const left = host.left();
     if (left === null || (left > 0 && !host.notesChanges)) throw lost("a change was under way that must not be made twice");
     if (left > 0 && !host.resends) throw lost("calls waited for locks, and this kernel cannot send them again (before Linux 6.9)");
     const rest = { ...state, again: left > 0, held: left > 0 ? [] : state.held };
-    if (host.giveBack !== null) {
-      const alone = afterGivingBack(rest);
-      checkSize(alone, lineBytesMax);
-      await diskInTime(host.giveBack);
-      host.leaveStatus();
-      host.log.info({ restMs: Math.round(performance.now() - pause.beganMs), left }, "all is given up, and the disk is given back");
-      return { state: alone, sinceMs: pause.beganMs };
-    }
+    if (host.giveBack !== null)
+      return await giveBackWithoutDlmd(host, host.giveBack, { state: rest, sinceMs: pause.beganMs }, lineBytesMax);
     const paused = { ...rest, custody: ticket };
     checkSize(paused, lineBytesMax);
     const deposit = { ...depositOf(state, ticket), dlmdDied: true };
@@ -165,7 +171,32 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
   }
 }
 
-/** Where the next process becomes the owner of a disk that this one has left clean, nothing that was changed here is lost. */
+/**
+ * An owner. Somebody who shares the volume has to keep in time what this mount has. Then its disk is given back, for which there is time: the owner's block names this process until
+ * it is.
+ */
+async function giveBackWithoutDlmd(host: AloneHost, giveBack: GiveBack, { state, sinceMs }: Paused, lineBytesMax: number): Promise<Paused> {
+  const ticket = randomBytes(16).toString("hex");
+  const isShared = giveBack.leave !== null;
+  const given = afterGivingBack({ ...state, custody: isShared ? ticket : null });
+  checkSize(given, lineBytesMax);
+  if (giveBack.leave !== null) {
+    const over = new AbortController();
+    void untilRefused(host, over.signal).then(() => over.abort());
+    const why = await giveBack.leave({ ...depositOf(state, ticket), dlmdDied: true }, over.signal);
+    over.abort();
+    if (why !== "") {
+      giveBack.takeBack(ticket);
+      throw lost(`nobody keeps what this mount has: ${why}`);
+    }
+  }
+  await diskInTime(giveBack);
+  host.leaveStatus();
+  host.log.info({ restMs: Math.round(performance.now() - sinceMs), isShared }, "all is given up, and the disk is given back");
+  return { state: given, sinceMs };
+}
+
+/** Where the next owner follows on a disk that this one has left clean, nothing that was changed here is lost. */
 function afterGivingBack(state: RestartState): RestartState {
   return { ...state, gaveBack: true, unsynced: { ...state.unsynced, changed: [] } };
 }

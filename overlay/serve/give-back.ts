@@ -1,6 +1,6 @@
 /**
  * An owner that nobody shares its volume with gets a new process (overlay/restart/README.md, hazard F43): it gives its disk back, and is no client of dlmd any more. As long as
- * there is no owner nobody can change or lock anything. The next process is the next owner, or ends.
+ * there is no owner nobody can change or lock anything. The next process is the next owner, or ends. Where others keep what it has, one of them is that (hazard F44).
  */
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
@@ -63,16 +63,22 @@ export async function epochGivenBackBy(
   }
 }
 
-/** Throws if anybody was the owner between the process before and this one: then others may have changed and locked what this kernel has. */
+/**
+ * Throws if anybody was the owner between the process before and the present owner: then others may have changed and locked what this kernel has. That owner has to be this node, or,
+ * where others keep what the process before had (hazard F44), another one.
+ */
 export function requireNoOwnerBetween(
   isOwner: boolean,
   { openedAt }: Pick<RemoteLower, "openedAt">,
-  { ownerEpoch }: Pick<RestartState, "ownerEpoch">,
+  { ownerEpoch, custody }: Pick<RestartState, "ownerEpoch" | "custody">,
 ): void {
-  if (isOwner && openedAt?.cleanAfter === ownerEpoch) return;
-  const found = isOwner ? `there was another one, with epoch ${openedAt?.cleanAfter ?? 0}` : "another one is there";
-  throw new OperatingError(`this node was the owner with epoch ${ownerEpoch}, and is to be the next one; ${found}`, {
+  const isToOwn = custody === null;
+  if (isOwner === isToOwn && openedAt?.cleanAfter === ownerEpoch) return;
+  const found = isOwner === isToOwn ? `there was one between, with epoch ${openedAt?.cleanAfter ?? 0}` : `it is ${nodeWords(isOwner)}`;
+  throw new OperatingError(`this node was the owner with epoch ${ownerEpoch}, and ${nodeWords(isToOwn)} is to be the next one; ${found}`, {
     code: OTHER_OWNER,
     hint: "umount -l, and mount again.",
   });
 }
+
+const nodeWords = (isThis: boolean): string => (isThis ? "this node" : "another node");

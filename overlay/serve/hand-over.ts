@@ -91,7 +91,11 @@ export class HandOvers {
 
   /** Without a quorum no owner is found, and no other node's mount. */
   viewChanged(): void {
-    if (this.#host.noQuorum() === null) return;
+    if (this.#host.noQuorum() !== null) this.dlmdLost();
+  }
+
+  /** No lock comes any more, and nothing is heard of other nodes. */
+  dlmdLost(): void {
     for (const { cutOff } of this.#waits) cutOff("no-quorum");
   }
 

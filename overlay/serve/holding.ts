@@ -47,13 +47,14 @@ export function createHolder(
 ): Holder {
   const givenBackBy = (pid: number, after: number): Promise<number | null> =>
     epochGivenBackBy(readOwnerBlock, { pid, bootId: bootId(), after }, log);
+  const isAlone = state.gaveBack && state.custody === null;
   return new Holder({
     log,
     state,
     sinceMs,
     // The owner that keeps something does so from the pause on; a disk may have taken its time.
-    heldSinceMs: state.gaveBack ? performance.now() : sinceMs,
-    ...(state.gaveBack ? { givenBackBy } : {}),
+    heldSinceMs: isAlone ? performance.now() : sinceMs,
+    ...(isAlone ? { givenBackBy } : {}),
     incarnation,
     why: dlmdDied ? "dlmd of this node has died" : "dlmd of this node is being restarted",
     start: () => startNext(fd, "dlmd-away"),

@@ -124,6 +124,8 @@ export class MountProcess {
       giveBack: {
         sync: () => this.#service.sync(),
         disk: () => this.#giveBack(),
+        leave: (request, signal) => this.#service.leaveToCallers(request, signal),
+        takeBack: (ticket) => this.#service.takeBack(ticket),
         dlmd: () => leaveDlmd({ ...this.#parts, log: this.options.log }),
       },
       notesOwnChanges: () => this.#ownCalls.remote !== null || this.crash.journal?.wanted === true,
@@ -172,9 +174,12 @@ export class MountProcess {
       // Before there is an owner again: who is the next one it depends on.
       const paused = takeOver?.isAfterPause === true ? await this.#unlessFailed(takeOver.state()) : null;
       const gaveBack = paused?.gaveBack === true;
-      this.#service.servesOnlyItself = gaveBack;
+      // Another node keeps what this mount has, and is the next owner (hazard F44); else nobody does.
+      const isLeft = gaveBack && paused.custody !== null;
+      const isAlone = gaveBack && !isLeft;
+      this.#service.servesOnlyItself = isAlone;
       let ownOpened: () => void = () => {};
-      if (afterCrash !== null || gaveBack)
+      if (afterCrash !== null || isAlone)
         this.#service.openFiles.ownOpened = new Promise((resolve) => {
           ownOpened = resolve;
         });
@@ -182,7 +187,9 @@ export class MountProcess {
         const locks = afterCrash.kept.flatMap((one) => one.locks);
         await this.#unlessFailed(giveUpRole(lockspace, locks, client.info.nodeid));
       }
-      const record = await this.#unlessFailed(this.#joinVolume({ client, lockspace, group, volumeName: volume.name, answerLimit }));
+      const record = await this.#unlessFailed(
+        this.#joinVolume({ client, lockspace, group, mayOwn: !isLeft, volumeName: volume.name, answerLimit }),
+      );
       if (takeOver?.rehearses === "whole") {
         await this.#unlessFailed(this.#ownCalls.choose(client, this.#service.owned, this.#owner?.owner ?? record));
         rehearsed(takeOver);
@@ -233,7 +240,8 @@ export class MountProcess {
       if (before !== null && afterCrash !== null)
         await this.#unlessFailed(this.#goOnAfterCrash(afterCrash, held, client, session, openedAt));
       if (before !== null && takeOver !== undefined) {
-        const brokenFiles = this.#ownCalls.remote?.brokenFiles ?? 0;
+        // At another owner that is so as after each change of the owner: calls on such a file end with ESTALE.
+        const brokenFiles = isLeft ? 0 : (this.#ownCalls.remote?.brokenFiles ?? 0);
         const { handOff } = session;
         const hasLocks = (): boolean => this.#coherence?.rest.hasTokens === true && fileLocks?.hasInherited !== false;
         const collect = (ticket: string): Promise<boolean> => this.#ownCalls.remote?.collect(ticket) ?? Promise.resolve(false);
@@ -243,7 +251,18 @@ export class MountProcess {
         await this.#unlessFailed(
           goOnWith(
             { takeOver, before },
-            { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, sentAgain },
+            {
+              handOff,
+              hasLocks,
+              brokenFiles,
+              lockspace,
+              clientId,
+              leaseHolds,
+              collect,
+              checkOwner,
+              mayOwn: () => (isLeft ? this.#owner?.mayOwn() : undefined),
+              sentAgain,
+            },
           ),
         );
         this.#service.servesOnlyItself = false;
@@ -451,7 +470,9 @@ export class MountProcess {
   }
 
   /** Takes part in the owner's election; resolves when there is an owner to work with. */
-  #joinVolume(joined: Pick<OwnerRoleHost, "client" | "lockspace" | "group" | "volumeName" | "answerLimit">): Promise<OwnerRecord> {
+  #joinVolume(
+    joined: Pick<OwnerRoleHost, "client" | "lockspace" | "group" | "mayOwn" | "volumeName" | "answerLimit">,
+  ): Promise<OwnerRecord> {
     const { owner, handOvers, preferredMove, known, giveUp } = createOwnerRole({
       ...joined,
       options: this.options,
@@ -484,6 +505,11 @@ export class MountProcess {
       onOwnerDied: async () => {
         this.#failIfUnsynced();
         await this.#coherence?.distrustAll();
+      },
+      keeper: {
+        // On its way out it waits for no owner, and is none.
+        keep: (request) => (this.#terminating ? Promise.resolve({ refused: "it is ending" }) : this.#service.keep(request)),
+        keepNot: (ticket) => this.#service.keepNot(ticket),
       },
       journal: this.crash.journal,
     });
@@ -528,6 +554,8 @@ export class MountProcess {
   }
 
   #handleDisconnected(reason: Error, told: boolean): void {
+    // A hand-over that was asked for would keep the owner's service from its end.
+    this.#handOvers?.dlmdLost();
     const dlmd = this.#dlmd;
     const pausing =
       told || dlmd === null || this.#ending || this.#failure !== null ? null : this.#restart.withoutDlmd(() => dlmd.hasEnded());
@@ -603,6 +631,7 @@ export class MountProcess {
     this.#gate.end();
     this.#group?.dropClaim();
     this.#ownCalls.shutdown();
+    this.#service.keepNothing();
     // Before the others hear that there is no owner: this one's last word counts no more then.
     if (this.#failure === null) await step("ending the service", () => this.#service.owned?.server.close());
     // Without the lock manager the owner role has ended already, and only the disk is left to be given back.

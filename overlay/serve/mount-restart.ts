@@ -178,10 +178,11 @@ export class MountRestart {
     return { kind: "paused", inodes: found.state.inodes.length, files: found.state.openFiles.length, waitedMs };
   }
 
-  /** Who keeps what nobody may have in between: the owner, or, where this process is that, nobody (hazard F43). null: it cannot be asked. */
+  /** Who keeps what nobody may have in between: the owner. Where this process is that: nobody (hazard F43), or the next one (hazard F44). null: it cannot be asked. */
   get #keeps(): Pick<PauseHost, "giveBack" | "deposit" | "collect"> | null {
     const { remote } = this.#host.ownCalls;
-    const { giveBack } = this.#host;
+    const leave = this.#isShared ? this.#host.giveBack.leave : null;
+    const giveBack = { ...this.#host.giveBack, leave };
     if (this.#host.ownsVolume()) return { giveBack, deposit: () => Promise.resolve("this node is the owner"), collect: () => undefined };
     if (remote === null) return null;
     return {
@@ -264,15 +265,16 @@ export class MountRestart {
   /** Why the death of dlmd ends this mount, in words; null: it does not. */
   #whyNotAlone(session: Session): string | null {
     const { fileLocks } = this.#host.parts();
-    const why = this.#refusal(session, this.#host.ownsVolume()) ?? fileLocks?.whyNoCrash ?? null;
+    const why = this.#refusal(session, this.#host.ownsVolume(), true) ?? fileLocks?.whyNoCrash ?? null;
     if (why !== null) return why;
     if (session.underWay.fileLockWaitMs !== null) return "a program waits for a file lock";
     return this.#host.ownCalls.remote?.hasDoubtful === true ? "calls are made once more at a new owner" : null;
   }
 
-  #keptFor({ custody, ownerEpoch }: RestartState): Kept | null {
+  #keptFor({ custody, gaveBack, ownerEpoch }: RestartState): Kept | null {
     const record = this.#host.parts().owner?.owner ?? null;
-    if (custody === null || record?.epoch !== ownerEpoch) return null;
+    // Of an owner that has left it to others, the next one is not known here.
+    if (custody === null || gaveBack || record?.epoch !== ownerEpoch) return null;
     return { owner: { ...addressOf(record), epoch: record.epoch }, volumeUuid: this.#host.mount.bit.uuid, ticket: custody };
   }
 
@@ -298,9 +300,14 @@ export class MountRestart {
     return null;
   }
 
-  /** Hazard F43. Without an owner nobody can change what this mount has, and the next one is this mount again. */
-  #whyNotGivenBack(): string | null {
-    if (this.#host.parts().group?.isAlone !== true)
+  /** Another node has the volume mounted, or is about to, as far as is known. */
+  get #isShared(): boolean {
+    return this.#host.parts().group?.isAlone !== true;
+  }
+
+  /** Hazard F43. Without an owner nobody can change what this mount has, and the next one is this mount again. `mayBeShared`: others keep what it has (hazard F44). */
+  #whyNotGivenBack(mayBeShared: boolean): string | null {
+    if (this.#isShared && !mayBeShared)
       return "this node is the owner, and the volume has other mounts: hand it over to another node first (coverlay handover), or unmount them";
     return this.#whyNoOwnerCrash() ?? this.#host.whyNotGivenBack();
   }
@@ -355,13 +362,13 @@ export class MountRestart {
     };
   }
 
-  /** In words; null: nothing is in the way. `asOwner`: its disk is to be given back. */
-  #refusal({ underWay, connection }: Session, asOwner = false): string | null {
+  /** In words; null: nothing is in the way. `asOwner`: its disk is to be given back; `mayBeShared`: also where others have the volume mounted. */
+  #refusal({ underWay, connection }: Session, asOwner = false, mayBeShared = false): string | null {
     const { answers, parts, mount } = this.#host;
     const { lease, client, group, fileLocks } = parts();
     if (this.#host.isEnding()) return "the mount is ending";
     if (asOwner) {
-      const kept = answers.role === "owner" ? this.#whyNotGivenBack() : OWNER_CHANGES;
+      const kept = answers.role === "owner" ? this.#whyNotGivenBack(mayBeShared) : OWNER_CHANGES;
       if (kept !== null) return kept;
     } else if (answers.role === "owner" || this.#host.ownsVolume())
       return "this node is the owner of the volume: hand it over first (coverlay handover)";
@@ -438,6 +445,8 @@ export interface GoOn {
   readonly collect: (ticket: string) => Promise<boolean>;
   /** Throws if this process is the owner no more, where it has to be. */
   readonly checkOwner: () => void;
+  /** VolumeOwner.mayOwn: whoever keeps what the process before had may end before it is collected, and then nobody else may be there. */
+  readonly mayOwn: () => void;
   /** RestartState.again */
   readonly sentAgain: () => readonly Buffer[];
 }
@@ -455,7 +464,7 @@ async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promi
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, sentAgain }: GoOn,
+  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, mayOwn, sentAgain }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
@@ -467,6 +476,7 @@ export async function goOnWith(
     await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));
   }
   await takeOver.ready();
+  mayOwn();
   if (custody !== null && !(await sayingThatItWaits(takeOver, collect(custody))))
     throw new OperatingError("the owner has given up what it kept for this mount", {
       code: "custody-lost",
@@ -478,6 +488,7 @@ export async function goOnWith(
     if (looks % (LOCKS_SAY_MS / LOCKS_LOOK_MS) === 0) takeOver.waiting();
   }
   takeOver.check();
-  checkOwner();
+  // Else what was collected is the proof.
+  if (custody === null) checkOwner();
   handOff.begin(before.again ? sentAgain() : heldOf(before));
 }

@@ -15,6 +15,8 @@ export interface OwnWay {
 }
 
 export interface Ways extends OwnWay {
+  /** Hazard F44. A mount that is away has files open of which this owner knows nothing. */
+  readonly isAwaited: boolean;
   readonly owned: {
     readonly local: Pick<OwnedLower["local"], "recoverOrphans" | "orphanCount">;
     readonly server: Pick<OwnedLower["server"], "hasClaimed" | "closeSessions">;
@@ -33,6 +35,9 @@ export class OpenFiles {
   /** Hazard F41. Of a process that goes on with the files of another one: nothing is removed before it has opened them here, if this becomes the owner. */
   ownOpened: Promise<void> | null = null;
 
+  /** A removal that waits for a mount that is away. */
+  #isOwed = false;
+
   constructor(log: Log, ways: () => Ways) {
     this.#log = log;
     this.#ways = ways;
@@ -50,11 +55,22 @@ export class OpenFiles {
     return owned.server.hasClaimed(mounter);
   }
 
+  /** `isAwaited` may be another. */
+  awaitedChanged(): void {
+    if (this.#isOwed && !this.#ways().isAwaited) void this.#settleBehind();
+  }
+
+  ownerEnds(): void {
+    this.#isOwed = false;
+  }
+
   /** All mounters have their files open here, or are gone. */
   async settle(): Promise<void> {
     if (this.ownOpened !== null) await this.ownOpened;
-    const { owned } = this.#ways();
+    const { owned, isAwaited } = this.#ways();
     if (owned === null) return;
+    this.#isOwed = isAwaited;
+    if (isAwaited) return;
     const { local } = owned;
     const before = this.#removal?.local === local ? this.#removal.ended : null;
     // One at a time: a second one would ask the disk for the same names. What the first one fails with is told to those who asked for it.

@@ -12,6 +12,7 @@ import type { OwnerAddress } from "../lower/remote/connection.ts";
 import type { OpenAtOwner } from "../lower/remote/core.ts";
 import type { FileJournal } from "../lower/own-journal.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
+import type { Keeper } from "../lower/remote/session.ts";
 import type { DiskGuard } from "../lower/server/disk-guard.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
@@ -25,6 +26,8 @@ export interface OwnCallsOptions {
   /** The lower is shut down, and the owner was asked for a change that it may still make. */
   readonly unanswered: () => void;
   readonly onOwnerDied: () => Promise<void>;
+  /** Of what an owner leaves whose dlmd has died. */
+  readonly keeper: Keeper;
   /** For a process that goes on after a crash. */
   readonly journal: (FileJournal & CallJournal) | null;
 }
@@ -105,7 +108,7 @@ export class OwnCalls {
   }
 
   #createRemote(client: DlmClient): RemoteLower {
-    const { mount, holds, onRefused, onOwnerDied, journal } = this.#options;
+    const { mount, holds, onRefused, onOwnerDied, keeper, journal } = this.#options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     const remote = createRemoteLower({
       keyring: () => keyringOf(client.info.overlayKeys),
@@ -117,6 +120,7 @@ export class OwnCalls {
       log: mount.log,
       onRefused,
       onOwnerDied,
+      keeper,
       holds,
       ...(journal === null ? {} : { journal, files: journal }),
     });

@@ -21,6 +21,8 @@ export interface OwnerRoleHost {
   readonly client: DlmClient;
   readonly lockspace: Lockspace;
   readonly group: VolumeMountGroup;
+  /** False: this mount goes on with what another owner keeps, and is none before it has that (`VolumeOwner.mayOwn`). */
+  readonly mayOwn: boolean;
   /** By its name in the configuration. */
   readonly volumeName: string;
   readonly answerLimit: AnswerLimit;
@@ -60,7 +62,7 @@ export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
     info: client.info,
     lockspace,
     process: writesNothing ? { ...process, cannotWrite: true } : process,
-    reachesLower: options.reachesLower,
+    reachesLower: options.reachesLower && host.mayOwn,
     log: options.log,
     callbacks: createCallbacks(host, writesNothing, () => ({ handOvers, preferredMove }), { resolve, reject: giveUp }),
   });
@@ -81,6 +83,8 @@ function createCallbacks(
   const { options, client, lockspace, group, volumeName, answerLimit, service, ownCalls } = host;
   const alive = new AliveLock(ownerAlive, { lockspace, fail: host.fail });
   const ownerFound = (record: OwnerRecord): void => {
+    // Hazard F44. If this one is it, it has what is kept already.
+    service.keepNothing();
     host.ownerChanges.found(record, performance.now(), Date.now());
     ownCalls.ownerFound(client, record);
     known.resolve(record);

@@ -8,6 +8,7 @@ import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import { createLocalLower, type LocalLower } from "../lower/local/local.ts";
 import { watchLocalChanges } from "../local-changes/watch.ts";
 import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
+import type { AnswerOf, RequestOf } from "../lower/wire/call-types.ts";
 import type { OwnJournal } from "../lower/own-journal.ts";
 import type { HandOver } from "../lower/server/session.ts";
 import { requireOwnerBlock } from "../volume/bit.ts";
@@ -16,6 +17,7 @@ import { DiskSteps } from "../volume/disk-steps.ts";
 import type { Growth } from "../volume/growth.ts";
 import { type LowerMount, mountLower } from "../volume/lower-mount.ts";
 import { type ServedLower, volumeLockspace, type VolumeOwner } from "../volume/owner.ts";
+import type { OwnerRecord } from "../volume/owner-record.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import type { Claim } from "../volume/owner-event.ts";
 import { growthUnderWay } from "./grow.ts";
@@ -34,7 +36,7 @@ export interface OwnerServiceHost {
   /** null before it was reached. */
   readonly client: () => DlmClient | null;
   /** The role, to which a disk that failed is reported; null before the volume was joined. */
-  readonly role: () => Pick<VolumeOwner, "withdraw" | "selfFence" | "handOver"> | null;
+  readonly role: () => Pick<VolumeOwner, "withdraw" | "selfFence" | "handOver" | "owner" | "reachesDevice"> | null;
   readonly leaseHolds: () => boolean;
   readonly ownWay: () => OwnWay;
   /** A caller has all its files open here. */
@@ -51,6 +53,10 @@ export interface OwnerServiceHost {
   readonly journal: OwnJournal | null;
   /** Taking.foundClean */
   readonly foundClean: (epoch: number) => void;
+}
+
+function isClientOf(record: OwnerRecord, client: GoneClient): boolean {
+  return isOf({ ...record, ownerEpoch: record.epoch }, client);
 }
 
 /** How far an owner has come that gives its volume to another node. */
@@ -76,6 +82,8 @@ export class OwnerService {
   readonly #gone: GoneClient[] = [];
   /** Of the lower that is mounted here. */
   #custody: Custody | null = null;
+  /** Hazard F44. What the owner has left whose dlmd has died: this mount keeps it as long as it may be the next owner. */
+  #inherited: Custody | null = null;
   /** Hazard F43. This process goes on with a mount whose locks nobody has kept: until it has them no other node is served. */
   servesOnlyItself = false;
 
@@ -85,7 +93,7 @@ export class OwnerService {
     this.withdrawals = new Withdrawals(log);
     this.openFiles = new OpenFiles(log, () => {
       const { remote, ownGuard } = host.ownWay();
-      return { owned: this.#owned, remote, ownGuard };
+      return { owned: this.#owned, remote, ownGuard, isAwaited: this.#custody?.hasUnopened === true };
     });
     this.disk = new DiskSteps(lower.path);
   }
@@ -110,7 +118,7 @@ export class OwnerService {
     const away = this.#custody?.away ?? null;
     if (away === null) return null;
     const seconds = Math.round((performance.now() - away.sinceMs) / 1000);
-    return `the owner keeps the open files of ${away.count} mount(s) of which the dlmd is being restarted, for ${seconds} s by now`;
+    return `the owner keeps what ${away.count} mount(s) have that wait for their dlmd, for ${seconds} s by now`;
   }
 
   /** Mounts that are away, of which something is kept. */
@@ -140,6 +148,8 @@ export class OwnerService {
     const isKnown = (client: GoneClient): boolean =>
       this.#gone.some((one) => one.nodeid === client.nodeid && one.incarnation === client.incarnation && one.clientId === client.clientId);
     this.#gone.push(...clients.filter((client) => !isKnown(client)));
+    const owner = this.#host.role()?.owner ?? null;
+    if (owner === null || clients.some((one) => isClientOf(owner, one))) this.#inherited?.keepOnlyWhole();
     await this.#owned?.server.closeSessions(clients);
   }
 
@@ -181,7 +191,10 @@ export class OwnerService {
       this.#failIfNamed(error);
       throw error;
     });
-    const owned = await this.#serve(client, mount, address);
+    const owned = await this.#serve(client, mount, address).catch((error: unknown) => {
+      this.#endCustody();
+      throw error;
+    });
     this.#owned = owned;
     const { epoch, type, cleanAfter, dirty } = mount;
     const { port } = owned;
@@ -235,13 +248,8 @@ export class OwnerService {
   #createServer(client: DlmClient, mount: LowerMount, served: LocalLower, disk: GuardedDisk | null): LowerServer {
     const { native, log, bit } = this.#host.options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
-    const custody = new Custody({
-      lockspace: () => client.lockspace(volumeLockspace(bit.uuid)),
-      epoch: mount.epoch,
-      log,
-      nowMs: () => performance.now(),
-      changed: () => this.#host.options.changed(),
-    });
+    const custody = this.#inheritedAfter(mount.cleanAfter) ?? this.#createCustody(client, mount.epoch);
+    custody.succeed(mount.epoch);
     this.#custody = custody;
     return createLowerServer({
       lower: served,
@@ -263,6 +271,66 @@ export class OwnerService {
       handOver: this.#host.beginHandOver,
       custody,
     });
+  }
+
+  #createCustody(client: DlmClient, epoch: number): Custody {
+    const { log, bit, changed } = this.#host.options;
+    return new Custody({
+      lockspace: () => client.lockspace(volumeLockspace(bit.uuid)),
+      epoch,
+      log,
+      nowMs: () => performance.now(),
+      changed: () => {
+        this.openFiles.awaitedChanged();
+        changed();
+      },
+    });
+  }
+
+  /** Hazard F44. What is kept is worth something only if that owner left its disk clean, and nobody was the owner since. */
+  #inheritedAfter(cleanAfter: number): Custody | null {
+    const inherited = this.#inherited;
+    this.#inherited = null;
+    if (inherited === null || inherited.epoch === cleanAfter) return inherited;
+    inherited.close();
+    return null;
+  }
+
+  /** Hazard F44. Asked by the owner, whose dlmd has died. */
+  keep(request: RequestOf<"deposit">): Promise<AnswerOf<"deposit">> {
+    const client = this.#host.client();
+    const { lower, readOnly } = this.#host.options;
+    const role = this.#host.role();
+    const owner = role?.owner ?? null;
+    const refuse = (refused: string): Promise<AnswerOf<"deposit">> => Promise.resolve({ refused });
+    if (client === null || this.#host.isEnding()) return refuse("it is ending");
+    if (owner?.epoch !== request.epoch || this.#gone.some((one) => isClientOf(owner, one))) return refuse("the owner is gone");
+    if (lower.kind !== "device" || readOnly || role?.reachesDevice !== true) return refuse("it is not to be the owner");
+    this.#inherited ??= this.#createCustody(client, request.epoch);
+    return this.#inherited.deposit(request, null);
+  }
+
+  keepNot(ticket: string): void {
+    this.#inherited?.collect(ticket);
+  }
+
+  /** Another mount is the next owner, or this one ends. */
+  keepNothing(): void {
+    this.#inherited?.close();
+    this.#inherited = null;
+  }
+
+  /** Hazard F44. The callers are asked: one of them is the next owner. Resolves with why nobody keeps it, in words; "": somebody does. */
+  async leaveToCallers(request: RequestOf<"deposit">, signal: AbortSignal): Promise<string> {
+    if (this.#owned === null) return "this owner gives the volume up";
+    const { nodeids, refused } = await this.#owned.server.askToKeep(request, signal);
+    this.#host.options.log.info({ nodeids, refused }, "those that may be the next owner were asked to keep what this mount has");
+    return nodeids.length > 0 ? "" : ["no other mount has said in time that it does", ...refused].join("; ");
+  }
+
+  /** After all this mount does not go on. */
+  takeBack(ticket: string): void {
+    this.#owned?.server.keepNot(ticket);
   }
 
   /** The owner's block may name this process, which does not have the device and writes nothing more to it: only its end lets others go on. */
@@ -306,8 +374,9 @@ export class OwnerService {
 
   #endCustody(): void {
     const away = this.#custody?.away ?? null;
-    if (away !== null)
-      this.#host.options.log.warn({ mounts: away.count }, "mounts of which the dlmd is being restarted end: this owner goes");
+    if (away !== null) this.#host.options.log.warn({ mounts: away.count }, "mounts that wait for their dlmd end: this owner goes");
+    // Nothing is removed for want of those that were waited for: the next owner judges that.
+    this.openFiles.ownerEnds();
     this.#custody?.close();
     this.#custody = null;
   }

@@ -107,6 +107,11 @@ export class VolumeOwner {
     this.#step({ kind: "gone", clients });
   }
 
+  /** Hazard F44. This mount, which was made to wait for another owner, may be the owner from now on. */
+  mayOwn(): void {
+    this.#step({ kind: "reached", error: null });
+  }
+
   /** From DlmClientHandlers.view: a node that came or went may make a proof. */
   receiveView(): void {
     this.#step({ kind: "ask-again" });

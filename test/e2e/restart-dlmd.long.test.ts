@@ -133,7 +133,7 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
       }
       // The owner does not give away what it keeps.
       const refused = await coverlay(["handover", "lab", "--run-dir", lab.node(1).runDir]);
-      expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("the owner keeps the open files of 1 mount(s)")]);
+      expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("the owner keeps what 1 mount(s) have")]);
       // Nor does whoever stops dlmd unmount it.
       const { mount, runDir } = lab.node(2);
       const stays = await coverlay(["umount", "--all", "--run-dir", runDir]);
@@ -239,7 +239,7 @@ locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)`)
     let lock: Promise<unknown> = Promise.resolve();
     const words = await whilePaused(2, async () => {
       const refused = await coverlay(["handover", "lab", "--run-dir", lab.node(1).runDir]);
-      expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("the owner keeps the open files of 1 mount(s)")]);
+      expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("the owner keeps what 1 mount(s) have")]);
       expect(await other.run(share)).toBe("ENODEV");
       lock = waits.run(`fd=os.open("mine",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX); os.close(fd)`);
       await end(mount);

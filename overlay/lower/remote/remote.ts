@@ -14,21 +14,19 @@ import { dataOf } from "./data.ts";
 import { namesOf } from "./names.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnerWait } from "../owner-wait.ts";
+import { partsOf } from "../wire/deposit-parts.ts";
 
 export type RemoteLowerOptions = RemoteCoreOptions;
 
-/** One call takes MAX_DEPOSIT. The first one goes also where nothing is named: what is open stays so. */
+/** One call takes MAX_DEPOSIT. */
 async function depositInParts(
-  { tokens, locked, shared, ...head }: RequestOf<"deposit">,
+  request: RequestOf<"deposit">,
   call: (part: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>,
   signal: AbortSignal,
 ): Promise<string> {
-  const parts = Math.max(1, Math.ceil(Math.max(tokens.length, locked.length, shared.length) / MAX_DEPOSIT));
-  for (let part = 0; part < parts; part += 1) {
+  for (const part of partsOf(request, MAX_DEPOSIT)) {
     if (signal.aborted) return "it was given up meanwhile";
-    const [from, to] = [part * MAX_DEPOSIT, (part + 1) * MAX_DEPOSIT];
-    const ofPart = (ids: readonly FileId[]): readonly FileId[] => ids.slice(from, to);
-    const { refused } = await call({ ...head, tokens: ofPart(tokens), locked: ofPart(locked), shared: ofPart(shared) });
+    const { refused } = await call(part);
     if (refused !== "") return refused;
   }
   return "";

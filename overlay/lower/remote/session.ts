@@ -26,7 +26,9 @@ import type { RemoteHandle } from "./handles.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import { WaitingCalls } from "./waiting-calls.ts";
 import { FrameType } from "../wire/frame.ts";
+import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
+import { CALLS } from "../wire/calls.ts";
 
 const RECONNECT_MIN_MS = 10;
 export const RECONNECT_MAX_MS = 1000;
@@ -35,10 +37,18 @@ const LOG_INTERVAL_MS = 10_000;
 /** All calls of a reopening, for FruitlessConnections: each connection makes them anew. No call has this id. */
 const REOPENING = 0;
 
+/** What an owner leaves here whose dlmd has died: this mount may be the next owner (hazard F44). */
+export interface Keeper {
+  readonly keep: (request: RequestOf<"deposit">) => Promise<AnswerOf<"deposit">>;
+  readonly keepNot: (ticket: string) => void;
+}
+
 export interface RemoteSessionOptions extends CallerIdentity {
   readonly log: Log;
   /** Of calls whose answers the owner remembers; absent: nobody's. */
   readonly journal?: CallJournal;
+  /** Absent: it keeps nothing. */
+  readonly keeper?: Keeper;
   /** The owner will never serve this session: calls end with EIO from now on. */
   readonly onRefused?: (error: OperatingError) => void;
   /** The owner died, and what it had answered may be gone with it: nobody may go on with that. Resolves when nobody does. */
@@ -315,10 +325,20 @@ export class RemoteSession {
   }
 
   #receive(type: number, id: number, body: Uint8Array): void {
+    if (type === FrameType.KEEP) return void this.#keep(id, decodeWith(CALLS.deposit.request, body));
+    if (type === FrameType.KEEP_NOT) return this.#options.keeper?.keepNot(decodeWith(CALLS.collect.request, body).ticket);
     if (type !== FrameType.FAREWELL) return this.#calls.receive(type, id, body);
     this.#calls.takeBack();
     this.#handlers.farewell();
     this.#lostConnection("the owner ends its service", false);
+  }
+
+  async #keep(id: number, request: RequestOf<"deposit">): Promise<void> {
+    const { refused } = (await this.#options.keeper?.keep(request)) ?? { refused: "it keeps nothing for others" };
+    // Before what waits: there is little time. An owner that is gone does not hear it, and the next one has not asked.
+    await this.callFirst("kept", { id, refused }).catch((error: unknown) => {
+      if (!(error instanceof Errno)) throw error;
+    });
   }
 
   /** Errno of the owner's answer; EIO if the outcome is not known, or the owner refuses this node. */

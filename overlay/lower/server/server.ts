@@ -16,6 +16,7 @@ import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import * as handshake from "../wire/handshake.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
+import { AskedKeepers, type Keepers } from "./keepers.ts";
 import { type HandOver, ServerSession, UNKNOWN } from "./session.ts";
 
 /** Sessions at a time; further ones are refused. */
@@ -88,6 +89,10 @@ export interface LowerServer {
    * ended; `close` is still to be called.
    */
   abandon(): Promise<void>;
+  /** Hazard F44. Asks the mounts of other nodes to keep that, since one of them is the next owner. `signal`: there is no more time. */
+  askToKeep(request: RequestOf<"deposit">, signal: AbortSignal): Promise<Keepers>;
+  /** They need not. */
+  keepNot(ticket: string): void;
   /** Ends all sessions and the listening; resolves when nothing runs any more. */
   close(): Promise<void>;
   readonly sessions: readonly ServerSession[];
@@ -116,6 +121,7 @@ class ServerCore implements ConnectionHost {
   readonly #gone: GoneClient[] = [];
   /** Sessions whose process has died, and whose calls the next one has asked for. One entry for each such death. */
   readonly #deadCallers = new Set<string>();
+  readonly #keepers = new AskedKeepers();
   readonly #unproved: UnprovedConnections;
   readonly #acceptor: SecureAcceptor;
   readonly #warn: LimitedWarn;
@@ -239,6 +245,7 @@ class ServerCore implements ConnectionHost {
         () => this.mayServe,
         {
           deposit: (of, request) => this.#deposit(of, request),
+          kept: (of, request) => this.#keepers.answered(of, request),
           collect: ({ ticket }) => this.#collect(ticket),
           outcomes: (of, request) => this.#outcomes(of, request),
         },
@@ -250,6 +257,19 @@ class ServerCore implements ConnectionHost {
     session.startQueued();
     before?.destroy("the caller has connected again");
     return { session, resumed: known !== undefined };
+  }
+
+  /** Those that hear what is said, and whose dlmd is not the one that has died. */
+  get #elsewhere(): ServerSession[] {
+    return this.sessions.filter(({ id, sink }) => id.nodeid !== this.owner.nodeid && sink !== null);
+  }
+
+  askToKeep(request: RequestOf<"deposit">, signal: AbortSignal): Promise<Keepers> {
+    return this.#keepers.ask(this.#elsewhere, request, signal);
+  }
+
+  keepNot(ticket: string): void {
+    this.#keepers.takeBack(this.#elsewhere, ticket);
   }
 
   async #deposit(session: ServerSession, request: RequestOf<"deposit">): Promise<AnswerOf<"deposit">> {
@@ -399,6 +419,8 @@ export function createLowerServer(options: LowerServerOptions): LowerServer {
       for (const connection of core.connections) connection.keysChanged(keyring);
     },
     abandon: () => core.abandon(),
+    askToKeep: (request, signal) => core.askToKeep(request, signal),
+    keepNot: (ticket) => core.keepNot(ticket),
     async close() {
       await core.closeAll();
       if (server.listening) await new Promise<void>((resolve) => server.close(() => resolve()));

@@ -25,6 +25,7 @@ export interface AskedOfOwner {
   readonly claimed: () => void;
   readonly handOver: (request: RequestOf<"handOver">) => Promise<AnswerOf<"handOver">>;
   readonly deposit: (request: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>;
+  readonly kept: (request: RequestOf<"kept">) => void;
   readonly collect: (request: RequestOf<"collect">) => AnswerOf<"collect">;
   readonly outcomes: (request: RequestOf<"outcomes">) => Promise<AnswerOf<"outcomes">>;
 }
@@ -170,6 +171,8 @@ export class SessionCalls {
         return this.#asked.handOver(one.request);
       case "deposit":
         return this.#asked.deposit(one.request);
+      case "kept":
+        return this.#asked.kept(one.request);
       case "collect":
         return this.#asked.collect(one.request);
       case "outcomes":

@@ -46,12 +46,14 @@ interface Answer {
 /** What is asked about other sessions: what a caller leaves here while it is away (hazard F35), and what became of a caller that died (hazard F38). */
 export interface OtherSessions {
   readonly deposit: (session: ServerSession, request: RequestOf<"deposit">) => MaybePromise<AnswerOf<"deposit">>;
+  readonly kept: (session: ServerSession, request: RequestOf<"kept">) => void;
   readonly collect: (request: RequestOf<"collect">) => AnswerOf<"collect">;
   readonly outcomes: (session: ServerSession, request: RequestOf<"outcomes">) => Promise<AnswerOf<"outcomes">>;
 }
 
 const noOthers: OtherSessions = {
   deposit: () => ({ refused: "this owner keeps nothing for others" }),
+  kept: () => undefined,
   collect: () => ({ found: false }),
   outcomes: (_session, { calls }) => Promise.resolve(calls.map(() => UNKNOWN)),
 };
@@ -95,6 +97,7 @@ export class ServerSession {
       claimed,
       handOver,
       deposit: (request) => others.deposit(this, request),
+      kept: (request) => others.kept(this, request),
       collect: (request) => others.collect(request),
       outcomes: (request) => others.outcomes(this, request),
     });
@@ -120,6 +123,11 @@ export class ServerSession {
 
   get rememberedAnswers(): number {
     return this.#answers.size;
+  }
+
+  /** What is no answer. It is lost with the connection. */
+  say(type: number, id: number, body: Uint8Array): void {
+    this.sink?.answer(type, id, body, null, false);
   }
 
   acknowledge(ids: readonly number[]): void {

@@ -1,5 +1,5 @@
 /** The parts of calls and answers that several rows of calls.ts share. */
-import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { NamesTold } from "../directory-names.ts";
 import { MAX_CLOSE_MANY, MAX_IO_BYTES, MAX_NAMES_TOLD, MAX_OUTCOMES, OUTCOMES_BYTES_MAX, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
@@ -230,6 +230,12 @@ export function readListing(r: ByteReader): Listing {
   const listing = LISTINGS[at];
   if (listing === undefined) throw new WireError(`no listing: ${at}`);
   return listing;
+}
+
+export function encodeWith<T>(codec: Codec<T>, value: T): Uint8Array {
+  const writer = new ByteWriter();
+  codec.write(writer, value);
+  return writer.copy();
 }
 
 /** Reads all of `body`. WireError. */

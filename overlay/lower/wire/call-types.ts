@@ -136,10 +136,11 @@ export interface WireCalls {
    * first for its write tokens and for its files with locks, until `collect`. May come in parts. `refused`: why not, as words; "": all that was named is queued for.
    */
   deposit: {
-    /** `dlmdDied`: that of the caller (hazard F42). `shared`: what nobody may change, since the caller's kernel has pages of it. */
+    /** `isLast`: no other part comes. `dlmdDied`: that of the caller (hazard F42). `shared`: what nobody may change, since the caller's kernel has pages of it. */
     request: {
       readonly epoch: number;
       readonly ticket: string;
+      readonly isLast: boolean;
       readonly dlmdDied: boolean;
       readonly tokens: readonly FileId[];
       readonly locked: readonly FileId[];
@@ -149,6 +150,8 @@ export interface WireCalls {
   };
   /** What was deposited under that ticket is given up here: who asks has opened and queued for all of it. `found`: it was still here. */
   collect: { request: { readonly ticket: string }; answer: { readonly found: boolean } };
+  /** To a KEEP with that id. `refused`: why it is not kept, in words; "": it is. */
+  kept: { request: { readonly id: number; readonly refused: string }; answer: void };
   /**
    * What became of calls of another client of this caller's node, whose process has died (hazard F38). Nothing that still comes from there is executed. What had
    * come is, and then each call that has a body and was not, in the order given. Asked again: the same.

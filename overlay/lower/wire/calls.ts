@@ -4,6 +4,7 @@
  * Handles are numbers that the caller chooses and never uses twice: so an open may be sent again without harm, and a
  * handle keeps its number when it is opened again at the next owner.
  */
+import type { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import {
   asked,
   attr,
@@ -73,6 +74,11 @@ const syncRow = <K extends "fsync" | "fsyncdir" | "syncfs">(type: number, reques
 });
 
 const depositIds = manyIds(MAX_DEPOSIT);
+
+const refusedWords = {
+  write: (w: ByteWriter, { refused }: { readonly refused: string }): void => void w.string(refused.slice(0, v.MAX_NAME_BYTES / 4)),
+  read: (r: ByteReader): { readonly refused: string } => ({ refused: r.string(v.MAX_NAME_BYTES) }),
+};
 
 export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
   lookup: row<"lookup">(1, false, name, entry),
@@ -358,7 +364,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     false,
     {
       write: (w, q) => {
-        w.u64(q.epoch).string(q.ticket).bool(q.dlmdDied);
+        w.u64(q.epoch).string(q.ticket).bool(q.isLast).bool(q.dlmdDied);
         depositIds.write(w, { ids: q.tokens });
         depositIds.write(w, { ids: q.locked });
         depositIds.write(w, { ids: q.shared });
@@ -366,16 +372,26 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       read: (r) => ({
         epoch: r.u64(),
         ticket: r.string(TICKET_CHARS),
+        isLast: r.bool(),
         dlmdDied: r.bool(),
         tokens: depositIds.read(r).ids,
         locked: depositIds.read(r).ids,
         shared: depositIds.read(r).ids,
       }),
     },
+    refusedWords,
+  ),
+  kept: row<"kept">(
+    45,
+    false,
     {
-      write: (w, { refused }) => void w.string(refused.slice(0, v.MAX_NAME_BYTES / 4)),
-      read: (r) => ({ refused: r.string(v.MAX_NAME_BYTES) }),
+      write: (w, { id, ...q }) => {
+        w.u32(id);
+        refusedWords.write(w, q);
+      },
+      read: (r) => ({ id: r.u32(), ...refusedWords.read(r) }),
     },
+    nothing,
   ),
   collect: {
     ...row<"collect">(

@@ -12,7 +12,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import { LARGE_BUFFER_BYTES, LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 24;
+export const LOWER_WIRE_VERSION = 25;
 
 export const FrameType = {
   HELLO: 0x70,
@@ -25,6 +25,10 @@ export const FrameType = {
    * and will not be.
    */
   FAREWELL: 0x77,
+  /** The owner, of which the dlmd has died: this caller is to keep what the body names, since it may be the next owner (hazard F44). Its answer is the call "kept". */
+  KEEP: 0x79,
+  /** It need not be kept any more: a ticket. No answer. */
+  KEEP_NOT: 0x7a,
   /** Nothing, and so that its sender lives (heartbeat.ts). */
   ALIVE: 0x78,
   /** Added to the type of a call. */

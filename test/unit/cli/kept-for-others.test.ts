@@ -21,7 +21,7 @@ describe("an umount of an owner that keeps something", () => {
   it("waits until nothing is kept, says for what, and ends nobody", async () => {
     const { rig, said, over } = begin(2);
     await pass(KEPT_WAIT_MS - KEPT_LOOK_MS);
-    expect([over(), said]).toEqual([false, [expect.stringContaining("keeps the open files of 2 mount(s) of other nodes")]]);
+    expect([over(), said]).toEqual([false, [expect.stringContaining("keeps what is open and locked on 2 mount(s) of other nodes")]]);
     rig.keeps = 0;
     await pass(KEPT_LOOK_MS);
     expect([over(), said.length]).toEqual([true, 1]);

@@ -67,7 +67,15 @@ async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
 }
 
 const NO_END = new AbortController().signal;
-const deposit = (ticket: string): RequestOf<"deposit"> => ({ epoch: 1, ticket, dlmdDied: false, tokens: [], locked: [], shared: [] });
+const deposit = (ticket: string): RequestOf<"deposit"> => ({
+  epoch: 1,
+  ticket,
+  isLast: true,
+  dlmdDied: false,
+  tokens: [],
+  locked: [],
+  shared: [],
+});
 
 it("keeps the files of a caller that has left, and closes them when they are collected", async () => {
   await withScene(async ({ server, lower, address, away, other, orphans }) => {

@@ -60,6 +60,7 @@ const flagNames = (flags: number): string =>
 const request = (ticket = "t1", epoch = 3) => ({
   epoch,
   ticket,
+  isLast: true,
   dlmdDied: false,
   tokens: [{ ino: 12, generation: 1 }],
   locked: [{ ino: 13, generation: 7 }],
@@ -194,6 +195,38 @@ describe("the custody of an owner", () => {
       refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked`,
     });
     expect([set.ended, set.custody.away]).toEqual([["t1"], null]);
+  });
+
+  it("what the owner before has left is the next owner's, until it is collected (hazard F44)", async () => {
+    const set = begin();
+    const answer = set.custody.deposit(request(), null);
+    await vi.advanceTimersByTimeAsync(0);
+    await set.dlmd.answer("w12.1 NL", "again");
+    await set.dlmd.answer("f13.7 NL", "granted");
+    expect([await answer, set.custody.hasUnopened]).toEqual([{ refused: "" }, true]);
+    set.custody.keepOnlyWhole();
+    set.custody.succeed(4);
+    expect([set.custody.epoch, set.custody.away?.count, await set.deposit("late")]).toEqual([4, 1, "the volume has another owner now"]);
+    void set.deposit("t2", 4);
+    await vi.advanceTimersByTimeAsync(0);
+    expect([set.custody.collect("t1"), set.custody.hasUnopened, set.custody.away?.count]).toEqual([true, false, 1]);
+  });
+
+  it("nothing is kept of a mount that was not named as a whole, or not queued for, when its node is gone (hazard F44)", async () => {
+    const set = begin();
+    const first = set.custody.deposit({ ...request("parts"), isLast: false, locked: [] }, null);
+    await vi.advanceTimersByTimeAsync(0);
+    await set.dlmd.answer("w12.1 NL", "again");
+    expect(await first).toEqual({ refused: "" });
+    const slow = set.custody.deposit({ ...request("slow"), tokens: [] }, null);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(set.custody.away?.count).toBe(2);
+    set.custody.keepOnlyWhole();
+    expect([set.custody.away, set.custody.hasUnopened]).toEqual([null, false]);
+    // Its place in the queue is told after all.
+    await set.dlmd.answer("f13.7 NL", "granted");
+    expect(await slow).toEqual({ refused: "it was given up meanwhile" });
+    expect(await set.custody.deposit({ ...request("parts"), tokens: [] }, null)).toEqual({ refused: "it was given up meanwhile" });
   });
 
   it("what is collected before its deposit is there is not kept", async () => {

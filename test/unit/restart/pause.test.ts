@@ -59,11 +59,20 @@ describe("a mount that pauses", () => {
     const [handle] = state.handles;
     const twice = { ...state, handles: [...state.handles, { ...(handle as (typeof state.handles)[number]), fh: 11 }] };
     const id = { ino: 12, generation: 1 };
-    expect(depositOf(twice, "t1")).toEqual({ epoch: 3, ticket: "t1", dlmdDied: false, tokens: [id], locked: [id], shared: [] });
+    expect(depositOf(twice, "t1")).toEqual({
+      epoch: 3,
+      ticket: "t1",
+      isLast: true,
+      dlmdDied: false,
+      tokens: [id],
+      locked: [id],
+      shared: [],
+    });
     expect(depositOf({ ...state, shared: [handle?.fuseNodeid ?? 0] }, "t1").shared).toEqual([id]);
     expect(depositOf({ ...twice, handles: twice.handles.map((one) => ({ ...one, writeToken: false })), fileLocks: [] }, "t1")).toEqual({
       epoch: 3,
       ticket: "t1",
+      isLast: true,
       dlmdDied: false,
       tokens: [],
       locked: [],
@@ -186,7 +195,8 @@ describe("an owner that is alone", () => {
         return how;
       };
     };
-    const giveBack: GiveBack = { sync: step("sync"), disk: step("disk", given), dlmd: step("dlmd") };
+    const takeBack = (): void => void set.log.push("take back");
+    const giveBack: GiveBack = { sync: step("sync"), disk: step("disk", given), dlmd: step("dlmd"), leave: null, takeBack };
     return { ...set, disk, host: { ...set.host, openAtOwner, giveBack } };
   };
 
@@ -258,11 +268,62 @@ describe("an owner that is alone", () => {
     await pass(1000);
     // Nobody waits for the lease: nobody can take the disk.
     rig.refusal = "the lease has ended";
-    expect([log, paused]).toEqual([["alone", "hold", "stop", "disk"], null]);
+    expect([log, paused]).toEqual([["sync", "alone", "hold", "stop", "disk"], null]);
     disk.given();
     await pass(0);
-    expect(log.slice(4)).toEqual(["leave status"]);
+    expect(log.slice(5)).toEqual(["leave status"]);
     expect(paused).toMatchObject({ state: { custody: null, gaveBack: true, again: true, held: [], unsynced: { changed: [] } } });
+  });
+
+  const withoutDlmd = (set: ReturnType<typeof begin>, leave: GiveBack["leave"]): AloneHost => ({
+    ...set.host,
+    giveBack: { ...set.host.giveBack, leave },
+    beAlone: () => undefined,
+    left: () => 0,
+    notesChanges: true,
+    resends: true,
+    isDlmdDead: () => Promise.resolve(true),
+  });
+
+  it("where others have it mounted, leaves them what it has before its disk is given back (hazard F44)", async () => {
+    const set = begin();
+    const asked: RequestOf<"deposit">[] = [];
+    let answer: (refused: string) => void = () => undefined;
+    const leave = (request: RequestOf<"deposit">): Promise<string> => {
+      asked.push(request);
+      return new Promise((resolve) => (answer = resolve));
+    };
+    let paused: unknown = null;
+    void pauseWithoutDlmd(withoutDlmd(set, leave)).then((found) => (paused = found));
+    await pass(100);
+    expect([set.log, asked.length]).toEqual([["sync", "hold", "stop"], 1]);
+    expect(asked[0]).toMatchObject({ epoch: 3, dlmdDied: true, isLast: true });
+    answer("");
+    await pass(0);
+    // From here on there is time: nobody else has the disk.
+    set.rig.refusal = "the lease has ended";
+    await pass(1000);
+    expect([set.log.at(-1), paused]).toEqual(["disk", null]);
+    set.disk.given();
+    await pass(0);
+    expect(paused).toMatchObject({ state: { custody: asked[0]?.ticket, gaveBack: true, ownerEpoch: 3, unsynced: { changed: [] } } });
+  });
+
+  it("ends, and takes that back, if nobody keeps it; when the lease ends there is no more time for an answer", async () => {
+    const set = begin();
+    const asked: AbortSignal[] = [];
+    const leave: GiveBack["leave"] = (_, signal) => {
+      asked.push(signal);
+      return new Promise((resolve) => signal.addEventListener("abort", () => resolve("nobody has answered")));
+    };
+    let end = "";
+    pauseWithoutDlmd(withoutDlmd(set, leave)).catch(({ message }: Error) => (end = message));
+    await pass(1000);
+    expect([set.log, asked[0]?.aborted, end]).toEqual([["sync", "hold", "stop"], false, ""]);
+    set.rig.refusal = "the lease has ended";
+    await pass(2 * DEPOSIT_LOOK_MS);
+    expect(end).toBe("nobody keeps what this mount has: nobody has answered");
+    expect(set.log).toEqual(["sync", "hold", "stop", "take back"]);
   });
 });
 

@@ -114,6 +114,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        mayOwn: () => undefined,
         checkOwner: () => undefined,
         sentAgain: () => [Buffer.from("again")],
       },
@@ -143,6 +144,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        mayOwn: () => undefined,
         checkOwner: () => undefined,
         sentAgain: () => [Buffer.from("again")],
       },
@@ -160,6 +162,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        mayOwn: () => undefined,
         checkOwner: () => {
           if (!isOwner) throw new Error("another one is there");
         },
@@ -214,7 +217,9 @@ describe("the new process", () => {
           clientId: 7,
           leaseHolds: () => rig.leaseHolds,
           collect,
-          checkOwner: () => undefined,
+          mayOwn: () => void steps.push("may own"),
+          // What it collects is the proof.
+          checkOwner: () => void steps.push("check the owner"),
           sentAgain: () => [Buffer.from("again")],
         },
       );
@@ -231,7 +236,9 @@ describe("the new process", () => {
       old.say({ say: "go" });
       await vi.advanceTimersByTimeAsync(1);
       const lost = "OperatingError: the owner has given up what it kept for this mount";
-      expect([await errorOf(goOn), steps]).toEqual(found ? ["none", ["collect t1", "begin"]] : [lost, ["collect t1"]]);
+      expect([await errorOf(goOn), steps]).toEqual(
+        found ? ["none", ["may own", "collect t1", "begin"]] : [lost, ["may own", "collect t1"]],
+      );
     },
   );
 
@@ -280,6 +287,7 @@ describe("the new process", () => {
         clientId: 7,
         leaseHolds,
         collect,
+        mayOwn: () => undefined,
         checkOwner: () => undefined,
         sentAgain: () => [],
       },

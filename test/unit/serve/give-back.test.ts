@@ -66,20 +66,32 @@ it("waits until it is alone again, and ALONE_LIMIT_MS at most", async () => {
   expect(waits).toBe(0);
 });
 
-const goOn = (isOwner: boolean, openedAt: { epoch: number; cleanAfter: number } | null) => (): void =>
-  requireNoOwnerBetween(isOwner, { openedAt }, { ownerEpoch: 7 });
+type OpenedAt = { epoch: number; cleanAfter: number } | null;
+const goOn =
+  (isOwner: boolean, openedAt: OpenedAt, custody: string | null = null) =>
+  (): void =>
+    requireNoOwnerBetween(isOwner, { openedAt }, { ownerEpoch: 7, custody });
 
-it("the next process goes on as the owner whose disk the old one has left clean", () => {
+it("the next process goes on as the owner whose disk the old one has left clean; or at another one, where others keep what it had", () => {
   expect(goOn(true, { epoch: 8, cleanAfter: 7 })).not.toThrow();
+  expect(goOn(false, { epoch: 8, cleanAfter: 7 }, "ticket")).not.toThrow();
 });
 
-it.each([
-  ["another one was in between", true, { epoch: 9, cleanAfter: 8 }, "there was another one, with epoch 8"],
-  ["the disk was not left clean", true, { epoch: 8, cleanAfter: 0 }, "there was another one, with epoch 0"],
-  ["another one is there", false, { epoch: 8, cleanAfter: 7 }, "another one is there"],
-  ["nothing is open", true, null, "there was another one, with epoch 0"],
-])("the next process does not go on: %s", (_, isOwner, openedAt, why) => {
-  expect(goOn(isOwner, openedAt)).toThrow(
+it.each<[string, boolean, OpenedAt, string | null, string]>([
+  ["another one was in between", true, { epoch: 9, cleanAfter: 8 }, null, "there was one between, with epoch 8"],
+  ["the disk was not left clean", true, { epoch: 8, cleanAfter: 0 }, null, "there was one between, with epoch 0"],
+  ["another one is there", false, { epoch: 8, cleanAfter: 7 }, null, "this node is to be the next one; it is another node"],
+  ["nothing is open", true, null, null, "there was one between, with epoch 0"],
+  ["others keep what it had, and there was one in between", false, { epoch: 9, cleanAfter: 8 }, "t", "between, with epoch 8"],
+  [
+    "others keep what it had, and it is the owner",
+    true,
+    { epoch: 8, cleanAfter: 7 },
+    "t",
+    "another node is to be the next one; it is this node",
+  ],
+])("the next process does not go on: %s", (_, isOwner, openedAt, custody, why) => {
+  expect(goOn(isOwner, openedAt, custody)).toThrow(
     expect.objectContaining({ code: OTHER_OWNER, message: expect.stringContaining(why) as string }) as Error,
   );
 });

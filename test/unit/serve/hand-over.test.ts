@@ -182,6 +182,15 @@ describe("a quorum that is lost", () => {
     expect(asked).toEqual([]);
   });
 
+  it("is what the end of dlmd is for it: nobody at the owner waits for locks that do not come", async () => {
+    const { handOvers } = quorate({ otherMounters: never<never> });
+    const refused = handOvers.begin({ epoch: 5, heir: 0 }).then(({ refused: why }) => why);
+    await turn();
+    expect(vi.getTimerCount()).toBe(1);
+    handOvers.dlmdLost();
+    expect([await refused, vi.getTimerCount()]).toEqual(["node1, the owner, says: the cluster had no quorum for a while", 0]);
+  });
+
   it("at the owner ends what it was asked: nothing moves when the quorum is back", async () => {
     let mounters: (found: readonly number[]) => void = () => undefined;
     const given: number[] = [];

@@ -28,7 +28,7 @@ function owner(): Parts {
     },
     disk: { guard },
   };
-  const ways: Parts["ways"] = { owned, remote: null, ownGuard: null };
+  const ways: Parts["ways"] = { owned, remote: null, ownGuard: null, isAwaited: false };
   return { ways, files: new OpenFiles(silentLog, () => ways), done, claimed, guard };
 }
 
@@ -131,4 +131,26 @@ it("a mount is cut off when neither its calls nor a connection are in the owner'
   expect(seen).toEqual([false, true, false, false, true, true]);
   ways.remote = null;
   expect(files.isCutOff).toBe(false);
+});
+
+it("nothing is removed while a mount is away of which this owner knows no files; then it is, unless this owner has ended (hazard F44)", async () => {
+  const { files, done, ways } = owner();
+  ways.isAwaited = true;
+  await files.settle();
+  await files.recover([two], false);
+  files.awaitedChanged();
+  await turn();
+  expect(done).toEqual(["closed 2"]);
+  ways.isAwaited = false;
+  files.awaitedChanged();
+  await turn();
+  expect(done).toEqual(["closed 2", "dropped"]);
+  files.awaitedChanged();
+  ways.isAwaited = true;
+  await files.settle();
+  files.ownerEnds();
+  ways.isAwaited = false;
+  files.awaitedChanged();
+  await turn();
+  expect(done).toEqual(["closed 2", "dropped"]);
 });

@@ -1,19 +1,30 @@
 /** Calls of the dead that do not end (rule R7): the owner gives its disk up, or ends, so that the others go on. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
+import type { OwnedLowerParts } from "../../../overlay/serve/owned-lower.ts";
 import { LEASE_LOOK_MS, LEASE_WAIT_MS, OwnerService, type OwnerServiceHost } from "../../../overlay/serve/owner-service.ts";
 
 const LATE = "calls of mounters that are gone (jid 0 of node1) did not end in 5000 ms";
 
-const disk = vi.hoisted(() => ({ withdrawn: [] as string[], withdraws: true, owned: null as object | null, mounts: 0 }));
+const disk = vi.hoisted(() => ({
+  withdrawn: [] as string[],
+  withdraws: true,
+  owned: null as object | null,
+  mounts: 0,
+  cleanAfter: 0,
+  fails: false,
+}));
 vi.mock("../../../overlay/volume/lower-mount.ts", () => ({
   mountLower: () => {
     disk.mounts += 1;
-    return Promise.resolve({ epoch: 1, type: "ext4", dirty: null });
+    return Promise.resolve({ epoch: 4, type: "ext4", dirty: null, cleanAfter: disk.cleanAfter });
   },
 }));
 vi.mock("../../../overlay/serve/owned-lower.ts", () => ({
-  serveMounted: () => {
+  serveMounted: (_mount: object, { createServer }: OwnedLowerParts) => {
+    createServer({} as never, null);
+    if (disk.fails) return Promise.reject(new Error("no port"));
     const withdraw = (why: string): boolean => {
       disk.withdrawn.push(why);
       return disk.withdraws;
@@ -22,30 +33,74 @@ vi.mock("../../../overlay/serve/owned-lower.ts", () => ({
   },
 }));
 
+const reaching = { log: silentLog, bit: { uuid: "u" }, native: {}, readOnly: false, changed: () => undefined };
 let failures: unknown[];
 let holds: boolean;
 let isEnding: boolean;
+/** As this mount knows it. */
+let owner: object | null;
+/** Resources of the locks that are asked for and not given up. */
+let locks: Map<string, string>;
+/** As the others know. */
+let reachesDevice: boolean;
+/** Of dlmd: what is asked for is granted at once, and what it is asked for after it is answered, unless it is slow. */
+let isSlow = false;
+const lockspace = {
+  batch: (make: () => void): void => make(),
+  createLock: (resource: string, { ast }: LockHandlers): Lock => {
+    const lock = {
+      busy: false,
+      exists: false,
+      error: null,
+      request: () => {
+        const probe = resource.startsWith("served.");
+        if (probe && isSlow) return;
+        if (!probe) locks.set(resource, "held");
+        lock.exists = true;
+        queueMicrotask(() => ast(lock as unknown as Lock, "granted"));
+      },
+      unlock: () => {
+        lock.exists = false;
+        locks.delete(resource);
+        queueMicrotask(() => ast(lock as unknown as Lock, "unlocked"));
+      },
+      cancel: () => void locks.delete(resource),
+    };
+    return lock as unknown as Lock;
+  },
+};
 let service: OwnerService;
 beforeEach(() => {
   disk.withdrawn = [];
   disk.owned = null;
   disk.mounts = 0;
+  disk.cleanAfter = 0;
+  disk.fails = false;
+  owner = { nodeid: 1, incarnation: "i1", clientId: 7, epoch: 3 };
+  locks = new Map();
+  reachesDevice = true;
   failures = [];
   holds = true;
   isEnding = false;
+  isSlow = false;
+  service = new OwnerService(hostOf());
+});
+
+function hostOf(): OwnerServiceHost {
   const lower = { kind: "device", path: "/dev/x" };
-  const info = { nodeid: 2, nodes: [{ nodeid: 2, address: "127.0.0.1" }] };
+  const info = { nodeid: 2, nodes: [{ nodeid: 2, address: "127.0.0.1" }], overlayKeys: [] };
   const host: Partial<OwnerServiceHost> = {
-    options: { log: silentLog, lower, changed: () => undefined } as unknown as OwnerServiceHost["options"],
-    role: () => null,
+    options: { ...reaching, lower } as unknown as OwnerServiceHost["options"],
+    ownWay: () => ({ remote: null, ownGuard: null }),
+    role: () => ({ owner, reachesDevice, handOver: () => undefined }) as never,
     isEnding: () => isEnding,
     leaseHolds: () => holds,
     movesAway: () => undefined,
-    client: () => ({ info }) as never,
+    client: () => ({ info, lockspace: () => Promise.resolve(lockspace) }) as never,
     fail: (error) => void failures.push(error),
   };
-  service = new OwnerService(host as OwnerServiceHost);
-});
+  return host as OwnerServiceHost;
+}
 
 it("an owner whose calls of the dead do not end withdraws from its disk", async () => {
   disk.withdraws = true;
@@ -146,4 +201,112 @@ it("an owner that ends meanwhile takes no disk, and that is no failure", async (
   await vi.advanceTimersByTimeAsync(LEASE_LOOK_MS);
   expect(await mounted).toContain("is being taken down");
   expect([disk.mounts, failures]).toEqual([0, []]);
+});
+
+const IN_TIME = new AbortController().signal;
+const file = { ino: 5, generation: 1 };
+const left = (change: object = {}) => ({
+  epoch: 3,
+  ticket: "t1",
+  isLast: true,
+  dlmdDied: true,
+  tokens: [file],
+  locked: [],
+  shared: [],
+  ...change,
+});
+
+/** Hazard F44: what the owner has left whose dlmd has died. */
+it("keeps what the owner leaves, has it as the next owner, and removes no file before it is collected", async () => {
+  expect(await service.keep(left())).toEqual({ refused: "" });
+  expect([[...locks.keys()], service.keeps]).toEqual([["w5.1"], 0]);
+  owner = null;
+  await service.closeGone([{ nodeid: 1, incarnation: "i1", clientId: null }]);
+  disk.cleanAfter = 3;
+  const removed: string[] = [];
+  disk.owned = {
+    port: 1,
+    local: { recoverOrphans: () => Promise.resolve(removed.push("orphans")), shutdown: () => Promise.resolve() },
+    server: { close: () => Promise.resolve(), closeSessions: () => Promise.resolve() },
+    mount: { release: () => Promise.resolve() },
+    disk: null,
+  };
+  await service.mount(3, { block: null, proof: null });
+  service.keepNothing();
+  expect([[...locks.keys()], service.keeps]).toEqual([["w5.1"], 1]);
+  await service.openFiles.settle();
+  expect(removed).toEqual([]);
+  await service.release();
+  expect([[...locks.keys()], removed]).toEqual([[], []]);
+});
+
+it.each([
+  ["another owner is there", async () => Promise.resolve(service.keepNothing())],
+  ["it is taken back", async () => Promise.resolve(service.keepNot("t1"))],
+  [
+    "the owner before has left its disk otherwise",
+    async () => {
+      disk.cleanAfter = 2;
+      await service.mount(3, { block: null, proof: null });
+    },
+  ],
+  [
+    "it becomes no owner after all",
+    async () => {
+      disk.cleanAfter = 3;
+      disk.fails = true;
+      await expect(service.mount(3, { block: null, proof: null })).rejects.toThrow("no port");
+    },
+  ],
+])("gives it up if %s", async (_, then) => {
+  expect(await service.keep(left())).toEqual({ refused: "" });
+  await then();
+  expect([[...locks.keys()], service.keeps]).toEqual([[], 0]);
+});
+
+it("keeps nothing that was not queued for when the owner's node is gone, nor anything after that", async () => {
+  isSlow = true;
+  const asked = service.keep(left());
+  await vi.waitFor(() => expect([...locks.keys()]).toEqual(["w5.1"]));
+  await service.closeGone([{ nodeid: 3, incarnation: "i3", clientId: 9 }]);
+  expect([...locks.keys()]).toEqual(["w5.1"]);
+  await service.closeGone([{ nodeid: 1, incarnation: "i1", clientId: null }]);
+  expect([...locks.keys()]).toEqual([]);
+  isSlow = false;
+  expect(await service.keep(left({ ticket: "t2" }))).toEqual({ refused: "the owner is gone" });
+  void asked;
+});
+
+it.each<[string, string, () => void]>([
+  ["ends", "it is ending", () => (isEnding = true)],
+  ["knows of no owner", "the owner is gone", () => (owner = null)],
+  ["knows of another owner", "the owner is gone", () => (owner = { nodeid: 3, incarnation: "i3", clientId: 1, epoch: 4 })],
+  ["only reads the volume", "it is not to be the owner", () => Object.assign(reaching, { readOnly: true })],
+  ["does not reach the device", "it is not to be the owner", () => (reachesDevice = false)],
+])("keeps nothing if it %s", async (_, refused, change) => {
+  const before = { ...reaching };
+  change();
+  try {
+    service = new OwnerService(hostOf());
+    expect(await service.keep(left())).toEqual({ refused });
+  } finally {
+    Object.assign(reaching, before);
+  }
+});
+
+it("an owner asks its callers, and says why nobody keeps it", async () => {
+  expect(await service.leaveToCallers(left(), IN_TIME)).toBe("this owner gives the volume up");
+  let found: object = { nodeids: [3], refused: [] };
+  const said: string[] = [];
+  disk.owned = {
+    port: 1,
+    disk: null,
+    server: { askToKeep: () => Promise.resolve(found), keepNot: (ticket: string) => void said.push(ticket) },
+  };
+  await service.mount(0, { block: null, proof: null });
+  expect(await service.leaveToCallers(left(), IN_TIME)).toBe("");
+  found = { nodeids: [], refused: ["node 3: it is ending"] };
+  expect(await service.leaveToCallers(left(), IN_TIME)).toBe("no other mount has said in time that it does; node 3: it is ending");
+  service.takeBack("t1");
+  expect(said).toEqual(["t1"]);
 });

@@ -336,3 +336,33 @@ test("a device that could not be read is looked at again after REACH_AGAIN_MIN_M
     vi.useRealTimers();
   }
 });
+
+test("one that was made to wait for another owner is none before it may be (hazard F44)", async () => {
+  const locks: FakeLock[] = [];
+  const owner = new VolumeOwner({
+    info,
+    lockspace: fakeLockspace(locks),
+    process: claiming,
+    reachesLower: false,
+    log: silentLog,
+    callbacks: {
+      readOwnerBlock: () => new Promise(() => undefined),
+      proveGone: () => Promise.reject(new Error("must not ask")),
+      mountLower: () => Promise.reject(new Error("must not mount")),
+      releaseLower: () => Promise.reject(new Error("must not release")),
+      ownerFound: () => undefined,
+      ownerLost: () => undefined,
+      becomeOwner: () => undefined,
+      left: () => undefined,
+    },
+  });
+  owner.start();
+  newest(locks, "owner").end("granted");
+  expect([owner.reachesDevice, locks.map(({ resource }) => resource)]).toEqual([false, ["owner", "owner"]]);
+  owner.mayOwn();
+  newest(locks, "mounter.2").end("granted");
+  expect([owner.reachesDevice, newest(locks, "next").asked.length]).toEqual([true, 1]);
+  owner.mayOwn();
+  expect(locks.length).toBe(4);
+  await owner.leave();
+});

@@ -123,9 +123,18 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   syncfs: { request: undefined, answer: undefined },
   claimed: { request: undefined, answer: undefined },
   deposit: {
-    request: { epoch: 7, ticket: "00112233445566778899aabbccddeeff", dlmdDied: true, tokens: [id, other], locked: [other], shared: [id] },
+    request: {
+      epoch: 7,
+      ticket: "00112233445566778899aabbccddeeff",
+      isLast: false,
+      dlmdDied: true,
+      tokens: [id, other],
+      locked: [other],
+      shared: [id],
+    },
     answer: { refused: "no" },
   },
+  kept: { request: { id: 9, refused: "it is ending" }, answer: undefined },
   collect: { request: { ticket: "00112233445566778899aabbccddeeff" }, answer: { found: true } },
   outcomes: {
     request: {

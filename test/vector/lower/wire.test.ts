@@ -2,11 +2,10 @@
 import * as fc from "fast-check";
 import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, describe, expect, it } from "vitest";
-import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import * as handshake from "../../../overlay/lower/wire/handshake.ts";
 import { encodeFrame, FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
-import { type Codec, decodeWith } from "../../../overlay/lower/wire/call-codecs.ts";
+import { type Codec, decodeWith, encodeWith } from "../../../overlay/lower/wire/call-codecs.ts";
 import type { CallName } from "../../../overlay/lower/wire/call-types.ts";
 import { CALLS, callOfType } from "../../../overlay/lower/wire/calls.ts";
 import { decodeAlive, encodeAlive } from "../../../overlay/lower/wire/heartbeat.ts";
@@ -16,10 +15,8 @@ const file = new URL("calls.json", import.meta.url);
 /** Hex of each body by "call request", "call answer". Written anew with COVERLAY_WRITE_VECTORS=1. */
 const vectors: Record<string, string> = process.env["COVERLAY_WRITE_VECTORS"] === "1" ? {} : JSON.parse(readFileSync(file, "utf8"));
 
-function encodeWith<T>(codec: Codec<T>, value: T): Buffer {
-  const writer = new ByteWriter();
-  codec.write(writer, value);
-  return Buffer.concat([writer.copy(), codec.data?.(value) ?? new Uint8Array(0)]);
+function withData<T>(codec: Codec<T>, value: T): Buffer {
+  return Buffer.concat([encodeWith(codec, value), codec.data?.(value) ?? new Uint8Array(0)]);
 }
 
 const bodies: { title: string; codec: Codec<unknown>; value: unknown }[] = (Object.keys(CALLS) as CallName[]).flatMap((call) => [
@@ -83,14 +80,14 @@ function decodesOrRefuses(decode: () => unknown): boolean {
 
 describe("the lower's calls", () => {
   it.each(bodies)("$title is what it was", ({ title, codec, value }) => {
-    const bytes = encodeWith(codec, value);
+    const bytes = withData(codec, value);
     if (process.env["COVERLAY_WRITE_VECTORS"] === "1") vectors[title] = bytes.toString("hex");
     expect(bytes.toString("hex")).toBe(vectors[title]);
     expect(decodeWith(codec, bytes)).toEqual(value);
   });
 
   it.each(bodies)("$title is refused when cut short or longer", ({ title, codec, value }) => {
-    const bytes = encodeWith(codec, value);
+    const bytes = withData(codec, value);
     // The tail of these is data of any length.
     const open = title === "read answer" || title === "fetch answer" || title === "write request";
     const fixed = bytes.length - (open ? (codec.data?.(value).byteLength ?? 0) : 0);
@@ -110,7 +107,7 @@ describe("the lower's calls", () => {
 
   it("take damaged messages without harm", () => {
     const property = fc.property(fc.constantFrom(...bodies), fc.nat(), fc.integer({ min: 0, max: 255 }), ({ codec, value }, at, byte) => {
-      const bytes = encodeWith(codec, value);
+      const bytes = withData(codec, value);
       if (bytes.length > 0) bytes[at % bytes.length] = byte;
       return decodesOrRefuses(() => decodeWith(codec, bytes));
     });

@@ -1,0 +1,115 @@
+/**
+ * dlmd of the owner dies, and other nodes have the volume mounted: a pause, too. They keep what its programs have, one of them is the next owner, and it goes on there
+ * (hazard F44).
+ */
+import { readFileSync } from "node:fs";
+import { afterAll, describe, expect, it } from "vitest";
+import { type Actor, startActor, until, untilWaiting } from "./actor.ts";
+import { CrashLab } from "./crash-lab.ts";
+import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
+import type { SteadyWorker } from "./steady-worker.ts";
+
+/** How often dlmd of the owner is killed under load. */
+const CRASHES = Number(process.env["COVERLAY_DLMD_CRASHES"] ?? 4);
+
+describe("a crash of the owner's dlmd", () => {
+  const bench = new CrashLab({ nodes: 3 });
+  const workers: SteadyWorker[] = [];
+  afterAll(() => {
+    for (const one of workers) one.kill();
+  });
+
+  it(
+    "programs on all nodes keep their files, mappings, locks and listings, time after time under load, and see what others write",
+    async () => {
+      const { lab } = bench;
+      expect(await bench.owner()).toBe(1);
+      const meeting = new Meeting(startActor({ cwd: lab.node(2).mount }), startActor({ cwd: lab.node(1).mount }));
+      await meeting.begin();
+      workers.push(...lockingWorkers(lab.nodes, "doubts"));
+      for (const one of workers) await one.goesOn();
+      const owners = new Set<number>();
+      for (let time = 0; time < CRASHES; time += 1) {
+        const owner = await bench.owner();
+        owners.add(owner);
+        await bench.pauses(owner);
+        await bench.goesOn(owner);
+        expect(await bench.owner()).not.toBe(owner);
+        await meeting.meet();
+        for (const one of workers) await one.goesOn(2);
+      }
+      expect(owners.size).toBeGreaterThan(1);
+      const rounds = await Promise.all(workers.map((one) => one.end()));
+      const maybe = workers.flatMap(({ result }) => result?.maybe ?? []);
+      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds, maybe);
+      workers.length = 0;
+      await meeting.end();
+    },
+    120_000 + 60_000 * CRASHES,
+  );
+
+  it("meanwhile there is another owner, and nobody gets what this node has; what others remove stays for it", async () => {
+    const { lab } = bench;
+    const owner = await bench.owner();
+    const [next, third] = [(owner % 3) + 1, ((owner + 1) % 3) + 1];
+    const [here, other, another] = [owner, next, third].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [
+      Actor,
+      Actor,
+      Actor,
+    ];
+    await here.run(`
+fd=os.open("token",os.O_RDWR|os.O_CREAT); os.write(fd,b"a"*4096); mapped=mmap.mmap(fd,4096); mapped[0:1]=b"b"
+locked=os.open("mine",os.O_RDWR|os.O_CREAT); fcntl.flock(locked,fcntl.LOCK_EX)
+gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unlink("away")
+put("removed","removed elsewhere"); later=os.open("removed",os.O_RDONLY); os.mkdir("below"); below=os.open("below",os.O_RDONLY)
+put("cached","before"); read=os.open("cached",os.O_RDONLY); seen=mmap.mmap(read,6,prot=mmap.PROT_READ); result=seen[:6].decode()`);
+    const share = `fd=os.open("token",os.O_RDWR); result=code(map_shared,fd,4096); os.close(fd)`;
+    const lock = `fd=os.open("mine",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB); os.close(fd)`;
+    expect(await other.run(share)).toBe("ENODEV");
+    await here.run(`mapped[1:2]=b"c"`);
+    await bench.pauses(owner);
+    const waits = here.run(`result=os.pread(gone,20,0).decode()`);
+    await bench.isLeftOut(owner, next);
+    await until("there is another owner", async () => [next, third].includes((await lab.owner().catch(() => null)) ?? 0));
+    for (const actor of [other, another]) {
+      expect(await actor.run(share)).toBe("ENODEV");
+      expect(await actor.run(`result=get("token")[:2]`)).toBe("bc");
+    }
+    await other.run(`put("cached","after!"); os.unlink("removed"); os.rmdir("below")`);
+    const asked = another.run(lock);
+    await untilWaiting(another);
+    await bench.goesOn(owner);
+    expect([await waits, await asked]).toEqual(["still there", "EAGAIN"]);
+    expect(
+      await here.run(`result=[seen[:6].decode(),get("cached"),os.pread(later,99,0).decode(),os.fstat(later).st_nlink,os.listdir(below)]`),
+    ).toEqual(["after!", "after!", "removed elsewhere", 0, []]);
+    expect(await other.run(share)).toBe("ENODEV");
+    expect(await other.run(lock)).toBe("EAGAIN");
+    expect(await here.run(`mapped[2:3]=b"d"; mapped.flush(); result=[os.fstat(gone).st_nlink,code(os.fsync,gone)]`)).toEqual([0, "ok"]);
+    expect(await other.run(`result=get("token")[:3]`)).toBe("bcd");
+    await here.run(`mapped.close(); seen.close(); [os.close(one) for one in (fd,locked,gone,later,below,read)]`);
+    await until("the write token is free", async () => (await other.run(share)) === "ok");
+    expect(await other.run(lock)).toBe("ok");
+    await until("what has no name is gone", async () => {
+      const { orphans } = await bench.status(await bench.owner());
+      return orphans?.kept === 0;
+    });
+  });
+
+  it("ends the mount where nobody keeps what it has; the others go on", async () => {
+    const { lab } = bench;
+    const owner = await bench.owner();
+    const others = [1, 2, 3].filter((nodeid) => nodeid !== owner);
+    await startActor({ cwd: lab.node(owner).mount }).run(`fd=os.open("locked",os.O_RDWR|os.O_CREAT); fcntl.flock(fd,fcntl.LOCK_EX)`);
+    // Those do not answer: nobody keeps anything.
+    const stalled = others.map((nodeid) => bench.pid(nodeid));
+    for (const pid of stalled) process.kill(pid, "SIGSTOP");
+    bench.killDlmd(owner);
+    await until("the owner's mount has ended", async () => (await bench.errorAt(owner)) === "ENOTCONN");
+    for (const pid of stalled) process.kill(pid, "SIGCONT");
+    // What was asked of them was taken back.
+    const take = `fd=os.open("locked",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX); os.close(fd)`;
+    for (const nodeid of others) expect(await startActor({ cwd: lab.node(nodeid).mount }).run(take)).toBe("ok");
+    await lab.start(owner);
+  });
+});
