@@ -2,32 +2,25 @@
  * dlmd of the owner dies, and other nodes have the volume mounted: a pause, too. They keep what its programs have, one of them is the next owner, and it goes on there
  * (hazard F44).
  */
-import { readFileSync } from "node:fs";
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { type Actor, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
-import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
-import type { SteadyWorker } from "./steady-worker.ts";
+import { Load } from "./restart-load.ts";
 
 /** How often dlmd of the owner is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_DLMD_CRASHES"] ?? 4);
 
 describe("a crash of the owner's dlmd", () => {
   const bench = new CrashLab({ nodes: 3 });
-  const workers: SteadyWorker[] = [];
-  afterAll(() => {
-    for (const one of workers) one.kill();
-  });
+  const load = new Load();
 
   it(
     "programs on all nodes keep their files, mappings, locks and listings, time after time under load, and see what others write",
     async () => {
       const { lab } = bench;
       expect(await bench.owner()).toBe(1);
-      const meeting = new Meeting(startActor({ cwd: lab.node(2).mount }), startActor({ cwd: lab.node(1).mount }));
-      await meeting.begin();
-      workers.push(...lockingWorkers(lab.nodes, "doubts"));
-      for (const one of workers) await one.goesOn();
+      const [here, elsewhere] = [1, 2].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+      await load.begin(lab.nodes, { here, elsewhere, doubts: true });
       const owners = new Set<number>();
       for (let time = 0; time < CRASHES; time += 1) {
         const owner = await bench.owner();
@@ -35,15 +28,10 @@ describe("a crash of the owner's dlmd", () => {
         await bench.pauses(owner);
         await bench.goesOn(owner);
         expect(await bench.owner()).not.toBe(owner);
-        await meeting.meet();
-        for (const one of workers) await one.goesOn(2);
+        await load.goesOn();
       }
       expect(owners.size).toBeGreaterThan(1);
-      const rounds = await Promise.all(workers.map((one) => one.end()));
-      const maybe = workers.flatMap(({ result }) => result?.maybe ?? []);
-      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds, maybe);
-      workers.length = 0;
-      await meeting.end();
+      await load.end();
     },
     120_000 + 60_000 * CRASHES,
   );

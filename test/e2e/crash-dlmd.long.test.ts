@@ -1,13 +1,11 @@
 /** dlmd of a node dies beneath its mount, and is started again: that is a pause (hazard F42). Nothing ends with an error, nothing is made twice, nothing is stale. */
-import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
-import type { SteadyWorker } from "./steady-worker.ts";
+import { Load } from "./restart-load.ts";
 
 /** How often dlmd of each of two nodes is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_DLMD_CRASHES"] ?? 4);
@@ -18,10 +16,7 @@ describe("a crash of dlmd", () => {
   beforeAll(() => {
     lab = bench.lab;
   });
-  const workers: SteadyWorker[] = [];
-  afterAll(() => {
-    for (const one of workers) one.kill();
-  });
+  const load = new Load();
   /** What its pauses have written down: calls without an answer, files that stayed. */
   const countsOf = (nodeid: number, what: "left" | "shared"): number[] =>
     [...logOf(lab, nodeid).matchAll(new RegExp(`all is given up.* ${what}=(\\d+)`, "g"))].map(([, count]) => Number(count));
@@ -30,23 +25,15 @@ describe("a crash of dlmd", () => {
     "programs keep their files, mappings, locks and listings, time after time under load, and see what others write",
     async () => {
       expect(await lab.owner()).toBe(1);
-      const elsewhere = startActor({ cwd: lab.node(3).mount });
-      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
-      await meeting.begin();
-      workers.push(...lockingWorkers(lab.nodes));
-      for (const one of workers) await one.goesOn();
+      await load.begin(lab.nodes, { here: startActor({ cwd: lab.node(2).mount }), elsewhere: startActor({ cwd: lab.node(3).mount }) });
       for (let time = 0; time < CRASHES; time += 1) {
         for (const nodeid of [2, 3]) {
           await bench.pauses(nodeid);
           await bench.goesOn(nodeid);
-          await meeting.meet();
-          for (const one of workers) await one.goesOn(2);
+          await load.goesOn();
         }
       }
-      const rounds = await Promise.all(workers.map((one) => one.end()));
-      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
-      workers.length = 0;
-      await meeting.end();
+      await load.end();
       const counts = (what: "left" | "shared"): string => [2, 3].flatMap((nodeid) => countsOf(nodeid, what)).join(" ");
       process.stderr.write(`calls that had no answer: ${counts("left")}; files that stayed: ${counts("shared")}\n`);
     },

@@ -3,7 +3,10 @@ import { afterAll, beforeAll } from "vitest";
 import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { endActors, startActor, until } from "./actor.ts";
-import { type LabOptions, startLab, type TestLab } from "./lab.ts";
+import { type LabOptions, logOf, startLab, type TestLab } from "./lab.ts";
+
+/** The end of a log that tells why what is waited for does not come. */
+const SHOWN_LOG_CHARS = 3000;
 
 /** A lab in which processes of mounts are killed, and others go on (overlay/crash/README.md). */
 export class CrashLab {
@@ -69,7 +72,11 @@ export class CrashLab {
   /** dlmd of that node dies, and its mount waits for the next one. */
   async pauses(nodeid: number): Promise<void> {
     this.killDlmd(nodeid);
-    await until("its mount pauses", async () => (await this.roleOf(nodeid)) === "paused");
+    await until(
+      "its mount pauses",
+      async () => (await this.roleOf(nodeid)) === "paused",
+      () => logOf(this.lab, nodeid).slice(-SHOWN_LOG_CHARS),
+    );
   }
 
   /** After that: with a new dlmd, in a new process. */

@@ -1,13 +1,11 @@
 /** The process of a mount is killed, while programs on all nodes work there: that is a pause. Nothing ends with an error, nothing is made twice, nothing is stale (hazards F38, F39, F40). */
-import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, keepersOf, startLab, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
-import type { SteadyWorker } from "./steady-worker.ts";
+import { Load } from "./restart-load.ts";
 
 /** How often the process of each of two mounts is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
@@ -18,10 +16,7 @@ describe("a crash of a mount's process", () => {
   beforeAll(() => {
     lab = bench.lab;
   });
-  const workers: SteadyWorker[] = [];
-  afterAll(() => {
-    for (const one of workers) one.kill();
-  });
+  const load = new Load();
   const errorAt = async (nodeid: number): Promise<string> =>
     startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
 
@@ -29,25 +24,17 @@ describe("a crash of a mount's process", () => {
     "programs keep their files, mappings, directories and listings, time after time under load, and see what others write",
     async () => {
       expect(await lab.owner()).toBe(1);
-      const elsewhere = startActor({ cwd: lab.node(3).mount });
-      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
-      await meeting.begin();
-      workers.push(...lockingWorkers(lab.nodes));
-      for (const one of workers) await one.goesOn();
+      await load.begin(lab.nodes, { here: startActor({ cwd: lab.node(2).mount }), elsewhere: startActor({ cwd: lab.node(3).mount }) });
       const pids = new Set<number>();
       for (let time = 0; time < CRASHES; time += 1) {
         // What was cached here is stale after this, if a lock was lost on the way.
         for (const nodeid of [2, 3]) {
           for (const pid of await bench.crash(nodeid)) pids.add(pid);
-          await meeting.meet();
-          for (const one of workers) await one.goesOn(2);
+          await load.goesOn();
         }
       }
       expect(pids.size).toBe(2 * (CRASHES + 1));
-      const rounds = await Promise.all(workers.map((one) => one.end()));
-      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
-      workers.length = 0;
-      await meeting.end();
+      await load.end();
     },
     120_000 + 30_000 * CRASHES,
   );

@@ -2,18 +2,17 @@
  * The owner of a volume that no other node has mounted gets a new process: planned, or because its dlmd has died (hazard F43). It gives its disk back and takes it again.
  * Nothing ends with an error, nothing is made twice, nothing is lost.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tryExclusive } from "../../overlay/volume/device.ts";
 import { readOwnerBlock } from "../../overlay/volume/direct-block.ts";
-import { endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
 import { storedBit } from "./volume/take.ts";
-import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
-import type { SteadyWorker } from "./steady-worker.ts";
+import { Load } from "./restart-load.ts";
 
 /** How often each of the three ways is gone under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 2);
@@ -23,13 +22,12 @@ describe("an owner that is alone", () => {
   const dieFile = path.join(scratch, "die");
   const bench = new CrashLab({ nodes: 3, env: { COVERLAY_RESTART_DIE_FILE: dieFile } });
   let lab: TestLab;
-  const workers: SteadyWorker[] = [];
+  const load = new Load();
   beforeAll(async () => {
     lab = bench.lab;
     for (const nodeid of [2, 3]) await lab.unmount(nodeid);
   });
   afterAll(() => {
-    for (const one of workers) one.kill();
     rmSync(scratch, { recursive: true });
   });
   const restart = async (...words: readonly string[]): Promise<void> => {
@@ -41,9 +39,8 @@ describe("an owner that is alone", () => {
   it(
     "goes on with all that programs have, under load, whatever ends its process",
     async () => {
-      const meeting = new Meeting(startActor({ cwd: lab.node(1).mount }), startActor({ cwd: lab.node(1).mount }));
-      await meeting.begin();
-      workers.push(...lockingWorkers([lab.node(1)]));
+      const [here, elsewhere] = [1, 1].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+      await load.begin([lab.node(1)], { here, elsewhere });
       const ways = {
         "a crash of dlmd": async () => {
           await bench.pauses(1);
@@ -55,16 +52,11 @@ describe("an owner that is alone", () => {
       };
       for (let time = 0; time < RESTARTS; time += 1) {
         for (const way of Object.values(ways)) {
-          for (const one of workers) await one.goesOn(2);
           await way();
-          await meeting.meet();
+          await load.goesOn();
         }
       }
-      for (const one of workers) await one.goesOn(2);
-      const rounds = await Promise.all(workers.map((one) => one.end()));
-      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
-      workers.length = 0;
-      await meeting.end();
+      const rounds = await load.end();
       expect(rounds[0]).toBeGreaterThan(6 * RESTARTS);
     },
     120_000 + 60_000 * RESTARTS,

@@ -13,15 +13,14 @@ import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, coverlayProgram, logOf, startLab, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
-import type { SteadyWorker } from "./steady-worker.ts";
+import { Load } from "./restart-load.ts";
 
 /** How often dlmd of each of two nodes is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_DLMD_RESTARTS"] ?? 4);
 
 describe("coverlay restart --dlmd", () => {
   let lab: TestLab;
-  const workers: SteadyWorker[] = [];
+  const load = new Load();
   const devices = new Map<number, string>();
   const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-restart-dlmd-"));
   const dieFile = path.join(scratch, "die");
@@ -73,7 +72,6 @@ describe("coverlay restart --dlmd", () => {
     for (const { nodeid, runDir } of lab.nodes) devices.set(nodeid, (await queryOverlayStatus(runDir)).device);
   });
   afterAll(async () => {
-    for (const one of workers) one.kill();
     endActors();
     await lab?.end();
     rmSync(scratch, { recursive: true });
@@ -84,10 +82,7 @@ describe("coverlay restart --dlmd", () => {
     async () => {
       expect(await lab.owner()).toBe(1);
       const elsewhere = startActor({ cwd: lab.node(3).mount });
-      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
-      await meeting.begin();
-      workers.push(...lockingWorkers(lab.nodes));
-      for (const one of workers) await one.goesOn();
+      await load.begin(lab.nodes, { here: startActor({ cwd: lab.node(2).mount }), elsewhere });
       for (let time = 0; time < RESTARTS; time += 1) {
         for (const nodeid of [2, 3]) {
           const before = [dlmdPid(nodeid), await overlayPid(nodeid)];
@@ -97,8 +92,7 @@ describe("coverlay restart --dlmd", () => {
           const [dlmd, overlay] = [dlmdPid(nodeid), await overlayPid(nodeid)];
           expect([dlmd, livesOf(nodeid)]).toEqual([before[0], lives + 1]);
           expect(overlay).not.toBe(before[1]);
-          await meeting.meet();
-          for (const one of workers) await one.goesOn(2);
+          await load.goesOn();
         }
       }
       process.stderr.write(`pauses in ms: node2 ${pausesOf(2).join(" ")}, node3 ${pausesOf(3).join(" ")}\n`);
@@ -106,10 +100,7 @@ describe("coverlay restart --dlmd", () => {
  (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
       for (const actor of [elsewhere, startActor({ cwd: lab.node(2).mount })])
         expect(await actor.run<string[]>(tryLocks)).toEqual(["EAGAIN", "EAGAIN"]);
-      const rounds = await Promise.all(workers.map((one) => one.end()));
-      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
-      workers.length = 0;
-      await meeting.end();
+      await load.end();
     },
     120_000 + 60_000 * RESTARTS,
   );

@@ -1,5 +1,7 @@
 /** Programs that have all kinds of things open while the processes of a mount are restarted, and what they must see after that. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { afterAll } from "vitest";
 import type { Actor } from "./actor.ts";
 import type { TestLab } from "./lab.ts";
 import { SteadyWorker } from "./steady-worker.ts";
@@ -100,7 +102,7 @@ if os.path.exists(f"there{number-1}"): os.unlink(f"there{number-1}")
 `;
 
 /** One on each node, in a directory of its own; it reads in those of the others. */
-export function lockingWorkers(nodes: TestLab["nodes"], doubts: "doubts" | "none" = "none"): SteadyWorker[] {
+function lockingWorkers(nodes: TestLab["nodes"], doubts: "doubts" | "none" = "none"): SteadyWorker[] {
   const names = nodes.map(({ nodeid }) => `w${nodeid}`);
   return nodes.map(({ nodeid, mount }) => {
     const own = `w${nodeid}`;
@@ -109,7 +111,7 @@ export function lockingWorkers(nodes: TestLab["nodes"], doubts: "doubts" | "none
 }
 
 /** One program that keeps everything open, and one on another node that changes what the first one sees. */
-export class Meeting {
+class Meeting {
   readonly #elsewhere: Actor;
   readonly #here: Actor;
   #number = 0;
@@ -146,10 +148,57 @@ export class Meeting {
 }
 
 /** What workers have appended to their common file: each line once, and none besides. `rounds`: of w1, w2 ...; `maybe`: lines that may be missing. */
-export function checkCommon(text: string, rounds: readonly number[], maybe: readonly string[] = []): void {
+function checkCommon(text: string, rounds: readonly number[], maybe: readonly string[] = []): void {
   const lines = rounds.flatMap((each, at) => Array.from({ length: each }, (_, k) => `w${at + 1} ${String(k + 1).padStart(8, "0")}`));
   const found = text.trimEnd().split("\n");
   const there = new Set(found);
   const missing = new Set(maybe.filter((line) => !there.has(line)));
   assert.deepEqual(found.toSorted(), lines.filter((line) => !missing.has(line)).toSorted());
+}
+
+export interface LoadHow {
+  /** Has everything open. */
+  readonly here: Actor;
+  /** Changes what that one sees. */
+  readonly elsewhere: Actor;
+  /** A change may end with EIO. */
+  readonly doubts?: boolean;
+}
+
+/** All of that for one test. What it leaves ends with the tests of one describe. */
+export class Load {
+  readonly #workers: SteadyWorker[] = [];
+  #nodes: TestLab["nodes"] = [];
+  #meeting: Meeting | null = null;
+
+  constructor() {
+    afterAll(() => {
+      for (const one of this.#workers) one.kill();
+    });
+  }
+
+  /** Resolves when all is open, and each program has done something. */
+  async begin(nodes: TestLab["nodes"], { here, elsewhere, doubts = false }: LoadHow): Promise<void> {
+    this.#nodes = nodes;
+    this.#meeting = new Meeting(elsewhere, here);
+    await this.#meeting.begin();
+    this.#workers.push(...lockingWorkers(nodes, doubts ? "doubts" : "none"));
+    for (const one of this.#workers) await one.goesOn();
+  }
+
+  /** All programs have gone on since, and see what the others have written. */
+  async goesOn(): Promise<void> {
+    await this.#meeting?.meet();
+    for (const one of this.#workers) await one.goesOn(2);
+  }
+
+  /** Looks at all that they have made. Gives how often each went round. */
+  async end(): Promise<readonly number[]> {
+    const rounds = await Promise.all(this.#workers.map((one) => one.end()));
+    const maybe = this.#workers.flatMap(({ result }) => result?.maybe ?? []);
+    for (const { mount } of this.#nodes.slice(0, 1)) checkCommon(readFileSync(`${mount}/common`, "latin1"), rounds, maybe);
+    this.#workers.length = 0;
+    await this.#meeting?.end();
+    return rounds;
+  }
 }

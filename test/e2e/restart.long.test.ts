@@ -12,8 +12,7 @@ import type { RestartAnswer } from "../../overlay/restart/give.ts";
 import { connectionNumber } from "../../overlay/session/connection.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
-import { checkCommon, lockingWorkers, Meeting } from "./restart-load.ts";
-import type { SteadyWorker } from "./steady-worker.ts";
+import { Load } from "./restart-load.ts";
 
 /** How often each of two mounts is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 10);
@@ -43,7 +42,7 @@ type Done = Extract<RestartAnswer, { kind: "done" }>;
 
 describe("coverlay restart", () => {
   let lab: TestLab;
-  const workers: SteadyWorker[] = [];
+  const load = new Load();
   const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-restart-"));
   const dieFile = path.join(scratch, "die");
   const restart = (nodeid: number, ...words: string[]): Promise<RunResult> =>
@@ -66,7 +65,6 @@ describe("coverlay restart", () => {
     lab = await startLab({ nodes: 3, env: { COVERLAY_RESTART_DIE_FILE: dieFile } });
   });
   afterAll(async () => {
-    for (const one of workers) one.kill();
     endActors();
     await lab?.end();
     rmSync(scratch, { recursive: true });
@@ -77,10 +75,7 @@ describe("coverlay restart", () => {
     async () => {
       expect(await lab.owner()).toBe(1);
       const elsewhere = startActor({ cwd: lab.node(3).mount });
-      const meeting = new Meeting(elsewhere, startActor({ cwd: lab.node(2).mount }));
-      await meeting.begin();
-      workers.push(...lockingWorkers(lab.nodes));
-      for (const one of workers) await one.goesOn();
+      await load.begin(lab.nodes, { here: startActor({ cwd: lab.node(2).mount }), elsewhere });
       const pauses: string[] = [];
       for (let time = 0; time < RESTARTS; time += 1) {
         // What was cached here is stale after this, if a lock was lost on the way.
@@ -90,8 +85,7 @@ describe("coverlay restart", () => {
           expect(pid).not.toBe(before);
           expect(await pidOf(nodeid)).toBe(pid);
           pauses.push(`${pauseMs}/${inodes}`);
-          await meeting.meet();
-          for (const one of workers) await one.goesOn(2);
+          await load.goesOn();
         }
       }
       process.stderr.write(`pauses in ms, and inodes handed over: ${pauses.join(" ")}\n`);
@@ -100,10 +94,7 @@ describe("coverlay restart", () => {
  (("locked",fcntl.lockf),("flocked",fcntl.flock))]`;
       for (const actor of [elsewhere, startActor({ cwd: lab.node(2).mount })])
         expect(await actor.run<string[]>(tryLocks)).toEqual(["EAGAIN", "EAGAIN"]);
-      const rounds = await Promise.all(workers.map((one) => one.end()));
-      checkCommon(readFileSync(`${lab.node(1).mount}/common`, "latin1"), rounds);
-      workers.length = 0;
-      await meeting.end();
+      await load.end();
     },
     120_000 + 30_000 * RESTARTS,
   );

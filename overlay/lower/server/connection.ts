@@ -63,6 +63,7 @@ export class ServerConnection {
   readonly #batch = new FrameBatch();
   #session: ServerSession | null = null;
   #refused = false;
+  #saidFarewell = false;
   #why = "closed by the caller";
   #inChunk = false;
   #flushAsked = false;
@@ -100,7 +101,8 @@ export class ServerConnection {
     this.#batch.add(FrameType.FAREWELL, 0, new Uint8Array(0), null);
     this.#flush();
     const heard = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
-    // What the caller still sends goes unread; that it has gone shows only where somebody reads.
+    // What the caller still sends counts no more; that it has gone shows only where somebody reads.
+    this.#saidFarewell = true;
     this.#socket.resume();
     await inTime(heard, FAREWELL_MS);
   }
@@ -130,7 +132,7 @@ export class ServerConnection {
 
   #receive(chunk: Buffer): void {
     this.#heartbeat?.heard();
-    if (this.#refused) return;
+    if (this.#refused || this.#saidFarewell) return;
     if (!this.#server.mayServe) {
       this.#socket.pause();
       this.#socket.unshift(chunk);

@@ -271,9 +271,14 @@ describe("a connection at the owner", () => {
   const hello = encodeHello({ version: LOWER_WIRE_VERSION, ...TEST_VOLUME, session: sessionId });
   const statfs = encodeFrame(CALLS.statfs.type, 1, new Uint8Array(0));
 
-  function connected(session: Partial<ServerSession>): { connection: ServerConnection; socket: FakeSocket; whys: string[] } {
+  function connected(session: Partial<ServerSession>): {
+    connection: ServerConnection;
+    socket: FakeSocket;
+    whys: string[];
+    host: { mayServe: boolean };
+  } {
     const whys: string[] = [];
-    const host: ConnectionHost = {
+    const host: ConnectionHost & { mayServe: boolean } = {
       owner: { ...TEST_OWNER, epoch: 1 },
       mayServe: true,
       closing: false,
@@ -289,7 +294,7 @@ describe("a connection at the owner", () => {
     const secure = { socket: socket as unknown as TLSSocket, key: { id: "k" } } as unknown as SecureConnection;
     const connection = new ServerConnection(host, secure, () => undefined);
     socket.emit("data", encodeFrame(FrameType.HELLO, 0, hello));
-    return { connection, socket, whys };
+    return { connection, socket, whys, host };
   }
 
   it("ends when its caller has not acknowledged MAX_REMEMBERED_ANSWERS", () => {
@@ -341,6 +346,16 @@ describe("a connection at the owner", () => {
     expect(left).toBe(false);
     await vi.advanceTimersByTimeAsync(1);
     expect(left).toBe(true);
+  });
+
+  it("sees that a caller goes which says something after the farewell, though the owner may not serve any more", async () => {
+    const { connection, socket, host } = connected({});
+    const told = connection.farewell();
+    host.mayServe = false;
+    socket.emit("data", statfs);
+    expect(socket.isPaused()).toBe(false);
+    socket.destroy();
+    await told;
   });
 });
 
