@@ -13,14 +13,17 @@ interface CollectArguments {
 }
 
 const orderShape: z.ZodType<CollectOrder> = z.looseObject({
-  owner: z.looseObject({
-    host: z.string(),
-    port: z.number(),
-    nodeid: z.number(),
-    incarnation: z.string(),
-    clientId: z.number(),
-    epoch: z.number(),
-  }),
+  owner: z.union([
+    z.looseObject({
+      host: z.string(),
+      port: z.number(),
+      nodeid: z.number(),
+      incarnation: z.string(),
+      clientId: z.number(),
+      epoch: z.number(),
+    }),
+    z.looseObject({ after: z.number() }),
+  ]),
   volumeUuid: z.string(),
   ticket: z.string(),
   incarnation: z.string().nullable(),

@@ -17,7 +17,8 @@ export const COLLECT_ASK_MS = 15_000;
 
 /** What is kept, and where. */
 export interface Kept {
-  readonly owner: OwnerAddress & { readonly epoch: number };
+  /** `after`: by the owner that comes after the one with this epoch (hazard F44). */
+  readonly owner: (OwnerAddress & { readonly epoch: number }) | { readonly after: number };
   readonly volumeUuid: string;
   readonly ticket: string;
 }

@@ -8,7 +8,10 @@ import { createRemoteLower } from "../lower/remote/remote.ts";
 import { dlmdSocketPath } from "../query/dlmd-query.ts";
 import type { Kept } from "../restart/collect.ts";
 import { OTHER_OWNER } from "../restart/take.ts";
+import type { OwnerAddress } from "../lower/remote/connection.ts";
 import { volumeLockspace } from "../volume/owner.ts";
+import { presentOwner } from "../volume/present-owner.ts";
+import { addressOf } from "./own-calls.ts";
 
 /** Whether it kept something. Rejects if it cannot be asked; with OTHER_OWNER if the node of that owner is gone. Another server at its address is not asked: it is connected to again. */
 export async function askOwnerToCollect(
@@ -37,8 +40,15 @@ export async function askOwnerToCollect(
   }
 }
 
-async function askThrough(client: DlmClient, { owner, volumeUuid, ticket }: Kept, log: Log, ended: Promise<never>): Promise<boolean> {
+async function ownerAfter(client: DlmClient, volumeUuid: string, after: number): Promise<OwnerAddress & { readonly epoch: number }> {
+  const record = await presentOwner(await client.lockspace(volumeLockspace(volumeUuid)), after);
+  return { ...addressOf(record), epoch: record.epoch };
+}
+
+async function askThrough(client: DlmClient, kept: Kept, log: Log, ended: Promise<never>): Promise<boolean> {
+  const { volumeUuid, ticket } = kept;
   const { clusterName, nodeid, incarnation, clientId } = client.info;
+  const owner = "after" in kept.owner ? await Promise.race([ended, ownerAfter(client, volumeUuid, kept.owner.after)]) : kept.owner;
   const { quorate, members, incarnations } = client.view;
   if (quorate && incarnations[members.indexOf(owner.nodeid)] !== owner.incarnation)
     throw new OperatingError("the node of that owner is gone", { code: OTHER_OWNER, hint: "What it kept is given up." });

@@ -271,11 +271,12 @@ export class MountRestart {
     return this.#host.ownCalls.remote?.hasDoubtful === true ? "calls are made once more at a new owner" : null;
   }
 
-  #keptFor({ custody, gaveBack, ownerEpoch }: RestartState): Kept | null {
+  #keptFor({ custody: ticket, gaveBack, ownerEpoch }: RestartState): Kept | null {
     const record = this.#host.parts().owner?.owner ?? null;
-    // Of an owner that has left it to others, the next one is not known here.
-    if (custody === null || gaveBack || record?.epoch !== ownerEpoch) return null;
-    return { owner: { ...addressOf(record), epoch: record.epoch }, volumeUuid: this.#host.mount.bit.uuid, ticket: custody };
+    const volumeUuid = this.#host.mount.bit.uuid;
+    if (ticket === null) return null;
+    if (gaveBack) return { owner: { after: ownerEpoch }, volumeUuid, ticket };
+    return record?.epoch === ownerEpoch ? { owner: { ...addressOf(record), epoch: record.epoch }, volumeUuid, ticket } : null;
   }
 
   /** Why a crash of this process ends the mount now, in words; null: another process could go on. */

@@ -3,8 +3,10 @@
  * (hazard F44).
  */
 import { describe, expect, it } from "vitest";
-import { type Actor, startActor, until, untilWaiting } from "./actor.ts";
+import { findOverlay } from "../../overlay/query/overlay-query.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
+import { coverlay } from "./lab.ts";
 import { Load } from "./restart-load.ts";
 
 /** How often dlmd of the owner is killed under load. */
@@ -21,16 +23,13 @@ describe("a crash of the owner's dlmd", () => {
       expect(await bench.owner()).toBe(1);
       const [here, elsewhere] = [1, 2].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
       await load.begin(lab.nodes, { here, elsewhere, doubts: true });
-      const owners = new Set<number>();
       for (let time = 0; time < CRASHES; time += 1) {
         const owner = await bench.owner();
-        owners.add(owner);
         await bench.pauses(owner);
         await bench.goesOn(owner);
         expect(await bench.owner()).not.toBe(owner);
         await load.goesOn();
       }
-      expect(owners.size).toBeGreaterThan(1);
       await load.end();
     },
     120_000 + 60_000 * CRASHES,
@@ -82,6 +81,28 @@ put("cached","before"); read=os.open("cached",os.O_RDONLY); seen=mmap.mmap(read,
       const { orphans } = await bench.status(await bench.owner());
       return orphans?.kept === 0;
     });
+  });
+
+  it("is unmounted meanwhile like any other mount: what others keep is collected", async () => {
+    const { lab } = bench;
+    const owner = await bench.owner();
+    const next = (owner % 3) + 1;
+    const { mount, runDir } = lab.node(owner);
+    const here = startActor({ cwd: mount });
+    await here.run(`fd=os.open("unmounted",os.O_RDWR|os.O_CREAT); fcntl.flock(fd,fcntl.LOCK_EX)`);
+    await bench.pauses(owner);
+    await bench.isLeftOut(owner, next);
+    endActors();
+    // The end of that program waits in its close(2).
+    expect((await coverlay(["umount", "--lazy", mount])).status).toBe(0);
+    await until("nobody has it", () => findOverlay(runDir, mount) === null);
+    const there = startActor({ cwd: lab.node(next).mount });
+    const take = `fd=os.open("unmounted",os.O_RDWR); result=code(fcntl.flock,fd,fcntl.LOCK_EX|fcntl.LOCK_NB); os.close(fd)`;
+    const waits = there.run(take);
+    await untilWaiting(there);
+    await lab.start(owner);
+    expect(["ok", "EAGAIN"]).toContain(await waits);
+    await until("it was collected", async () => (await there.run(take)) === "ok");
   });
 
   it("ends the mount where nobody keeps what it has; the others go on", async () => {
