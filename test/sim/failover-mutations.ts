@@ -132,7 +132,7 @@ export const failoverMutations: readonly Mutation[] = [
     file: "overlay/volume/probe.ts",
     find: "  if (superblock.hasFastCommit) {",
     replace: "  if (superblock.hasFastCommit && !superblock.hasJournal) {",
-    caughtBy: "test/e2e/volume/journal.test.ts",
+    caughtBy: "test/e2e/volume/journal.long.test.ts",
   },
   {
     id: "r12-machine-alone",

@@ -43,8 +43,8 @@ const claims: Readonly<Record<string, Shown>> = {
   ],
   "mmap, shared and writable": [[pages, "its dirty mapped page still comes out"]],
   Fencing: [
-    ["test/e2e/dlmd/fence-device.test.ts", "after a death the device opens what waited for it, with nobody's word"],
-    ["test/e2e/dlmd/fence-device.test.ts", "a person's order is refused where it would end the quorum"],
+    ["test/e2e/dlmd/fence-device.long.test.ts", "after a death the device opens what waited for it, with nobody's word"],
+    ["test/e2e/dlmd/fence-device.long.test.ts", "a person's order is refused where it would end the quorum"],
     ["test/unit/fencing/returning.test.ts", "is no member as long as an agent runs against it"],
     ["test/unit/fencing/fencing.test.ts", "runs at the lowest member, once"],
   ],
@@ -95,7 +95,7 @@ const claims: Readonly<Record<string, Shown>> = {
     ],
     ["test/e2e/handover.long.test.ts", "the volume goes back to the node that prefers to be its owner"],
   ],
-  Stopping: [["test/e2e/dlmd/leaving.test.ts", "the last one serves until then, and the others wait for it when they are back"]],
+  Stopping: [["test/e2e/dlmd/leaving.long.test.ts", "the last one serves until then, and the others wait for it when they are back"]],
   "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
 };
 
@@ -146,7 +146,7 @@ const gaps: Readonly<Record<string, Shown>> = {
     ["test/unit/fuse/init.test.ts", "a kernel before Linux 5.4"],
   ],
   "Refused: ext4 with casefold": [["test/unit/volume/codec.test.ts", "casefold"]],
-  "Refused: ext2, and ext4": [["test/e2e/volume/journal.test.ts", "ext2, and ext4 without a journal, are refused at enable"]],
+  "Refused: ext2, and ext4": [["test/e2e/volume/journal.long.test.ts", "ext2, and ext4 without a journal, are refused at enable"]],
   "A crash of dlmd": [
     ["test/e2e/crash-dlmd.long.test.ts", "programs keep their files, mappings, locks and listings, time after time under load"],
     ["test/e2e/crash-dlmd.long.test.ts", "ends the mount where a program waits for a file lock; the others go on"],
@@ -167,7 +167,7 @@ const gaps: Readonly<Record<string, Shown>> = {
     ],
     ["test/e2e/crash-owner.long.test.ts", "no file of another node is removed, or appended to, a second time"],
   ],
-  "Refused: ext4 with fast_commit,": [["test/e2e/volume/journal.test.ts", "R8: ext4 with fast_commit is refused at enable"]],
+  "Refused: ext4 with fast_commit,": [["test/e2e/volume/journal.long.test.ts", "R8: ext4 with fast_commit is refused at enable"]],
   "Other mounts inside of": [[limits, "what is mounted inside stays while another node changes a small directory"]],
   "inotify sees the changes": [[limits, "inotify sees the changes of its own node only"]],
 };

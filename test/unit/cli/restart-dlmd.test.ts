@@ -36,7 +36,8 @@ async function overlay(connection: number, answers: Readonly<Record<string, obje
     socket.once("data", (line: Buffer) => {
       const { query } = JSON.parse(line.toString()) as { query: string };
       asked.push(query);
-      const answer = answers[query] ?? null;
+      // Who is not to answer that says so.
+      const answer = query in answers || query !== "go-on" ? (answers[query] ?? null) : { goesOn: true };
       // It is served by another process as soon as it goes on.
       if (query === "pause" && answer !== null && "inodes" in answer) writeOverlay(connection, "paused");
       if (query === "go-on") writeOverlay(connection, "remote", process.ppid);
