@@ -96,7 +96,7 @@ const claims: Readonly<Record<string, Shown>> = {
     ["test/e2e/handover.long.test.ts", "the volume goes back to the node that prefers to be its owner"],
   ],
   Stopping: [["test/e2e/dlmd/leaving.long.test.ts", "the last one serves until then, and the others wait for it when they are back"]],
-  "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
+  "A damaged inode": [["test/e2e/damaged-inode.long-alone.test.ts", "all other names are listed"]],
 };
 
 /** By the first four words of a point. */
