@@ -334,8 +334,11 @@ export class RemoteSession {
   }
 
   async #keep(id: number, request: RequestOf<"deposit">): Promise<void> {
+    const asker = this.#connection;
     const { refused } = (await this.#options.keeper?.keep(request)) ?? { refused: "it keeps nothing for others" };
-    // Before what waits: there is little time. An owner that is gone does not hear it, and the next one has not asked.
+    // The next owner has not asked.
+    if (asker === null || this.#connection !== asker) return;
+    // Before what waits: there is little time.
     await this.callFirst("kept", { id, refused }).catch((error: unknown) => {
       if (!(error instanceof Errno)) throw error;
     });

@@ -90,9 +90,13 @@ it("a caller that is gone when it has decided answers nobody; the session of the
   void owner.server.askToKeep(request(), IN_TIME).then(() => (answered = true));
   await until(() => keeper.asked.length === 1);
   remote.ownerLost();
-  await remote.connect(next.address, 2);
   decide();
+  await new Promise(setImmediate);
+  // No call waits for an owner because of that.
+  expect(remote.ownerWait).toBeNull();
+  await remote.connect(next.address, 2);
   await remote.statfs();
+  expect(remote.ownerWait).toBeNull();
   expect(answered).toBe(false);
 });
 
