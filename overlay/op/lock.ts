@@ -67,6 +67,12 @@ export async function getlk(mount: Mount, call: Call, request: GetlkRequest): Pr
   const locks = fileLocksOf(mount);
   const { inode } = fileOf(mount, request.fh);
   const found = locks.test(lockFile(inode), { kind: "posix", owner: request.owner }, request);
-  const conflict = waiting(found) ? await unlessKilled(call, found) : found;
-  call.lock(conflict);
+  if (!waiting(found)) return void call.lock(found);
+  const answered = await unlessKilled(
+    call,
+    found.then((conflict) => ({ conflict })),
+  );
+  // Hazard F42: another process is asked again.
+  if (answered === null) call.error(E.EINTR);
+  else call.lock(answered.conflict);
 }

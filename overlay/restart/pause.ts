@@ -133,6 +133,8 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
   const pause = { beganMs: 0 };
   const given = new AbortController();
   let asked = false;
+  // From now on dlmd answers nothing that a request asks.
+  host.handOff.hold(host.rules);
   try {
     // One that lives has given its locks away by now, whatever the lease.
     if (!(await host.isDlmdDead())) throw lost("dlmd has ended the connection, and lives");

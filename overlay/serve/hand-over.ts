@@ -71,6 +71,7 @@ export class HandOvers {
   #giving: number | null = null;
   #lostMs: number | null = null;
   readonly #waits = new Set<Wait>();
+  #isDlmdLost = false;
 
   constructor(host: HandOverHost) {
     this.#host = host;
@@ -91,11 +92,16 @@ export class HandOvers {
 
   /** Without a quorum no owner is found, and no other node's mount. */
   viewChanged(): void {
-    if (this.#host.noQuorum() !== null) this.dlmdLost();
+    if (this.#host.noQuorum() !== null) this.#cutOff();
   }
 
   /** No lock comes any more, and nothing is heard of other nodes. */
   dlmdLost(): void {
+    this.#isDlmdLost = true;
+    this.#cutOff();
+  }
+
+  #cutOff(): void {
     for (const { cutOff } of this.#waits) cutOff("no-quorum");
   }
 
@@ -132,7 +138,7 @@ export class HandOvers {
   /** Its locks are asked for, which waits for a quorum. */
   async #otherMounters(epoch: number): Promise<readonly number[] | Cut> {
     const { noQuorum, otherMounters } = this.#host;
-    if (noQuorum() !== null) return "no-quorum";
+    if (noQuorum() !== null || this.#isDlmdLost) return "no-quorum";
     const wait = this.#wait(epoch);
     try {
       return await Promise.race([wait.cut, otherMounters()]);
@@ -142,14 +148,14 @@ export class HandOvers {
   }
 
   get #noQuorum(): string {
-    return this.#host.noQuorum() ?? "the cluster had no quorum for a while";
+    return this.#host.noQuorum() ?? (this.#isDlmdLost ? "dlmd of this node is gone" : "the cluster had no quorum for a while");
   }
 
   /** For the command, on any node. Resolves when there is another owner. */
   async request(heir: number): Promise<HandOverAnswer> {
     const { owner, role, why, noQuorum } = this.#host;
     const noQuorumAt = (stage: HandOverStage): HandOverAnswer => ({ kind: "no-quorum", stage, why: this.#noQuorum });
-    if (noQuorum() !== null) return noQuorumAt("not-asked");
+    if (noQuorum() !== null || this.#isDlmdLost) return noQuorumAt("not-asked");
     const before = owner();
     const refused = (words: string, nobodyElse = false): HandOverAnswer => ({ kind: "refused", why: words, nobodyElse });
     if (before === null || role() === "waiting") return refused(`there is no owner now: ${why()}`);

@@ -118,7 +118,7 @@ export class MountProcess {
       answers: this.answers,
       ownCalls: this.#ownCalls,
       parts: () => this.#parts,
-      isEnding: () => this.#ending || this.#terminating || this.#failure !== null,
+      isEnding: () => this.#isLeaving,
       ownsVolume: () => this.#service.owned !== null,
       whyNotGivenBack: () => this.#service.whyNotGivenBack,
       giveBack: {
@@ -492,6 +492,10 @@ export class MountProcess {
     return known;
   }
 
+  get #isLeaving(): boolean {
+    return this.#ending || this.#terminating || this.#failure !== null;
+  }
+
   #createOwnCalls(): OwnCalls {
     return new OwnCalls({
       mount: this.options,
@@ -508,7 +512,7 @@ export class MountProcess {
       },
       keeper: {
         // On its way out it waits for no owner, and is none.
-        keep: (request) => (this.#terminating ? Promise.resolve({ refused: "it is ending" }) : this.#service.keep(request)),
+        keep: (request) => (this.#isLeaving ? Promise.resolve({ refused: "it is ending" }) : this.#service.keep(request)),
         keepNot: (ticket) => this.#service.keepNot(ticket),
       },
       journal: this.crash.journal,

@@ -209,7 +209,12 @@ export class MountRestart {
     const keeps = this.#keeps;
     const handOff = session?.handOff ?? null;
     if (this.#restarting || this.hasLetGo || this.isGiven || keeps === null) return null;
-    if (session === null || handOff === null || coherence === null || client === null || this.#whyNotAlone(session) !== null) return null;
+    if (session === null || handOff === null || coherence === null || client === null) return null;
+    const why = this.#whyNotAlone(session);
+    if (why !== null) {
+      this.#host.mount.log.warn({ why }, "dlmd has died, and this mount does not pause");
+      return null;
+    }
     this.#restarting = true;
     this.#isAlone = true;
     this.#host.restarts();
@@ -230,6 +235,8 @@ export class MountRestart {
       rehearse: () => Promise.resolve([]),
       beAlone: () => {
         handOff.leave(resting.rules);
+        // What is asked of dlmd just now has no answer; the next process asks again (hazard F42).
+        session.underWay.endFileLocks();
         // None goes to the service any more, whoever has waited for it.
         fileLocks?.rest();
         coherence.beAlone();
@@ -267,7 +274,6 @@ export class MountRestart {
     const { fileLocks } = this.#host.parts();
     const why = this.#refusal(session, this.#host.ownsVolume(), true) ?? fileLocks?.whyNoCrash ?? null;
     if (why !== null) return why;
-    if (session.underWay.fileLockWaitMs !== null) return "a program waits for a file lock";
     return this.#host.ownCalls.remote?.hasDoubtful === true ? "calls are made once more at a new owner" : null;
   }
 

@@ -133,9 +133,9 @@ export class OwnerService {
     return growthUnderWay(this.growth) ?? this.keepsForOthers ?? this.withdrawals.trouble ?? this.disk.silence;
   }
 
-  /** While it still serves: what is left to be synced afterwards is little. Throws what the disk says. */
+  /** While it still serves: what is left to be synced afterwards is little. A disk that fails is given up: what is lost is told once, and not here alone (hazard H8). */
   async sync(): Promise<void> {
-    await this.#owned?.local.syncfs();
+    await (this.#owned?.disk?.guard.served ?? this.#owned?.local)?.syncfs();
   }
 
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
@@ -415,9 +415,14 @@ export class OwnerService {
     this.#move = { heir, step: "syncing", sinceMs };
     try {
       // While it still serves: what is left to be synced afterwards is little.
-      await owned.local.syncfs();
+      await this.sync();
     } catch (error) {
       log.warn({ error: String(error) }, "the lower could not be synced before it is handed over");
+    }
+    if ((owned.disk?.guard.why ?? null) !== null) {
+      // It withdraws.
+      this.#move = null;
+      return;
     }
     this.#host.movesAway();
     this.#move = { heir, step: "ending-calls", sinceMs };

@@ -18,7 +18,7 @@ export interface UnderWay {
 export const MAX_UNDER_WAY_SHOWN = 1000;
 
 interface Entry {
-  readonly call: { readonly answered: boolean; readonly lockKey: string | null };
+  readonly call: { readonly answered: boolean; readonly lockKey: string | null; onInterrupt?: (() => void) | null };
   readonly request: Operation;
   readonly key: string | null;
   readonly sinceMs: number;
@@ -61,6 +61,16 @@ export class RequestsUnderWay {
     for (const { call, request, sinceMs } of this.#entries)
       if (!call.answered && fileLockOf(request) !== null) return this.#nowMs() - sinceMs;
     return null;
+  }
+
+  /** Hazard F42. Requests for file locks end as if their callers were killed. */
+  endFileLocks(): void {
+    for (const { call, request } of this.#entries) {
+      if (call.answered || fileLockOf(request) === null) continue;
+      const end = call.onInterrupt;
+      call.onInterrupt = null;
+      end?.();
+    }
   }
 
   /** How many of each operation. */

@@ -6,9 +6,30 @@ import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { SteadyWorker } from "./steady-worker.ts";
 
 /** How often dlmd of each of two nodes is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_DLMD_CRASHES"] ?? 4);
+
+/** Each round asks dlmd: the file is a new one. The second process that asks has to wait. */
+const asksForLocks = `
+import fcntl,json,os,sys,threading
+me=sys.argv[1]
+stop=threading.Event()
+threading.Thread(target=lambda:(sys.stdin.read(),stop.set()),daemon=True).start()
+os.makedirs(me,exist_ok=True)
+n=0
+while not stop.is_set():
+    n+=1
+    fd=os.open(f"{me}/{n}",os.O_RDWR|os.O_CREAT|os.O_EXCL)
+    fcntl.flock(fd,fcntl.LOCK_EX)
+    other=os.open(f"{me}/{n}",os.O_RDWR)
+    try: fcntl.flock(other,fcntl.LOCK_EX|fcntl.LOCK_NB); raise AssertionError("had twice")
+    except BlockingIOError: pass
+    os.close(fd); fcntl.flock(other,fcntl.LOCK_EX); os.close(other); os.unlink(f"{me}/{n}")
+    print(n,flush=True)
+print(json.dumps({"rounds":n}),flush=True)
+`;
 
 describe("a crash of dlmd", () => {
   const bench = new CrashLab({ nodes: 3 });
@@ -111,6 +132,21 @@ result=[seen[:6].decode(),os.listdir("names")]`);
     expect(["neBBBBBa", "newBBBBa"]).toContain(text);
     expect([elsewhere, seen[0]]).toEqual([text, "xy"]);
     expect([text?.slice(0, 5), "newaa"]).toContain(seen[1]);
+  });
+
+  it("a request for a file lock that is with dlmd just then is made again: nobody ends, or has two", async () => {
+    const askers = Array.from({ length: 4 }, (_, k) => new SteadyWorker(lab.node(2).mount, [`asks${k}`], asksForLocks));
+    try {
+      for (let time = 0; time < CRASHES; time += 1) {
+        for (const one of askers) await one.goesOn();
+        await bench.pauses(2);
+        await bench.goesOn(2);
+      }
+      for (const one of askers) await one.goesOn();
+      for (const one of askers) expect(await one.end()).toBeGreaterThan(3 * CRASHES);
+    } finally {
+      for (const one of askers) one.kill();
+    }
   });
 
   it("is unmounted meanwhile like any other mount", async () => {

@@ -236,4 +236,22 @@ export const overlayAloneMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/restart/take.test.ts",
   },
+  {
+    id: "f42-lock-asked-waits",
+    hazard: "F42",
+    breaks: "a request for a file lock that is with dlmd when it dies waits for ever, and its mount with it",
+    file: "overlay/serve/mount-restart.ts",
+    find: "        session.underWay.endFileLocks();\n",
+    replace: "",
+    caughtBy: "test/e2e/crash-dlmd.long.test.ts",
+  },
+  {
+    id: "f42-question-answered",
+    hazard: "F42",
+    breaks: "a question for a file lock that dlmd has not answered says that there is none",
+    file: "overlay/op/lock.ts",
+    find: "if (answered === null) call.error(E.EINTR);",
+    replace: "if (answered === null) call.lock(null);",
+    caughtBy: "test/unit/op/lock.test.ts",
+  },
 ];

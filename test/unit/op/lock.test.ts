@@ -1,8 +1,9 @@
 /** SETLK: FLUSH of a file comes here as soon as one of its closes may have a lock to give up (native/src/device.cc). */
 import { expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import type { FileLocking } from "../../../overlay/file-lock/api.ts";
-import type { SetlkRequest } from "../../../overlay/fuse/request.ts";
-import { setlk } from "../../../overlay/op/lock.ts";
+import type { GetlkRequest, SetlkRequest } from "../../../overlay/fuse/request.ts";
+import { getlk, setlk } from "../../../overlay/op/lock.ts";
 import { Workbench } from "./workbench.ts";
 
 const request = { op: "setlk", owner: 5n, start: 0n, end: 9n, lockPid: 42, wait: false } as const;
@@ -40,4 +41,17 @@ it("flock(2), which no FLUSH gives up, and an unlock ask for none", async () => 
   await serve({ type: "write", flock: true });
   await serve({ type: "unlock", flock: false });
   expect(events).toEqual(["lock", "unlock"]);
+});
+
+it("a question for a lock that has no answer, because its caller is killed or dlmd has died, is EINTR and not 'no lock' (hazard F42)", async () => {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  const fileLocks = { test: () => new Promise(() => undefined) } as unknown as FileLocking;
+  const call = bench.call("getlk");
+  const ends = getlk({ ...bench.mount, fileLocks }, call, { ...request, op: "getlk", type: "read", fh } as unknown as GetlkRequest);
+  const errors: number[] = [];
+  call.error = (errno) => errors.push(errno) > 0;
+  call.onInterrupt?.();
+  await ends;
+  expect(errors).toEqual([E.EINTR]);
 });

@@ -268,7 +268,7 @@ describe("an owner that is alone", () => {
     await pass(1000);
     // Nobody waits for the lease: nobody can take the disk.
     rig.refusal = "the lease has ended";
-    expect([log, paused]).toEqual([["sync", "alone", "hold", "stop", "disk"], null]);
+    expect([log, paused]).toEqual([["hold", "sync", "alone", "stop", "disk"], null]);
     disk.given();
     await pass(0);
     expect(log.slice(5)).toEqual(["leave status"]);
@@ -296,7 +296,7 @@ describe("an owner that is alone", () => {
     let paused: unknown = null;
     void pauseWithoutDlmd(withoutDlmd(set, leave)).then((found) => (paused = found));
     await pass(100);
-    expect([set.log, asked.length]).toEqual([["sync", "hold", "stop"], 1]);
+    expect([set.log, asked.length]).toEqual([["hold", "sync", "stop"], 1]);
     expect(asked[0]).toMatchObject({ epoch: 3, dlmdDied: true, isLast: true });
     answer("");
     await pass(0);
@@ -319,11 +319,11 @@ describe("an owner that is alone", () => {
     let end = "";
     pauseWithoutDlmd(withoutDlmd(set, leave)).catch(({ message }: Error) => (end = message));
     await pass(1000);
-    expect([set.log, asked[0]?.aborted, end]).toEqual([["sync", "hold", "stop"], false, ""]);
+    expect([set.log, asked[0]?.aborted, end]).toEqual([["hold", "sync", "stop"], false, ""]);
     set.rig.refusal = "the lease has ended";
     await pass(2 * DEPOSIT_LOOK_MS);
     expect(end).toBe("nobody keeps what this mount has: nobody has answered");
-    expect(set.log).toEqual(["sync", "hold", "stop", "take back"]);
+    expect(set.log).toEqual(["hold", "sync", "stop", "take back"]);
   });
 });
 
@@ -356,7 +356,7 @@ describe("a mount whose dlmd has died", () => {
     const { host, log, rig, deposits } = begin();
     rig.held = [Buffer.from("raw")];
     const { state } = await pauseWithoutDlmd(host);
-    expect(log).toEqual(["is it dead?", "alone", "hold", "stop", "deposit", "leave status"]);
+    expect(log).toEqual(["hold", "is it dead?", "alone", "stop", "deposit", "leave status"]);
     expect(deposits[0]).toMatchObject({ epoch: 3, dlmdDied: true });
     expect(state).toMatchObject({ custody: deposits[0]?.ticket, again: false, held: [Buffer.from("raw").toString("base64")] });
   });
@@ -368,14 +368,14 @@ describe("a mount whose dlmd has died", () => {
     expect((await pauseWithoutDlmd(host)).state).toMatchObject({ again: true, held: [] });
   });
 
-  const rested = ["is it dead?", "alone", "hold", "stop"];
+  const rested = ["hold", "is it dead?", "alone", "stop"];
   const asked = [...rested, "deposit", "collect"];
   it.each<[string, string, (set: ReturnType<typeof begin>) => void, readonly string[]]>([
     [
       "calls do not end in the time of the lease",
       "the lease",
       ({ rig }) => void (rig.refusal = "the lease has ended"),
-      ["is it dead?", "alone", "hold"],
+      ["hold", "is it dead?", "alone"],
     ],
     ["a call without an answer has changed something", "twice", ({ alone }) => void (alone.left = null), rested],
     ["nobody knows whether one has", "twice", ({ alone }) => void Object.assign(alone, { left: 1, notesChanges: false }), rested],
@@ -388,7 +388,7 @@ describe("a mount whose dlmd has died", () => {
       },
       rested,
     ],
-    ["dlmd lives", "and lives", ({ alone }) => void (alone.isDead = false), ["is it dead?"]],
+    ["dlmd lives", "and lives", ({ alone }) => void (alone.isDead = false), ["hold", "is it dead?"]],
     ["its owner refuses", "has no room", ({ owner }) => void (owner.answer = () => Promise.resolve("has no room")), asked],
     [
       "the lease ends before the owner has answered",

@@ -32,7 +32,8 @@ export function resting(): {
       get heldBytes() {
         return rig.held.reduce((sum, { length }) => sum + length, 0);
       },
-      hold: note("hold"),
+      // Once counts.
+      hold: () => (log.includes("hold") ? undefined : void log.push("hold")),
       passHeld: () => undefined,
       leave: note("leave"),
       left: 0,

@@ -188,7 +188,9 @@ describe("a quorum that is lost", () => {
     await turn();
     expect(vi.getTimerCount()).toBe(1);
     handOvers.dlmdLost();
-    expect([await refused, vi.getTimerCount()]).toEqual(["node1, the owner, says: the cluster had no quorum for a while", 0]);
+    expect([await refused, vi.getTimerCount()]).toEqual(["node1, the owner, says: dlmd of this node is gone", 0]);
+    expect(await handOvers.begin({ epoch: 5, heir: 0 })).toEqual({ heir: 0, refused: "node1, the owner, says: dlmd of this node is gone" });
+    expect(await handOvers.request(2)).toEqual({ kind: "no-quorum", stage: "not-asked", why: "dlmd of this node is gone" });
   });
 
   it("at the owner ends what it was asked: nothing moves when the quorum is back", async () => {

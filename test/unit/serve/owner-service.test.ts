@@ -310,3 +310,25 @@ it("an owner asks its callers, and says why nobody keeps it", async () => {
   service.takeBack("t1");
   expect(said).toEqual(["t1"]);
 });
+
+it.each([
+  ["is handed over", () => service.give(3)],
+  ["is given back", () => service.sync()],
+])("a disk that fails as it is synced before it %s is given up by its guard: what is lost is not told here alone", async (_, give) => {
+  const steps: string[] = [];
+  const guard = {
+    why: null as string | null,
+    served: {
+      syncfs: () => {
+        guard.why = "EIO of a sync";
+        return Promise.reject(new Error("EIO"));
+      },
+    },
+    handOver: () => Promise.resolve(steps.push("hand over")),
+  };
+  const local = { syncfs: () => Promise.resolve(steps.push("past the guard")) };
+  disk.owned = { port: 1, local, server: { close: () => Promise.resolve(steps.push("close")) }, disk: { guard } };
+  await service.mount(0, { block: null, proof: null });
+  await give().catch(() => undefined);
+  expect([steps, service.move]).toEqual([[], null]);
+});

@@ -52,3 +52,17 @@ it("shows the oldest that waits for no file lock, however many do", () => {
   expect(requests.some(({ op }) => op === "write")).toBe(false);
   expect(longest).toEqual({ op: "write", pid: 41, key: "12.7", lockKey: null, sinceMs: 60, fileLock: null });
 });
+
+it("ends those that ask for a file lock, and wait, as if their callers were killed (hazard F42)", () => {
+  const underWay = new RequestsUnderWay(() => 0);
+  const ended: string[] = [];
+  const call = (name: string, answered = false) => ({ answered, lockKey: null, onInterrupt: (): void => void ended.push(name) });
+  const setlk = request("setlk", 1, { type: "write", start: 0n, end: 9n });
+  underWay.begin(call("lock"), setlk, null);
+  underWay.begin(call("answered", true), setlk, null);
+  underWay.begin({ answered: false, lockKey: null, onInterrupt: null }, setlk, null);
+  underWay.begin(call("read"), request("read", 1), null);
+  underWay.endFileLocks();
+  underWay.endFileLocks();
+  expect(ended).toEqual(["lock"]);
+});
