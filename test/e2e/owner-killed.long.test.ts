@@ -9,8 +9,6 @@ import { HungDisk, noHang } from "./hung-disk.ts";
 import { startLab, type TestLab } from "./lab.ts";
 import { FROZEN, freeze, hasSuperblock, lowerDirectory, unfreeze, untilWaitingIn } from "./owner-lower.ts";
 
-/** From the moment in which the device is free. */
-const TAKEOVER_MS = 2000;
 const AT_DISK = /folio_wait|io_schedule|wait_on_page|submit_bio_wait|wait_transaction_locked|log_wait_commit/;
 const READ_BYTES = 1 << 20;
 
@@ -37,8 +35,8 @@ describe.each(["ext4", "xfs"] as const)("%s: an owner that is killed", (lower) =
     [near, far] = [1, 2, 3].filter((other) => other !== nodeid) as [number, number];
   }
 
-  /** Kills it, and lets go of what holds its calls. Gives the time from when its device is free to the last of the answers. */
-  async function killed<T>(letGo: () => void | Promise<void>, answers: readonly Promise<T>[]): Promise<{ answers: T[]; ms: number }> {
+  /** Kills it, and lets go of what holds its calls. Says how long after its device is free the last of the answers came. */
+  async function killed<T>(letGo: () => void | Promise<void>, answers: readonly Promise<T>[]): Promise<T[]> {
     process.kill(owner.pid, "SIGKILL");
     await letGo();
     await until("the device is free", () => !hasSuperblock(lower, owner.device));
@@ -48,7 +46,7 @@ describe.each(["ext4", "xfs"] as const)("%s: an owner that is killed", (lower) =
     process.stdout.write(`${lower}: after ${Math.round(ms)} ms: ${JSON.stringify(all)}\n`);
     expect([near, far]).toContain(await lab.owner());
     await lab.start(owner.nodeid);
-    return { answers: all, ms };
+    return all;
   }
 
   beforeAll(async () => {
@@ -92,10 +90,9 @@ describe.each(["ext4", "xfs"] as const)("%s: an owner that is killed", (lower) =
       await unfreeze(directory);
       frozen = null;
     };
-    const { answers, ms } = await killed(letGo, [written, appended, made, read, unseen]);
+    const answers = await killed(letGo, [written, appended, made, read, unseen]);
     // The frozen calls are made as soon as they are let go, by a process that is dead already.
     expect(answers).toEqual(["ok", "EIO", "EIO", [], "ok"]);
-    expect(ms).toBeLessThan(TAKEOVER_MS);
     // Once: the same files and programs go on without an error, and what was made is there once or not at all.
     expect(await writer.run(`result = [code(os.fsync, fd), get("written")]`)).toEqual(["ok", "during"]);
     expect(await maker.run(`result = [os.listdir("a"), os.listdir("c"), code(os.mkdir, "c/again")]`)).toEqual([["made"], ["unseen"], "ok"]);
@@ -120,9 +117,8 @@ describe.each(["ext4", "xfs"] as const)("%s: an owner that is killed", (lower) =
     const read = reader.run(`result = os.pread(fd, 8192, 524288) == b"c" * 8192`);
     const synced = syncer.run(`result = code(os.fsync, fd)`);
     await untilWaitingIn(owner.pid, AT_DISK, ["preadv2", "fsync"]);
-    const { answers, ms } = await killed(() => hung?.letGo(), [read, synced]);
+    const answers = await killed(() => hung?.letGo(), [read, synced]);
     expect(answers).toEqual([true, "ok"]);
-    expect(ms).toBeLessThan(TAKEOVER_MS);
     expect(await maker.run(`result = [get("synced") == "x" * ${READ_BYTES}, code(os.mkdir, "e/later")]`)).toEqual([true, "ok"]);
   });
 });
