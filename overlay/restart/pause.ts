@@ -148,11 +148,19 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     if (left === null || (left > 0 && !host.notesChanges)) throw lost("a change was under way that must not be made twice");
     if (left > 0 && !host.resends) throw lost("calls waited for locks, and this kernel cannot send them again (before Linux 6.9)");
     const rest = { ...state, again: left > 0, held: left > 0 ? [] : state.held };
-    if (host.giveBack !== null)
-      return await giveBackWithoutDlmd(host, host.giveBack, { state: rest, sinceMs: pause.beganMs }, lineBytesMax);
+    const deposit = { ...depositOf(state, ticket), dlmdDied: true };
+    if (host.giveBack !== null) {
+      const isShared = host.giveBack.leave !== null;
+      const given = afterGivingBack({ ...rest, custody: isShared ? ticket : null });
+      checkSize(given, lineBytesMax);
+      await giveBackWithoutDlmd(host, host.giveBack, deposit);
+      host.leaveStatus();
+      const restMs = Math.round(performance.now() - pause.beganMs);
+      host.log.info({ restMs, left, isShared }, "all is given up, and the disk is given back");
+      return { state: given, sinceMs: pause.beganMs };
+    }
     const paused = { ...rest, custody: ticket };
     checkSize(paused, lineBytesMax);
-    const deposit = { ...depositOf(state, ticket), dlmdDied: true };
     asked = true;
     const answer = depositInTime(host.deposit(deposit, given.signal));
     const refused = await Promise.race([answer, untilRefused(host, given.signal)]);
@@ -177,25 +185,18 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
  * An owner. Somebody who shares the volume has to keep in time what this mount has. Then its disk is given back, for which there is time: the owner's block names this process until
  * it is.
  */
-async function giveBackWithoutDlmd(host: AloneHost, giveBack: GiveBack, { state, sinceMs }: Paused, lineBytesMax: number): Promise<Paused> {
-  const ticket = randomBytes(16).toString("hex");
-  const isShared = giveBack.leave !== null;
-  const given = afterGivingBack({ ...state, custody: isShared ? ticket : null });
-  checkSize(given, lineBytesMax);
+async function giveBackWithoutDlmd(host: AloneHost, giveBack: GiveBack, deposit: RequestOf<"deposit">): Promise<void> {
   if (giveBack.leave !== null) {
     const over = new AbortController();
     void untilRefused(host, over.signal).then(() => over.abort());
-    const why = await giveBack.leave({ ...depositOf(state, ticket), dlmdDied: true }, over.signal);
+    const why = await giveBack.leave(deposit, over.signal);
     over.abort();
     if (why !== "") {
-      giveBack.takeBack(ticket);
+      giveBack.takeBack(deposit.ticket);
       throw lost(`nobody keeps what this mount has: ${why}`);
     }
   }
   await diskInTime(giveBack);
-  host.leaveStatus();
-  host.log.info({ restMs: Math.round(performance.now() - sinceMs), isShared }, "all is given up, and the disk is given back");
-  return { state: given, sinceMs };
 }
 
 /** Where the next owner follows on a disk that this one has left clean, nothing that was changed here is lost. */

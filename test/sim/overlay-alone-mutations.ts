@@ -205,7 +205,7 @@ export const overlayAloneMutations: readonly Mutation[] = [
     hazard: "F44",
     breaks: "callers keep what a mount has that ends",
     file: "overlay/restart/pause.ts",
-    find: "      giveBack.takeBack(ticket);\n",
+    find: "      giveBack.takeBack(deposit.ticket);\n",
     replace: "",
     caughtBy: "test/unit/restart/pause.test.ts",
   },
