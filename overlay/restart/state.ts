@@ -85,6 +85,12 @@ export interface RestartState {
   again: boolean;
 }
 
+/** The owner that the next process needs: the one before, itself (hazard F43), or another one, which keeps what was left to it (hazard F44). */
+export function ownerAfter({ gaveBack, custody }: Pick<RestartState, "gaveBack" | "custody">): "same" | "itself" | "another" {
+  if (!gaveBack) return "same";
+  return custody === null ? "itself" : "another";
+}
+
 const count = z.number().int().nonnegative();
 const flag = z.boolean();
 const decimal = z.string().regex(/^\d{1,20}$/);

@@ -10,6 +10,7 @@ import { Holder, type HolderEnd } from "../restart/holder.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import { epochGivenBackBy } from "./give-back.ts";
 import type { Pausing } from "./mount-restart.ts";
+import { ownerAfter } from "../restart/state.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
 /** A process that keeps its mount for another one does not wait for dlmd for ever: it has given up its locks. */
@@ -47,7 +48,7 @@ export function createHolder(
 ): Holder {
   const givenBackBy = (pid: number, after: number): Promise<number | null> =>
     epochGivenBackBy(readOwnerBlock, { pid, bootId: bootId(), after }, log);
-  const isAlone = state.gaveBack && state.custody === null;
+  const isAlone = ownerAfter(state) === "itself";
   return new Holder({
     log,
     state,

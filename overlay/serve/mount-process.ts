@@ -18,6 +18,7 @@ import { BlockGate } from "../mount-group/block-gate.ts";
 import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { MNT_DETACH } from "../../native/index.ts";
+import { ownerAfter } from "../restart/state.ts";
 import { openAtOwnerOf } from "../restart/tables.ts";
 import { REHEARSED, type TakeOver } from "../restart/take.ts";
 import type { Session } from "../session/mount-session.ts";
@@ -173,10 +174,9 @@ export class MountProcess {
       if (takeOver?.rehearses === "joined") rehearsed(takeOver);
       // Before there is an owner again: who is the next one it depends on.
       const paused = takeOver?.isAfterPause === true ? await this.#unlessFailed(takeOver.state()) : null;
-      const gaveBack = paused?.gaveBack === true;
-      // Another node keeps what this mount has, and is the next owner (hazard F44); else nobody does.
-      const isLeft = gaveBack && paused.custody !== null;
-      const isAlone = gaveBack && !isLeft;
+      // Hazards F43 and F44.
+      const needed = paused === null ? "same" : ownerAfter(paused);
+      const [isLeft, isAlone] = [needed === "another", needed === "itself"];
       this.#service.servesOnlyItself = isAlone;
       let ownOpened: () => void = () => {};
       if (afterCrash !== null || isAlone)
@@ -205,10 +205,10 @@ export class MountProcess {
       const { remote } = this.#ownCalls;
       const openedAt = afterCrash === null || remote === null ? 0 : requireKept(afterCrash.before, remote);
       const checkOwner = (): void => {
-        if (gaveBack && before !== null && remote !== null) requireNoOwnerBetween(this.#service.owned !== null, remote, before);
+        if (needed !== "same" && before !== null && remote !== null) requireNoOwnerBetween(this.#service.owned !== null, remote, before);
       };
       checkOwner();
-      if (!gaveBack && before !== null && afterCrash === null)
+      if (needed === "same" && before !== null && afterCrash === null)
         requireSameOwner(this.#service.owned !== null, this.#owner?.owner ?? owner, before);
       if (before?.hasOwned === true) this.#preferredMove?.becameOwner();
       const fuseFd = afterCrash === null ? (takeOver?.fuseFd ?? 0) : CRASH_FUSE_FD;

@@ -1,6 +1,6 @@
 /** What one process of a mount gives to the next: as it was, or refused in words. */
 import { describe, expect, it } from "vitest";
-import { decodeState, encodeState, STATE_VERSION } from "../../../overlay/restart/state.ts";
+import { decodeState, encodeState, STATE_VERSION, ownerAfter } from "../../../overlay/restart/state.ts";
 import { someState } from "./some-state.ts";
 
 const state = someState();
@@ -52,4 +52,9 @@ describe("the state of a mount", () => {
   ])("is refused if its parts do not fit each other: %s", (words, part) => {
     expect(() => decodeState(encodeState({ ...state, ...part }))).toThrow(words);
   });
+});
+
+it("says at which owner the next process goes on: the same, itself, or another one that keeps what was left to it", () => {
+  const after = (gaveBack: boolean, custody: string | null): string => ownerAfter({ gaveBack, custody });
+  expect([after(false, null), after(false, "t"), after(true, null), after(true, "t")]).toEqual(["same", "same", "itself", "another"]);
 });
