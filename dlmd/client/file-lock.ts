@@ -18,7 +18,7 @@ import { checkName } from "./lock.ts";
 
 type Ask = Omit<Extract<PlockClientRequest, { kind: "plock" }>, "kind" | "requestId">;
 
-type How = Pick<Ask, "wait" | "begun" | "heldMs">;
+type How = Pick<Ask, "wait" | "begun" | "heldMs" | "first">;
 
 interface Pending {
   readonly what: string;
@@ -118,7 +118,7 @@ export class ClientFileLocks implements FileLocks {
   }
 
   #ask(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], wait: boolean): ReturnType<FileLockRequests["ask"]> {
-    return this.#requests.ask(this.#checked(file, owner, wanted, op, { wait, begun: false, heldMs: null }));
+    return this.#requests.ask(this.#checked(file, owner, wanted, op, { wait, begun: false, heldMs: null, first: false }));
   }
 
   start(
@@ -126,11 +126,11 @@ export class ClientFileLocks implements FileLocks {
     file: string,
     owner: FileLockOwner,
     wanted: FileLockWanted,
-    { wait, begun = false, heldMs = null }: Partial<How> & Pick<How, "wait">,
+    { wait, begun = false, heldMs = null, first = false }: Partial<How> & Pick<How, "wait">,
     ended: (result: FileLockResult | Error) => void,
   ): number {
     const done = ({ errno, conflict }: PlockResult): void => ended({ status: statuses.get(errno) as FileLockStatus, conflict });
-    return this.#requests.start(this.#checked(file, owner, wanted, op, { wait, begun, heldMs }), done, ended);
+    return this.#requests.start(this.#checked(file, owner, wanted, op, { wait, begun, heldMs, first }), done, ended);
   }
 
   lock(file: string, owner: FileLockOwner, wanted: FileLockWanted, { wait = true }: { readonly wait?: boolean } = {}): FileLockRequest {

@@ -356,8 +356,8 @@ export class Clients {
     this.#deaths.forgetClient(client);
     this.#purges.forget(client);
     this.kept.forgetHeir(client);
-    // File locks are nobody's heirloom: another process cannot have them.
-    if ((!endedHere || client.ending) && !this.#plocks.has(client) && this.kept.keep(client, this.#time.nowMs)) this.#logKept(client);
+    // Its heir asks for its file locks before all that wait, and gets them when it is kept no more (hazard F45 of the overlay).
+    if ((!endedHere || client.ending) && this.kept.keep(client, this.#time.nowMs)) this.#logKept(client);
     this.#port.groupsGone(client);
     this.kept.connectionEnded(client);
     const { holder } = this.#locks;

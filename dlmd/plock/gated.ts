@@ -91,11 +91,11 @@ export class GatedRequests {
     return gated !== undefined;
   }
 
-  /** What need not wait any more, in order. */
+  /** What need not wait any more, in order; what goes first before all else (hazard F45 of the overlay). */
   release(blocks: (lockspace: string) => boolean): Gated[] {
     const free = [...this.#requests.values()].filter(({ message }) => !blocks(message.lockspace));
     for (const gated of free) this.#remove(gated);
-    return free;
+    return [...free.filter(({ message }) => message.first), ...free.filter(({ message }) => !message.first)];
   }
 
   /** All of one client, in order. */

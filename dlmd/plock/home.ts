@@ -159,7 +159,7 @@ export class PlockHome {
   }
 
   #request(client: LockClient, request: Extract<PlockClientRequest, { kind: "plock" }>): void {
-    const { requestId, file, op, ownerKind, owner, wait, begun, heldMs } = request;
+    const { requestId, file, op, ownerKind, owner, wait, begun, heldMs, first } = request;
     const lockspace = client.lockspaces.get(request.lockspaceId);
     const home = this.#client(client);
     const whole = ownerKind === "flock" && op !== "test";
@@ -171,13 +171,11 @@ export class PlockHome {
     else if (!isName(file) || (ownerKind === "flock" && op === "test")) errno = E.EINVAL;
     else if (range.start < 0n || range.start > range.end || range.end > maxOffset) errno = E.EINVAL;
     else if (this.#full(owned, op, range.start, range.end)) errno = E.ENOLCK;
-    if (errno === 0)
-      this.#ask(
-        owned,
-        { ...range, op, wait: wait && op === "lock", begun: begun && ownerKind === "flock", heldMs: op === "lock" ? heldMs : null },
-        requestId,
-      );
-    else this.#tell(client, requestId, errno, null);
+    if (errno === 0) {
+      const isLock = op === "lock";
+      const how = { wait: wait && isLock, begun: begun && ownerKind === "flock", heldMs: isLock ? heldMs : null, first: first && isLock };
+      this.#ask(owned, { ...range, op, ...how }, requestId);
+    } else this.#tell(client, requestId, errno, null);
     this.#release(owned);
   }
 
@@ -195,7 +193,7 @@ export class PlockHome {
 
   #ask(
     owned: Owned,
-    what: Pick<PlockAsk, "op" | "wait" | "begun" | "heldMs" | "type" | "start" | "end" | "pid">,
+    what: Pick<PlockAsk, "op" | "wait" | "begun" | "heldMs" | "first" | "type" | "start" | "end" | "pid">,
     clientRequestId: number | null,
   ): void {
     const { lockspace, file, owner } = owned;
@@ -246,7 +244,8 @@ export class PlockHome {
     const locks = [...owned.asked.values()].filter(({ ask }) => ask.op === "lock");
     if (cancel) for (const asked of locks) this.#cancel(asked);
     if (owned.ranges.size === 0 && locks.length === 0) return;
-    this.#ask(owned, { op: "unlock", wait: false, begun: false, heldMs: null, type: "read", start: 0n, end: maxOffset, pid: 0 }, null);
+    const all = { type: "read", start: 0n, end: maxOffset, pid: 0 } as const;
+    this.#ask(owned, { op: "unlock", wait: false, begun: false, heldMs: null, first: false, ...all }, null);
   }
 
   has(client: LockClient): boolean {

@@ -30,6 +30,9 @@ export interface PlockLimits {
 /** Blockers of one request that a search for deadlocks looks at; more come into view as these go. */
 export const edgesPerRequest = 256;
 
+/** Places in queues count up from here; those of requests that go first (hazard F45 of the overlay) count down. */
+const HEAD_RANK = 2 ** 40;
+
 export interface FileLockPort {
   readonly nodeid: number;
   nowMs(): number;
@@ -64,7 +67,9 @@ export class PlockMaster implements TableSink {
   readonly #waiters: Map<number, Map<number, Waiter>> = new Map();
   #agains: Again[] = [];
   readonly #gated: GatedRequests;
-  #counter = 0;
+  #counter = HEAD_RANK;
+  /** The place before all that wait: below all others. */
+  #head = HEAD_RANK;
 
   constructor(port: FileLockPort, limits: PlockLimits) {
     this.#port = port;
@@ -138,7 +143,8 @@ export class PlockMaster implements TableSink {
   }
 
   #lock(from: number, table: PlockTable, holder: FileLockHolder, m: PlockAsk, waitedMs: number): void {
-    const blocker = m.wait ? table.blocker(holder, m, Number.POSITIVE_INFINITY) : (table.conflict(holder, m)?.holder ?? null);
+    const rank = m.first ? (this.#head -= 1) : this.#next();
+    const blocker = m.wait ? table.blocker(holder, m, rank) : (table.conflict(holder, m)?.holder ?? null);
     if (table.size + mostAdded > this.#limits.fileLocksPerFile) return this.#answer(from, m.requestId, "limit");
     const sinceMs = this.#port.nowMs() - waitedMs;
     const heldSinceMs = m.heldMs === null ? null : sinceMs - m.heldMs;
@@ -147,7 +153,7 @@ export class PlockMaster implements TableSink {
       return table.give(holder, m, heldSinceMs ?? this.#port.nowMs());
     }
     if (m.wait) {
-      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs, heldSinceMs });
+      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs, heldSinceMs }, rank);
       this.#remember(waiter);
       if (m.entangled) this.#port.blocked(waiter);
     } else this.#answer(from, m.requestId, "again");
@@ -266,11 +272,11 @@ export class PlockMaster implements TableSink {
     this.#agains.push({ from, message, atMs: this.#port.nowMs() });
   }
 
-  /** All homes have said what they have. Requests are asked again in the order of their ages, one at each step. */
+  /** All homes have said what they have. Requests are asked again in the order of their ages, those that go first before all; one at each step. */
   *settle(): Generator<void> {
     const agains = this.#agains;
     this.#agains = [];
-    agains.sort((a, b) => b.message.waitedMs - a.message.waitedMs || a.from - b.from || a.message.requestId - b.message.requestId);
+    agains.sort(inOrder);
     const explained = this.#explain(agains);
     for (const { from, message, atMs } of agains) {
       if (explained.has(message)) this.#answer(from, message.requestId, "ok");
@@ -313,6 +319,10 @@ export class PlockMaster implements TableSink {
     if (later.from !== from || m.op !== "unlock" || this.#table(m) !== table || ownerKey(ownerOf(from, m)) !== holder.key) return;
     table.take(holder, m.start, m.end);
   }
+}
+
+function inOrder({ from, message: a }: Again, { from: other, message: b }: Again): number {
+  return Number(b.first) - Number(a.first) || b.waitedMs - a.waitedMs || from - other || a.requestId - b.requestId;
 }
 
 function ownerOf(nodeid: number, { clientId, ownerKind, owner }: Pick<PlockHeldMessage, "clientId" | "ownerKind" | "owner">): PlockOwner {

@@ -29,7 +29,7 @@ export interface Waiter {
   readonly start: bigint;
   readonly end: bigint;
   readonly pid: number;
-  /** Its place in the order of coming. */
+  /** Its place in the queue: the lowest is served first. */
   readonly rank: number;
   readonly sinceMs: number;
   /** Its owner has had it since then, elsewhere, and goes on having it; null: it begins with the grant. */
@@ -162,9 +162,9 @@ export class PlockTable {
     wanted: Range,
     blocker: FileLockHolder | Waiter,
     name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs" | "heldSinceMs">,
+    rank: number = this.#next(),
   ): Waiter {
     const { type, start, end, pid } = wanted;
-    const rank = this.#next();
     const shared = { ...name, table: this, holder, type, start, end, pid, rank };
     const waiter: Waiter = { ...shared, overtake: false, blocker: null, attached: new Set() };
     holder.waiting.add(waiter);

@@ -9,7 +9,7 @@ import { age, checkRange, conflict, op, ownerKind, type PlockConflict, type Ploc
 export type PlockClientRequest =
   /**
    * Answered by exactly one "plock-result". file: 1..64 bytes of UTF-8. Of "lock" and "unlock" by a flock owner start and end do not count.
-   * wait: "lock" waits its turn (F_SETLKW), else EAGAIN. begun, heldMs: as in PlockAsk.
+   * wait: "lock" waits its turn (F_SETLKW), else EAGAIN. begun, heldMs, first: as in PlockAsk.
    */
   | {
       readonly kind: "plock";
@@ -26,6 +26,7 @@ export type PlockClientRequest =
       readonly wait: boolean;
       readonly begun: boolean;
       readonly heldMs: number | null;
+      readonly first: boolean;
     }
   /** No answer of its own: the request ends with EINTR, or with what it got if that was faster. */
   | { readonly kind: "plock-cancel"; readonly requestId: number }
@@ -58,7 +59,19 @@ export const plockRequestRows: Rows<PlockClientRequest> = {
   plock: row<Asked<"plock">>(
     "plock",
     20,
-    { lockspaceId: u32, requestId: u32, file: name, op, ownerKind, owner: bigU64, wait: flag, begun: flag, heldMs: age, ...rangeFields },
+    {
+      lockspaceId: u32,
+      requestId: u32,
+      file: name,
+      op,
+      ownerKind,
+      owner: bigU64,
+      wait: flag,
+      begun: flag,
+      heldMs: age,
+      first: flag,
+      ...rangeFields,
+    },
     checkRange,
   ),
   "plock-cancel": row<Asked<"plock-cancel">>("plock-cancel", 21, { requestId: u32 }),

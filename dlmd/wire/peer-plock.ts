@@ -48,6 +48,8 @@ export interface PlockAsk extends Range {
   readonly begun: boolean;
   /** lock: for so long its owner has had it already, where this service does not see it (overlay/file-lock); null: it is a new one. */
   readonly heldMs: number | null;
+  /** lock: it goes before all that wait: its owner takes over what another client has, and is about to give up (LockFlag.HEADQUE, of file locks). */
+  readonly first: boolean;
 }
 /** Home to master. Exactly one answer. */
 export interface PlockRequestMessage extends PlockAsk {
@@ -197,6 +199,7 @@ const ask: Fields<PlockAsk> = {
   entangled: flag,
   begun: flag,
   heldMs: age,
+  first: flag,
   ...rangeFields,
 };
 

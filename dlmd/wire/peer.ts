@@ -46,7 +46,7 @@ import { noIncarnation, readViewId, type ViewId, writeViewId } from "./view-id.t
 export { maxLvbBytes, maxNameBytes } from "./peer-field.ts";
 export type * from "./peer-message.ts";
 
-export const peerVersion = 9;
+export const peerVersion = 10;
 /** A frame longer than this is refused: it bounds what a peer can make this node hold. */
 export const maxFrameBytes: number = 4 * 1024 * 1024;
 /** `encodeFrames` starts another frame at this length, far below maxFrameBytes. */

@@ -1,6 +1,6 @@
 /**
- * File locks in a journal (README.md, hazard F40): what this node's programs hold of each file whose locks are all in this process's memory. Each change is a new row, so that
- * there is a whole one whenever the process dies; of two rows of a file the later one counts.
+ * File locks in a journal (README.md, hazards F40, F45): what this node's programs hold of each file, in this process's memory or for certain in dlmd's service. Each change is a
+ * new row, so that there is a whole one whenever the process dies; of two rows of a file the later one counts.
  */
 import * as z from "zod";
 import type { FileLockRow, LockOwner } from "../file-lock/api.ts";
@@ -11,6 +11,7 @@ const decimal = z.string().regex(/^\d{1,20}$/);
 const owner = { kind: z.enum(["posix", "flock"]), owner: decimal };
 const shape = z.object({
   file: z.string(),
+  shared: z.boolean(),
   held: z.array(
     z.object({ ...owner, type: z.enum(["read", "write"]), start: decimal, end: decimal, pid: z.number().int(), sinceMs: z.number() }),
   ),
@@ -91,9 +92,10 @@ export class JournalLocks {
   }
 }
 
-function textOf({ file, held, users }: FileLockRow, nowMs: number): z.infer<typeof shape> {
+function textOf({ file, shared, held, users }: FileLockRow, nowMs: number): z.infer<typeof shape> {
   return {
     file,
+    shared,
     held: held.map(({ owner: of, range: { type, start, end }, pid, heldMs }) => ({
       ...ownerText(of),
       type,
@@ -106,9 +108,10 @@ function textOf({ file, held, users }: FileLockRow, nowMs: number): z.infer<type
   };
 }
 
-function rowOf({ file, held, users }: z.infer<typeof shape>, nowMs: number): FileLockRow {
+function rowOf({ file, shared, held, users }: z.infer<typeof shape>, nowMs: number): FileLockRow {
   return {
     file,
+    shared,
     held: held.map(({ kind, owner: of, type, start, end, pid, sinceMs }) => ({
       owner: { kind, owner: BigInt(of) },
       range: { type, start: BigInt(start), end: BigInt(end) },

@@ -7,6 +7,7 @@
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import type { LockFound } from "../fuse/reply.ts";
 import type { Inode } from "../coherence/cover.ts";
+import { type FileId, fileKey } from "../lower/lower.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 export interface LockOwner {
@@ -30,7 +31,7 @@ export interface LockWanted extends LockRange {
 export interface LockRequest {
   /** Rejects with EIO when the mount is taken out. */
   readonly done: MaybePromise<FileLockStatus>;
-  /** Ends the wait: `done` is "canceled", or what it got if that was faster. */
+  /** Ends the wait: `done` is "canceled", or what it got if that was faster. Once. */
   cancel(): void;
 }
 
@@ -52,6 +53,8 @@ export interface FileLocking {
 /** The locks of this node on a file, as one process of a mount gives them to the next one (hazard F33). */
 export interface FileLockRow {
   readonly file: string;
+  /** They are in dlmd's service: other nodes use the file. */
+  readonly shared: boolean;
   /** `heldMs`: for so long. */
   readonly held: readonly { readonly owner: LockOwner; readonly range: LockRange; readonly pid: number; readonly heldMs: number }[];
   /** LockUsers.of */
@@ -61,4 +64,8 @@ export interface FileLockRow {
 /** The file's name, as a resource of dlmd and as a file of its file-lock service. */
 export function lockFile({ key }: Inode): string {
   return `f${key}`;
+}
+
+export function lockFileOf(id: FileId): string {
+  return `f${fileKey(id)}`;
 }

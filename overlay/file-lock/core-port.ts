@@ -18,6 +18,8 @@ export interface ServiceAsk extends FileLockAsk {
   readonly begun: boolean;
   /** For so long its owner has had this lock here; null: it is a new one. */
   readonly heldMs: number | null;
+  /** The process before has this lock, and gives it up: it goes before all that wait. */
+  readonly first: boolean;
 }
 
 /** What a request ended with. */
@@ -30,9 +32,9 @@ export interface FileLockPort {
   nowMs(): number;
   /** EX of the file's resource, or CW if that is to be had sooner (ALTCW): `stateGranted`. */
   askState(file: string): void;
-  /** EX, at the head of its queue: another process of this node has it, and gives it up. Nobody is told when it is there. */
-  inheritState(file: string): void;
-  /** EX to CW: takes effect at once. */
+  /** EX, or CW of a file that is `shared`, at the head of its queue: the process before has it, and gives it up. Nobody is told when it is there. */
+  inheritState(file: string, shared: boolean): void;
+  /** EX to CW: takes effect at once. The file is shared by then. */
   shareState(file: string): void;
   /** CW to EX, if it is to be had at once: `stateGranted` with what there is then. */
   takeBackState(file: string): void;

@@ -12,6 +12,7 @@
  * have is in the tables as well.
  */
 import { assert } from "../../dlmd/base/assert.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import { mostAdded } from "../../dlmd/plock/owned.ts";
 import { maxOffset } from "../../dlmd/wire/plock-range.ts";
@@ -56,6 +57,13 @@ export interface FileLockLimits {
 
 const defaultLimits: FileLockLimits = { locksPerFile: MAX_LOCKS_PER_FILE, locks: MAX_LOCKS, idleFiles: MAX_IDLE_FILES };
 
+const noRoom = { code: "ENOLCK", hint: "Try again when programs hold fewer of them (coverlay locks --files)." };
+
+/** It asks for nothing that is not in the tables. */
+function isOfHeld(own: Request["own"]): boolean {
+  return own === "push" || own === "inherit";
+}
+
 const granted: FileLockAnswer = { status: "granted", found: null };
 
 export class FileLockCore {
@@ -72,9 +80,11 @@ export class FileLockCore {
   #counter = 0;
   /** Another process of this node is to go on with all that is held: it stays where it is. */
   #frozen = false;
+  /** A file of which the service has refused what the process before has there. */
+  #notInherited: string | null = null;
   /** In all tables. */
   #locks = 0;
-  /** Without an answer, but for pushes: those are of locks that are in the tables. */
+  /** Without an answer, but for those of locks that are in the tables. */
   #requests = 0;
 
   constructor(port: FileLockPort, limits: Partial<FileLockLimits> = {}) {
@@ -118,7 +128,7 @@ export class FileLockCore {
   /** Gives its number; the answer may come before. */
   request(ask: FileLockAsk): number {
     const id = this.#nextId++;
-    const request: Request = { ...ask, id, own: null, heldMs: null, begun: false, overtaken: false };
+    const request: Request = { ...ask, id, own: null, heldMs: null, first: false, begun: false, overtaken: false };
     const known = this.#files.get(ask.file);
     if (ask.op === "unlock" && (known === undefined || !this.#concerns(known, ask.owner))) {
       this.#answer(request, granted);
@@ -183,11 +193,11 @@ export class FileLockCore {
 
   #note(file: LockedFile, { id, own }: Request): void {
     this.#fileOf.set(id, file);
-    if (own !== "push") this.#requests += 1;
+    if (!isOfHeld(own)) this.#requests += 1;
   }
 
   #answer(request: Request, answer: FileLockAnswer): void {
-    if (this.#fileOf.delete(request.id) && request.own !== "push") this.#requests -= 1;
+    if (this.#fileOf.delete(request.id) && !isOfHeld(request.own)) this.#requests -= 1;
     if (request.own === null) this.#port.answer(request.id, answer);
   }
 
@@ -265,6 +275,7 @@ export class FileLockCore {
     assert(file !== undefined && request !== undefined, `an answer to file-lock request ${id}, which was not made`);
     if (request.own === null) this.#follow(file, request, status);
     else if (request.own === "push" && status === "limit") file.pushAfterMs = Number.POSITIVE_INFINITY;
+    else if (request.own === "inherit" && status !== "granted") this.#notInherited ??= file.name;
     else assert(status === "granted", `${request.own} of locks of ${file.name}: ${status}`);
     file.asked.delete(id);
     this.#answer(request, { status, found });
@@ -293,8 +304,9 @@ export class FileLockCore {
     });
   }
 
-  #send(file: LockedFile, ask: FileLockAsk, own: "push" | "release", heldMs: number | null = null): void {
-    const request: Request = { ...ask, id: this.#nextId++, own, heldMs, begun: false, overtaken: false };
+  #send(file: LockedFile, ask: FileLockAsk, own: "push" | "inherit" | "release", heldMs: number | null = null): void {
+    const first = own === "inherit";
+    const request: Request = { ...ask, id: this.#nextId++, own, heldMs, first, begun: false, overtaken: false };
     this.#note(file, request);
     file.asked.set(request.id, request);
     this.#port.ask(request.id, request);
@@ -340,12 +352,16 @@ export class FileLockCore {
     // From the last: nobody who waits is left to be served by it.
     for (const { waiter } of waiting.toReversed()) this.#count(waiter.table, () => waiter.table.cancel(waiter));
     file.queue = [...waiting.map(({ request }) => request), ...file.queue];
+    this.#tell(file, "push");
+    if (file.asked.size === 0) this.#pushed(file);
+  }
+
+  #tell(file: LockedFile, own: "push" | "inherit"): void {
     const now = this.#port.nowMs();
     for (const { owner, range, pid, sinceMs } of heldOn(file)) {
       const heldMs = Math.max(0, Math.round(now - sinceMs));
-      this.#send(file, { file: file.name, op: "lock", owner, range, pid, wait: true }, "push", heldMs);
+      this.#send(file, { file: file.name, op: "lock", owner, range, pid, wait: true }, own, heldMs);
     }
-    if (file.asked.size === 0) this.#pushed(file);
   }
 
   /** `#crowded` leaves room for them. But dlmd counts what it is to forget, of this node or of one that ended, until it has. */
@@ -358,11 +374,12 @@ export class FileLockCore {
 
   #enterShared(file: LockedFile): void {
     const now = this.#port.nowMs();
-    if (file.state === "pushing") this.#port.shareState(file.name);
-    if (file.state !== "returning") file.sharedMs = now;
+    const before = file.state;
+    if (before !== "returning") file.sharedMs = now;
     file.triedMs = now;
     file.state = "shared";
     file.wantedMs = null;
+    if (before === "pushing") this.#port.shareState(file.name);
     const { queue } = file;
     file.queue = [];
     for (const request of queue) this.#serve(file, request);
@@ -408,7 +425,7 @@ export class FileLockCore {
       const untilMs = file.sharedMs + SHARED_MIN_MS;
       if (now >= untilMs) this.#giveUp(file);
       else this.#port.setTimer(file.name, untilMs - now);
-    } else if (now >= file.triedMs + RETURN_AFTER_MS) this.#takeBack(file, now);
+    } else if (!this.#frozen && now >= file.triedMs + RETURN_AFTER_MS) this.#takeBack(file, now);
   }
 
   #takeBack(file: LockedFile, now: number): void {
@@ -445,23 +462,29 @@ export class FileLockCore {
     if (file?.state === "local" && hasLocks(file) && !this.#frozen) this.#enterPushing(file);
   }
 
-  // ------------------------------------------------------------------------------ another process goes on (hazard F33)
+  // ------------------------------------------------------------------------- another process goes on (hazards F33, F45)
 
   /**
-   * No locks of this node go to the service until `thaw`, and what is there is taken back where no other node uses the file. To be called until it
-   * says where they are: "here", or "shared": some cannot be taken back.
+   * No locks of this node go to the service until `thaw`, and what is there is taken back where no other node uses the file. To be called until it says true: all stay where they
+   * are, and the service has answered all that it was asked about them.
    */
-  freeze(): "here" | "changing" | "shared" {
+  freeze(): boolean {
     this.#frozen = true;
     const now = this.#port.nowMs();
-    let where: "here" | "changing" | "shared" = "here";
+    let rests = true;
     for (const file of this.#files.values()) {
       if (file.state === "local" || !hasLocks(file)) continue;
-      if (file.state === "shared" && file.keptShared) return "shared";
-      where = "changing";
-      if (file.state === "shared" && file.asked.size === 0) this.#takeBack(file, now);
+      const isShared = file.state === "shared" && file.asked.size === 0;
+      if (isShared && file.keptShared) continue;
+      rests = false;
+      if (isShared) this.#takeBack(file, now);
     }
-    return where;
+    return rests;
+  }
+
+  /** The same, where there is no service any more: nothing is taken back. */
+  stay(): void {
+    this.#frozen = true;
   }
 
   thaw(): void {
@@ -472,16 +495,26 @@ export class FileLockCore {
     }
   }
 
-  /** The process before has these locks, and the file's state. Nobody asks for anything before that is here. */
-  inherit(name: string, held: readonly HeldHere[]): void {
+  /** The process before has these locks, in the service if they are `shared`, and the file's state. Nobody asks for anything before all that is here. */
+  inherit(name: string, held: readonly HeldHere[], shared: boolean): void {
     const file = this.#file(name);
     assert(file.state === "none", `locks of ${name} are inherited, and it is ${file.state}`);
-    file.state = "local";
+    file.state = shared ? "shared" : "local";
+    file.sharedMs = file.triedMs = this.#port.nowMs();
     for (const { owner, range, pid, sinceMs } of held) {
       const table = tableOf(file, owner);
       this.#count(table, () => table.claim(table.holder(plockOwner(owner)), { ...range, pid }, sinceMs));
     }
-    this.#port.inheritState(name);
+    this.#port.inheritState(name, shared);
+    if (shared) this.#tell(file, "inherit");
+  }
+
+  /** The service has given all that was inherited in it. Throws if it has refused something. */
+  get hasInherited(): boolean {
+    if (this.#notInherited !== null)
+      throw new OperatingError(`dlmd has no room for the file locks of ${this.#notInherited} once more`, noRoom);
+    for (const { asked } of this.#files.values()) for (const { own } of asked.values()) if (own === "inherit") return false;
+    return true;
   }
 
   /** The kernel knows the file no more. */

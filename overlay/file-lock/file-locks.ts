@@ -10,7 +10,7 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { type FileState, hasLocks, heldOn, type LockedFile } from "./locked-file.ts";
+import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile } from "./locked-file.ts";
 import { LockUsers } from "./lock-users.ts";
 
 /**
@@ -31,11 +31,11 @@ export interface FileLocksOptions {
   readonly fail: (error: Error) => void;
   /** For a process that goes on after a crash of this one; null: none can. */
   readonly journal?: FileLocksJournal | null;
-  /** Locks of a file are about to be kept where no other process of this mount gets them: in that turn, before. */
-  readonly leaves?: () => void;
+  /** There is no room in the journal for them any more: in that turn. */
+  readonly beyond?: () => void;
 }
 
-/** What is written down of locks that are in this process's memory (overlay/crash/locks.ts, hazard F40). */
+/** What is written down of locks (overlay/crash/locks.ts, hazards F40, F45). */
 export interface FileLocksJournal {
   set(file: string, row: FileLockRow | null, nowMs: number): void;
   readonly areBeyond: boolean;
@@ -87,7 +87,7 @@ export const FILES_SHOWN = 1000;
 interface StateLock {
   readonly lock: Lock;
   /** What it was asked for last. */
-  asked: "state" | "back" | "share" | "inherited" | null;
+  asked: "state" | "back" | "share" | "inherited" | "inherited-shared" | null;
 }
 
 interface Timer {
@@ -120,9 +120,6 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #over = false;
   /** What is inherited, dlmd keeps of a process that has crashed. */
   #kept = false;
-  /** As `rest` found it. */
-  #where: "here" | "changing" | "shared" = "changing";
-
   constructor(options: FileLocksOptions) {
     this.#options = options;
   }
@@ -228,24 +225,22 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   // --- another process goes on with the mount (hazard F33)
 
-  /** To be called again until it says true: all locks are in this node's memory, and stay there until `restEnds`. */
+  /** To be called again until it says true: each lock is in this node's memory, or in the service, and stays there until `restEnds`. */
   rest(): boolean {
+    let rests = false;
     this.#guard(() => {
-      this.#where = this.#core.freeze();
+      rests = this.#core.freeze();
     });
-    return this.#where === "here";
+    return rests;
   }
 
-  /** When `rest` was called last some were in the service, and other nodes use these files: they cannot be given to another process. */
-  get areShared(): boolean {
-    return this.#where === "shared";
+  /** dlmd has died: what it was asked has no answer. */
+  stay(): void {
+    this.#core.stay();
   }
 
   /** Why another process could not go on with them after a crash of this one, in words; null: it could. */
   get whyNoCrash(): string | null {
-    for (const { state, asked } of this.#core.files.values())
-      if (state === "pushing" || state === "shared" || state === "returning" || asked.size > 0)
-        return "programs wait for file locks, or hold some on files that other nodes lock, too (coverlay locks --files lists them)";
     return this.#options.journal?.areBeyond === true ? "programs hold more file locks than are written down" : null;
   }
 
@@ -254,34 +249,44 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     const { journal = null } = this.#options;
     if (journal === null) return;
     const file = this.#core.files.get(name);
-    const isHere = file !== undefined && file.state === "local" && hasLocks(file);
+    const row = file !== undefined && hasLocks(file) ? this.#rowOf(file, this.nowMs()) : null;
     const wereBeyond = journal.areBeyond;
-    journal.set(name, isHere ? this.#rowOf(file, this.nowMs()) : null, Date.now());
-    if (journal.areBeyond && !wereBeyond) this.#options.leaves?.();
+    journal.set(name, row === null || row.held.length === 0 ? null : row, Date.now());
+    if (journal.areBeyond && !wereBeyond) this.#options.beyond?.();
   }
 
   restEnds(): void {
-    this.#where = "changing";
     this.#guard(() => this.#core.thaw());
   }
 
-  /** What another process is to go on with, when all rests. */
+  /** What another process is to go on with, when all rests, or there is no service any more. */
   rows(): FileLockRow[] {
     const now = this.nowMs();
-    return [...this.#core.files.values()].filter(hasLocks).map((file) => this.#rowOf(file, now));
+    const rows = [...this.#core.files.values()].filter(hasLocks).map((file) => this.#rowOf(file, now));
+    return rows.filter(({ held }) => held.length > 0);
+  }
+
+  /** Whether its locks count in the service. Else this node has EX, whatever is on its way there or back. */
+  #isShared({ name, state }: LockedFile): boolean {
+    return state === "shared" || (state === "returning" && this.#state(name).lock.mode !== Mode.EX);
   }
 
   #rowOf(file: LockedFile, now: number): FileLockRow {
+    const shared = this.#isShared(file);
+    const held = shared ? certainlyHeldOn(file) : heldOn(file);
     return {
       file: file.name,
-      held: heldOn(file).map(({ owner, range, pid, sinceMs }) => ({ owner, range, pid, heldMs: Math.max(0, now - sinceMs) })),
+      shared,
+      held: held.map(({ owner, range, pid, sinceMs }) => ({ owner, range, pid, heldMs: Math.max(0, now - sinceMs) })),
       users: this.#users.of(file.name),
     };
   }
 
-  /** Another process of this mount has asked for the state of these files, and gets it. */
+  /** Another process of this mount has asked for the state of these files, and for what it has of them in the service, and gets it. */
   letGo(): void {
     this.end();
+    for (const file of this.#core.files.values())
+      if (file.state === "shared") for (const { owner } of heldOn(file)) this.#options.service.release(file.name, owner);
     for (const file of this.#states.keys()) this.giveUpState(file);
   }
 
@@ -290,18 +295,30 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     const now = this.nowMs();
     this.#kept = kept;
     if (kept) this.#core.freeze();
-    for (const { file, held, users } of rows) {
-      this.#core.inherit(
-        file,
-        held.map(({ heldMs, ...lock }) => ({ ...lock, sinceMs: now - heldMs })),
-      );
+    for (const { file, shared, held, users } of rows) {
+      const locks = held.map(({ heldMs, ...lock }) => ({ ...lock, sinceMs: now - heldMs }));
       for (const { owner, handles } of users) for (const fh of handles) this.#users.used(file, fh, owner);
+      this.#core.inherit(file, locks, shared);
     }
   }
 
-  /** The state of every file that `inherit` asked for is here. */
-  get hasInherited(): boolean {
+  /** What `inherit` asked for is here, of files that no other node uses. */
+  get hasInheritedHere(): boolean {
     return [...this.#states.values()].every(({ asked }) => asked !== "inherited");
+  }
+
+  /** All that `inherit` asked for is here. Throws OperatingError "ENOLCK": dlmd has refused some. */
+  get hasInherited(): boolean {
+    return (
+      this.hasInheritedHere && [...this.#states.values()].every(({ asked }) => asked !== "inherited-shared") && this.#core.hasInherited
+    );
+  }
+
+  /** Of files that other nodes use: resolves when their masters know what was asked for last. */
+  async hasAsked(): Promise<void> {
+    const shared = [...this.#states].filter(([, { asked }]) => asked === "inherited-shared").map(([file]) => file);
+    const { service } = this.#options;
+    await Promise.all(shared.map((file) => service.test(file, { ...NOBODY, pid: 0 }, { type: "read" })));
   }
 
   // --- FileLockPort
@@ -350,11 +367,12 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     this.#askState(file, "state", LockFlag.ALTCW);
   }
 
-  inheritState(file: string): void {
-    this.#askState(file, "inherited", this.#kept ? LockFlag.ORPHAN : LockFlag.HEADQUE);
+  inheritState(file: string, shared: boolean): void {
+    if (shared) this.#askState(file, "inherited-shared", LockFlag.HEADQUE);
+    else this.#askState(file, "inherited", this.#kept ? LockFlag.ORPHAN : LockFlag.HEADQUE);
   }
 
-  #askState(file: string, asked: "state" | "inherited", flag: number): void {
+  #askState(file: string, asked: "state" | "inherited" | "inherited-shared", flag: number): void {
     const lock = this.#options.lockspace.createLock(file, {
       ast: (of, status) => this.#guard(() => this.#handleAst(file, of, status)),
       bast: (of) => {
@@ -363,7 +381,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     });
     this.#states.set(file, { lock, asked });
     // MAYKEEP: behind a fence gate the service takes no locks, for as long as that is shut, and the file can not be given up before it has.
-    lock.request(Mode.EX, flag | LockFlag.MAYKEEP);
+    lock.request(asked === "inherited-shared" ? Mode.CW : Mode.EX, flag | LockFlag.MAYKEEP);
   }
 
   #state(file: string): StateLock {
@@ -383,7 +401,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   }
 
   shareState(file: string): void {
-    this.#options.leaves?.();
+    // It may be so from the moment on in which dlmd is asked.
+    this.#note(file);
     const state = this.#state(file);
     state.asked = "share";
     state.lock.request(Mode.CW, LockFlag.CONVERT);
@@ -404,10 +423,11 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   // --- FileLockPort: the service
 
-  ask(id: number, { file, op, owner, range, pid, wait, begun, heldMs }: ServiceAsk): void {
+  ask(id: number, { file, op, owner, range, pid, wait, begun, heldMs, first }: ServiceAsk): void {
     this.#asked += 1;
-    this.#options.leaves?.();
-    const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun, heldMs }, (result) => {
+    // It may be done from now on, and this process may not hear of it.
+    if (op !== "test") this.#note(file);
+    const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun, heldMs, first }, (result) => {
       this.#service.delete(id);
       this.#guard(() => {
         // The connection to dlmd has ended, or it refused the request as such: the mount is taken out.

@@ -1,7 +1,7 @@
 /** A file with locks as this node knows it: the state of its locks, and what this node's owners hold and want. */
 import { assert } from "../../dlmd/base/assert.ts";
 import { maxOffset, type PlockOwner } from "../../dlmd/wire/plock-range.ts";
-import type { FileLockHolder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
+import { type FileLockHolder, PlockTable, type Waiter } from "../../dlmd/plock/table.ts";
 import type { LockFound } from "../fuse/reply.ts";
 import type { LockOwner, LockRange } from "./api.ts";
 import type { FileLockAsk } from "./core-port.ts";
@@ -13,9 +13,11 @@ export type FileState = "none" | "asking" | "local" | "pushing" | "shared" | "re
 export interface Request extends FileLockAsk {
   readonly id: number;
   /** Nobody waits for its answer. */
-  readonly own: "push" | "release" | null;
-  /** Of a push: for how long it has been held. */
+  readonly own: "push" | "inherit" | "release" | null;
+  /** Of what is held already: for how long. */
   readonly heldMs: number | null;
+  /** The process before has it in the service. */
+  readonly first: boolean;
   /** flock: it waited here, so what its owner had before it has given up (flock(2)). */
   begun: boolean;
   /** flock: what its owner has now it was given after this conversion had begun, by a request of another thread. */
@@ -53,7 +55,7 @@ export function keyOf(owner: LockOwner): string {
   return `0/0/${ownerName(owner)}`;
 }
 
-export function tableOf(file: LockedFile, { kind }: LockOwner): PlockTable {
+export function tableOf(file: Pick<LockedFile, "ranges" | "flock">, { kind }: LockOwner): PlockTable {
   return kind === "flock" ? file.flock : file.ranges;
 }
 
@@ -79,6 +81,50 @@ export function heldOn({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">):
       }),
     ),
   );
+}
+
+/**
+ * Hazard F45. Of a shared file: what they hold whatever the service has done of what it was asked and has not answered. Who asked for less may have no more than that, and asks again where
+ * nobody answers him.
+ */
+export function certainlyHeldOn(file: LockedFile): HeldHere[] {
+  let rank = 0;
+  const nobody = { granted: () => undefined, blocked: () => undefined };
+  const table = (): PlockTable =>
+    new PlockTable(
+      file.name,
+      nobody,
+      () => (rank += 1),
+      () => 0,
+    );
+  const certain = { ranges: table(), flock: table() };
+  for (const { owner, range, pid, sinceMs } of heldOn(file)) {
+    const of = tableOf(certain, owner);
+    of.claim(of.holder(plockOwner(owner)), { ...range, pid }, sinceMs);
+  }
+  for (const request of file.asked.values()) {
+    const of = tableOf(certain, request.owner);
+    const holder = of.holders.get(keyOf(request.owner));
+    if (holder !== undefined && request.own !== "push" && request.own !== "inherit") weaken(of, holder, request);
+  }
+  return heldOn(certain);
+}
+
+/** The owner has asked for that: by now it may have no more. */
+function weaken(table: PlockTable, holder: FileLockHolder, { op, owner, range, begun }: Request): void {
+  const { start, end } = range;
+  if (op === "unlock") return table.take(holder, start, end);
+  if (op === "test") return;
+  for (const held of holder.ranges.overlapping(start, end)) {
+    if (held.type === range.type) continue;
+    // flock(2): "the existing lock is first removed, and then a new lock is established".
+    if (owner.kind === "flock" && !begun) table.take(holder, held.start, held.end);
+    else if (owner.kind === "posix" && range.type === "read") {
+      const from = held.start > start ? held.start : start;
+      const to = held.end < end ? held.end : end;
+      table.claim(holder, { ...held, type: "read", start: from, end: to }, held.sinceMs);
+    }
+  }
 }
 
 export function foundBy(table: PlockTable, holder: FileLockHolder, range: LockRange): LockFound | null {

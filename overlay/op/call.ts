@@ -60,6 +60,10 @@ export class Call implements Waiter, KeptAnswer {
   late = false;
   /** It has ended, and has no answer: another process gets it again. */
   left = false;
+  /** Ends a wait for a file lock, so that this process or another one can begin the call again (hazard F45). Null: it waits for none. */
+  onYield: (() => void) | null = null;
+  /** It has ended by that, and has no answer. */
+  yielded = false;
   #answered = false;
   #kept: (() => number) | null = null;
   readonly #port: ReplyPort;

@@ -56,11 +56,21 @@ export async function setlk(mount: Mount, call: Call, request: SetlkRequest): Pr
   const asked = locks.lock(lockFile(inode), fh, owner, { type, start, end, pid }, wait);
   const { done } = asked;
   if (!waiting(done)) return answer(call, done);
-  const cancel = (): void => asked.cancel();
-  if (wait) call.onSignal = cancel;
+  let isSignalled = false;
+  const cancel = (): void => {
+    isSignalled = true;
+    asked.cancel();
+  };
+  if (wait) {
+    call.onSignal = cancel;
+    call.onYield = (): void => asked.cancel();
+  }
   const status = await unlessKilled(call, done, cancel);
   call.onSignal = null;
-  answer(call, status);
+  call.onYield = null;
+  // Hazard F45: it begins again.
+  if (status === "canceled" && !isSignalled) call.yielded = true;
+  else answer(call, status);
 }
 
 export async function getlk(mount: Mount, call: Call, request: GetlkRequest): Promise<void> {

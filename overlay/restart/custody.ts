@@ -1,13 +1,15 @@
 /**
- * What the owner keeps for mounts of other nodes whose dlmd is being restarted (hazard F35): it queues first for their write tokens and for their files with locks, so that
- * no other node has them in between. Their open files stay open in their sessions (../lower/server/server.ts). A mount that may be the next owner does the same for an owner
+ * What the owner keeps for mounts of other nodes whose dlmd is being restarted (hazard F35): it queues first for their write tokens, and for their files with locks, so that
+ * no other node has them in between; and for these locks themselves, where other nodes use the file (hazard F45). Their open files stay open in their sessions (../lower/server/server.ts). A mount that may be the next owner does the same for an owner
  * whose dlmd has died (hazard F44).
  */
 import type { Log } from "../../dlmd/base/log.ts";
 import { type Lock, LockFlag, type Lockspace } from "../../dlmd/client/api.ts";
+import type { FileLocks } from "../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { type FileId, fileKey } from "../lower/lower.ts";
 import type { AnswerOf, RequestOf } from "../lower/wire/call-types.ts";
+import { KeptFileLocks } from "./kept-file-locks.ts";
 import { hasQueued, isServed } from "./queued.ts";
 
 /** It is given up after that: longer than a mount waits for its dlmd (holder.ts). */
@@ -21,6 +23,8 @@ export const COLLECTED_MAX = 256;
 
 interface Kept {
   readonly locks: Map<string, Lock>;
+  /** Of files that other nodes lock, too; null: none was named. */
+  fileLocks: KeptFileLocks | null;
   /** null: its files are open nowhere here. */
   readonly ended: (() => void) | null;
   readonly sinceMs: number;
@@ -38,6 +42,7 @@ interface Asked {
 
 export interface CustodyOptions {
   readonly lockspace: () => Promise<Lockspace>;
+  readonly fileLocks: () => Promise<FileLocks>;
   /** Of the owner to which all is given, or which leaves it (hazard F44). */
   readonly epoch: number;
   readonly log: Log;
@@ -46,12 +51,18 @@ export interface CustodyOptions {
   readonly changed: () => void;
 }
 
-type Deposited = Pick<RequestOf<"deposit">, "tokens" | "locked" | "shared">;
+type Deposited = Pick<RequestOf<"deposit">, "tokens" | "locked" | "sharedLocks" | "shared">;
 
 /** The resources of those locks, and how they are held: coherence/lock-requests.ts, file-lock/file-locks.ts. */
-function wantedLocks({ tokens, locked, shared }: Deposited): [string, Mode][] {
+function wantedLocks({ tokens, locked, sharedLocks, shared }: Deposited): [string, Mode][] {
   const named = (letter: string, mode: Mode, ids: readonly FileId[]): [string, Mode][] => ids.map((id) => [letter + fileKey(id), mode]);
-  return [...named("w", Mode.PW, tokens), ...named("f", Mode.EX, locked), ...named("i", Mode.PR, shared)];
+  const files = new Map(sharedLocks.map(({ id }) => [fileKey(id), id]));
+  return [
+    ...named("w", Mode.PW, tokens),
+    ...named("f", Mode.EX, locked),
+    ...named("f", Mode.CW, [...files.values()]),
+    ...named("i", Mode.PR, shared),
+  ];
 }
 
 /** Their resources. */
@@ -128,28 +139,36 @@ export class Custody {
   }
 
   #begin(ticket: string, ended: Kept["ended"]): Kept {
-    return { locks: new Map(), ended, sinceMs: this.#options.nowMs(), timer: this.#limit(ticket), isWhole: false };
+    return { locks: new Map(), fileLocks: null, ended, sinceMs: this.#options.nowMs(), timer: this.#limit(ticket), isWhole: false };
   }
 
-  #objection({ epoch, ticket, tokens, locked, shared }: RequestOf<"deposit">): string | null {
+  #objection({ epoch, ticket, tokens, locked, sharedLocks, shared }: RequestOf<"deposit">): string | null {
     if (this.#closed || epoch !== this.#epoch) return "the volume has another owner now";
     if (this.#collected.includes(ticket)) return "it was given up meanwhile";
     if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return `${CUSTODIES_MAX} mounts are away already`;
-    const count = [...this.#kept.values()].reduce((sum, { locks }) => sum + locks.size, tokens.length + locked.length + shared.length);
+    const named = tokens.length + locked.length + sharedLocks.length + shared.length;
+    const count = [...this.#kept.values()].reduce((sum, { locks, fileLocks }) => sum + locks.size + (fileLocks?.count ?? 0), named);
     return count > CUSTODY_LOCKS_MAX ? `more than ${CUSTODY_LOCKS_MAX} files that are written or locked` : null;
   }
 
   async #queue(kept: Kept, request: RequestOf<"deposit">): Promise<void> {
     const lockspace = await this.#options.lockspace();
-    const { ticket } = request;
+    const { ticket, sharedLocks } = request;
+    const service = sharedLocks.length > 0 ? await this.#options.fileLocks() : null;
     if (this.#kept.get(ticket) !== kept) return;
+    if (service !== null) kept.fileLocks ??= new KeptFileLocks(service);
     const wanted = wantedLocks(request).filter(([resource]) => !kept.locks.has(resource));
     lockspace.batch(() => {
       for (const [resource, mode] of wanted) this.#ask(lockspace, { ticket, kept, resource, mode });
     });
+    kept.fileLocks?.ask(sharedLocks, (error) => this.#refusedByDlmd(ticket, error));
     // Who has died may be the master of some, and nobody answers for these: it is enough that this dlmd asked before the next view (hazard F42).
     if (request.dlmdDied) await isServed(lockspace, ticket);
-    else await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));
+    else
+      await Promise.all([
+        ...depositedLocks(request).map((resource) => hasQueued(lockspace, resource)),
+        kept.fileLocks?.hasQueued(sharedLocks),
+      ]);
   }
 
   #limit(ticket: string): NodeJS.Timeout {
@@ -191,6 +210,7 @@ export class Custody {
     clearTimeout(kept.timer);
     const locks = [...kept.locks.values()];
     kept.locks.clear();
+    kept.fileLocks?.end();
     for (const lock of locks) {
       if (lock.busy) lock.cancel();
       else if (lock.exists) lock.unlock(0);

@@ -48,10 +48,10 @@ export interface GiveHost {
   readonly refusal: () => string | null;
   readonly ownerEpoch: () => number | null;
   readonly openAtOwner: () => OpenAtOwner | null;
-  /** All file locks that are held are in this process's memory, and stay there until `restEnds`. */
+  /** All file locks that are held stay where they are until `restEnds`. */
   readonly fileLocksRest: () => boolean;
-  /** A program waits for a file lock, or asks for one. */
-  readonly waitsForFileLock: () => boolean;
+  /** Calls that wait for file locks end, and are kept: they begin again (hazard F45). */
+  readonly yieldFileLocks: () => void;
   readonly rest: () => boolean;
   readonly restEnds: () => void;
   readonly rules: HoldRules;
@@ -179,14 +179,6 @@ export function startNext(fd: number, way?: TakeOverWay): NextProcess {
 /** Resolves when nothing is under way, no lock is held, the kernel has nothing cached, and nothing is read from it any more. */
 export async function bringToRest(host: RestingHost, pause: { beganMs: number }): Promise<RestartState> {
   const { handOff } = host;
-  const untilMs = performance.now() + REST_LIMIT_MS;
-  // Before any call is kept: what ends the wait for a lock may be one of them. What is kept from this turn on cannot wait.
-  while (!host.fileLocksRest() || host.waitsForFileLock()) {
-    const refusal = host.refusal();
-    if (refusal !== null) throw notNow(refusal);
-    if (performance.now() > untilMs) throw notNow(`programs waited for file locks all the time for ${REST_LIMIT_MS / 1000} s`);
-    await sleep(REST_LOOK_MS);
-  }
   pause.beganMs = performance.now();
   const endMs = pause.beganMs + REST_LIMIT_MS;
   handOff.hold(host.rules);
@@ -199,8 +191,9 @@ export async function bringToRest(host: RestingHost, pause: { beganMs: number })
       throw notNow(refusal);
     }
     const rests = host.rest();
+    host.yieldFileLocks();
     handOff.passHeld();
-    if (rests && handOff.running === 0) {
+    if (rests && handOff.running === 0 && host.fileLocksRest()) {
       const state = takeState(host);
       if (state !== null) return state;
     }

@@ -75,9 +75,19 @@ export function depositOf({ ownerEpoch, inodes, handles, fileLocks, shared }: Re
     isLast: true,
     dlmdDied: false,
     tokens: idsOf(handles.filter(({ writeToken }) => writeToken).map(({ fuseNodeid }) => fuseNodeid)),
-    locked: idsOf(fileLocks.map(({ fuseNodeid }) => fuseNodeid)),
+    locked: idsOf(fileLocks.filter((row) => !row.shared).map(({ fuseNodeid }) => fuseNodeid)),
+    sharedLocks: fileLocks.filter((row) => row.shared).flatMap((row) => idsOf([row.fuseNodeid]).flatMap((id) => locksOf(row, id))),
     shared: idsOf(shared),
   };
+}
+
+function locksOf({ held }: RestartState["fileLocks"][number], id: FileId): RequestOf<"deposit">["sharedLocks"] {
+  return held.map(({ kind, owner, type, start, end, heldMs }) => ({
+    id,
+    owner: { kind, owner: BigInt(owner) },
+    range: { type, start: BigInt(start), end: BigInt(end) },
+    heldMs: Math.round(heldMs),
+  }));
 }
 
 /** Resolves with what another process goes on with, when this mount has given up its locks; or with why it goes on by itself. */
@@ -170,8 +180,8 @@ export async function pauseWithoutDlmd(host: AloneHost, lineBytesMax: number = L
     given.abort();
     host.leaveStatus();
     const restMs = Math.round(performance.now() - pause.beganMs);
-    const { tokens, locked, shared } = deposit;
-    const kept = { tokens: tokens.length, locked: locked.length, shared: shared.length };
+    const { tokens, locked, sharedLocks, shared } = deposit;
+    const kept = { tokens: tokens.length, locked: locked.length, sharedLocks: sharedLocks.length, shared: shared.length };
     host.log.info({ restMs, left, ...kept }, "all is given up, and the owner keeps what nobody may have meanwhile");
     return { state: paused, sinceMs: pause.beganMs };
   } catch (error) {

@@ -13,7 +13,7 @@ import type { Negotiated } from "../fuse/init.ts";
 import type { Changed } from "../lower/unsynced.ts";
 
 /** Another meaning of anything below is another version. */
-export const STATE_VERSION = 5;
+export const STATE_VERSION = 6;
 
 const MAGIC = Buffer.from("COVRSTRT");
 const DIGEST_BYTES = 32;
@@ -64,9 +64,10 @@ export interface RestartState {
     tick: number;
   };
   staleOnce: string[];
-  /** File locks, all of files that no other node uses; numbers of 64 bits in decimal. */
+  /** File locks; numbers of 64 bits in decimal. `shared`: they are in dlmd's service, because other nodes use the file. */
   fileLocks: {
     fuseNodeid: number;
+    shared: boolean;
     held: (LockOwnerState & { type: "read" | "write"; start: string; end: string; pid: number; heldMs: number })[];
     users: (LockOwnerState & { handles: number[] })[];
   }[];
@@ -154,6 +155,7 @@ const shape: z.ZodType<RestartState> = z.object({
   fileLocks: z.array(
     z.object({
       fuseNodeid: count,
+      shared: flag,
       held: z.array(
         z.object({
           ...lockOwner,

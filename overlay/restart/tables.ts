@@ -85,11 +85,12 @@ type FileLockStates = RestartState["fileLocks"];
 /** A file that is locked is open. */
 function lockStates(rows: readonly FileLockRow[], open: readonly OpenFile[]): FileLockStates {
   const nodeids = new Map(open.map(({ inode }) => [lockFile(inode), inode.fuseNodeid]));
-  return rows.map(({ file, held, users }) => {
+  return rows.map(({ file, shared, held, users }) => {
     const fuseNodeid = nodeids.get(file);
     assert(fuseNodeid !== undefined, `${file} is locked, and nobody has it open`);
     return {
       fuseNodeid,
+      shared,
       held: held.map(({ owner, range: { type, start, end }, pid, heldMs }) => ({
         ...ownerState(owner),
         type,
@@ -106,9 +107,10 @@ function lockStates(rows: readonly FileLockRow[], open: readonly OpenFile[]): Fi
 const ownerState = ({ kind, owner }: LockOwner): LockOwnerState => ({ kind, owner: String(owner) });
 const lockOwner = ({ kind, owner }: LockOwnerState): LockOwner => ({ kind, owner: BigInt(owner) });
 
-function lockRow({ held, users }: FileLockStates[number], inode: InodeRecord): FileLockRow {
+function lockRow({ shared, held, users }: FileLockStates[number], inode: InodeRecord): FileLockRow {
   return {
     file: lockFile(inode),
+    shared,
     held: held.map(({ type, start, end, pid, heldMs, ...one }) => ({
       owner: lockOwner(one),
       range: { type, start: BigInt(start), end: BigInt(end) },

@@ -77,7 +77,9 @@ export interface GoOnAfterCrash {
   readonly remote: RemoteLower;
   readonly journal: Journal;
   readonly leaseHolds: () => boolean;
-  /** The state of each file with file locks, which dlmd has kept. */
+  /** The state of each file with file locks that no other node uses, which dlmd has kept. */
+  readonly hasFileLocksHere: () => boolean;
+  /** And the locks of all others, which go over from the process before (hazard F45). Throws if dlmd has refused some. */
   readonly hasFileLocks: () => boolean;
   /** That at which all is open. */
   readonly hasSameOwner: () => boolean;
@@ -94,8 +96,8 @@ export interface GoOnAfterCrash {
 
 /** Resolves when this process answers the kernel. */
 export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCrash): Promise<void> {
-  const { client, handOff, coherence, remote, leaseHolds, hasFileLocks, hasSameOwner, isOther, noteOwner, held, journal, check, log } =
-    host;
+  const { client, handOff, coherence, remote, leaseHolds, hasFileLocksHere, hasFileLocks, hasSameOwner } = host;
+  const { isOther, noteOwner, held, journal, check, log } = host;
   if (handOff === null) throw new Error("a mount that goes on after a crash has a session of the kernel's protocol");
   // At another owner that is so as after each change of the owner: calls on such a file end with ESTALE.
   const open = new Set(afterCrash.before.handles.map(({ lowerHandle }) => lowerHandle as LowerHandle));
@@ -108,7 +110,7 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   const until = async (there: () => boolean): Promise<void> => {
     for (; !there(); check()) await new Promise((resolve) => setTimeout(resolve, CRASH_LOCKS_LOOK_MS));
   };
-  await until(() => coherence.rest.hasTokens && hasFileLocks());
+  await until(() => coherence.rest.hasTokens && hasFileLocksHere());
   await settleUnknown(afterCrash, isOther ? { held } : "ask", { remote, journal, log });
   // With the locks of the process before: nobody else can have changed anything until the kernel has nothing of it any more.
   await coherence.dropBefore(handOff.mount.inodes.all());
@@ -120,6 +122,7 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   journal.servingClient = client.info.clientId;
   for (const { clientId } of afterCrash.kept) await client.endKept(clientId);
   check();
+  await until(hasFileLocks);
   log.info(foundWords(afterCrash), "this process goes on after a crash of the one before");
   handOff.begin(held);
 }

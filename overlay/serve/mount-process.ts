@@ -254,6 +254,7 @@ export class MountProcess {
             {
               handOff,
               hasLocks,
+              hasAskedFileLocks: () => fileLocks?.hasAsked() ?? Promise.resolve(),
               brokenFiles,
               lockspace,
               clientId,
@@ -308,6 +309,7 @@ export class MountProcess {
       remote,
       journal,
       leaseHolds: () => this.#lease?.holds() === true,
+      hasFileLocksHere: () => this.#fileLocks?.hasInheritedHere !== false,
       hasFileLocks: () => this.#fileLocks?.hasInherited !== false,
       hasSameOwner: () => this.#owner?.owner?.epoch === openedAt,
       isOther: openedAt !== afterCrash.before.constants.ownerEpoch,
@@ -445,7 +447,7 @@ export class MountProcess {
       now,
       fail: (error) => this.fail(error),
       journal: this.crash.locks,
-      leaves: () => this.crash.notNow(),
+      beyond: () => this.crash.notNow(),
     });
     return this.#fileLocks;
   }

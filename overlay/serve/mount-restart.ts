@@ -32,8 +32,6 @@ import type { MountParts, MountStatus } from "./mount-status.ts";
 import { untilAlone } from "./give-back.ts";
 import { addressOf, type OwnCalls } from "./own-calls.ts";
 
-/** A program that has waited for a file lock for so long may wait for hours. */
-export const LOCK_WAIT_MS = 1000;
 /** How often a new process looks whether it has the locks of the old one. */
 export const LOCKS_LOOK_MS = 2;
 /** How often it says that it waits for them: a node that died may have to be fenced first. */
@@ -227,9 +225,9 @@ export class MountRestart {
       ...resting,
       ...keeps,
       refusal,
-      // Those that the dead one had are nobody's.
+      // There is no service any more that could answer.
       fileLocksRest: () => true,
-      waitsForFileLock: () => false,
+      yieldFileLocks: () => undefined,
       giveLocks: () => undefined,
       fail: (error) => this.#fail(error),
       rehearse: () => Promise.resolve([]),
@@ -238,7 +236,7 @@ export class MountRestart {
         // What is asked of dlmd just now has no answer; the next process asks again (hazard F42).
         session.underWay.endFileLocks();
         // None goes to the service any more, whoever has waited for it.
-        fileLocks?.rest();
+        fileLocks?.stay();
         coherence.beAlone();
       },
       left: () => handOff.left,
@@ -271,8 +269,7 @@ export class MountRestart {
 
   /** Why the death of dlmd ends this mount, in words; null: it does not. */
   #whyNotAlone(session: Session): string | null {
-    const { fileLocks } = this.#host.parts();
-    const why = this.#refusal(session, this.#host.ownsVolume(), true) ?? fileLocks?.whyNoCrash ?? null;
+    const why = this.#refusal(session, this.#host.ownsVolume(), true);
     if (why !== null) return why;
     return this.#host.ownCalls.remote?.hasDoubtful === true ? "calls are made once more at a new owner" : null;
   }
@@ -346,7 +343,7 @@ export class MountRestart {
       ownerEpoch: () => parts().owner?.owner?.epoch ?? null,
       openAtOwner: () => ownCalls.openAtOwner(),
       fileLocksRest: () => fileLocks?.rest() ?? true,
-      waitsForFileLock: () => session.underWay.fileLockWaitMs !== null,
+      yieldFileLocks: () => session.underWay.yieldFileLocks(),
       rest: () => rest.rest(),
       restEnds: () => {
         rest.end();
@@ -370,9 +367,9 @@ export class MountRestart {
   }
 
   /** In words; null: nothing is in the way. `asOwner`: its disk is to be given back; `mayBeShared`: also where others have the volume mounted. */
-  #refusal({ underWay, connection }: Session, asOwner = false, mayBeShared = false): string | null {
+  #refusal({ connection }: Session, asOwner = false, mayBeShared = false): string | null {
     const { answers, parts, mount } = this.#host;
-    const { lease, client, group, fileLocks } = parts();
+    const { lease, client, group } = parts();
     if (this.#host.isEnding()) return "the mount is ending";
     if (asOwner) {
       const kept = answers.role === "owner" ? this.#whyNotGivenBack(mayBeShared) : OWNER_CHANGES;
@@ -384,10 +381,6 @@ export class MountRestart {
     if (client?.view.quorate !== true) return "the cluster has no quorum";
     const wait = group?.wait ?? null;
     if (wait !== null) return wait;
-    if (fileLocks?.areShared === true)
-      return "programs hold file locks on files that other nodes lock, too (coverlay locks --files lists them)";
-    if ((underWay.fileLockWaitMs ?? 0) >= LOCK_WAIT_MS)
-      return "programs wait for file locks through this mount (coverlay locks --files lists them)";
     if ((this.#host.ownCalls.remote?.brokenFiles ?? 0) > 0) return "a program has a file open that was lost with an owner";
     if (connectionNumber(mount.mountpoint) !== connection) return "the mount is not found at its path: it was unmounted, moved or covered";
     return null;
@@ -440,8 +433,10 @@ export function resumeOf(
 
 export interface GoOn {
   readonly handOff: SessionHandOff | null;
-  /** Write tokens and files with locks: all that the process before has given up. */
+  /** Write tokens and files with locks: all that the process before has given up. Throws if dlmd has refused some. */
   readonly hasLocks: () => boolean;
+  /** VolumeFileLocks.hasAsked (hazard F45) */
+  readonly hasAskedFileLocks: () => Promise<void>;
   /** Files that the owner could not open. */
   readonly brokenFiles: number;
   readonly lockspace: Lockspace;
@@ -471,13 +466,15 @@ async function sayingThatItWaits<T>(takeOver: TakeOver, work: Promise<T>): Promi
 /** Resolves when this process answers the kernel. */
 export async function goOnWith(
   { takeOver, before }: Resumed,
-  { handOff, hasLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, mayOwn, sentAgain }: GoOn,
+  { handOff, hasLocks, hasAskedFileLocks, brokenFiles, lockspace, clientId, leaseHolds, collect, checkOwner, mayOwn, sentAgain }: GoOn,
 ): Promise<void> {
   if (handOff === null) throw new Error("a mount that was taken over has a session of the kernel's protocol");
   if (brokenFiles > 0) throw new OperatingError(`${brokenFiles} open files could not be opened again at the owner`, notThere);
   const { custody } = before;
   if (custody === null) await askedAll(lockspace, clientId);
   else await Promise.all(depositedLocks(depositOf(before, custody)).map((resource) => hasQueued(lockspace, resource)));
+  await hasAskedFileLocks();
+  hasLocks();
   while (!leaseHolds()) {
     takeOver.check();
     await new Promise((resolve) => setTimeout(resolve, LOCKS_LOOK_MS));

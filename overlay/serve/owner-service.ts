@@ -277,6 +277,7 @@ export class OwnerService {
     const { log, bit, changed } = this.#host.options;
     return new Custody({
       lockspace: () => client.lockspace(volumeLockspace(bit.uuid)),
+      fileLocks: () => client.fileLocks(volumeLockspace(bit.uuid)),
       epoch,
       log,
       nowMs: () => performance.now(),

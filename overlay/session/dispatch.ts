@@ -85,7 +85,8 @@ export class Dispatch {
   #idle: (() => void) | null = null;
   #left = 0;
   #leftChanged = false;
-  #held: { readonly requests: Buffer[]; bytes: number; readonly passes: HoldRules } | null = null;
+  /** `yielded`: so many of the first had begun, and waited for file locks. */
+  #held: { readonly requests: Buffer[]; bytes: number; yielded: number; readonly passes: HoldRules } | null = null;
 
   constructor(options: DispatchOptions) {
     this.#options = options;
@@ -100,7 +101,7 @@ export class Dispatch {
    * mount (hazard F5), and what tidies up. The others are kept as they came, in their order.
    */
   hold(passes: HoldRules): void {
-    this.#held ??= { requests: [], bytes: 0, passes };
+    this.#held ??= { requests: [], bytes: 0, yielded: 0, passes };
   }
 
   /** Those that may have pages again begin: their lock came back for an operation that ran. */
@@ -113,7 +114,7 @@ export class Dispatch {
       const request = this.#decode(bytes, bytes.length);
       // One that comes after what has just begun stops it.
       if (request?.op === "interrupt" && interrupts.has(request.targetUnique)) interrupts.receive(request.targetUnique);
-      else if (request !== null && request.op !== "interrupt" && this.#passes(request)) this.#serve(request as Operation, true);
+      else if (request !== null && request.op !== "interrupt" && this.#passes(request)) this.#serve(request as Operation, bytes, true);
       else {
         kept.push(bytes);
         continue;
@@ -146,6 +147,15 @@ export class Dispatch {
   /** A request that was held, here or in the process before; `bytes` are nobody else's. */
   begin(bytes: Buffer): void {
     this.#receive(bytes, bytes.length, true);
+  }
+
+  /** Hazard F45. It came before all that is held, but for those like it; or nothing is held any more, and it begins at once. */
+  #keepAgain(bytes: Buffer): void {
+    const held = this.#held;
+    if (held === null) return this.begin(bytes);
+    held.requests.splice(held.yielded, 0, bytes);
+    held.yielded += 1;
+    held.bytes += bytes.length;
   }
 
   #passes(request: ReturnType<typeof decodeRequest>): boolean {
@@ -240,18 +250,18 @@ export class Dispatch {
         new Call(request, this.#options.port).empty();
         return;
       default:
-        this.#serve(request, kept);
+        this.#serve(request, buffer.subarray(0, bytes), kept);
     }
   }
 
   /** A request whose data nobody else uses. */
   serve(request: Operation): void {
     this.counters.requests += 1;
-    this.#serve(request, true);
+    this.#serve(request, null, true);
   }
 
-  /** `kept`: its data outlive the buffer of the device. */
-  #serve(request: Operation, kept: boolean): void {
+  /** `bytes`: as it came; null: it never has to begin again. `kept`: nobody else uses the buffer in which they and its data are. */
+  #serve(request: Operation, bytes: Buffer | null, kept: boolean): void {
     const { buffers, mount, interrupts, port } = this.#options;
     const call = new Call(request, port);
     mount.coherence.sizes.heard(request.pid);
@@ -286,6 +296,8 @@ export class Dispatch {
       interrupts.add(call);
     }
     const lent = lend && !call.answered ? buffers.lend() : null;
+    const waitsForLock = request.op === "setlk" && request.wait;
+    const again = !waitsForLock || bytes === null ? null : kept ? bytes : Buffer.from(bytes);
     this.#running += 1;
     const over = this.underWay.begin(call, request, node?.key ?? null);
     const settle = (): void => {
@@ -294,6 +306,7 @@ export class Dispatch {
       if (node !== undefined) mount.inodes.leave(node);
       if (lent !== null) buffers.giveBack(lent);
       this.#running -= 1;
+      if (call.yielded && again !== null) this.#keepAgain(again);
       if (this.#running === 0) {
         this.#idle?.();
         this.#idle = null;
@@ -343,6 +356,7 @@ export class Dispatch {
 
   #ended(call: Call): void {
     const { journal = null } = this.#options;
+    if (call.yielded) return this.#options.interrupts.remove(call);
     if (call.left) {
       // Nobody here answers it, also where its caller is being killed.
       this.#options.interrupts.remove(call);

@@ -18,7 +18,12 @@ export interface UnderWay {
 export const MAX_UNDER_WAY_SHOWN = 1000;
 
 interface Entry {
-  readonly call: { readonly answered: boolean; readonly lockKey: string | null; onInterrupt?: (() => void) | null };
+  readonly call: {
+    readonly answered: boolean;
+    readonly lockKey: string | null;
+    onInterrupt?: (() => void) | null;
+    onYield?: (() => void) | null;
+  };
   readonly request: Operation;
   readonly key: string | null;
   readonly sinceMs: number;
@@ -69,6 +74,15 @@ export class RequestsUnderWay {
       if (call.answered || fileLockOf(request) === null) continue;
       const end = call.onInterrupt;
       call.onInterrupt = null;
+      end?.();
+    }
+  }
+
+  /** Hazard F45. Those that wait for one end, and begin again. */
+  yieldFileLocks(): void {
+    for (const { call } of this.#entries) {
+      const end = call.onYield;
+      call.onYield = null;
       end?.();
     }
   }

@@ -8,6 +8,7 @@ import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 
 /** How often dlmd of the owner is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_DLMD_CRASHES"] ?? 4);
@@ -34,6 +35,18 @@ describe("a crash of the owner's dlmd", () => {
     },
     120_000 + 60_000 * CRASHES,
   );
+
+  it("programs wait on for file locks, and hold those of files that other nodes lock, too (hazard F45)", async () => {
+    const owner = await bench.owner();
+    const other = (owner % 3) + 1;
+    const locks = new SharedLocks(bench.lab, owner, other);
+    await locks.begin();
+    await bench.pauses(owner);
+    await bench.isLeftOut(owner, other);
+    await locks.meanwhile();
+    await bench.goesOn(owner);
+    expect(await locks.goOn()).toEqual(ALL_WAITS);
+  });
 
   it("meanwhile there is another owner, and nobody gets what this node has; what others remove stays for it", async () => {
     const { lab } = bench;

@@ -6,6 +6,7 @@ import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 import { SteadyWorker } from "./steady-worker.ts";
 
 /** How often dlmd of each of two nodes is killed under load. */
@@ -160,16 +161,13 @@ result=[seen[:6].decode(),os.listdir("names")]`);
     await bench.isGuarded(2);
   });
 
-  it("ends the mount where a program waits for a file lock; the others go on", async () => {
-    const [has, waits, other] = [2, 2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
-    await has.run(`fd=os.open("waited",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
-    const waited = waits.run(`fd=os.open("waited",os.O_RDWR); result=code(fcntl.lockf,fd,fcntl.LOCK_EX)`);
-    await until("it waits", async () => ((await bench.status(2)).crash ?? "").startsWith("programs wait for file locks"));
-    bench.killDlmd(2);
-    await until("the mount has ended", async () => (await bench.errorAt(2)) === "ENOTCONN");
-    expect(["ECONNABORTED", "ENOTCONN"]).toContain(await waited);
-    await other.run(`fd=os.open("waited",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
-    endActors();
-    await lab.start(2);
+  it("programs wait on for file locks, and hold those of files that other nodes lock, too (hazard F45)", async () => {
+    const locks = new SharedLocks(lab, 2, 3);
+    await locks.begin();
+    await bench.pauses(2);
+    await bench.isLeftOut(2, 3);
+    await locks.meanwhile();
+    await bench.goesOn(2);
+    expect(await locks.goOn()).toEqual(ALL_WAITS);
   });
 });

@@ -8,6 +8,7 @@ import { type Actor, startActor, until } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { keepersOf } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 
 /** How often the process of the owner is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
@@ -33,6 +34,15 @@ describe("a crash of the owner's process", () => {
     },
     120_000 + 30_000 * CRASHES,
   );
+
+  it("programs wait on for file locks, and hold those of files that other nodes lock, too (hazard F45)", async () => {
+    const owner = await bench.owner();
+    const locks = new SharedLocks(bench.lab, owner, (owner % 3) + 1);
+    await locks.begin();
+    await bench.crashOwner();
+    await locks.meanwhile();
+    expect(await locks.goOn()).toEqual(ALL_WAITS);
+  });
 
   it("what its programs were told to be written is there, and fsync(2) says nothing else", async () => {
     const { lab } = bench;

@@ -6,6 +6,7 @@ import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, keepersOf, startLab, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 
 /** How often the process of each of two mounts is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
@@ -17,8 +18,6 @@ describe("a crash of a mount's process", () => {
     lab = bench.lab;
   });
   const load = new Load();
-  const errorAt = async (nodeid: number): Promise<string> =>
-    startActor({ cwd: "/" }).run<string>(`result=code(os.stat,mount)`, { mount: `${lab.node(nodeid).mount}/common` });
 
   it(
     "programs keep their files, mappings, directories and listings, time after time under load, and see what others write",
@@ -105,28 +104,14 @@ flocked=os.open("flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_
     }
   });
 
-  it("ends the mount while a program waits for a file lock, or another node has one on the file, too; then a crash is a pause again", async () => {
-    const [here, other] = [2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
-    const share = `fd=os.open("shared",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_SH)`;
-    await here.run(share);
-    await other.run(share);
-    const words = /^programs wait for file locks, or hold some on files that other nodes lock, too/;
-    await until("it is said", async () => words.test((await bench.status(2)).crash ?? ""));
-    await other.run(`os.close(fd)`);
-    // They are taken back when a program here asks for one.
-    await until("its locks are here again", async () => {
-      await here.run(`fcntl.lockf(fd,fcntl.LOCK_SH)`);
-      return (await bench.status(2)).crash === null;
-    });
-    const waits = startActor({ cwd: lab.node(2).mount });
-    await waits.run(`fd=os.open("shared",os.O_RDWR)`);
-    const waited = waits.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX)`);
-    await until("it waits", async () => words.test((await bench.status(2)).crash ?? ""));
-    process.kill(bench.pid(2), "SIGKILL");
-    await until("the mount has ended", async () => (await errorAt(2)) === "ENOTCONN");
-    expect(await waited).toBe("ECONNABORTED");
-    // The lock is nobody's.
-    await other.run(`fd=os.open("shared",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
+  it("programs wait on for file locks, and hold those of files that other nodes lock, too (hazard F45)", async () => {
+    const locks = new SharedLocks(lab, 2, 3);
+    await locks.begin();
+    // One process after the other, and the third with locks that the second has inherited.
+    await bench.crash(2);
+    await locks.meanwhile();
+    await bench.crash(2);
+    expect(await locks.goOn()).toEqual(ALL_WAITS);
   });
 });
 

@@ -14,6 +14,7 @@ import { findOverlay, queryOverlayStatus } from "../../overlay/query/overlay-que
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, coverlayProgram, logOf, startLab, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 
 /** How often dlmd of each of two nodes is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_DLMD_RESTARTS"] ?? 4);
@@ -145,20 +146,9 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     );
   });
 
-  it("dlmd is not restarted while a mount cannot pause, or a program would lose its locks", async () => {
-    const [one, waits] = [2, 2].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+  it("dlmd is not restarted while a program would lose its locks", async () => {
+    const here = startActor({ cwd: lab.node(2).mount });
     const before = [dlmdPid(2), await overlayPid(2)];
-    await one.run(`fd=os.open("waited",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
-    const waited = waits.run(`fd=os.open("waited",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_EX); os.close(fd)`);
-    await until("it waits", async () => {
-      const { stdout } = await coverlay(["locks", "--files", "--json", "--run-dir", lab.node(2).runDir]);
-      return /"waiting":\s*(?!\[\])/.test(stdout) && stdout.includes("wait");
-    });
-    const refused = await restart(2);
-    expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("programs wait")]);
-    expect([dlmdPid(2), await overlayPid(2)]).toEqual(before);
-    await one.run(`os.close(fd)`);
-    await waited;
     const { runDir } = lab.node(2);
     const client = await connectDlm(path.join(runDir, "dlmd.sock"), { view() {}, gone: () => Promise.resolve(), disconnected() {} });
     await client.lockspace("a-program");
@@ -169,7 +159,14 @@ gone=os.open("away",os.O_RDWR|os.O_CREAT); os.write(gone,b"still there"); os.unl
     await client.close();
     // The mount had paused, and goes on with the same dlmd.
     expect(await overlayPid(2)).not.toBe(before[1]);
-    expect(await waits.run(`put("after","x"); result=get("after")`)).toBe("x");
+    expect(await here.run(`put("after","x"); result=get("after")`)).toBe("x");
+  });
+
+  it("programs wait on for file locks, and hold those of files that other nodes lock, too (hazard F45)", async () => {
+    const locks = new SharedLocks(lab, 2, 3);
+    await locks.begin();
+    expect(await whilePaused(2, () => locks.meanwhile())).toBe("served");
+    expect(await locks.goOn()).toEqual(ALL_WAITS);
   });
 
   it("an owner hands its volume over first", async () => {

@@ -13,6 +13,7 @@ import { connectionNumber } from "../../overlay/session/connection.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
+import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 
 /** How often each of two mounts is restarted under load. */
 const RESTARTS = Number(process.env["COVERLAY_RESTARTS"] ?? 10);
@@ -195,28 +196,13 @@ for k in range(300): fcntl.lockf(fd,fcntl.LOCK_EX if k%2 else fcntl.LOCK_SH,5,10
     expect(await all(other)).toEqual(["ok", "ok", "ok"]);
   });
 
-  it("is refused while a program waits for a file lock, or a locked file is locked elsewhere, too; and then it is done", async () => {
-    const [one, waits, other] = [2, 2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor, Actor];
-    await one.run(`fd=os.open("locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(fd,fcntl.LOCK_EX)`);
-    await waits.run(`fd=os.open("locked",os.O_RDWR)`);
-    const waited = waits.run(`fcntl.lockf(fd,fcntl.LOCK_EX); fcntl.lockf(fd,fcntl.LOCK_SH)`);
-    await until("it waits", async () => (await fileLocks(2)).waiting === 1);
-    const refused = await restart(2);
-    expect([refused.status, refused.stderr]).toEqual([1, expect.stringContaining("programs wait for file locks through this mount")]);
-    await one.run(`fcntl.lockf(fd,fcntl.LOCK_UN)`);
-    await waited;
-    await other.run(`fd=os.open("locked",os.O_RDWR); fcntl.lockf(fd,fcntl.LOCK_SH)`);
-    const shared = await restart(2);
-    expect([shared.status, shared.stderr]).toEqual([1, expect.stringContaining("on files that other nodes lock, too")]);
-    // Nothing is lost by that.
-    expect(await other.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("EAGAIN");
-    await other.run(`os.close(fd)`);
-    // That node keeps the file for a moment.
-    await until("it is done", async () => (await restart(2)).status === 0);
-    expect(await one.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("EAGAIN");
-    await waits.run(`os.close(fd)`);
-    expect(await one.run(`result=code(fcntl.lockf,fd,fcntl.LOCK_EX|fcntl.LOCK_NB)`)).toBe("ok");
-    await one.run(`os.close(fd)`);
+  it("programs wait on for file locks, and hold those of files that other nodes lock, too", async () => {
+    const locks = new SharedLocks(lab, 2, 3);
+    await locks.begin();
+    // One process after the other.
+    await mustRestart(2);
+    await mustRestart(2);
+    expect(await locks.goOn()).toEqual(ALL_WAITS);
   });
 
   it("an owner hands its volume over first", async () => {

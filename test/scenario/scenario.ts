@@ -80,6 +80,7 @@ export function runScenario(text: string, engine: WorldEngine = "builtin"): void
       wait: op === "lock" && !rest.includes("now"),
       begun: false,
       heldMs: null,
+      first: false,
     });
   };
   const requests: Readonly<Record<string, (name: string, lock: string, words: readonly string[]) => void>> = {

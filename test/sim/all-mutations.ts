@@ -27,6 +27,7 @@ import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
 import { overlayOwnershipMutations } from "./overlay-ownership-mutations.ts";
 import { overlaySetIdMutations } from "./overlay-set-id-mutations.ts";
+import { overlaySharedLocksMutations } from "./overlay-shared-locks-mutations.ts";
 import { overlayPauseMutations } from "./overlay-pause-mutations.ts";
 import { overlayRestartMutations } from "./overlay-restart-mutations.ts";
 import { overlayVolumeMutations } from "./overlay-volume-mutations.ts";
@@ -50,6 +51,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayCrashMutations,
   ...overlayDlmdDeathMutations,
   ...overlayAloneMutations,
+  ...overlaySharedLocksMutations,
   ...checkMutations,
   ...configMutations,
   ...leaseMutations,

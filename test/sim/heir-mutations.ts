@@ -73,8 +73,8 @@ export const heirMutations: readonly Mutation[] = [
     hazard: "C12",
     breaks: "what a program had whose connection dlmd has ended is kept, and others wait",
     file: "dlmd/clients/clients.ts",
-    find: "    if ((!endedHere || client.ending) && !this.#plocks.has(client)",
-    replace: "    if (!this.#plocks.has(client)",
+    find: "    if ((!endedHere || client.ending) && this.kept.keep",
+    replace: "    if (this.kept.keep",
     caughtBy: UNIT,
   },
   {

@@ -291,15 +291,6 @@ export const overlayCrashMutations: readonly Mutation[] = [
     caughtBy: "test/unit/file-lock/file-locks.test.ts",
   },
   {
-    id: "f40-shared-is-resumable",
-    hazard: "F40",
-    breaks: "a process goes on though locks of its programs have gone with its client of dlmd",
-    file: "overlay/file-lock/file-locks.ts",
-    find: 'if (state === "pushing" || state === "shared" || state === "returning" || asked.size > 0)',
-    replace: 'if (state === "shared" || state === "returning")',
-    caughtBy: "test/unit/file-lock/file-locks.test.ts",
-  },
-  {
     id: "f40-state-not-kept",
     hazard: "F40",
     breaks: "another node gets a file's locks between the two processes",

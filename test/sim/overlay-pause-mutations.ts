@@ -25,8 +25,8 @@ export const overlayPauseMutations: readonly Mutation[] = [
     hazard: "F35",
     breaks: "the owner says that it keeps locks whose masters do not know of it yet",
     file: "overlay/restart/custody.ts",
-    find: "await Promise.all(depositedLocks(request).map((resource) => hasQueued(lockspace, resource)));",
-    replace: "await Promise.all(depositedLocks(request).slice(1).map((resource) => hasQueued(lockspace, resource)));",
+    find: "...depositedLocks(request).map((resource) => hasQueued(lockspace, resource)),",
+    replace: "...depositedLocks(request).slice(1).map((resource) => hasQueued(lockspace, resource)),",
     caughtBy: "test/unit/restart/custody.test.ts",
   },
   {

@@ -68,6 +68,7 @@ export class SimPlockClient {
       wait: op === "lock" && random.chance(0.7),
       begun: false,
       heldMs: null,
+      first: false,
     } as const;
     const asked: Asked = { request, owner, canceled: false, released: false };
     this.asked.set(request.requestId, asked);

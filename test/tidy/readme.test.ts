@@ -149,7 +149,7 @@ const gaps: Readonly<Record<string, Shown>> = {
   "Refused: ext2, and ext4": [["test/e2e/volume/journal.long.test.ts", "ext2, and ext4 without a journal, are refused at enable"]],
   "A crash of dlmd": [
     ["test/e2e/crash-dlmd.long.test.ts", "programs keep their files, mappings, locks and listings, time after time under load"],
-    ["test/e2e/crash-dlmd.long.test.ts", "ends the mount where a program waits for a file lock; the others go on"],
+    ["test/e2e/crash-dlmd-owner.long.test.ts", "ends the mount where nobody keeps what it has; the others go on"],
     [
       "test/e2e/crash-dlmd-owner.long.test.ts",
       "programs on all nodes keep their files, mappings, locks and listings, time after time under load",
@@ -157,10 +157,7 @@ const gaps: Readonly<Record<string, Shown>> = {
   ],
   "A crash of a": [
     ["test/e2e/crash.long.test.ts", "programs keep their files, mappings, directories and listings, time after time under load"],
-    [
-      "test/e2e/crash.long.test.ts",
-      "ends the mount while a program waits for a file lock, or another node has one on the file, too; then a crash is a pause again",
-    ],
+    ["test/e2e/crash-owner.long.test.ts", "ends with the owner's process: nobody else can have it, and status says so before"],
     [
       "test/e2e/crash-owner.long.test.ts",
       "programs on all nodes keep their files, mappings, directories and listings, time after time under load",

@@ -1,12 +1,14 @@
 /** The parts of calls and answers that several rows of calls.ts share. */
 import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import type { NamesTold } from "../directory-names.ts";
 import { MAX_CLOSE_MANY, MAX_IO_BYTES, MAX_NAMES_TOLD, MAX_OUTCOMES, OUTCOMES_BYTES_MAX, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import type { Attr, AttributesKind, Entry, FileId, Listing } from "../lower.ts";
 import type {
   AskedCall,
   Attribute,
+  DepositedLock,
   EntryMade,
   Identified,
   Made,
@@ -149,6 +151,41 @@ export function manyIds(most: number): Codec<{ readonly ids: readonly FileId[] }
       if (count > most) throw new WireError(`${count} inodes, at most ${most} allowed`);
       return { ids: Array.from({ length: count }, () => v.readFileId(r)) };
     },
+  };
+}
+
+const LOCK_FLOCK = 1;
+const LOCK_WRITE = 2;
+
+export function manyLocks(most: number): Codec<readonly DepositedLock[]> {
+  return {
+    write: (w, locks) => {
+      w.u16(locks.length);
+      for (const { id, owner, range, heldMs } of locks) {
+        v.writeFileId(w, id);
+        w.u8((owner.kind === "flock" ? LOCK_FLOCK : 0) | (range.type === "write" ? LOCK_WRITE : 0));
+        w.bigU64(owner.owner).bigU64(range.start).bigU64(range.end).u64(heldMs);
+      }
+    },
+    read: (r) => {
+      const count = r.u16();
+      if (count > most) throw new WireError(`${count} file locks, at most ${most} allowed`);
+      return Array.from({ length: count }, () => readLock(r));
+    },
+  };
+}
+
+function readLock(r: ByteReader): DepositedLock {
+  const id = v.readFileId(r);
+  const flags = r.u8();
+  if (flags > (LOCK_FLOCK | LOCK_WRITE)) throw new WireError(`flags ${flags} of a file lock`);
+  const [owner, start, end] = [r.bigU64(), r.bigU64(), r.bigU64()];
+  if (start > end || end > maxOffset) throw new WireError(`bytes ${start} to ${end}: ascending offsets up to ${maxOffset} expected`);
+  return {
+    id,
+    owner: { kind: (flags & LOCK_FLOCK) === 0 ? "posix" : "flock", owner },
+    range: { type: (flags & LOCK_WRITE) === 0 ? "read" : "write", start, end },
+    heldMs: r.u64(),
   };
 }
 

@@ -66,6 +66,14 @@ export interface CopyRequest {
 }
 
 /** A change or a sync that a process of this mount asked the owner for, and that died since. */
+/** A range that a program of the caller has locked. `heldMs`: for so long; whole. */
+export interface DepositedLock {
+  readonly id: FileId;
+  readonly owner: { readonly kind: "posix" | "flock"; readonly owner: bigint };
+  readonly range: { readonly type: "read" | "write"; readonly start: bigint; readonly end: bigint };
+  readonly heldMs: number;
+}
+
 export interface AskedCall {
   readonly id: number;
   readonly type: number;
@@ -136,7 +144,10 @@ export interface WireCalls {
    * first for its write tokens and for its files with locks, until `collect`. May come in parts. `refused`: why not, as words; "": all that was named is queued for.
    */
   deposit: {
-    /** `isLast`: no other part comes. `dlmdDied`: that of the caller (hazard F42). `shared`: what nobody may change, since the caller's kernel has pages of it. */
+    /**
+     * `isLast`: no other part comes. `dlmdDied`: that of the caller (hazard F42). `locked`: files whose locks no other node uses; `sharedLocks`: of other files, each in
+     * dlmd's service. `shared`: what nobody may change, since the caller's kernel has pages of it.
+     */
     request: {
       readonly epoch: number;
       readonly ticket: string;
@@ -144,6 +155,7 @@ export interface WireCalls {
       readonly dlmdDied: boolean;
       readonly tokens: readonly FileId[];
       readonly locked: readonly FileId[];
+      readonly sharedLocks: readonly DepositedLock[];
       readonly shared: readonly FileId[];
     };
     answer: { readonly refused: string };

@@ -17,6 +17,7 @@ import {
   LISTINGS,
   manyHandles,
   manyIds,
+  manyLocks,
   manyNames,
   manyOrNull,
   name,
@@ -74,6 +75,7 @@ const syncRow = <K extends "fsync" | "fsyncdir" | "syncfs">(type: number, reques
 });
 
 const depositIds = manyIds(MAX_DEPOSIT);
+const depositLocks = manyLocks(MAX_DEPOSIT);
 
 const refusedWords = {
   write: (w: ByteWriter, { refused }: { readonly refused: string }): void => void w.string(refused.slice(0, v.MAX_NAME_BYTES / 4)),
@@ -367,6 +369,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         w.u64(q.epoch).string(q.ticket).bool(q.isLast).bool(q.dlmdDied);
         depositIds.write(w, { ids: q.tokens });
         depositIds.write(w, { ids: q.locked });
+        depositLocks.write(w, q.sharedLocks);
         depositIds.write(w, { ids: q.shared });
       },
       read: (r) => ({
@@ -376,6 +379,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         dlmdDied: r.bool(),
         tokens: depositIds.read(r).ids,
         locked: depositIds.read(r).ids,
+        sharedLocks: depositLocks.read(r),
         shared: depositIds.read(r).ids,
       }),
     },

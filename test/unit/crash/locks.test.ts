@@ -17,7 +17,7 @@ function row(file: string, ranges = 1): FileLockRow {
     pid: 42,
     heldMs: 100,
   }));
-  return { file, held, users: [{ owner: { kind: "posix", owner: OWNER }, handles: [3, 4] }] };
+  return { file, shared: ranges > 1, held, users: [{ owner: { kind: "posix", owner: OWNER }, handles: [3, 4] }] };
 }
 
 /** As the next process finds them, so much later. */

@@ -39,7 +39,7 @@ const view: ViewInfo = {
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c440e006712000002006c7302006d65e8030000",
+    "0143564c440f006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -342,7 +342,7 @@ describe("batches", () => {
 
 test("a question that is asked no more, or anew, makes another version", () => {
   // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
-  expect([LOCAL_VERSION, queries]).toEqual([14, ["status", "nodes"]]);
+  expect([LOCAL_VERSION, queries]).toEqual([15, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {

@@ -187,17 +187,6 @@ describe("a client is gone at once", () => {
         b.gone(1, true);
       },
     ],
-    [
-      "that has file locks",
-      (b) => {
-        keep(b, 1, limitMs);
-        const range = { type: "write", start: 0n, end: 9n } as const;
-        const owner = { ownerKind: "posix", owner: 1n, pid: 11 } as const;
-        const file = { file: "f", op: "lock", wait: false, begun: true, heldMs: null } as const;
-        b.request(1, { kind: "plock", lockspaceId: 1, requestId: 5, ...file, ...owner, ...range });
-        b.gone(1);
-      },
-    ],
   ])("%s", (_, end) => {
     const b = createBench([2]);
     b.connect(1, me);
@@ -382,6 +371,32 @@ describe("an heir", () => {
     expect(b.heard(3, "group-result").map(({ result }) => result)).toEqual(["accepted", "not-joined", "not-joined"]);
     endKept(b, 3, 1);
     expect([leftOf(b, 2), goneOf(b, 2)]).toEqual([["1 left"], [1]]);
+  });
+
+  it("gets file locks that it asks for before all that wait, when it is done with the dead (hazard F45)", () => {
+    const b = createBench([1, 2, 3]);
+    b.connect(4, me);
+    const range = { type: "write", start: 0n, end: 9n } as const;
+    const file = { kind: "plock", lockspaceId: 1, file: "f", op: "lock", wait: true, begun: false, heldMs: null, ...range } as const;
+    const ask = (clientId: number, requestId: number, first = false): void =>
+      b.request(clientId, { ...file, requestId, ownerKind: "posix", owner: 1n, pid: clientId, first });
+    const granted = (clientId: number): number[] => b.heard(clientId, "plock-result").map(({ errno }) => errno);
+    keep(b, 4, limitMs);
+    ask(4, 5);
+    expect(granted(4)).toEqual([0]);
+    ask(2, 6);
+    b.gone(4);
+    expect(status(b).kept).toHaveLength(1);
+    b.connect(5, me);
+    b.request(5, { kind: "open", lockspaceId: 1, name: "space" });
+    ask(5, 7, true);
+    expect([granted(2), granted(5)]).toEqual([[], []]);
+    endKept(b, 5, 4);
+    for (const clientId of [1, 2, 3, 5]) {
+      const [gone] = b.heard(clientId, "gone");
+      if (gone !== undefined) b.request(clientId, { kind: "gone-ack", goneId: gone.goneId });
+    }
+    expect([granted(2), granted(5)]).toEqual([[], [0]]);
   });
 
   it("takes over from two dead clients, also where both have one lock of one resource", () => {

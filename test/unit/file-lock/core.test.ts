@@ -444,7 +444,7 @@ describe("limits", () => {
 });
 
 describe("whatever happens, on three nodes, under delays", () => {
-  const restarts = { asked: 0, waits: 0, refused: 0 };
+  const restarts = { asked: 0, waits: 0, crashes: 0, shared: 0, sharedAtCrash: 0 };
   it.each(Array.from({ length: 60 }, (_, at) => at + 1))(
     "seed %i: no two hold what excludes each other, and every request ends",
     (seed) => {
@@ -472,14 +472,14 @@ describe("whatever happens, on three nodes, under delays", () => {
           cluster.letGo(restarting);
           [restarting, asked] = [null, false];
         } else if (restarting !== null && !asked && cluster.serves(restarting)) {
-          const result = cluster.restart(restarting);
-          restarts[result] += 1;
-          asked = result === "asked";
-          if (result === "refused") {
-            cluster.nodes[restarting]?.thaw();
-            restarting = null;
-          }
+          const crashes = pick(3) === 0;
+          const result = crashes ? cluster.crash(restarting) : cluster.restart(restarting);
+          if (crashes) restarts.crashes += 1;
+          else restarts[result === "waits" ? "waits" : "asked"] += 1;
+          if (result !== "waits") restarts[crashes ? "sharedAtCrash" : "shared"] += result;
+          asked = result !== "waits";
         }
+        if (serves) cluster.askAgain(who.node);
         if (isHeld || !serves) {
           // The kernel's request is kept; a wait ends all the same.
           if (who.pending !== null) cluster.nodes[who.node]?.cancel(who.pending.id);
@@ -499,6 +499,8 @@ describe("whatever happens, on three nodes, under delays", () => {
       }
       if (restarting !== null && asked) cluster.letGo(restarting);
       else if (restarting !== null) cluster.nodes[restarting]?.thaw();
+      cluster.settle();
+      for (const node of [0, 1, 2]) cluster.askAgain(node);
       // Whoever waits is told to stop, then all is unlocked.
       for (const who of callers) if (who.pending?.ask.wait === true) cluster.nodes[who.node]?.cancel(who.pending.id);
       cluster.settle();
@@ -516,7 +518,7 @@ describe("whatever happens, on three nodes, under delays", () => {
     },
   );
 
-  it("and processes were restarted, had to wait for it, and were refused it, many times", () => {
+  it("and processes were restarted, had to wait for it, and crashed, with locks in the service, many times", () => {
     expect(Object.values(restarts).filter((count) => count <= 50)).toEqual([]);
   });
 });

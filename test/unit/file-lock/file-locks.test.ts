@@ -18,8 +18,12 @@ import {
 afterEach(() => void vi.useRealTimers());
 
 /** dlmd, which grants EX at once, or as told (NL: not yet); its service answers when told. */
-function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}) {
-  const asked: { op: string; heldMs: number | null; ended: (result: FileLockResult | Error) => void }[] = [];
+function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}, began: (op: string) => void = () => undefined) {
+  const released: string[] = [];
+  const tested: string[] = [];
+  let answerTests: () => void = () => undefined;
+  const testsAnswered = new Promise<null>((resolve) => (answerTests = () => resolve(null)));
+  const asked: { op: string; heldMs: number | null; first: boolean; ended: (result: FileLockResult | Error) => void }[] = [];
   const failures: Error[] = [];
   const states = new Map<string, { lock: { mode: Mode }; handlers: LockHandlers; did: string[] }>();
   let firstFlags = 0;
@@ -31,6 +35,7 @@ function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}) {
     return Object.assign(lock, {
       request: (mode: Mode, flags: number) => {
         did.push(`request ${mode}`);
+        began(`request ${mode}`);
         if (did.length === 1) firstFlags = flags;
         lock.mode = mode === Mode.EX ? grants : mode;
         if (mode === Mode.EX && grants !== Mode.NL) handlers.ast(whole, "granted");
@@ -45,10 +50,19 @@ function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}) {
       _file: string,
       _owner: unknown,
       _wanted: unknown,
-      { heldMs }: { readonly heldMs: number | null },
+      { heldMs, first }: { readonly heldMs: number | null; readonly first: boolean },
       ended: (result: FileLockResult | Error) => void,
-    ) => asked.push({ op, heldMs, ended }),
+    ) => {
+      began(op);
+      return asked.push({ op, heldMs, first, ended });
+    },
     cancel: () => undefined,
+    test: (file: string) => {
+      tested.push(file);
+      return testsAnswered;
+    },
+    release: (file: string, { kind, owner }: { readonly kind: string; readonly owner: bigint }) =>
+      released.push(`${file} ${kind} ${owner}`),
   };
   const locks = new VolumeFileLocks({
     lockspace: { createLock } as unknown as Lockspace,
@@ -59,7 +73,7 @@ function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}) {
     fail: (error) => failures.push(error),
     ...more,
   });
-  return { locks, asked, failures, states, firstFlags: () => firstFlags };
+  return { locks, asked, failures, states, released, tested, answerTests, firstFlags: () => firstFlags };
 }
 
 const me = { kind: "posix", owner: 1n } as const;
@@ -267,19 +281,78 @@ it("the next process does not go on before the lock manager has given it each fi
   expect(next.locks.hasInherited).toBe(true);
 });
 
-it("what is in the service does not rest, is said to be shared while a process is to go on, and is taken back before if it can be", () => {
+it("what is in the service rests when it has answered all, and is taken back before if it can be (hazard F45)", async () => {
   const { locks, asked, states } = bench(Mode.CW);
   void locks.lock("f", 1, me, whole, false);
   asked.at(-1)?.ended(ok);
   // What is in the service is tried when no request is under way there.
   void locks.lock("f", 1, other, whole, false);
-  expect([locks.areShared, locks.rest(), locks.rest(), locks.areShared]).toEqual([false, false, false, false]);
+  expect([locks.rest(), locks.rest()]).toEqual([false, false]);
+  expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`]);
   asked.at(-1)?.ended({ status: "again", conflict: null });
-  expect([locks.rest(), locks.rest(), locks.areShared]).toEqual([false, false, true]);
+  expect(locks.rest()).toBe(false);
+  await Promise.resolve();
+  expect([locks.rest(), locks.rest()]).toEqual([true, true]);
   expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`, `request ${Mode.EX}`]);
-  expect([locks.rest(), states.get("f")?.did.length]).toEqual([false, 2]);
+  expect(locks.rows()).toMatchObject([{ file: "f", shared: true, held: [{ owner: me, range: { type: "write" } }] }]);
+  // At rest nothing is taken back, however long that is.
+  vi.useFakeTimers();
+  vi.advanceTimersByTime(10_000);
+  expect(states.get("f")?.did).toHaveLength(2);
   locks.restEnds();
-  expect(locks.areShared).toBe(false);
+});
+
+describe("another process goes on with locks that are in the service (hazard F45)", () => {
+  const shared = (): ReturnType<typeof bench> => {
+    const old = bench(Mode.CW);
+    void old.locks.lock("f", 3, me, { ...whole, start: 0n, end: 9n }, false);
+    old.asked.at(-1)?.ended(ok);
+    return old;
+  };
+  const handOver = (): { old: ReturnType<typeof bench>; next: ReturnType<typeof bench> } => {
+    const [old, next] = [shared(), bench(Mode.NL)];
+    next.locks.inherit(old.locks.rows());
+    return { old, next };
+  };
+
+  it("asks for the state with those who share it, and for each lock before all that wait, and has them when both are there", () => {
+    const { next } = handOver();
+    const state = next.states.get("f");
+    expect([state?.did, next.firstFlags()]).toEqual([[`request ${Mode.CW}`], LockFlag.HEADQUE | LockFlag.MAYKEEP]);
+    expect(next.asked.map(({ op, first }) => [op, first])).toEqual([["lock", true]]);
+    expect([next.locks.hasInheritedHere, next.locks.hasInherited]).toEqual([true, false]);
+    state?.handlers.ast(state.lock as Lock, "granted");
+    expect(next.locks.hasInherited).toBe(false);
+    next.asked[0]?.ended(ok);
+    expect(next.locks.hasInherited).toBe(true);
+    // It is a lock like any other: RELEASE gives it up.
+    next.locks.released("f", 3);
+    expect(next.asked.map(({ op }) => op)).toEqual(["lock", "unlock"]);
+  });
+
+  it("the one before gives up its locks and the state, in that order, and hears of nothing any more", () => {
+    const { old } = handOver();
+    old.locks.letGo();
+    expect([old.released, old.states.get("f")?.did.at(-1)]).toEqual([["f posix 1"], "unlock"]);
+  });
+
+  it("what the service refuses is said before anything is given up", () => {
+    const { next } = handOver();
+    const state = next.states.get("f");
+    state?.handlers.ast(state.lock as Lock, "granted");
+    next.asked[0]?.ended({ status: "limit", conflict: null });
+    expect(() => next.locks.hasInherited).toThrow("dlmd has no room for the file locks of f once more");
+  });
+
+  it("masters know of them when they have answered what is asked behind them", async () => {
+    const { next } = handOver();
+    let known = false;
+    const asked = next.locks.hasAsked().then(() => (known = true));
+    expect([next.tested, known]).toEqual([["f"], false]);
+    next.answerTests();
+    await asked;
+    expect(known).toBe(true);
+  });
 });
 
 describe("for a process that goes on after a crash (hazard F40)", () => {
@@ -312,22 +385,29 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     expect([...written.rows]).toEqual([["f", 1]]);
   });
 
-  it("before locks go to the service it is said that nobody could go on, and they are written down no more", () => {
+  it("what goes to the service stays written down, as shared before the lock manager is asked; of what is asked for less only that (hazard F45)", async () => {
     vi.useFakeTimers();
-    const written = journal();
-    const said: (string | null)[] = [];
-    const { locks, asked, states } = bench(Mode.EX, { journal: written, leaves: () => void said.push(locks.whyNoCrash) });
+    const rows: [string, boolean | null, number][] = [];
+    const told = {
+      areBeyond: false,
+      set: (file: string, row: FileLockRow | null) => void rows.push([file, row?.shared ?? null, row?.held.length ?? 0]),
+    };
+    const atStart: unknown[] = [];
+    const { locks, asked, states } = bench(Mode.EX, { journal: told }, (what) => void atStart.push([what, rows.at(-1)]));
     expect(locks.lock("f", 1, me, whole, true).done).toBe("granted");
-    expect([said, locks.whyNoCrash]).toEqual([[], null]);
     const state = states.get("f");
     state?.handlers.bast(state.lock as Lock, Mode.EX);
-    expect(written.rows.size).toBe(1);
     vi.advanceTimersByTime(1000);
-    expect(asked).toHaveLength(1);
-    expect(said).toEqual([expect.stringMatching(/hold some on files that other nodes lock, too/)]);
+    expect([asked.length, rows.at(-1)]).toEqual([1, ["f", false, 1]]);
     asked[0]?.ended(ok);
-    expect([...written.rows]).toEqual([]);
-    expect(locks.whyNoCrash).toMatch(/hold some on files that other nodes lock, too/);
+    expect(atStart.at(-1)).toEqual([`request ${Mode.CW}`, ["f", true, 1]]);
+    void locks.unlock("f", me, 0n, 9n);
+    expect(rows.at(-1)).toEqual(["f", true, 1]);
+    void locks.unlock("f", me, 0n, maxOffset);
+    expect([asked.length, rows.at(-1)]).toEqual([3, ["f", null, 0]]);
+    // Before the service is asked: it may be done from then on.
+    expect(atStart.at(-1)).toEqual(["unlock", ["f", null, 0]]);
+    expect(locks.whyNoCrash).toBeNull();
   });
 
   it("says so while more is held than there is room for", () => {
@@ -356,7 +436,7 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
   it("in the turn in which more is held than there is room for it is said that nobody could go on", () => {
     const { journal: rows, found } = written();
     let said = 0;
-    const { locks } = bench(Mode.EX, { journal: rows, leaves: () => (said += 1) });
+    const { locks } = bench(Mode.EX, { journal: rows, beyond: () => (said += 1) });
     let count = 0n;
     for (; !rows.areBeyond && count < 1000n; count += 1n) {
       expect(said).toBe(0);

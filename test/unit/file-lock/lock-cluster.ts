@@ -12,7 +12,7 @@ import type { LockFound } from "../../../overlay/fuse/reply.ts";
 import { FileLockCore, type FileLockLimits } from "../../../overlay/file-lock/core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "../../../overlay/file-lock/core-port.ts";
 import type { LockOwner } from "../../../overlay/file-lock/api.ts";
-import { hasLocks, heldOn } from "../../../overlay/file-lock/locked-file.ts";
+import { certainlyHeldOn, hasLocks, heldOn, type LockedFile } from "../../../overlay/file-lock/locked-file.ts";
 
 const statuses: Record<string, FileLockStatus> = {
   ok: "granted",
@@ -25,7 +25,7 @@ const statuses: Record<string, FileLockStatus> = {
 /** The lock of a file's state at dlmd: EX, or CW beside CW; in the order of coming. */
 class StateResource {
   readonly held = new Map<number, "EX" | "CW">();
-  readonly #queue: number[] = [];
+  #queue: { readonly node: number; readonly shared: boolean }[] = [];
   readonly #told = new Set<number>();
   readonly #send: (node: number, message: StateMessage) => void;
 
@@ -34,24 +34,27 @@ class StateResource {
   }
 
   receive(node: number, what: StateRequest): void {
-    if (what === "ask") this.#queue.push(node);
-    else if (what === "inherit") this.#queue.unshift(node);
-    else if (what === "give-up") this.held.delete(node);
-    else if (what === "share") this.held.set(node, "CW");
+    if (what === "ask") this.#queue.push({ node, shared: false });
+    else if (what === "inherit" || what === "inherit-shared") this.#queue.unshift({ node, shared: what !== "inherit" });
+    else if (what === "give-up") {
+      this.held.delete(node);
+      this.#queue = this.#queue.filter((one) => one.node !== node);
+    } else if (what === "share") this.held.set(node, "CW");
     else {
       if (this.held.size === 1) this.held.set(node, "EX");
       this.#send(node, this.held.get(node) as "EX" | "CW");
     }
-    if (what !== "ask" && what !== "inherit") this.#told.delete(node);
+    if (!what.startsWith("inherit") && what !== "ask") this.#told.delete(node);
     this.#settle();
   }
 
   #settle(): void {
     for (;;) {
-      const [node] = this.#queue;
-      if (node === undefined) return;
+      const [first] = this.#queue;
+      if (first === undefined) return;
+      const { node, shared } = first;
       const modes = [...this.held.values()];
-      const mode = modes.length === 0 ? "EX" : modes.every((one) => one === "CW") ? "CW" : null;
+      const mode = modes.length === 0 && !shared ? "EX" : modes.every((one) => one === "CW") ? "CW" : null;
       if (mode === null) {
         for (const holder of this.held.keys()) {
           if (!this.#told.has(holder)) this.#send(holder, "wanted");
@@ -67,7 +70,7 @@ class StateResource {
 }
 
 type StateMessage = "EX" | "CW" | "wanted";
-type StateRequest = "ask" | "inherit" | "share" | "back" | "give-up";
+type StateRequest = "ask" | "inherit" | "inherit-shared" | "share" | "back" | "give-up";
 
 /** A process that serves the mount of a node. */
 interface Process {
@@ -77,6 +80,8 @@ interface Process {
   readonly core: FileLockCore;
   /** Files whose state the process before has, or had. */
   readonly inherited: Set<string>;
+  /** As it knows them. */
+  readonly modes: Map<string, "EX" | "CW">;
   /** It has let go: nothing that comes for it means anything. */
   over: boolean;
 }
@@ -108,6 +113,8 @@ export class LockCluster {
   /** What an owner holds for certain: not what it is giving up. By file and owner. */
   readonly #certain = new Map<string, Map<string, Owned>>();
   readonly #delayMs: (channel: string) => number;
+  /** By a process that has crashed. */
+  #unanswered: Caller[] = [];
   #no = 0;
   #rank = 0;
 
@@ -140,7 +147,7 @@ export class LockCluster {
     const client = this.#processes.length;
     const inherited = new Set<string>();
     const core: FileLockCore = new FileLockCore(this.#port(node, client, inherited), this.#limits);
-    const process = { node, client, core, inherited, over: false };
+    const process = { node, client, core, inherited, modes: new Map(), over: false };
     this.#processes.push(process);
     this.nodes[node] = core;
     return process;
@@ -154,26 +161,70 @@ export class LockCluster {
 
   /** It has all that the one before had: programs may ask, if that one has let go. */
   serves(node: number): boolean {
-    return this.#serving(node).inherited.size === 0;
+    const { inherited, core } = this.#serving(node);
+    return inherited.size === 0 && core.hasInherited;
   }
 
-  /** When all rests, a new process asks for all that this one has until `letGo`. "refused": some is shared. No program asks meanwhile. */
-  restart(node: number): "asked" | "waits" | "refused" {
+  /** When all rests, a new process asks for all that this one has until `letGo`: gives how many files are shared. No program asks meanwhile. */
+  restart(node: number): number | "waits" {
     const old = this.#serving(node);
-    const where = old.core.freeze();
-    if (where !== "here") return where === "shared" ? "refused" : "waits";
-    if ((this.#callers[node]?.size ?? 0) > 0) return "waits";
-    const held = [...old.core.files.values()].filter(hasLocks).map((file) => ({ name: file.name, locks: heldOn(file) }));
-    const next = this.#start(node);
-    for (const { name, locks } of held) next.core.inherit(name, locks);
-    return "asked";
+    if (!old.core.freeze() || (this.#callers[node]?.size ?? 0) > 0) return "waits";
+    return this.#inherit(old);
+  }
+
+  /** The process ends at any time, and another one goes on with what was written down. What it had stays until `letGo`, and what it has said arrives. */
+  crash(node: number): number {
+    const old = this.#serving(node);
+    old.over = true;
+    for (const caller of this.#callers[node]?.values() ?? []) this.#unanswered.push(caller);
+    this.#callers[node]?.clear();
+    return this.#inherit(old);
+  }
+
+  #inherit(old: Process): number {
+    const isShared = ({ name, state }: LockedFile): boolean =>
+      state === "shared" || (state === "returning" && old.modes.get(name) !== "EX");
+    const rows = [...old.core.files.values()].filter(hasLocks).map((file) => {
+      const shared = isShared(file);
+      return { name: file.name, shared, locks: shared ? certainlyHeldOn(file) : heldOn(file) };
+    });
+    const held = rows.filter(({ locks }) => locks.length > 0);
+    const next = this.#start(old.node);
+    for (const { name, shared, locks } of held) next.core.inherit(name, locks, shared);
+    return held.filter(({ shared }) => shared).length;
   }
 
   /** The process before the one that is to serve that node. */
   letGo(node: number): void {
     const old = this.#processes.filter((one) => one.node === node).at(-2) as Process;
     old.over = true;
-    for (const { name } of old.core.files.values()) this.#tellState(old, name, "give-up");
+    this.#deliver(`${node} service`, () => this.#endInService(old));
+    for (const name of new Set([...this.#states.keys(), ...old.core.files.keys()])) this.#tellState(old, name, "give-up");
+  }
+
+  /** As its home does for a client that is gone (dlmd/plock/home.ts). */
+  #endInService({ client }: Process): void {
+    const master = this.#master;
+    for (const { nodeid, requestId } of Array.from(master.waiters())) if (nodeid === client) master.cancel(client, requestId);
+    for (const { ranges, flock } of Array.from(master.files.values())) {
+      for (const table of [ranges, flock])
+        for (const holder of Array.from(table.holders.values())) {
+          if (holder.owner.nodeid !== client) continue;
+          table.take(holder, 0n, maxOffset);
+          table.release(holder);
+        }
+    }
+  }
+
+  /** The kernel asks the new process once more. */
+  askAgain(node: number): void {
+    const mine = this.#unanswered.filter((caller) => caller.node === node);
+    this.#unanswered = this.#unanswered.filter((caller) => caller.node !== node);
+    for (const caller of mine) {
+      const ask = caller.pending?.ask;
+      caller.pending = null;
+      if (ask !== undefined) this.ask(caller, ask);
+    }
   }
 
   #at(atMs: number, run: () => void): void {
@@ -211,12 +262,16 @@ export class LockCluster {
     let state = this.#states.get(file);
     if (state === undefined) {
       state = new StateResource((client, message) => {
-        const { node, core, inherited } = this.#processes[client] as Process;
+        const { node, core, inherited, modes } = this.#processes[client] as Process;
         this.#deliver(`dlm ${node}`, () => {
           if (this.#processes[client]?.over === true) return;
           if (message === "wanted") core.stateWanted(file);
-          else if (!inherited.delete(file)) core.stateGranted(file, message === "EX" ? "local" : "shared");
-          else if (message !== "EX") throw new Error(`${file} is inherited in ${message}`);
+          else {
+            modes.set(file, message);
+            const expected = core.files.get(file)?.state === "shared" ? "CW" : "EX";
+            if (!inherited.delete(file)) core.stateGranted(file, message === "EX" ? "local" : "shared");
+            else if (message !== expected) throw new Error(`${file} is inherited in ${message}`);
+          }
         });
       });
       this.#states.set(file, state);
@@ -234,16 +289,19 @@ export class LockCluster {
     return {
       nowMs: () => this.nowMs,
       askState: (file) => state(file, "ask"),
-      inheritState: (file) => {
+      inheritState: (file, shared) => {
         inherited.add(file);
-        state(file, "inherit");
+        state(file, shared ? "inherit-shared" : "inherit");
       },
-      shareState: (file) => state(file, "share"),
+      shareState: (file) => {
+        (this.#processes[client] as Process).modes.set(file, "CW");
+        state(file, "share");
+      },
       takeBackState: (file) => state(file, "back"),
       giveUpState: (file) => state(file, "give-up"),
       ask: (id, ask) => {
         this.messages++;
-        const { file, op, owner, range, pid, wait, begun, heldMs } = ask;
+        const { file, op, owner, range, pid, wait, begun, heldMs, first } = ask;
         const kind = { ownerKind: owner.kind, owner: owner.owner } as const;
         const message: PlockAsk = {
           requestId: id,
@@ -258,6 +316,7 @@ export class LockCluster {
           entangled: false,
           begun,
           heldMs,
+          first,
         };
         this.#deliver(`${node} service`, () => this.#master.request(client, message));
       },
@@ -270,8 +329,8 @@ export class LockCluster {
     };
   }
 
-  #serviceAnswered({ core }: Process, message: PlockMessage): void {
-    if (message.kind !== "plock-answer" || message.status === "removed") return;
+  #serviceAnswered({ core, over }: Process, message: PlockMessage): void {
+    if (over || message.kind !== "plock-answer" || message.status === "removed") return;
     const { conflict } = message;
     const found: LockFound | null = conflict && { type: conflict.type, start: conflict.start, end: conflict.end, pid: conflict.pid };
     core.serviceAnswered(message.requestId, statuses[message.status] as FileLockStatus, found);

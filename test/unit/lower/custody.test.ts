@@ -74,6 +74,7 @@ const deposit = (ticket: string): RequestOf<"deposit"> => ({
   dlmdDied: false,
   tokens: [],
   locked: [],
+  sharedLocks: [],
   shared: [],
 });
 

@@ -19,6 +19,7 @@ const request = (change: Partial<RequestOf<"deposit">> = {}): RequestOf<"deposit
   dlmdDied: true,
   tokens: [],
   locked: [],
+  sharedLocks: [],
   shared: [],
   ...change,
 });

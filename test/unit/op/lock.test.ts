@@ -1,8 +1,9 @@
 /** SETLK: FLUSH of a file comes here as soon as one of its closes may have a lock to give up (native/src/device.cc). */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import type { FileLocking } from "../../../overlay/file-lock/api.ts";
 import type { GetlkRequest, SetlkRequest } from "../../../overlay/fuse/request.ts";
+import type { Call } from "../../../overlay/op/call.ts";
 import { getlk, setlk } from "../../../overlay/op/lock.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -41,6 +42,54 @@ it("flock(2), which no FLUSH gives up, and an unlock ask for none", async () => 
   await serve({ type: "write", flock: true });
   await serve({ type: "unlock", flock: false });
   expect(events).toEqual(["lock", "unlock"]);
+});
+
+describe("a wait that ends so that another process can begin it again (hazard F45)", () => {
+  /** What became of it, when its lock is told so. */
+  const waiting = async (
+    what: (call: Call, end: (status: string) => void) => void,
+  ): Promise<{ errors: number[]; yielded: boolean; cancels: number }> => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    let cancels = 0;
+    let end: (status: string) => void = () => undefined;
+    const done = new Promise<string>((resolve) => (end = resolve));
+    const fileLocks = { lock: () => ({ done, cancel: () => void (cancels += 1) }) } as unknown as FileLocking;
+    const mount = { ...bench.mount, fileLocks, askFlush: () => undefined };
+    const call = bench.call("setlk");
+    const errors: number[] = [];
+    call.error = (errno) => errors.push(errno) > 0;
+    call.empty = () => errors.push(0) > 0;
+    const ends = setlk(mount, call, { ...request, type: "write", flock: false, wait: true, fh } as unknown as SetlkRequest);
+    what(call, end);
+    await ends;
+    return { errors, yielded: call.yielded, cancels };
+  };
+
+  it("has no answer, and says so", async () => {
+    const ended = await waiting((call, end) => {
+      call.onYield?.();
+      end("canceled");
+    });
+    expect(ended).toEqual({ errors: [], yielded: true, cancels: 1 });
+  });
+
+  it("is granted, if that was faster", async () => {
+    const ended = await waiting((call, end) => {
+      call.onYield?.();
+      end("granted");
+    });
+    expect(ended).toEqual({ errors: [0], yielded: false, cancels: 1 });
+  });
+
+  it("ends with EINTR, if a signal comes meanwhile", async () => {
+    const ended = await waiting((call, end) => {
+      call.onYield?.();
+      call.onSignal?.();
+      end("canceled");
+    });
+    expect(ended).toEqual({ errors: [E.EINTR], yielded: false, cancels: 2 });
+  });
 });
 
 it("a question for a lock that has no answer, because its caller is killed or dlmd has died, is EINTR and not 'no lock' (hazard F42)", async () => {

@@ -14,6 +14,7 @@ function ask(requestId: number, change: Partial<PlockAsk> = {}): PlockAsk {
     entangled: false,
     begun: false,
     heldMs: null,
+    first: false,
     type: "read",
     start: 0n,
     end: 9n,
@@ -134,4 +135,16 @@ it("a lockspace comes free between two turns of a recovery: an unlock stays behi
   master.request(2, ask(4, { op: "test", wait: false }));
   master.unblock();
   expect([answered, master.files.size]).toEqual([[3, 1, 2, 4], 0]);
+});
+
+it("what goes first does so here, too, whoever came before (hazard F45)", () => {
+  const gated = new GatedRequests(10);
+  for (const [requestId, first] of [
+    [1, false],
+    [2, true],
+    [3, false],
+    [4, true],
+  ] as const)
+    gated.take(1, ask(requestId, { first }), 0);
+  expect(idsOf(gated)).toEqual(["1/2", "1/4", "1/1", "1/3"]);
 });

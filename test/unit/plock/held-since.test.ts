@@ -110,7 +110,7 @@ function heldBy(master: PlockMaster): string[] {
 }
 
 const names = { lockspace: "test", file: "f", clientId: 1, ownerKind: "posix", owner: 1n } as const;
-const again = { kind: "plock-again", ...names, pid: 1, wait: true, entangled: true, begun: false, canceled: false } as const;
+const again = { kind: "plock-again", ...names, pid: 1, wait: true, entangled: true, begun: false, first: false, canceled: false } as const;
 
 it("a new master has it from the ages that homes tell, each by the clock of its own node", () => {
   const { master, time } = apart();
@@ -170,7 +170,17 @@ function home(): Home {
   const client = newClient(1);
   client.lockspaces.set(7, { name: "test", resources: new Map(), opens: 1, blocked: false });
   let requestId = 0;
-  const common = { kind: "plock", lockspaceId: 7, file: "f", ownerKind: "posix", owner: 1n, begun: false, heldMs: null, pid: 1 } as const;
+  const common = {
+    kind: "plock",
+    lockspaceId: 7,
+    file: "f",
+    ownerKind: "posix",
+    owner: 1n,
+    begun: false,
+    heldMs: null,
+    first: false,
+    pid: 1,
+  } as const;
   return {
     time,
     ask: (change) =>

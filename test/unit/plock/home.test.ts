@@ -36,7 +36,17 @@ function lone(): Lone {
   const client = newClient(1);
   client.lockspaces.set(7, { name: "test", resources: new Map(), opens: 1, blocked: false });
   let requestId = 0;
-  const names = { kind: "plock", lockspaceId: 7, file: "f", ownerKind: "posix", owner: 1n, begun: false, heldMs: null, pid: 1 } as const;
+  const names = {
+    kind: "plock",
+    lockspaceId: 7,
+    file: "f",
+    ownerKind: "posix",
+    owner: 1n,
+    begun: false,
+    heldMs: null,
+    first: false,
+    pid: 1,
+  } as const;
   const ask = (op: PlockOp, change: Partial<Plock> = {}): number => {
     home.request(client, { ...names, requestId: ++requestId, op, wait: false, type: "write", start: 0n, end: 9n, ...change });
     return (sent.at(-1) as PlockRequestMessage | undefined)?.requestId ?? 0;

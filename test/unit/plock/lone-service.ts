@@ -9,7 +9,8 @@ import type { PlockTable } from "../../../dlmd/plock/table.ts";
 
 export type Result = Extract<ClientEvent, { kind: "plock-result" }>;
 type Plock = Extract<PlockClientRequest, { kind: "plock" }>;
-export type Ask = Omit<Plock, "kind" | "lockspaceId" | "requestId" | "begun" | "heldMs"> & Partial<Pick<Plock, "begun" | "heldMs">>;
+export type Ask = Omit<Plock, "kind" | "lockspaceId" | "requestId" | "begun" | "heldMs" | "first"> &
+  Partial<Pick<Plock, "begun" | "heldMs" | "first">>;
 
 export interface Who {
   readonly kind: OwnerKind;
@@ -58,7 +59,7 @@ export class LoneService {
 
   ask(ask: Ask, client: Client = this.client): number {
     const requestId = this.#nextRequestId++;
-    this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, begun: false, heldMs: null, ...ask });
+    this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, begun: false, heldMs: null, first: false, ...ask });
     this.service.search(Number.POSITIVE_INFINITY);
     return requestId;
   }

@@ -36,6 +36,7 @@ it("a request for less that the dead master had granted is granted, with what wa
     entangled: true,
     begun: false,
     heldMs: null,
+    first: false,
     waitedMs: 5,
     canceled: false,
   } as const;
@@ -65,4 +66,48 @@ it("an edge that went and came again is another one", () => {
   expect(there()).toEqual([false, true]);
   lone.lock("f", ofd(1), "read", 5n, 5n, false);
   expect(there()).toEqual([false, true]);
+});
+
+it("a request that goes first waits for holders only, and all who wait wait behind it (hazard F45)", () => {
+  const lone = new LoneService();
+  const answered = (id: number): boolean => lone.results.has(id);
+  lone.lock("f", ofd(1), "write", 0n, 9n);
+  const waits = lone.lock("f", ofd(2), "write", 0n, 9n);
+  const first = lone.ask({
+    ownerKind: "ofd",
+    owner: 3n,
+    pid: 3,
+    file: "f",
+    op: "lock",
+    type: "write",
+    start: 5n,
+    end: 9n,
+    wait: true,
+    first: true,
+  });
+  lone.unlock("f", ofd(1), 0n, 9n);
+  expect([answered(first), answered(waits)]).toEqual([true, false]);
+  lone.unlock("f", ofd(3), 0n, 9n);
+  expect(answered(waits)).toBe(true);
+});
+
+it("so it is at the next master: it is asked again before all others, though it is younger (hazard F45)", () => {
+  const sent: PlockMessage[] = [];
+  const port = { nodeid: 9, nowMs: () => 0, protest: () => undefined, blocks: () => false, blocked: () => undefined };
+  const master = new PlockMaster({ ...port, send: (_, message) => void sent.push(message) }, defaultPlockLimits);
+  const what = { lockspace: "test", file: "f", clientId: 1, ownerKind: "posix", type: "write", start: 0n, end: 9n, pid: 1 } as const;
+  const again = {
+    kind: "plock-again",
+    ...what,
+    op: "lock",
+    wait: true,
+    entangled: false,
+    begun: false,
+    heldMs: null,
+    canceled: false,
+  } as const;
+  master.again(1, { ...again, requestId: 1, owner: 1n, first: false, waitedMs: 5000 });
+  master.again(2, { ...again, requestId: 2, owner: 2n, first: true, waitedMs: 10 });
+  for (const _ of master.settle());
+  expect(sent).toEqual([{ kind: "plock-answer", requestId: 2, status: "ok", conflict: null }]);
 });

@@ -91,7 +91,17 @@ class Pair {
   /** The same, and nobody has searched yet. */
   ask(file: string, owner: number, type: PlockType, start = 0, end = 999): number {
     const requestId = this.#nextRequestId++;
-    const what = { op: "lock", type, start: BigInt(start), end: BigInt(end), pid: owner, wait: true, begun: false, heldMs: null } as const;
+    const what = {
+      op: "lock",
+      type,
+      start: BigInt(start),
+      end: BigInt(end),
+      pid: owner,
+      wait: true,
+      begun: false,
+      heldMs: null,
+      first: false,
+    } as const;
     const names = { lockspaceId: 7, requestId, file, ownerKind: "posix", owner: BigInt(owner) } as const;
     this.#services[0]?.request(this.client, { kind: "plock", ...names, ...what });
     return requestId;

@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { type Lock, LockFlag, type LockHandlers, type Lockspace, type LockStatus } from "../../../dlmd/client/api.ts";
+import type { FileLockResult, FileLocks } from "../../../dlmd/client/file-lock-api.ts";
 import { type Mode, modeNames } from "../../../dlmd/wire/mode.ts";
 import { COLLECTED_MAX, CUSTODIES_MAX, Custody, CUSTODY_LIMIT_MS, CUSTODY_LOCKS_MAX } from "../../../overlay/restart/custody.ts";
 
@@ -54,6 +55,37 @@ class PlayedDlmd implements Lockspace {
   }
 }
 
+/** Its file-lock service. */
+class PlayedFileLocks {
+  readonly #asked: string[];
+  readonly ended: ((result: FileLockResult | Error) => void)[] = [];
+  readonly tests: (() => void)[] = [];
+
+  constructor(asked: string[]) {
+    this.#asked = asked;
+  }
+
+  start(...[op, file, owner, range, options, ended]: Parameters<FileLocks["start"]>): number {
+    const { kind, owner: number, pid } = owner;
+    const how = JSON.stringify({ pid, ...options });
+    this.#asked.push(`${op} ${file} ${kind} ${number} ${range.type} ${range.start}-${range.end} ${how}`);
+    return this.ended.push(ended);
+  }
+
+  test(file: string): Promise<null> {
+    this.#asked.push(`test ${file}`);
+    return new Promise((resolve) => this.tests.push(() => resolve(null)));
+  }
+
+  cancel(number: number): void {
+    this.#asked.push(`cancel ${number}`);
+  }
+
+  release(file: string, { kind, owner }: { readonly kind: string; readonly owner: bigint }): void {
+    this.#asked.push(`release ${file} ${kind} ${owner}`);
+  }
+}
+
 const flagNames = (flags: number): string =>
   (["HEADQUE", "MAYKEEP", "NOQUEUE"] as const).filter((name) => (flags & LockFlag[name]) !== 0).join(" ");
 
@@ -64,6 +96,7 @@ const request = (ticket = "t1", epoch = 3) => ({
   dlmdDied: false,
   tokens: [{ ino: 12, generation: 1 }],
   locked: [{ ino: 13, generation: 7 }],
+  sharedLocks: [],
   shared: [],
 });
 
@@ -72,6 +105,7 @@ describe("the custody of an owner", () => {
   afterEach(() => void vi.useRealTimers());
   const begin = (): {
     dlmd: PlayedDlmd;
+    service: PlayedFileLocks;
     custody: Custody;
     ended: string[];
     /** Of mounts that are away, each time that it is told. */
@@ -79,10 +113,12 @@ describe("the custody of an owner", () => {
     deposit: (ticket?: string, epoch?: number) => Promise<string>;
   } => {
     const dlmd = new PlayedDlmd();
+    const service = new PlayedFileLocks(dlmd.asked);
     const ended: string[] = [];
     const counts: number[] = [];
     const custody: Custody = new Custody({
       lockspace: () => Promise.resolve(dlmd),
+      fileLocks: () => Promise.resolve(service as unknown as FileLocks),
       epoch: 3,
       log: silentLog,
       nowMs: () => performance.now(),
@@ -90,7 +126,7 @@ describe("the custody of an owner", () => {
     });
     const deposit = async (ticket = "t1", epoch = 3): Promise<string> =>
       (await custody.deposit(request(ticket, epoch), () => void ended.push(ticket))).refused;
-    return { dlmd, custody, ended, counts, deposit };
+    return { dlmd, service, custody, ended, counts, deposit };
   };
   /** A deposit that is answered: what it named is granted when its mount lets go. */
   const kept = async ({ dlmd, deposit }: ReturnType<typeof begin>): Promise<void> => {
@@ -115,6 +151,66 @@ describe("the custody of an owner", () => {
     expect(answer).toBe("");
     expect(dlmd.asked.at(-1)).toBe("f13.7 unlock");
     expect(custody.away?.count).toBe(1);
+  });
+
+  describe("file locks that are shared with other nodes (hazard F45)", () => {
+    const id = { ino: 15, generation: 2 };
+    const lock = (owner: bigint, start: bigint, kind: "posix" | "flock" = "posix") =>
+      ({ id, owner: { kind, owner }, range: { type: "write", start, end: start + 4n }, heldMs: 700 }) as const;
+    const withLocks = { ...request(), tokens: [], locked: [], sharedLocks: [lock(3n, 0n), lock(3n, 10n), lock(4n, 0n, "flock")] };
+    const firstOnes = [
+      'lock f15.2 posix 3 write 0-4 {"pid":0,"wait":true,"first":true,"heldMs":700}',
+      'lock f15.2 posix 3 write 10-14 {"pid":0,"wait":true,"first":true,"heldMs":700}',
+      'lock f15.2 flock 4 write 0-4 {"pid":0,"wait":true,"first":true,"heldMs":700}',
+    ];
+    /** Its answer: of one that is awaited. */
+    const asked = async (set: ReturnType<typeof begin>): Promise<() => Promise<{ readonly refused: string }>> => {
+      const answer = set.custody.deposit(withLocks, null);
+      await vi.advanceTimersByTimeAsync(0);
+      return () => answer;
+    };
+
+    it("are asked for before all that wait, under the file's state for those who share it, and it answers when their master knows", async () => {
+      const set = begin();
+      const answer = await asked(set);
+      expect(set.dlmd.asked).toEqual(["f15.2 CW HEADQUE MAYKEEP", ...firstOnes, "f15.2 NL NOQUEUE", "test f15.2"]);
+      let told: unknown = null;
+      void answer().then(({ refused }) => (told = refused));
+      await set.dlmd.answer("f15.2 NL", "again");
+      expect(told).toBeNull();
+      set.service.tests[0]?.();
+      await vi.advanceTimersByTimeAsync(0);
+      expect(told).toBe("");
+    });
+
+    it("are given up: what is held, and what waits", async () => {
+      const set = begin();
+      await asked(set);
+      set.service.ended[1]?.({ status: "granted", conflict: null });
+      set.dlmd.asked.length = 0;
+      expect(set.custody.collect("t1")).toBe(true);
+      expect(set.dlmd.asked).toEqual(["cancel 1", "cancel 3", "release f15.2 posix 3", "release f15.2 flock 4", "f15.2 cancel"]);
+      // The answer to that is nobody's.
+      set.service.ended[0]?.({ status: "canceled", conflict: null });
+      expect(set.custody.away).toBeNull();
+    });
+
+    it("are kept whole or not at all: one that the service refuses ends it", async () => {
+      const set = begin();
+      const answer = await asked(set);
+      set.service.ended[2]?.({ status: "limit", conflict: null });
+      await set.dlmd.answer("f15.2 NL", "again");
+      set.service.tests[0]?.();
+      expect(await answer()).toEqual({ refused: "it was given up meanwhile" });
+    });
+
+    it("each range counts for the limit", async () => {
+      const set = begin();
+      const many = Array.from({ length: CUSTODY_LOCKS_MAX + 1 }, (_, at) => lock(3n, BigInt(10 * at)));
+      expect(await set.custody.deposit({ ...withLocks, sharedLocks: many }, null)).toEqual({
+        refused: `more than ${CUSTODY_LOCKS_MAX} files that are written or locked`,
+      });
+    });
   });
 
   it("of a mount whose dlmd has died it is enough that this one serves behind all that: the dead may be the master of any", async () => {

@@ -65,9 +65,14 @@ describe("a mount that pauses", () => {
       isLast: true,
       dlmdDied: false,
       tokens: [id],
-      locked: [id],
+      locked: [],
+      sharedLocks: [
+        { id, owner: { kind: "posix", owner: 2n ** 64n - 1n }, range: { type: "write", start: 0n, end: 2n ** 63n - 1n }, heldMs: 13 },
+      ],
       shared: [],
     });
+    const here = twice.fileLocks.map((row) => ({ ...row, shared: false }));
+    expect(depositOf({ ...twice, fileLocks: here }, "t1")).toMatchObject({ locked: [id], sharedLocks: [] });
     expect(depositOf({ ...state, shared: [handle?.fuseNodeid ?? 0] }, "t1").shared).toEqual([id]);
     expect(depositOf({ ...twice, handles: twice.handles.map((one) => ({ ...one, writeToken: false })), fileLocks: [] }, "t1")).toEqual({
       epoch: 3,
@@ -76,6 +81,7 @@ describe("a mount that pauses", () => {
       dlmdDied: false,
       tokens: [],
       locked: [],
+      sharedLocks: [],
       shared: [],
     });
   });

@@ -8,11 +8,11 @@ import { someState } from "./some-state.ts";
 export function resting(): {
   host: GiveHost;
   log: string[];
-  rig: { locksRest: boolean; waits: boolean; rests: boolean; refusal: string | null; running: number; held: Buffer[]; epoch: number };
+  rig: { locksRest: boolean; yields: number; rests: boolean; refusal: string | null; running: number; held: Buffer[]; epoch: number };
 } {
   const log: string[] = [];
   const note = (what: string) => (): void => void log.push(what);
-  const rig = { locksRest: true, waits: false, rests: true, refusal: null as string | null, running: 0, held: [] as Buffer[], epoch: 3 };
+  const rig = { locksRest: true, yields: 0, rests: true, refusal: null as string | null, running: 0, held: [] as Buffer[], epoch: 3 };
   const bench = new Workbench();
   const { mount } = bench;
   bench.file.nlookup = 1;
@@ -46,7 +46,7 @@ export function resting(): {
     ownerEpoch: () => rig.epoch,
     openAtOwner: () => ({ files: [], unsynced: { changed: [], lost: [], deaths: 0, syncfsFails: false, tick: 0 } }),
     fileLocksRest: () => rig.locksRest,
-    waitsForFileLock: () => rig.waits,
+    yieldFileLocks: () => void (rig.yields += 1),
     rest: () => rig.rests,
     restEnds: note("rest ends"),
     restless: () => [],

@@ -49,6 +49,7 @@ export const someState = (): RestartState => ({
   fileLocks: [
     {
       fuseNodeid: 49_153,
+      shared: true,
       held: [
         { kind: "posix", owner: "18446744073709551615", type: "write", start: "0", end: "9223372036854775807", pid: 78, heldMs: 12.5 },
       ],

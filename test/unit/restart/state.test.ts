@@ -14,7 +14,7 @@ describe("the state of a mount", () => {
     const bytes = encodeState(state);
     for (let length = 0; length < bytes.length; length += 1) {
       expect(() => decodeState(bytes.subarray(0, length)), `the first ${length} bytes`).toThrow(
-        /the state of a mount in version 5 expected, found/,
+        /the state of a mount in version 6 expected, found/,
       );
     }
     expect(() => decodeState(Buffer.concat([bytes, Buffer.alloc(1)]))).toThrow(/found \d+ bytes instead of \d+/);
@@ -25,7 +25,7 @@ describe("the state of a mount", () => {
     for (let at = 0; at < bytes.length; at += 1) {
       const damaged = Buffer.from(bytes);
       damaged.writeUInt8(damaged.readUInt8(at) ^ 0x20, at);
-      expect(() => decodeState(damaged), `byte ${at}`).toThrow(/the state of a mount in version 5 expected, found/);
+      expect(() => decodeState(damaged), `byte ${at}`).toThrow(/the state of a mount in version 6 expected, found/);
     }
   });
 
@@ -41,11 +41,11 @@ describe("the state of a mount", () => {
     ["handle 7 of file 9, which is not open at the owner", { openFiles: [] }],
     ["a mapping of inode 5, which is not in it", { mapped: [5] }],
     ["a reply for inode 6, which is not in it", { lates: [{ fuseNodeid: 6, effect: "sets" as const, tid: 0, end: 1 }] }],
-    ["locks of inode 6, which is not in it, or twice", { fileLocks: [{ fuseNodeid: 6, held: [], users: [] }] }],
+    ["locks of inode 6, which is not in it, or twice", { fileLocks: [{ fuseNodeid: 6, shared: false, held: [], users: [] }] }],
     ["locks of inode 49153, which is not in it, or twice", { fileLocks: [...state.fileLocks, ...state.fileLocks] }],
     [
       "a lock through handle 77, which is not in it",
-      { fileLocks: [{ fuseNodeid: 49_153, held: [], users: [{ kind: "flock" as const, owner: "1", handles: [77] }] }] },
+      { fileLocks: [{ fuseNodeid: 49_153, shared: false, held: [], users: [{ kind: "flock" as const, owner: "1", handles: [77] }] }] },
     ],
     ["one that does not fit", { nextFh: -1 }],
     ["one that does not fit", { held: ["%"] }],

@@ -30,7 +30,7 @@ const held = [{ owner, range: { type: "write", start: 5n, end: 2n ** 63n - 1n },
 it("file locks come through as they were, and each close(2) of their files is asked for again", () => {
   const old = new Workbench();
   const { fh } = old.openFile(false);
-  const rows = [{ file: `f${old.file.key}`, held, users: [{ owner, handles: [fh] }] }];
+  const rows = [{ file: `f${old.file.key}`, shared: true, held, users: [{ owner, handles: [fh] }] }];
   const state = given(old, rows);
   if (state === null) throw new Error("no state");
 
@@ -43,5 +43,7 @@ it("file locks come through as they were, and each close(2) of their files is as
 });
 
 it("a lock of a file that nobody has open is no state to go on with", () => {
-  expect(() => given(new Workbench(), [{ file: "f77.1", held, users: [] }])).toThrow("f77.1 is locked, and nobody has it open");
+  expect(() => given(new Workbench(), [{ file: "f77.1", shared: false, held, users: [] }])).toThrow(
+    "f77.1 is locked, and nobody has it open",
+  );
 });

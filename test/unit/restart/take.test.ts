@@ -109,6 +109,7 @@ describe("the new process", () => {
       {
         handOff,
         hasLocks: () => rig.hasLocks,
+        hasAskedFileLocks: () => Promise.resolve(),
         brokenFiles: 0,
         lockspace,
         clientId: 7,
@@ -139,6 +140,7 @@ describe("the new process", () => {
       {
         handOff,
         hasLocks: () => true,
+        hasAskedFileLocks: () => Promise.resolve(),
         brokenFiles: 0,
         lockspace,
         clientId: 7,
@@ -157,6 +159,7 @@ describe("the new process", () => {
       {
         handOff,
         hasLocks: () => !isOwner,
+        hasAskedFileLocks: () => Promise.resolve(),
         brokenFiles: 0,
         lockspace,
         clientId: 7,
@@ -212,6 +215,7 @@ describe("the new process", () => {
         {
           handOff,
           hasLocks,
+          hasAskedFileLocks: () => Promise.resolve(),
           brokenFiles: 0,
           lockspace,
           clientId: 7,
@@ -273,6 +277,40 @@ describe("the new process", () => {
     expect(await ready).toContain("told to end");
   });
 
+  it.each([
+    ["the masters of its file locks do not know of it yet", () => new Promise<void>(() => undefined), (): boolean => false],
+    [
+      "dlmd has refused some of its file locks",
+      () => Promise.resolve(),
+      (): boolean => {
+        throw new Error("no room");
+      },
+    ],
+  ])("is not ready while %s (hazard F45)", async (_, hasAskedFileLocks, hasLocks) => {
+    const { old, takeOver } = begin();
+    const state = takeOver.state();
+    old.say(given);
+    const lockspace = {
+      createLock: (__: string, { ast }: { ast: (held: Lock, status: string) => void }): Lock => {
+        const lock = { request: () => ast(lock, "granted"), unlock: () => ast(lock, "unlocked") } as unknown as Lock;
+        return lock;
+      },
+    } as unknown as Lockspace;
+    const rest = {
+      brokenFiles: 0,
+      clientId: 7,
+      leaseHolds,
+      collect,
+      mayOwn: () => undefined,
+      checkOwner: () => undefined,
+      sentAgain: () => [],
+    };
+    const handOff = { begin: () => undefined } as unknown as GoOn["handOff"];
+    goOnWith({ takeOver, before: await state }, { handOff, hasLocks, hasAskedFileLocks, lockspace, ...rest }).catch(() => undefined);
+    await vi.advanceTimersByTimeAsync(10 * LOCKS_LOOK_MS);
+    expect(old.said.map(({ say }) => say)).not.toContain("ready");
+  });
+
   it("is not ready when a file could not be opened at the owner", async () => {
     const { old, takeOver } = begin();
     const state = takeOver.state();
@@ -282,6 +320,7 @@ describe("the new process", () => {
       {
         handOff: {} as GoOn["handOff"],
         hasLocks: () => true,
+        hasAskedFileLocks: () => Promise.resolve(),
         brokenFiles: 2,
         lockspace: {} as Lockspace,
         clientId: 7,

@@ -19,6 +19,7 @@ import type { CallAgain, MadeAgain } from "../../../overlay/lower/remote/again.t
 import { CALLS, callOfType } from "../../../overlay/lower/wire/calls.ts";
 import { FrameType } from "../../../overlay/lower/wire/frame.ts";
 import {
+  CRASH_LOCKS_LOOK_MS,
   type GoOnAfterCrash,
   goOnAfterCrash,
   requireKept,
@@ -77,6 +78,7 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
     isOther: false,
     journal,
     leaseHolds: () => true,
+    hasFileLocksHere: () => true,
     hasFileLocks: () => true,
     hasSameOwner: () => true,
     noteOwner: () => void steps.push("note owner"),
@@ -385,4 +387,19 @@ it("what was changed before is synced again and again, until it is on the disk o
   await vi.advanceTimersByTimeAsync(SYNC_AGAIN_MS);
   expect([await never, tries]).toEqual([false, 1]);
   vi.useRealTimers();
+});
+
+it("file locks in dlmd's service go over when the old process is gone for dlmd, and calls begin when they are here (hazard F45)", async () => {
+  let [here, there] = [false, false];
+  const after = crashed();
+  const done = goOnAfterCrash(after, hostOf(after, { hasFileLocksHere: () => here, hasFileLocks: () => there }));
+  const looked = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5 * CRASH_LOCKS_LOOK_MS));
+  await looked();
+  expect(steps).toEqual([]);
+  here = true;
+  await looked();
+  expect(steps).toEqual(["drop", "note owner", `end ${DEAD}`]);
+  there = true;
+  await done;
+  expect(steps.at(-1)).toBe("begin");
 });

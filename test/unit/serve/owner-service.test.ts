@@ -212,6 +212,7 @@ const left = (change: object = {}) => ({
   dlmdDied: true,
   tokens: [file],
   locked: [],
+  sharedLocks: [],
   shared: [],
   ...change,
 });

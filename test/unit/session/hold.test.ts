@@ -1,5 +1,5 @@
 /** Requests that are kept for another process of the mount: which pass, and that each begins once (hazard F33). */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
@@ -159,4 +159,69 @@ it("that a request came shows what its thread has done, also if it is kept", () 
   dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
   receive(packet(OPCODE.FUSE_GETATTR, 1, bench.file.fuseNodeid, 42, 16));
   expect([heard, dispatch.heldRequests.length]).toEqual([[42], 1]);
+});
+
+/** SETLKW of the whole file, by owner `unique`. */
+function waitsForLock(unique: number, fuseNodeid: number, fh: number): Buffer {
+  const bytes = packet(OPCODE.FUSE_SETLKW, unique, fuseNodeid, 42, 48);
+  bytes.writeBigUInt64LE(BigInt(fh), HEAD_BYTES);
+  bytes.writeBigUInt64LE(BigInt(unique), HEAD_BYTES + 8);
+  bytes.writeBigUInt64LE(2n ** 63n - 1n, HEAD_BYTES + 24);
+  bytes.writeUInt32LE(1, HEAD_BYTES + 32);
+  return bytes;
+}
+
+describe("calls that wait for file locks (hazard F45)", () => {
+  const waits = (): ReturnType<typeof setUp> & { first: Buffer; second: Buffer; asked: bigint[]; end: (status: string) => void } => {
+    const { bench, ...set } = setUp();
+    const asked: bigint[] = [];
+    const ends: ((status: string) => void)[] = [];
+    const fileLocks = {
+      lock: (_: string, __: number, { owner }: { readonly owner: bigint }) => {
+        asked.push(owner);
+        return { done: new Promise((resolve) => ends.push(resolve)), cancel: () => undefined };
+      },
+    };
+    Object.assign(bench.mount, { fileLocks });
+    const { fh } = bench.openFile();
+    const [first, second] = [waitsForLock(11, bench.file.fuseNodeid, fh), waitsForLock(12, bench.file.fuseNodeid, fh)];
+    set.receive(first);
+    set.receive(second);
+    const end = (status: string): void => {
+      for (const one of ends.splice(0)) one(status);
+    };
+    return { bench, ...set, first, second, asked, end };
+  };
+
+  it("end, and stand before all that is kept, in the order in which they came", async () => {
+    const { bench, dispatch, receive, answered, first, second, asked, end } = waits();
+    dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
+    const later = packet(OPCODE.FUSE_GETATTR, 13, bench.file.fuseNodeid, 42, 16);
+    receive(later);
+    dispatch.underWay.yieldFileLocks();
+    end("canceled");
+    await turn();
+    expect([dispatch.heldRequests, dispatch.heldBytes, dispatch.running, answered]).toEqual([
+      [first, second, later],
+      first.length + second.length + later.length,
+      0,
+      [],
+    ]);
+    dispatch.letGo();
+    await turn();
+    expect([asked, answered]).toEqual([[11n, 12n, 11n, 12n], [13]]);
+  });
+
+  it("begin again at once where nothing is kept any more", async () => {
+    const { dispatch, answered, asked, end } = waits();
+    dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
+    dispatch.underWay.yieldFileLocks();
+    dispatch.letGo();
+    end("canceled");
+    await turn();
+    expect([asked, answered]).toEqual([[11n, 12n, 11n, 12n], []]);
+    end("granted");
+    await turn();
+    expect(answered).toEqual([11, 12]);
+  });
 });

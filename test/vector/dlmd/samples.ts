@@ -89,6 +89,7 @@ const ask = {
   entangled: false,
   begun: true,
   heldMs: 0x1_0000_0006,
+  first: true,
   ...range,
 } as const;
 const edge: PlockEdge = {

@@ -1,4 +1,5 @@
 /** One value of each call and answer between overlays, and of each handshake message. */
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import type { Attr, Entry } from "../../../overlay/lower/lower.ts";
 import type { AnswerOf, CallName, RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 
@@ -130,6 +131,15 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
       dlmdDied: true,
       tokens: [id, other],
       locked: [other],
+      sharedLocks: [
+        {
+          id: other,
+          owner: { kind: "flock", owner: 2n ** 64n - 1n },
+          range: { type: "write", start: 0n, end: maxOffset },
+          heldMs: 2 ** 40,
+        },
+        { id, owner: { kind: "posix", owner: 9n }, range: { type: "read", start: 5n, end: 5n }, heldMs: 0 },
+      ],
       shared: [id],
     },
     answer: { refused: "no" },
