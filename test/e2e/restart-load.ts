@@ -7,7 +7,7 @@ import type { TestLab } from "./lab.ts";
 import { SteadyWorker } from "./steady-worker.ts";
 
 /**
- * Works until its input ends, and has file locks all the time. What it reads of others never goes back. A change may end with EIO where "doubts" are allowed: then it was
+ * Works until its input ends, and has file locks all the time, some of files that all lock. It counts its turns under locks that all want (hazard F45). What it reads of others never goes back. A change may end with EIO where "doubts" are allowed: then it was
  * made, or it was not, and that is looked at.
  */
 const lockingWorker = `
@@ -38,6 +38,19 @@ count=os.open(f"{me}/count",os.O_RDWR|os.O_CREAT)
 locked=os.open(f"{me}/locked",os.O_RDWR|os.O_CREAT); fcntl.lockf(locked,fcntl.LOCK_EX,1)
 flocked=os.open(f"{me}/flocked",os.O_RDWR|os.O_CREAT); fcntl.flock(flocked,fcntl.LOCK_EX)
 seen={other:0 for other in others}
+turns=[0,0]
+turn=[os.open(f"turn{k}",os.O_RDWR|os.O_CREAT) for k in (0,1)]
+# All nodes have something of both files all the time.
+for fd in turn: fcntl.lockf(fd,fcntl.LOCK_SH,1,1000)
+def take_turn(k):
+    if k==0: fcntl.lockf(turn[0],fcntl.LOCK_EX,10)
+    else: fcntl.flock(turn[1],fcntl.LOCK_EX)
+    count=b"%010d" % (int(os.pread(turn[k],10,0) or b"0")+1)
+    sure(lambda: os.pwrite(turn[k],count,0),lambda: os.pread(turn[k],10,0)==count)
+    turns[k]+=1
+    if k==0: fcntl.lockf(turn[0],fcntl.LOCK_UN,10)
+    # Whoever waits to convert has given up what he had.
+    else: fcntl.flock(turn[1],fcntl.LOCK_SH if turns[1]%2 else fcntl.LOCK_UN)
 n=0
 while not stop.is_set():
     n+=1
@@ -53,6 +66,7 @@ while not stop.is_set():
     sure(lambda: os.mkdir(made),lambda: os.path.exists(made))
     sure(lambda: os.rmdir(made),lambda: not os.path.exists(made))
     if n%5==0: os.fsync(log)
+    take_turn(n%2)
     fcntl.lockf(locked,fcntl.LOCK_EX,1,n); fcntl.lockf(locked,fcntl.LOCK_UN,1,max(1,n-5))
     short=os.open(f"{me}/short",os.O_RDWR|os.O_CREAT); fcntl.lockf(short,fcntl.LOCK_EX); os.close(short)
     assert os.stat(f"{me}/log").st_size==9*n, ("size",n)
@@ -66,7 +80,7 @@ while not stop.is_set():
 os.fsync(log)
 lines=os.pread(log,9*n+9,0).split()
 assert lines==[f"{k:08d}".encode() for k in range(1,n+1)],("log",len(lines),n)
-print(json.dumps({"rounds":n,"doubts":doubts,"maybe":maybe}),flush=True)
+print(json.dumps({"rounds":n,"doubts":doubts,"maybe":maybe,"turns":turns}),flush=True)
 `;
 
 const before = `put("held","0"*8); put("gone","x"); os.mkdir("gonedir")`;
@@ -196,7 +210,14 @@ export class Load {
   async end(): Promise<readonly number[]> {
     const rounds = await Promise.all(this.#workers.map((one) => one.end()));
     const maybe = this.#workers.flatMap(({ result }) => result?.maybe ?? []);
-    for (const { mount } of this.#nodes.slice(0, 1)) checkCommon(readFileSync(`${mount}/common`, "latin1"), rounds, maybe);
+    const turns = [0, 1].map((k) => this.#workers.reduce((sum, { result }) => sum + (result?.turns?.[k] ?? 0), 0));
+    for (const { mount } of this.#nodes.slice(0, 1)) {
+      checkCommon(readFileSync(`${mount}/common`, "latin1"), rounds, maybe);
+      assert.deepEqual(
+        [0, 1].map((k) => Number(readFileSync(`${mount}/turn${k}`, "latin1"))),
+        turns,
+      );
+    }
     this.#workers.length = 0;
     await this.#meeting?.end();
     return rounds;

@@ -42,7 +42,12 @@ print(json.dumps({"rounds":n}),flush=True)
 export class SteadyWorker {
   readonly #child: ChildProcess;
   rounds = 0;
-  result: { readonly rounds: number; readonly doubts?: number; readonly maybe?: readonly string[] } | null = null;
+  result: {
+    readonly rounds: number;
+    readonly doubts?: number;
+    readonly maybe?: readonly string[];
+    readonly turns?: readonly number[];
+  } | null = null;
   #errors = "";
 
   constructor(mount: string, words: readonly string[], program: string = withFileLocks) {
