@@ -202,7 +202,7 @@ export interface DlmClient {
   setBastLimitMs(limitMs: number): void;
   /**
    * From now on: if this connection breaks, its granted locks stay held and its memberships of groups stay for `limitMs`, or until its heir is
-   * done (`endKept`). 0: not. `close` is no break, and one with file locks is not kept. Resolves when that counts. Rejects with code "no-owner"
+   * done (`endKept`). 0: not. `close` is no break. Its file locks stay as long, for nobody to adopt. Resolves when that counts. Rejects with code "no-owner"
    * (ConnectOptions.owner is needed) or "too-long" (more than 120,000 ms). dlmd/lock/README.md, "Heirs".
    */
   keepLocks(limitMs: number, options?: KeepOptions): Promise<void>;
@@ -220,7 +220,7 @@ export interface DlmClient {
   farewell(clientId: number, group: string, data: Uint8Array): Promise<void>;
   /**
    * This program has all that it wants of a kept client. That one is gone now, as if its connection had just broken: `gone` is told of it, also
-   * if no lock of it is left; what was not adopted is released then, and groups that it is still in hear "client-died". Resolves when dlmd has begun.
+   * if no lock of it is left; what was not adopted is released then, and groups that it is still in hear "client-died". Resolves when its locks are given up.
    * Rejects with code "not-kept".
    */
   endKept(clientId: number): Promise<void>;

@@ -77,7 +77,8 @@ export interface FileLocks {
    * Any of these by callback, for programs that keep account of their locks: `ended` runs synchronously, in the order in which the service acted, which
    * that of promises need not be. An error: as `done` of FileLockRequest rejects. Gives the request's number. `begun`: this flock is converted
    * since before, so what its owner has now it keeps while this waits. `heldMs`: the owner has had this lock for so many whole milliseconds, where the
-   * service did not see it. `first`: before all that wait: another client has it, and is about to give it up to this one.
+   * service did not see it. `first`: before all that wait, when nobody has it for the same kind and
+   * number any more: another client does, and is about to give it up to this one.
    */
   start(
     op: "lock" | "unlock" | "test",

@@ -105,6 +105,8 @@ export class Clients {
   readonly #purges: Purges;
   /** Clients that are gone and still hold locks that are to go. */
   readonly #leaving: Set<Client> = new Set();
+  /** Who is to be told of it when they are gone. */
+  readonly #released: Map<Client, () => void> = new Map();
   /** Saved requests that run out of time, in no order. */
   readonly #timed: Map<Timed, Client> = new Map();
   #nextExpiryMs = Number.POSITIVE_INFINITY;
@@ -123,7 +125,7 @@ export class Clients {
       clients: () => this.all.values(),
       toClient: (client, event) => port.toClient(client, event),
       adjustPause: (client) => this.adjustPause(client),
-      end: (client, why) => this.#endKept(client, why),
+      end: (client, why, released) => this.#endKept(client, why, released),
     });
     for (const time of this.#times()) time.hearingMs = hearingShare * self.timeoutMs;
     this.#purges = new Purges(self.nodeid, {
@@ -311,7 +313,7 @@ export class Clients {
       if (client.awaited === null) this.#askAll(client);
       else this.#releaseIfAnswered(client);
     }
-    for (const client of this.all.values()) if (client.gone) this.#locks.holder.cancelOrphans(client);
+    for (const client of this.all.values()) if (client.gone) this.#takeBack(client);
     this.kept.review();
   }
 
@@ -367,7 +369,13 @@ export class Clients {
     }
     holder.abandon(client);
     if (!client.kept && (holder.mustRelease(client) || this.#plocks.has(client))) this.#askAboutLater(client);
-    if (this.#service.serving) holder.cancelOrphans(client);
+    if (this.#service.serving) this.#takeBack(client);
+  }
+
+  /** What a client that is gone had asked for. */
+  #takeBack(client: Client): void {
+    this.#locks.holder.cancelOrphans(client);
+    if (client.kept) this.#plocks.endWaits(client);
   }
 
   #logKept({ id: clientId, pid, program, keepMs, locks }: Client): void {
@@ -375,13 +383,17 @@ export class Clients {
   }
 
   /** It is gone now, as if its connection had ended just then (hazard C12). All are asked, also if no lock of it is left. */
-  #endKept(client: Client, why: string): void {
+  #endKept(client: Client, why: string, released: () => void = () => undefined): void {
     this.#port.log("info", "a client is kept no more", { clientId: client.id, why, locks: client.locks.size });
     this.kept.forget(client);
     this.#locks.holder.endKept(client);
     this.#port.groupsGone(client);
-    if (client.lockspaces.size === 0) this.all.delete(client.id);
-    else this.#askAboutLater(client);
+    if (client.lockspaces.size === 0) {
+      this.all.delete(client.id);
+      return released();
+    }
+    this.#released.set(client, released);
+    this.#askAboutLater(client);
   }
 
   /** Its process was to end and cannot: it waits in the kernel. It has its time anew. */
@@ -427,7 +439,10 @@ export class Clients {
     this.#leaving.delete(client);
     this.#plocks.releaseClient(client);
     this.#locks.holder.releaseClient(client);
+    const released = this.#released.get(client);
+    this.#released.delete(client);
     this.forgetEmpty(client);
+    released?.();
   }
 
   /** A gone client without locks is nobody any more, unless it is kept. */

@@ -27,8 +27,8 @@ export interface KeptPort {
   clients(): Iterable<Client>;
   toClient(client: Client, event: HeirEvent): void;
   adjustPause(client: Client): void;
-  /** Its time is over, or its heir has all that it wants. */
-  end(client: Client, why: string): void;
+  /** Its time is over, or its heir has all that it wants. `released`: its locks are given up; what is asked for from then on comes behind that. */
+  end(client: Client, why: string, released?: () => void): void;
 }
 
 interface Kept {
@@ -106,8 +106,10 @@ export class KeptClients {
         return this.#answer(client, request.requestId, this.#wish(client, request.limitMs, request.held));
       case "end-kept": {
         const kept = this.find(client, request.clientId);
-        this.#answer(client, request.requestId, kept === null ? "not-kept" : "done");
-        if (kept !== null) this.#port.end(kept, "its heir wants nothing more of it");
+        if (kept === null) return this.#answer(client, request.requestId, "not-kept");
+        this.#port.end(kept, "its heir wants nothing more of it", () => {
+          if (!client.gone) this.#answer(client, request.requestId, "done");
+        });
         return;
       }
       case "inherit":

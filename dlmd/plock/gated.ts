@@ -43,6 +43,18 @@ class Counts {
   }
 }
 
+/** Requests that go first do so; but not before an earlier one of their owner on that file. */
+export function firstOnesFirst<T extends Pick<Gated, "from" | "message">>(inOrder: readonly T[]): T[] {
+  const owners = new Set<string>();
+  const [first, others]: [T[], T[]] = [[], []];
+  for (const one of inOrder) {
+    const owner = ownerOf(one.from, one.message);
+    (one.message.first && !owners.has(owner) ? first : others).push(one);
+    if (!one.message.first) owners.add(owner);
+  }
+  return [...first, ...others];
+}
+
 export class GatedRequests {
   readonly #perClient: number;
   /** In the order in which they came. */
@@ -95,7 +107,7 @@ export class GatedRequests {
   release(blocks: (lockspace: string) => boolean): Gated[] {
     const free = [...this.#requests.values()].filter(({ message }) => !blocks(message.lockspace));
     for (const gated of free) this.#remove(gated);
-    return [...free.filter(({ message }) => message.first), ...free.filter(({ message }) => !message.first)];
+    return firstOnesFirst(free);
   }
 
   /** All of one client, in order. */

@@ -252,6 +252,10 @@ export class PlockHome {
     return this.#clients.has(client.id);
   }
 
+  endWaits(client: LockClient): void {
+    for (const asked of this.#clients.get(client.id)?.asked.values() ?? []) this.#cancel(asked);
+  }
+
   /** A client that nobody serves any more (hazard C7). */
   releaseClient(client: LockClient): void {
     for (const owned of this.#clients.get(client.id)?.owned.values() ?? []) this.#giveUp(owned, true);

@@ -11,7 +11,7 @@ import type {
   PlockRequestName,
   PlockStatus,
 } from "../wire/peer-plock.ts";
-import { GatedRequests } from "./gated.ts";
+import { firstOnesFirst, GatedRequests } from "./gated.ts";
 import { ownerKey, type PlockOwner, type Range, spaceOf } from "../wire/plock-range.ts";
 import { blockingOwner, type FileLockHolder, isWaiter, PlockTable, type TableSink, type Waiter } from "./table.ts";
 import { mostAdded } from "./owned.ts";
@@ -144,7 +144,7 @@ export class PlockMaster implements TableSink {
 
   #lock(from: number, table: PlockTable, holder: FileLockHolder, m: PlockAsk, waitedMs: number): void {
     const rank = m.first ? (this.#head -= 1) : this.#next();
-    const blocker = m.wait ? table.blocker(holder, m, rank) : (table.conflict(holder, m)?.holder ?? null);
+    const blocker = m.wait ? table.blocker(holder, m, rank, m.first) : (table.conflict(holder, m)?.holder ?? null);
     if (table.size + mostAdded > this.#limits.fileLocksPerFile) return this.#answer(from, m.requestId, "limit");
     const sinceMs = this.#port.nowMs() - waitedMs;
     const heldSinceMs = m.heldMs === null ? null : sinceMs - m.heldMs;
@@ -153,9 +153,9 @@ export class PlockMaster implements TableSink {
       return table.give(holder, m, heldSinceMs ?? this.#port.nowMs());
     }
     if (m.wait) {
-      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs, heldSinceMs }, rank);
+      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs, heldSinceMs, rank, first: m.first });
       this.#remember(waiter);
-      if (m.entangled) this.#port.blocked(waiter);
+      if (m.entangled) this.blocked(waiter);
     } else this.#answer(from, m.requestId, "again");
     // flock(2): "the existing lock is first removed, and then a new lock is established".
     if (m.ownerKind === "flock" && !m.begun && holder.ranges.size > 0) this.#removeFirst(from, table, holder, m);
@@ -181,10 +181,10 @@ export class PlockMaster implements TableSink {
     if (waiter !== null) this.#end(waiter, "canceled");
   }
 
-  /** Ends a request that waits, or lets it overtake; false: it does not wait any more. */
+  /** Ends a request that waits, or lets it overtake; false: it does not wait any more, or nobody waits for it who could do without it (`first`). */
   sentence(name: PlockRequestName, sentence: "deadlock" | "overtake"): boolean {
     const waiter = this.waiter(name);
-    if (waiter === null) return false;
+    if (waiter === null || waiter.first) return false;
     if (sentence === "deadlock") this.#end(waiter, "deadlock");
     else waiter.table.overtake(waiter);
     return true;
@@ -222,7 +222,7 @@ export class PlockMaster implements TableSink {
   }
 
   blocked(waiter: Waiter): void {
-    this.#port.blocked(waiter);
+    if (!waiter.first) this.#port.blocked(waiter);
   }
 
   // -------------------------------------------------------------------------------------------------------- deadlocks
@@ -276,9 +276,9 @@ export class PlockMaster implements TableSink {
   *settle(): Generator<void> {
     const agains = this.#agains;
     this.#agains = [];
-    agains.sort(inOrder);
-    const explained = this.#explain(agains);
-    for (const { from, message, atMs } of agains) {
+    const inTurn = firstOnesFirst(agains.sort(byAge));
+    const explained = this.#explain(inTurn);
+    for (const { from, message, atMs } of inTurn) {
       if (explained.has(message)) this.#answer(from, message.requestId, "ok");
       else this.request(from, message, message.waitedMs + this.#port.nowMs() - atMs);
       if (message.canceled) this.cancel(from, message.requestId);
@@ -321,8 +321,8 @@ export class PlockMaster implements TableSink {
   }
 }
 
-function inOrder({ from, message: a }: Again, { from: other, message: b }: Again): number {
-  return Number(b.first) - Number(a.first) || b.waitedMs - a.waitedMs || from - other || a.requestId - b.requestId;
+function byAge({ from, message: a }: Again, { from: other, message: b }: Again): number {
+  return b.waitedMs - a.waitedMs || from - other || a.requestId - b.requestId;
 }
 
 function ownerOf(nodeid: number, { clientId, ownerKind, owner }: Pick<PlockHeldMessage, "clientId" | "ownerKind" | "owner">): PlockOwner {

@@ -123,6 +123,12 @@ export class PlockService {
     return this.home.has(client);
   }
 
+  /** A client is gone, and what it has stays for now: nobody waits for its requests. */
+  endWaits(client: LockClient): void {
+    this.home.endWaits(client);
+    this.#settleSelf();
+  }
+
   /** All of a client that nobody serves any more (hazard C7): locks, and requests that wait. */
   releaseClient(client: LockClient): void {
     this.home.releaseClient(client);
@@ -156,7 +162,7 @@ export class PlockService {
         return this.master.cancel(from, m.requestId);
       case "plock-recheck": {
         const waiter = this.master.waiter({ nodeid: from, requestId: m.requestId });
-        if (waiter !== null) this.#search.start(waiter);
+        if (waiter !== null) this.master.blocked(waiter);
         return;
       }
       case "plock-answer":

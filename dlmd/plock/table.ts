@@ -34,6 +34,8 @@ export interface Waiter {
   readonly sinceMs: number;
   /** Its owner has had it since then, elsewhere, and goes on having it; null: it begins with the grant. */
   readonly heldSinceMs: number | null;
+  /** Its owner takes over what another client has for the same owner, and waits for that also where both are readers. */
+  readonly first: boolean;
   /** It need not wait behind others any more, only for holders. */
   overtake: boolean;
   blocker: FileLockHolder | Waiter | null;
@@ -104,12 +106,12 @@ export class PlockTable {
 
   // -------------------------------------------------------------------------------------------------------- questions
 
-  /** The first lock of somebody else, by offset, that excludes this one. */
-  conflict(holder: FileLockHolder, { type, start, end }: Wanted): Held<FileLockHolder> | null {
+  /** The first lock of somebody else, by offset, that excludes this one. `first`: as in Waiter. */
+  conflict(holder: FileLockHolder, { type, start, end }: Wanted, first = false): Held<FileLockHolder> | null {
     const other = (held: Held<FileLockHolder>): boolean => held.holder !== holder;
     const write = this.#held.write.first(start, end, other);
-    if (type === "read") return write;
-    const read = this.#held.read.first(start, end, other);
+    if (type === "read" && !first) return write;
+    const read = this.#held.read.first(start, end, type === "read" ? isBefore(holder) : other);
     if (write === null || read === null) return write ?? read;
     return read.start < write.start ? read : write;
   }
@@ -122,18 +124,20 @@ export class PlockTable {
       return holders.size >= limit;
     };
     this.#held.write.first(waiter.start, waiter.end, visit);
-    if (waiter.type === "write" && holders.size < limit) this.#held.read.first(waiter.start, waiter.end, visit);
+    if (holders.size >= limit) return [...holders];
+    if (waiter.type === "write") this.#held.read.first(waiter.start, waiter.end, visit);
+    else if (waiter.first) this.#held.read.first(waiter.start, waiter.end, (held) => isBefore(waiter.holder)(held) && visit(held));
     return [...holders];
   }
 
-  /** Whom a request must wait for; null: nobody. `before`: its place in the order. */
-  blocker(holder: FileLockHolder, wanted: Wanted, before: number): FileLockHolder | Waiter | null {
+  /** Whom a request must wait for; null: nobody. `before`: its place in the order. `first`: as in Waiter. */
+  blocker(holder: FileLockHolder, wanted: Wanted, before: number, first = false): FileLockHolder | Waiter | null {
     const { type, start, end } = wanted;
     const accept = (earlier: Waiter): boolean => earlier.holder !== holder && !holds(holder, earlier);
     const write = this.#waiting.write.latest(start, end, before, accept);
     const read = type === "read" ? null : this.#waiting.read.latest(start, end, before, accept);
     const earlier = write === null || (read !== null && read.rank > write.rank) ? read : write;
-    return earlier ?? this.conflict(holder, wanted)?.holder ?? null;
+    return earlier ?? this.conflict(holder, wanted, first)?.holder ?? null;
   }
 
   // ---------------------------------------------------------------------------------------------------------- changes
@@ -161,11 +165,11 @@ export class PlockTable {
     holder: FileLockHolder,
     wanted: Range,
     blocker: FileLockHolder | Waiter,
-    name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs" | "heldSinceMs">,
-    rank: number = this.#next(),
+    name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs" | "heldSinceMs"> & Partial<Pick<Waiter, "rank" | "first">>,
   ): Waiter {
     const { type, start, end, pid } = wanted;
-    const shared = { ...name, table: this, holder, type, start, end, pid, rank };
+    const { rank = this.#next(), first = false } = name;
+    const shared = { ...name, table: this, holder, type, start, end, pid, rank, first };
     const waiter: Waiter = { ...shared, overtake: false, blocker: null, attached: new Set() };
     holder.waiting.add(waiter);
     this.#waiting[type].insert(waiter);
@@ -213,8 +217,8 @@ export class PlockTable {
         // Granted in this round already.
         if (!waiter.holder.waiting.has(waiter)) continue;
         const blocker = waiter.overtake
-          ? (this.conflict(waiter.holder, waiter)?.holder ?? null)
-          : this.blocker(waiter.holder, waiter, waiter.rank);
+          ? (this.conflict(waiter.holder, waiter, waiter.first)?.holder ?? null)
+          : this.blocker(waiter.holder, waiter, waiter.rank, waiter.first);
         const before = waiter.blocker === null ? null : blockingOwner(waiter.blocker);
         if (blocker === null) this.#grant(waiter, recheck);
         else {
@@ -253,6 +257,12 @@ export class PlockTable {
     waiter.blocker = blocker;
     blocker.attached.add(waiter);
   }
+}
+
+/** By another client for the same owner: the process before, or who has kept it meanwhile. An owner's number is no other's in the cluster. */
+function isBefore(holder: FileLockHolder): (held: Held<FileLockHolder>) => boolean {
+  const { kind, owner } = holder.owner;
+  return ({ holder: other }) => other !== holder && other.owner.owner === owner && other.owner.kind === kind;
 }
 
 /** Whether the owner has a lock that this request waits for. */

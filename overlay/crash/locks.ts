@@ -7,6 +7,9 @@ import type { FileLockRow, LockOwner } from "../file-lock/api.ts";
 import { JOURNAL_LOCKS_BYTES_MAX, LOCKS_BODY_AT, TABLES } from "./layout.ts";
 import { Rows } from "./rows.ts";
 
+/** A lock takes as many bytes in a row, and more: so many of them are not made into text to see that. */
+const LOCK_BYTES_MIN = 64;
+
 const decimal = z.string().regex(/^\d{1,20}$/);
 const owner = { kind: z.enum(["posix", "flock"]), owner: decimal };
 const shape = z.object({
@@ -47,9 +50,9 @@ export class JournalLocks {
       if (before !== undefined) this.#free(before);
       return;
     }
-    const body = Buffer.from(JSON.stringify(textOf(row, nowMs)));
-    const at = body.length > JOURNAL_LOCKS_BYTES_MAX ? -1 : this.#rows.take();
-    if (at < 0) {
+    const body = row.held.length * LOCK_BYTES_MIN > JOURNAL_LOCKS_BYTES_MAX ? null : Buffer.from(JSON.stringify(textOf(row, nowMs)));
+    const at = body === null || body.length > JOURNAL_LOCKS_BYTES_MAX ? -1 : this.#rows.take();
+    if (body === null || at < 0) {
       this.#beyond.add(file);
       return;
     }

@@ -120,6 +120,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #over = false;
   /** What is inherited, dlmd keeps of a process that has crashed. */
   #kept = false;
+  #inheritedShared: string[] = [];
   constructor(options: FileLocksOptions) {
     this.#options = options;
   }
@@ -273,7 +274,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   #rowOf(file: LockedFile, now: number): FileLockRow {
     const shared = this.#isShared(file);
-    const held = shared ? certainlyHeldOn(file) : heldOn(file);
+    const held = certainlyHeldOn(file, shared);
     return {
       file: file.name,
       shared,
@@ -299,6 +300,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
       const locks = held.map(({ heldMs, ...lock }) => ({ ...lock, sinceMs: now - heldMs }));
       for (const { owner, handles } of users) for (const fh of handles) this.#users.used(file, fh, owner);
       this.#core.inherit(file, locks, shared);
+      if (shared) this.#inheritedShared.push(file);
     }
   }
 
@@ -309,16 +311,16 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   /** All that `inherit` asked for is here. Throws OperatingError "ENOLCK": dlmd has refused some. */
   get hasInherited(): boolean {
-    return (
-      this.hasInheritedHere && [...this.#states.values()].every(({ asked }) => asked !== "inherited-shared") && this.#core.hasInherited
-    );
+    // First: it throws.
+    const isGranted = this.#core.hasInherited;
+    return isGranted && this.hasInheritedHere && [...this.#states.values()].every(({ asked }) => asked !== "inherited-shared");
   }
 
-  /** Of files that other nodes use: resolves when their masters know what was asked for last. */
+  /** Resolves when the masters of all files that `inherit` took for shared have taken what was asked for. Rejects as `hasInherited` throws. */
   async hasAsked(): Promise<void> {
-    const shared = [...this.#states].filter(([, { asked }]) => asked === "inherited-shared").map(([file]) => file);
     const { service } = this.#options;
-    await Promise.all(shared.map((file) => service.test(file, { ...NOBODY, pid: 0 }, { type: "read" })));
+    await Promise.all(this.#inheritedShared.map((file) => service.test(file, { ...NOBODY, pid: 0 }, { type: "read" })));
+    void this.#core.hasInherited;
   }
 
   // --- FileLockPort
@@ -425,15 +427,16 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   ask(id: number, { file, op, owner, range, pid, wait, begun, heldMs, first }: ServiceAsk): void {
     this.#asked += 1;
-    // It may be done from now on, and this process may not hear of it.
-    if (op !== "test") this.#note(file);
+    // It may be done from now on, and this process may not hear of it. (What is held already is held as before.)
+    const changes = op !== "test" && heldMs === null;
+    if (changes) this.#note(file);
     const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun, heldMs, first }, (result) => {
       this.#service.delete(id);
       this.#guard(() => {
         // The connection to dlmd has ended, or it refused the request as such: the mount is taken out.
         if (result instanceof Error) throw result;
         this.#core.serviceAnswered(id, result.status, this.#shown(result.conflict));
-        this.#note(file);
+        if (changes) this.#note(file);
       });
     });
     this.#service.set(id, requestId);

@@ -84,10 +84,13 @@ export function heldOn({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">):
 }
 
 /**
- * Hazard F45. Of a shared file: what they hold whatever the service has done of what it was asked and has not answered. Who asked for less may have no more than that, and asks again where
- * nobody answers him.
+ * Hazard F45. What they hold whatever becomes of what is under way. `shared`: whatever the service has done of what it was asked and has not answered; who asked for less may have no
+ * more than that, and asks again where nobody answers him. An unlock that waits here is done in any case: whoever closed a file has his answer.
  */
-export function certainlyHeldOn(file: LockedFile): HeldHere[] {
+export function certainlyHeldOn(file: LockedFile, shared: boolean): HeldHere[] {
+  const underWay = [...(shared ? file.asked.values() : []), ...file.queue.filter(({ op }) => op === "unlock")];
+  const weakening = underWay.filter(({ own, op }) => op !== "test" && own !== "push" && own !== "inherit");
+  if (weakening.length === 0) return heldOn(file);
   let rank = 0;
   const nobody = { granted: () => undefined, blocked: () => undefined };
   const table = (): PlockTable =>
@@ -102,23 +105,22 @@ export function certainlyHeldOn(file: LockedFile): HeldHere[] {
     const of = tableOf(certain, owner);
     of.claim(of.holder(plockOwner(owner)), { ...range, pid }, sinceMs);
   }
-  for (const request of file.asked.values()) {
+  for (const request of weakening) {
     const of = tableOf(certain, request.owner);
     const holder = of.holders.get(keyOf(request.owner));
-    if (holder !== undefined && request.own !== "push" && request.own !== "inherit") weaken(of, holder, request);
+    if (holder !== undefined) weaken(of, holder, request);
   }
   return heldOn(certain);
 }
 
 /** The owner has asked for that: by now it may have no more. */
-function weaken(table: PlockTable, holder: FileLockHolder, { op, owner, range, begun }: Request): void {
+function weaken(table: PlockTable, holder: FileLockHolder, { op, owner, range, begun, overtaken }: Request): void {
   const { start, end } = range;
   if (op === "unlock") return table.take(holder, start, end);
-  if (op === "test") return;
   for (const held of holder.ranges.overlapping(start, end)) {
     if (held.type === range.type) continue;
     // flock(2): "the existing lock is first removed, and then a new lock is established".
-    if (owner.kind === "flock" && !begun) table.take(holder, held.start, held.end);
+    if (owner.kind === "flock" && !begun && !overtaken) table.take(holder, held.start, held.end);
     else if (owner.kind === "posix" && range.type === "read") {
       const from = held.start > start ? held.start : start;
       const to = held.end < end ? held.end : end;

@@ -210,7 +210,7 @@ export class Custody {
     clearTimeout(kept.timer);
     const locks = [...kept.locks.values()];
     kept.locks.clear();
-    kept.fileLocks?.end();
+    kept.fileLocks?.end([...this.#kept.values()].flatMap(({ fileLocks }) => fileLocks ?? []));
     for (const lock of locks) {
       if (lock.busy) lock.cancel();
       else if (lock.exists) lock.unlock(0);

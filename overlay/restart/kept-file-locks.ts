@@ -16,11 +16,11 @@ export class KeptFileLocks {
   /** Numbers of requests without an answer. */
   readonly #asked = new Set<number>();
   readonly #owners = new Map<string, { readonly file: string; readonly owner: LockOwner }>();
-  #count = 0;
+  readonly #ranges = new Set<string>();
   #over = false;
 
   get count(): number {
-    return this.#count;
+    return this.#ranges.size;
   }
 
   constructor(service: FileLocks) {
@@ -32,11 +32,15 @@ export class KeptFileLocks {
     for (const { id, owner, range, heldMs } of locks) {
       if (this.#over) return;
       const file = lockFileOf(id);
-      this.#count += 1;
-      this.#owners.set(`${file} ${owner.kind} ${owner.owner}`, { file, owner });
+      const name = `${file} ${owner.kind} ${owner.owner}`;
+      const whole = `${name} ${range.type} ${range.start} ${range.end}`;
+      if (this.#ranges.has(whole)) continue;
+      this.#ranges.add(whole);
+      this.#owners.set(name, { file, owner });
       let isAnswered = false;
+      let number = -1;
       // Who asks here which process has it is not on its node.
-      const number = this.#service.start("lock", file, { ...owner, pid: 0 }, range, { wait: true, first: true, heldMs }, (result) => {
+      number = this.#service.start("lock", file, { ...owner, pid: 0 }, range, { wait: true, first: true, heldMs }, (result) => {
         isAnswered = true;
         this.#asked.delete(number);
         if (this.#over) return;
@@ -53,10 +57,12 @@ export class KeptFileLocks {
     await Promise.all([...files].map((file) => this.#service.test(file, NOBODY, { type: "read" })));
   }
 
-  end(): void {
+  /** `others`: what is kept for the same mount once more stays. */
+  end(others: readonly KeptFileLocks[]): void {
     this.#over = true;
     for (const number of this.#asked) this.#service.cancel(number);
-    for (const { file, owner } of this.#owners.values()) this.#service.release(file, owner);
+    for (const [name, { file, owner }] of this.#owners)
+      if (!others.some((other) => other.#owners.has(name))) this.#service.release(file, owner);
     this.#owners.clear();
   }
 }

@@ -79,6 +79,8 @@ export interface GoOnAfterCrash {
   readonly leaseHolds: () => boolean;
   /** The state of each file with file locks that no other node uses, which dlmd has kept. */
   readonly hasFileLocksHere: () => boolean;
+  /** VolumeFileLocks.hasAsked: a refusal is known before anything is given away. */
+  readonly hasAskedFileLocks: () => Promise<void>;
   /** And the locks of all others, which go over from the process before (hazard F45). Throws if dlmd has refused some. */
   readonly hasFileLocks: () => boolean;
   /** That at which all is open. */
@@ -96,7 +98,7 @@ export interface GoOnAfterCrash {
 
 /** Resolves when this process answers the kernel. */
 export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCrash): Promise<void> {
-  const { client, handOff, coherence, remote, leaseHolds, hasFileLocksHere, hasFileLocks, hasSameOwner } = host;
+  const { client, handOff, coherence, remote, leaseHolds, hasFileLocksHere, hasAskedFileLocks, hasFileLocks, hasSameOwner } = host;
   const { isOther, noteOwner, held, journal, check, log } = host;
   if (handOff === null) throw new Error("a mount that goes on after a crash has a session of the kernel's protocol");
   // At another owner that is so as after each change of the owner: calls on such a file end with ESTALE.
@@ -111,6 +113,7 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
     for (; !there(); check()) await new Promise((resolve) => setTimeout(resolve, CRASH_LOCKS_LOOK_MS));
   };
   await until(() => coherence.rest.hasTokens && hasFileLocksHere());
+  await hasAskedFileLocks();
   await settleUnknown(afterCrash, isOther ? { held } : "ask", { remote, journal, log });
   // With the locks of the process before: nobody else can have changed anything until the kernel has nothing of it any more.
   await coherence.dropBefore(handOff.mount.inodes.all());

@@ -243,7 +243,7 @@ export class MountProcess {
         // At another owner that is so as after each change of the owner: calls on such a file end with ESTALE.
         const brokenFiles = isLeft ? 0 : (this.#ownCalls.remote?.brokenFiles ?? 0);
         const { handOff } = session;
-        const hasLocks = (): boolean => this.#coherence?.rest.hasTokens === true && fileLocks?.hasInherited !== false;
+        const hasLocks = (): boolean => fileLocks?.hasInherited !== false && this.#coherence?.rest.hasTokens === true;
         const collect = (ticket: string): Promise<boolean> => this.#ownCalls.remote?.collect(ticket) ?? Promise.resolve(false);
         const { clientId } = client.info;
         const leaseHolds = (): boolean => this.#lease?.holds() === true;
@@ -310,6 +310,7 @@ export class MountProcess {
       journal,
       leaseHolds: () => this.#lease?.holds() === true,
       hasFileLocksHere: () => this.#fileLocks?.hasInheritedHere !== false,
+      hasAskedFileLocks: () => this.#fileLocks?.hasAsked() ?? Promise.resolve(),
       hasFileLocks: () => this.#fileLocks?.hasInherited !== false,
       hasSameOwner: () => this.#owner?.owner?.epoch === openedAt,
       isOther: openedAt !== afterCrash.before.constants.ownerEpoch,

@@ -61,13 +61,6 @@ export class RequestsUnderWay {
     return { requests, count: waiting.length, longest: longest === undefined ? null : shown(longest) };
   }
 
-  /** For how long the oldest request for a file lock has waited, in ms; null: none waits. */
-  get fileLockWaitMs(): number | null {
-    for (const { call, request, sinceMs } of this.#entries)
-      if (!call.answered && fileLockOf(request) !== null) return this.#nowMs() - sinceMs;
-    return null;
-  }
-
   /** Hazard F42. Requests for file locks end as if their callers were killed. */
   endFileLocks(): void {
     for (const { call, request } of this.#entries) {

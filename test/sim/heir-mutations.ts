@@ -91,8 +91,8 @@ export const heirMutations: readonly Mutation[] = [
     hazard: "C12",
     breaks: "of a program all whose locks were adopted nobody hears that it is gone",
     file: "dlmd/clients/clients.ts",
-    find: "    if (client.lockspaces.size === 0) this.all.delete(client.id);\n    else this.#askAboutLater(client);",
-    replace: "    if (client.locks.size === 0) this.forgetEmpty(client);\n    else this.#askAboutLater(client);",
+    find: "    if (client.lockspaces.size === 0) {\n      this.all.delete(client.id);\n      return released();",
+    replace: "    if (client.locks.size === 0) {\n      this.forgetEmpty(client);\n      return released();",
     caughtBy: UNIT,
   },
   {

@@ -16,7 +16,8 @@ export interface Bench {
   heard<K extends ClientEvent["kind"]>(clientId: number, ...kinds: K[]): Extract<ClientEvent, { kind: K }>[];
   /** The last "ast" of that lock. */
   last(clientId: number, lockId: number): Extract<ClientEvent, { kind: "ast" }>;
-  connect(clientId: number, identity?: ClientIdentity): void;
+  /** `lockspaces`: those that it opens, as 1, 2 ... */
+  connect(clientId: number, identity?: ClientIdentity, lockspaces?: readonly string[]): void;
   /** Lets time pass. */
   at(nowMs: number): void;
   request(clientId: number, ...requests: ClientRequest[]): void;
@@ -77,9 +78,9 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
       return found.map(({ event }) => event as Extract<ClientEvent, { kind: K }>);
     },
     last: (clientId, lockId) => asts.get(`${clientId}:${lockId}`) as Extract<ClientEvent, { kind: "ast" }>,
-    connect: (clientId, identity) => {
+    connect: (clientId, identity, lockspaces = ["space"]) => {
       step(identity === undefined ? { kind: "client-connected", clientId } : { kind: "client-connected", clientId, identity });
-      request(clientId, { kind: "open", lockspaceId: 1, name: "space" });
+      lockspaces.forEach((name, at) => request(clientId, { kind: "open", lockspaceId: at + 1, name }));
     },
     request,
     at: (ms) => {

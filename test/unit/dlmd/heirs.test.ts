@@ -32,6 +32,10 @@ function endKept(b: Bench, clientId: number, kept: number): HeirResult | undefin
   return b.heard(clientId, "heir-result").at(-1)?.result;
 }
 
+function heirResults(b: Bench, clientId: number): HeirResult[] {
+  return b.heard(clientId, "heir-result").map(({ result }) => result);
+}
+
 /** Lets time pass without a standstill: none of it is longer than a node may hear nothing. */
 function pass(b: Bench, fromMs: number, toMs: number): void {
   for (let at = fromMs; at < toMs; at += 100) b.at(at);
@@ -130,8 +134,9 @@ describe("a client that is kept", () => {
     keep(b, 1, limitMs);
     b.gone(1);
     b.connect(3, me);
-    expect(endKept(b, 3, 1)).toBe("done");
+    expect(endKept(b, 3, 1)).toBeUndefined();
     b.request(3, { kind: "gone-ack", goneId: 1 });
+    expect(heirResults(b, 3)).toEqual(["done"]);
     b.lock(3, 1, EX, ORPHAN);
     expect(b.last(3, 1).status).toBe("granted");
   });
@@ -303,12 +308,15 @@ describe("an heir", () => {
     expect(b.told()).toEqual(["3:9 granted EX", "3:9 bast PR"]);
     // All is adopted, and it is kept still: its groups are.
     expect(inherited(b, 3)).toEqual([{ clientId: 1, locks: [] }]);
-    expect(endKept(b, 3, 1)).toBe("done");
+    // Answered when all have let go of it.
+    expect(endKept(b, 3, 1)).toBeUndefined();
     // Of the lock nothing is left; the others hear of it all the same.
     expect([goneOf(b, 2), goneOf(b, 3), leftOf(b, 2)]).toEqual([[1], [1], ["1 client-died"]]);
     expect(endKept(b, 3, 1)).toBe("not-kept");
     b.request(2, { kind: "gone-ack", goneId: 1 });
+    expect(heirResults(b, 3)).toEqual(["not-kept"]);
     b.request(3, { kind: "gone-ack", goneId: 1 });
+    expect(heirResults(b, 3)).toEqual(["not-kept", "done"]);
     expect(b.told()).toEqual([]);
     b.unlock(3, 9);
     expect(b.told()).toEqual(["2:1 granted PR", "3:9 unlocked NL"]);
@@ -324,6 +332,15 @@ describe("an heir", () => {
     expect(b.told()).toEqual([]);
     b.request(3, { kind: "gone-ack", goneId: 1 });
     expect(b.told()).toEqual(["2:1 granted PR"]);
+  });
+
+  it("hears at once that the dead one is gone, where that had no lockspace", () => {
+    const b = createBench([2]);
+    b.connect(4, me, []);
+    keep(b, 4, limitMs);
+    b.gone(4);
+    b.connect(5, me);
+    expect(endKept(b, 5, 4)).toBe("done");
   });
 
   it.each<[string, ClientIdentity]>([
@@ -397,6 +414,22 @@ describe("an heir", () => {
       if (gone !== undefined) b.request(clientId, { kind: "gone-ack", goneId: gone.goneId });
     }
     expect([granted(2), granted(5)]).toEqual([[], [0]]);
+  });
+
+  it("has nothing of the dead one's requests that wait: others get what they wait for (hazard F45)", () => {
+    const b = createBench([1, 2]);
+    b.connect(4, me);
+    const range = { type: "write", start: 0n, end: 9n } as const;
+    const file = { kind: "plock", lockspaceId: 1, file: "f", wait: true, begun: false, heldMs: null, first: false, ...range } as const;
+    const ask = (clientId: number, requestId: number, op: "lock" | "unlock" = "lock"): void =>
+      b.request(clientId, { ...file, op, requestId, ownerKind: "posix", owner: 1n, pid: clientId });
+    keep(b, 4, limitMs);
+    ask(1, 5);
+    ask(4, 6);
+    ask(2, 7);
+    b.gone(4);
+    ask(1, 8, "unlock");
+    expect(b.heard(2, "plock-result").map(({ errno }) => errno)).toEqual([0]);
   });
 
   it("takes over from two dead clients, also where both have one lock of one resource", () => {

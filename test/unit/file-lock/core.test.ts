@@ -458,7 +458,7 @@ describe("whatever happens, on three nodes, under delays", () => {
         return 0.1 + random() * slow;
       };
       const cluster = new LockCluster(3, delayMs, { idleFiles: 1 });
-      const callers = Array.from({ length: 9 }, (_, at) => caller(at % 3, Math.floor(at / 3), at >= 6 ? "flock" : "posix"));
+      const callers = Array.from({ length: 9 }, (_, at) => caller(at % 3, at, at >= 6 ? "flock" : "posix"));
       const files = ["f", "g", "h"].slice(0, 1 + pick(3));
       const bytes = 1 + pick(8);
       let restarting: number | null = null;

@@ -282,6 +282,7 @@ it("the next process does not go on before the lock manager has given it each fi
 });
 
 it("what is in the service rests when it has answered all, and is taken back before if it can be (hazard F45)", async () => {
+  vi.useFakeTimers();
   const { locks, asked, states } = bench(Mode.CW);
   void locks.lock("f", 1, me, whole, false);
   asked.at(-1)?.ended(ok);
@@ -296,9 +297,10 @@ it("what is in the service rests when it has answered all, and is taken back bef
   expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`, `request ${Mode.EX}`]);
   expect(locks.rows()).toMatchObject([{ file: "f", shared: true, held: [{ owner: me, range: { type: "write" } }] }]);
   // At rest nothing is taken back, however long that is.
-  vi.useFakeTimers();
   vi.advanceTimersByTime(10_000);
-  expect(states.get("f")?.did).toHaveLength(2);
+  const state = states.get("f");
+  state?.handlers.bast(state.lock as Lock, Mode.EX);
+  expect(state?.did).toHaveLength(2);
   locks.restEnds();
 });
 
@@ -336,16 +338,27 @@ describe("another process goes on with locks that are in the service (hazard F45
     expect([old.released, old.states.get("f")?.did.at(-1)]).toEqual([["f posix 1"], "unlock"]);
   });
 
-  it("what the service refuses is said before anything is given up", () => {
+  it("what the service refuses is said before anything is given up", async () => {
     const { next } = handOver();
     const state = next.states.get("f");
     state?.handlers.ast(state.lock as Lock, "granted");
     next.asked[0]?.ended({ status: "limit", conflict: null });
     expect(() => next.locks.hasInherited).toThrow("dlmd has no room for the file locks of f once more");
+    next.answerTests();
+    await expect(next.locks.hasAsked()).rejects.toThrow("dlmd has no room");
   });
 
-  it("masters know of them when they have answered what is asked behind them", async () => {
+  it("is told at once, whatever it has to wait for besides", () => {
+    const [old, next] = [shared(), bench(Mode.NL)];
+    next.locks.inherit([...old.locks.rows(), { file: "g", shared: false, held: [], users: [] }]);
+    next.asked[0]?.ended({ status: "limit", conflict: null });
+    expect(() => next.locks.hasInherited).toThrow("dlmd has no room");
+  });
+
+  it("masters know of them when they have answered what is asked behind them, also where the state is here already", async () => {
     const { next } = handOver();
+    const state = next.states.get("f");
+    state?.handlers.ast(state.lock as Lock, "granted");
     let known = false;
     const asked = next.locks.hasAsked().then(() => (known = true));
     expect([next.tested, known]).toEqual([["f"], false]);
@@ -408,6 +421,20 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     // Before the service is asked: it may be done from then on.
     expect(atStart.at(-1)).toEqual(["unlock", ["f", null, 0]]);
     expect(locks.whyNoCrash).toBeNull();
+  });
+
+  it("a file with many locks is written down once for all of them when it goes to the service (hazard F45)", () => {
+    vi.useFakeTimers();
+    let written = 0;
+    const { locks, asked, states } = bench(Mode.EX, { journal: { areBeyond: false, set: () => void (written += 1) } });
+    for (let at = 0n; at < 100n; at += 1n) void locks.lock("f", 1, me, { ...whole, start: 10n * at, end: 10n * at + 5n }, false);
+    const before = written;
+    const state = states.get("f");
+    state?.handlers.bast(state.lock as Lock, Mode.EX);
+    vi.advanceTimersByTime(1000);
+    expect(asked).toHaveLength(100);
+    for (const { ended } of asked.splice(0)) ended(ok);
+    expect(written - before).toBeLessThan(5);
   });
 
   it("says so while more is held than there is room for", () => {

@@ -12,7 +12,7 @@ import type { LockFound } from "../../../overlay/fuse/reply.ts";
 import { FileLockCore, type FileLockLimits } from "../../../overlay/file-lock/core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "../../../overlay/file-lock/core-port.ts";
 import type { LockOwner } from "../../../overlay/file-lock/api.ts";
-import { certainlyHeldOn, hasLocks, heldOn, type LockedFile } from "../../../overlay/file-lock/locked-file.ts";
+import { certainlyHeldOn, hasLocks, type LockedFile } from "../../../overlay/file-lock/locked-file.ts";
 
 const statuses: Record<string, FileLockStatus> = {
   ok: "granted",
@@ -176,7 +176,11 @@ export class LockCluster {
   crash(node: number): number {
     const old = this.#serving(node);
     old.over = true;
-    for (const caller of this.#callers[node]?.values() ?? []) this.#unanswered.push(caller);
+    for (const caller of this.#callers[node]?.values() ?? []) {
+      // The next process has another number for it.
+      if (caller.pending !== null) caller.pending = { ...caller.pending, id: -1 };
+      this.#unanswered.push(caller);
+    }
     this.#callers[node]?.clear();
     return this.#inherit(old);
   }
@@ -186,7 +190,7 @@ export class LockCluster {
       state === "shared" || (state === "returning" && old.modes.get(name) !== "EX");
     const rows = [...old.core.files.values()].filter(hasLocks).map((file) => {
       const shared = isShared(file);
-      return { name: file.name, shared, locks: shared ? certainlyHeldOn(file) : heldOn(file) };
+      return { name: file.name, shared, locks: certainlyHeldOn(file, shared) };
     });
     const held = rows.filter(({ locks }) => locks.length > 0);
     const next = this.#start(old.node);

@@ -145,6 +145,15 @@ it("what goes first does so here, too, whoever came before (hazard F45)", () => 
     [3, false],
     [4, true],
   ] as const)
-    gated.take(1, ask(requestId, { first }), 0);
+    gated.take(1, ask(requestId, { first, owner: BigInt(requestId) }), 0);
   expect(idsOf(gated)).toEqual(["1/2", "1/4", "1/1", "1/3"]);
+});
+
+it("but not before what its own owner asked for earlier on that file (hazard F45)", () => {
+  const gated = new GatedRequests(10);
+  gated.take(1, ask(1, { owner: 5n }), 0);
+  gated.take(1, ask(2, { owner: 5n, first: true }), 0);
+  gated.take(1, ask(3, { owner: 5n, first: true, file: "g" }), 0);
+  gated.take(1, ask(4, { owner: 6n, first: true }), 0);
+  expect(idsOf(gated)).toEqual(["1/3", "1/4", "1/1", "1/2"]);
 });

@@ -91,6 +91,20 @@ it("a request that goes first waits for holders only, and all who wait wait behi
   expect(answered(waits)).toBe(true);
 });
 
+it("waits for what another client has for the same owner, also where both are readers; and for no other reader (hazard F45)", () => {
+  const lone = new LoneService();
+  const before = lone.connect(2);
+  const read = { file: "f", op: "lock", ownerKind: "posix", owner: 7n, pid: 1, type: "read", start: 0n, end: 9n, wait: true } as const;
+  lone.ask(read, before);
+  lone.lock("f", { kind: "posix", owner: 8n }, "read", 0n, 9n);
+  const first = lone.ask({ ...read, first: true });
+  expect(lone.errno(first)).toBeNull();
+  const more = lone.ask({ ...read, owner: 8n, start: 20n, end: 29n });
+  expect(lone.errno(more)).toBe(0);
+  lone.service.releaseClient(before);
+  expect(lone.errno(first)).toBe(0);
+});
+
 it("so it is at the next master: it is asked again before all others, though it is younger (hazard F45)", () => {
   const sent: PlockMessage[] = [];
   const port = { nodeid: 9, nowMs: () => 0, protest: () => undefined, blocks: () => false, blocked: () => undefined };
@@ -110,4 +124,43 @@ it("so it is at the next master: it is asked again before all others, though it 
   master.again(2, { ...again, requestId: 2, owner: 2n, first: true, waitedMs: 10 });
   for (const _ of master.settle());
   expect(sent).toEqual([{ kind: "plock-answer", requestId: 2, status: "ok", conflict: null }]);
+});
+
+it("what an owner gave up before it asked to go first is given up before (hazard F45)", () => {
+  const sent: PlockMessage[] = [];
+  const port = { nodeid: 9, nowMs: () => 0, protest: () => undefined, blocks: () => false, blocked: () => undefined };
+  const master = new PlockMaster({ ...port, send: (_, message) => void sent.push(message) }, defaultPlockLimits);
+  const what = {
+    lockspace: "test",
+    file: "f",
+    clientId: 1,
+    ownerKind: "posix",
+    owner: 1n,
+    type: "write",
+    start: 0n,
+    end: 9n,
+    pid: 1,
+  } as const;
+  const again = { kind: "plock-again", ...what, wait: true, entangled: false, begun: false, heldMs: null, canceled: false } as const;
+  master.again(1, { ...again, requestId: 2, op: "lock", first: true, waitedMs: 50 });
+  master.again(1, { ...again, requestId: 1, op: "unlock", first: false, waitedMs: 100 });
+  for (const _ of master.settle());
+  expect(sent.map((message) => (message.kind === "plock-answer" ? message.requestId : 0))).toEqual([1, 2]);
+  expect(master.files.get("test\0f")?.ranges.size).toBe(1);
+});
+
+it("two that go first and wait for each other are no deadlock: one of those who keep them gives all up (hazard F45)", () => {
+  const lone = new LoneService();
+  const ask = (client: typeof lone.client, file: string): number =>
+    lone.ask(
+      { file, op: "lock", ownerKind: "posix", owner: 7n, pid: 1, type: "write", start: 0n, end: 9n, wait: true, first: true },
+      client,
+    );
+  const [one, other] = [lone.connect(2), lone.connect(3)];
+  ask(one, "f");
+  ask(other, "g");
+  const waits = [ask(one, "g"), ask(other, "f")] as const;
+  expect(waits.map((id) => lone.errno(id))).toEqual([null, null]);
+  lone.service.releaseClient(other);
+  expect(lone.errno(waits[0])).toBe(0);
 });

@@ -60,6 +60,8 @@ class PlayedFileLocks {
   readonly #asked: string[];
   readonly ended: ((result: FileLockResult | Error) => void)[] = [];
   readonly tests: (() => void)[] = [];
+  /** The connection to dlmd has ended. */
+  over: Error | null = null;
 
   constructor(asked: string[]) {
     this.#asked = asked;
@@ -69,6 +71,7 @@ class PlayedFileLocks {
     const { kind, owner: number, pid } = owner;
     const how = JSON.stringify({ pid, ...options });
     this.#asked.push(`${op} ${file} ${kind} ${number} ${range.type} ${range.start}-${range.end} ${how}`);
+    if (this.over !== null) ended(this.over);
     return this.ended.push(ended);
   }
 
@@ -199,6 +202,30 @@ describe("the custody of an owner", () => {
       const set = begin();
       const answer = await asked(set);
       set.service.ended[2]?.({ status: "limit", conflict: null });
+      await set.dlmd.answer("f15.2 NL", "again");
+      set.service.tests[0]?.();
+      expect(await answer()).toEqual({ refused: "it was given up meanwhile" });
+    });
+
+    it("are asked for once, however often they are named, and stay for a second ticket that names them", async () => {
+      const set = begin();
+      await asked(set);
+      await asked(set);
+      expect(set.dlmd.asked.filter((what) => what.startsWith("lock "))).toEqual(firstOnes);
+      void set.custody.deposit({ ...withLocks, ticket: "t2", sharedLocks: withLocks.sharedLocks.slice(0, 1) }, null);
+      await vi.advanceTimersByTimeAsync(0);
+      for (const ended of set.service.ended) ended({ status: "granted", conflict: null });
+      set.dlmd.asked.length = 0;
+      set.custody.collect("t1");
+      expect(set.dlmd.asked.filter((what) => what.startsWith("release "))).toEqual(["release f15.2 flock 4"]);
+      set.custody.collect("t2");
+      expect(set.dlmd.asked.filter((what) => what.startsWith("release "))).toEqual(["release f15.2 flock 4", "release f15.2 posix 3"]);
+    });
+
+    it("are none where the connection to dlmd has ended", async () => {
+      const set = begin();
+      set.service.over = new Error("the connection has ended");
+      const answer = await asked(set);
       await set.dlmd.answer("f15.2 NL", "again");
       set.service.tests[0]?.();
       expect(await answer()).toEqual({ refused: "it was given up meanwhile" });

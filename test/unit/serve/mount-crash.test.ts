@@ -79,6 +79,7 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
     journal,
     leaseHolds: () => true,
     hasFileLocksHere: () => true,
+    hasAskedFileLocks: () => Promise.resolve(),
     hasFileLocks: () => true,
     hasSameOwner: () => true,
     noteOwner: () => void steps.push("note owner"),
@@ -391,12 +392,17 @@ it("what was changed before is synced again and again, until it is on the disk o
 
 it("file locks in dlmd's service go over when the old process is gone for dlmd, and calls begin when they are here (hazard F45)", async () => {
   let [here, there] = [false, false];
+  let known: () => void = () => undefined;
+  const hasAskedFileLocks = (): Promise<void> => new Promise((resolve) => (known = resolve));
   const after = crashed();
-  const done = goOnAfterCrash(after, hostOf(after, { hasFileLocksHere: () => here, hasFileLocks: () => there }));
+  const done = goOnAfterCrash(after, hostOf(after, { hasFileLocksHere: () => here, hasAskedFileLocks, hasFileLocks: () => there }));
   const looked = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5 * CRASH_LOCKS_LOOK_MS));
   await looked();
   expect(steps).toEqual([]);
   here = true;
+  await looked();
+  expect(steps).toEqual([]);
+  known();
   await looked();
   expect(steps).toEqual(["drop", "note owner", `end ${DEAD}`]);
   there = true;
