@@ -320,14 +320,16 @@ export class Dispatch {
 
   /** The process before has read it, and not answered. */
   async #again(call: Call, request: Operation): Promise<void> {
-    const { mount, port, before } = this.#options;
+    const { mount, port, before = null } = this.#options;
     const first = firstUnique(request.unique);
     const made = before?.made(first) ?? null;
     const given = before?.givenHandle(first) ?? null;
+    // A process that came to rest has said what its calls were told (RestartState.staleOnce, hazard F42).
+    const begin = before === null ? perform : performAgain;
     const file = given === null ? undefined : mount.handles.get(given);
     if (file !== undefined) forgetFile(mount, file);
     if (needsLease(mount, request) && !port.lease.holds()) await port.lease.again(call);
-    await (made === null ? performAgain(mount, call, request) : answerMade(mount, call, request, made));
+    await (made === null ? begin(mount, call, request) : answerMade(mount, call, request, made));
   }
 
   async #whenLeased(call: Call, request: Operation, node: InodeRecord | undefined): Promise<void> {

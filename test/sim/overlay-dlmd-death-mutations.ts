@@ -67,6 +67,15 @@ export const overlayDlmdDeathMutations: readonly Mutation[] = [
     caughtBy: "test/unit/restart/custody.test.ts",
   },
   {
+    id: "f42-stale-never",
+    hazard: "F42",
+    breaks: "a file that another node replaces during the pause is not there for a call that waits",
+    file: "overlay/session/dispatch.ts",
+    find: "before === null ? perform : performAgain",
+    replace: "performAgain",
+    caughtBy: "test/unit/session/dispatch.test.ts",
+  },
+  {
     id: "f42-waits-for-the-dead",
     hazard: "F42",
     breaks: "the owner waits for the masters of all that is named, and one of them has died",

@@ -103,8 +103,8 @@ it.each([
   expect([dispatch.counters.bugs, bench.file.writeOrder]).toEqual([0, null]);
 });
 
-/** After a crash. Gives errnos of answers, and what was asked of the lower. */
-function resumed(before: Partial<RequestsBefore>): { bench: Workbench; dispatch: Dispatch; errnos: number[]; replied: number[] } {
+/** After a crash; null: the process before had come to rest. Gives errnos of answers, and what was asked of the lower. */
+function resumed(before: Partial<RequestsBefore> | null): { bench: Workbench; dispatch: Dispatch; errnos: number[]; replied: number[] } {
   const bench = new Workbench();
   const errnos: number[] = [];
   const replied: number[] = [];
@@ -120,7 +120,7 @@ function resumed(before: Partial<RequestsBefore>): { bench: Workbench; dispatch:
     retrieved: () => undefined,
     fail: (error) => expect.fail(error.message),
     journal: journal as never,
-    before: { made: () => null, givenHandle: () => null, ...before },
+    before: before === null ? null : { made: () => null, givenHandle: () => null, ...before },
   });
   return { bench, dispatch, errnos, replied };
 }
@@ -138,6 +138,18 @@ describe("a request that the kernel sends again after a crash (hazards F38, F39)
     await dispatch.drained();
     expect(bench.lower.calls.filter((call) => call.startsWith("mkdir"))).toHaveLength(2);
     expect(replied).toEqual([100, 100, 102]);
+  });
+
+  it.each([
+    ["is told the truth of a file that is gone: it may have had its one ESTALE", {}, E.ENOENT],
+    ["where the process before had come to rest has its one ESTALE, if it had none there (hazard F42)", null, E.ESTALE],
+  ] as const)("%s", async (_, before, errno) => {
+    const { bench, dispatch, errnos } = resumed(before);
+    bench.lower.errors.set("getxattr", [E.ESTALE]);
+    const asked = { op: "getxattr", uid: 0, gid: 0, pid: 42, name: Buffer.from("user.a"), size: 10 } as const;
+    dispatch.serve({ ...asked, fuseNodeid: bench.file.fuseNodeid, unique: 100 + RESENT } as never);
+    await dispatch.drained();
+    expect(errnos).toEqual([errno]);
   });
 
   it("closes the handle with which it was about to be answered", async () => {
