@@ -369,12 +369,18 @@ function findBuilt(name: string, what: string): string {
   const here = path.dirname(fileURLToPath(import.meta.url));
   const candidates = [path.join(here, "build/Release", name), path.join(here, "../../native/build/Release", name)];
   const found = candidates.find((candidate) => existsSync(candidate));
-  if (found === undefined) {
-    throw new Error(
-      `${what} is not built: install a C++ compiler and make (Debian: apt-get install g++ make python3), then run npm run build`,
-    );
-  }
+  if (found === undefined) throw new NotBuilt(what);
   return found;
+}
+
+/** A part in C++ is missing: no defect, as its `hint` says. */
+export class NotBuilt extends Error {
+  readonly code = "not-built";
+  readonly hint = "Install a C++ compiler and make (Debian: apt-get install g++ make python3), then run npm run build.";
+
+  constructor(what: string) {
+    super(`${what} of coverlay is not built`);
+  }
 }
 
 function load(): Native {

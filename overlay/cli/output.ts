@@ -20,10 +20,19 @@ export function usageError(message: string, hint: string): OperatingError {
   return new OperatingError(message, { code: "usage", hint, exitStatus: EXIT.FAILURE });
 }
 
+/** null: a defect of coverlay. */
+function operatingError(error: unknown): OperatingError | null {
+  if (error instanceof OperatingError) return error;
+  // NotBuilt of native/index.ts, which is not loaded for this.
+  if (!(error instanceof Error) || !("code" in error) || error.code !== "not-built" || !("hint" in error)) return null;
+  return new OperatingError(error.message, { code: "not-built", hint: String(error.hint) });
+}
+
 /** The words and the status of any thrown value. `json`: one object {"error","code","hint"} instead of lines. */
 export function describeError(error: unknown, json: boolean): ErrorText {
-  if (error instanceof OperatingError) {
-    const { message, code, hint, exitStatus } = error;
+  const operating = operatingError(error);
+  if (operating !== null) {
+    const { message, code, hint, exitStatus } = operating;
     if (json) return { text: `${jsonText({ error: message, code, hint })}\n`, exitStatus };
     return { text: `coverlay: ${visible(message, "\n")}\n  ${visible(hint, "\n")}\n`, exitStatus };
   }

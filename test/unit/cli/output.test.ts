@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
+import { NotBuilt } from "../../../native/index.ts";
 import { describeError, printJson, table } from "../../../overlay/cli/output.ts";
 
 describe("an error", () => {
@@ -19,6 +20,12 @@ describe("an error", () => {
   it("is one object with --json", () => {
     const { text } = describeError(refused, true);
     expect(JSON.parse(text)).toEqual({ error: refused.message, code: "no-bit", hint: refused.hint });
+  });
+
+  it("of an addon that is not built is one of operation, and says what to do", () => {
+    const text = describeError(new NotBuilt("the native addon"), false).text;
+    expect(text).toMatch(/^coverlay: the native addon of coverlay is not built\n {2}Install a C\+\+ compiler .* npm run build\.\n$/);
+    expect(JSON.parse(describeError(new NotBuilt("the keeper of mounts"), true).text)).toMatchObject({ code: "not-built" });
   });
 
   it("of ours shows where", () => {
