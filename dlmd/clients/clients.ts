@@ -392,7 +392,9 @@ export class Clients {
       this.all.delete(client.id);
       return released();
     }
-    this.#released.set(client, released);
+    // Its other locks are only in the way of who asks for them.
+    if (this.#plocks.has(client)) this.#released.set(client, released);
+    else released();
     this.#askAboutLater(client);
   }
 

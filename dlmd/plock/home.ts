@@ -252,8 +252,9 @@ export class PlockHome {
     return this.#clients.has(client.id);
   }
 
+  /** Not those that go first: they keep what its predecessor has for the next heir, where the client is an heir itself (hazard F45 of the overlay). */
   endWaits(client: LockClient): void {
-    for (const asked of this.#clients.get(client.id)?.asked.values() ?? []) this.#cancel(asked);
+    for (const asked of this.#clients.get(client.id)?.asked.values() ?? []) if (!asked.ask.first) this.#cancel(asked);
   }
 
   /** A client that nobody serves any more (hazard C7). */

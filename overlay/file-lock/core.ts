@@ -380,9 +380,8 @@ export class FileLockCore {
     file.state = "shared";
     file.wantedMs = null;
     if (before === "pushing") this.#port.shareState(file.name);
-    const { queue } = file;
-    file.queue = [];
-    for (const request of queue) this.#serve(file, request);
+    // One by one: with each the file is written down, and an unlock that waits counts (hazard F45).
+    for (let request = file.queue.shift(); request !== undefined; request = file.queue.shift()) this.#serve(file, request);
   }
 
   /** EX is here: nobody else has locks. What this node has in the service is taken out of it before anything is granted here. */

@@ -81,6 +81,15 @@ export const GATHER_LIMIT_MS = 1000;
 /** An owner that never holds anything. */
 const NOBODY: LockOwner = { kind: "posix", owner: 0n };
 
+/** So many files are asked about at a time: dlmd bounds what a client has asked for. */
+export const TESTS_AT_A_TIME = 512;
+
+/** Resolves when the masters of these files have taken all that was asked for before. */
+export async function masterHas(service: FileLocks, files: readonly string[]): Promise<void> {
+  for (let at = 0; at < files.length; at += TESTS_AT_A_TIME)
+    await Promise.all(files.slice(at, at + TESTS_AT_A_TIME).map((file) => service.test(file, { ...NOBODY, pid: 0 }, { type: "read" })));
+}
+
 /** At most so many files are shown. */
 export const FILES_SHOWN = 1000;
 
@@ -318,8 +327,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   /** Resolves when the masters of all files that `inherit` took for shared have taken what was asked for. Rejects as `hasInherited` throws. */
   async hasAsked(): Promise<void> {
-    const { service } = this.#options;
-    await Promise.all(this.#inheritedShared.map((file) => service.test(file, { ...NOBODY, pid: 0 }, { type: "read" })));
+    await masterHas(this.#options.service, this.#inheritedShared);
     void this.#core.hasInherited;
   }
 

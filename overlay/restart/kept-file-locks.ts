@@ -4,12 +4,10 @@
  */
 import type { FileLocks } from "../../dlmd/client/file-lock-api.ts";
 import { lockFileOf, type LockOwner } from "../file-lock/api.ts";
+import { masterHas } from "../file-lock/file-locks.ts";
 import type { RequestOf } from "../lower/wire/call-types.ts";
 
 type DepositedLock = RequestOf<"deposit">["sharedLocks"][number];
-
-/** An owner of no lock: it only asks. */
-const NOBODY = { kind: "posix", owner: 0n, pid: 0 } as const;
 
 export class KeptFileLocks {
   readonly #service: FileLocks;
@@ -53,8 +51,7 @@ export class KeptFileLocks {
 
   /** Resolves when the masters of these files have taken all that was asked of them before. */
   async hasQueued(locks: readonly DepositedLock[]): Promise<void> {
-    const files = new Set(locks.map(({ id }) => lockFileOf(id)));
-    await Promise.all([...files].map((file) => this.#service.test(file, NOBODY, { type: "read" })));
+    await masterHas(this.#service, [...new Set(locks.map(({ id }) => lockFileOf(id)))]);
   }
 
   /** `others`: what is kept for the same mount once more stays. */

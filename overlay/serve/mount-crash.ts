@@ -123,7 +123,8 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   noteOwner();
   // What it has it has under its own locks, and under those that it has taken over.
   journal.servingClient = client.info.clientId;
-  for (const { clientId } of afterCrash.kept) await client.endKept(clientId);
+  // Of all at once: each is kept for its time only.
+  await Promise.all(afterCrash.kept.map(({ clientId }) => client.endKept(clientId)));
   check();
   await until(hasFileLocks);
   log.info(foundWords(afterCrash), "this process goes on after a crash of the one before");

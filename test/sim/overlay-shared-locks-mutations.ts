@@ -27,8 +27,8 @@ const mutations: readonly Omit<Mutation, "hazard">[] = [
     id: "f45-end-not-awaited",
     breaks: "after a crash what its own programs had given up is in their way",
     file: "dlmd/clients/clients.ts",
-    find: "    this.#released.set(client, released);\n    this.#askAboutLater(client);",
-    replace: "    released();\n    this.#askAboutLater(client);",
+    find: "    if (this.#plocks.has(client)) this.#released.set(client, released);\n    else released();",
+    replace: "    released();",
     caughtBy: "test/unit/dlmd/heirs.test.ts",
   },
   {
@@ -94,6 +94,22 @@ const mutations: readonly Omit<Mutation, "hazard">[] = [
     find: "!others.some((other) => other.#owners.has(name))",
     replace: "others.length >= 0",
     caughtBy: CUSTODY,
+  },
+  {
+    id: "f45-heir-leaves-all",
+    breaks: "an heir that dies, too, gives to others what its predecessor had",
+    file: "dlmd/plock/home.ts",
+    find: "if (!asked.ask.first) this.#cancel(asked);",
+    replace: "this.#cancel(asked);",
+    caughtBy: "test/unit/dlmd/heirs.test.ts",
+  },
+  {
+    id: "f45-unlocked-comes-back",
+    breaks: "a crash while a file gets to the service brings back what was unlocked",
+    file: "overlay/file-lock/core.ts",
+    find: "for (let request = file.queue.shift(); request !== undefined; request = file.queue.shift()) this.#serve(file, request);",
+    replace: "for (const request of file.queue.splice(0)) this.#serve(file, request);",
+    caughtBy: FILE_LOCKS,
   },
   {
     id: "f45-gated-in-order",

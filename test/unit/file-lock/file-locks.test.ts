@@ -12,6 +12,7 @@ import {
   FILES_SHOWN,
   type FileLocksOptions,
   GATHER_LIMIT_MS,
+  TESTS_AT_A_TIME,
   VolumeFileLocks,
 } from "../../../overlay/file-lock/file-locks.ts";
 
@@ -346,6 +347,38 @@ describe("another process goes on with locks that are in the service (hazard F45
     expect(() => next.locks.hasInherited).toThrow("dlmd has no room for the file locks of f once more");
     next.answerTests();
     await expect(next.locks.hasAsked()).rejects.toThrow("dlmd has no room");
+  });
+
+  it("asks about TESTS_AT_A_TIME files at a time", async () => {
+    const next = bench(Mode.NL);
+    const rows = Array.from({ length: TESTS_AT_A_TIME + 1 }, (_, at) => ({ file: `f${at}`, shared: true, held: [], users: [] }));
+    next.locks.inherit(rows);
+    const asked = next.locks.hasAsked();
+    expect(next.tested).toHaveLength(TESTS_AT_A_TIME);
+    next.answerTests();
+    await asked;
+    expect(next.tested).toHaveLength(TESTS_AT_A_TIME + 1);
+  });
+
+  it("what is unlocked, and waits for the service, is not held again while what came before it is asked for", () => {
+    vi.useFakeTimers();
+    const rows: number[] = [];
+    const { locks, asked, states } = bench(Mode.EX, {
+      journal: { areBeyond: false, set: (_: string, row: FileLockRow | null) => void rows.push(row?.held.length ?? 0) },
+    });
+    const flocks = [1n, 2n].map((owner) => ({ kind: "flock", owner }) as const);
+    for (const owner of flocks) expect(locks.lock("f", 1, owner, { ...whole, type: "read" }, true).done).toBe("granted");
+    const state = states.get("f");
+    state?.handlers.bast(state.lock as Lock, Mode.EX);
+    vi.advanceTimersByTime(1000);
+    expect(asked).toHaveLength(2);
+    // Both wait until the service has what is held.
+    void locks.lock("f", 2, me, whole, true);
+    void locks.unlock("f", { kind: "flock", owner: 1n }, 0n, maxOffset);
+    expect(rows.at(-1)).toBe(1);
+    const before = rows.length;
+    for (const { ended } of asked.splice(0)) ended(ok);
+    expect([asked.map(({ op }) => op), Math.max(...rows.slice(before))]).toEqual([["lock", "unlock"], 1]);
   });
 
   it("is told at once, whatever it has to wait for besides", () => {

@@ -147,7 +147,7 @@ describe("a request that the kernel sends again after a crash (hazards F38, F39)
     const { bench, dispatch, errnos } = resumed(before);
     bench.lower.errors.set("getxattr", [E.ESTALE]);
     const asked = { op: "getxattr", uid: 0, gid: 0, pid: 42, name: Buffer.from("user.a"), size: 10 } as const;
-    dispatch.serve({ ...asked, fuseNodeid: bench.file.fuseNodeid, unique: 100 + RESENT } as never);
+    dispatch.serve({ ...asked, fuseNodeid: bench.file.fuseNodeid, unique: 100 + RESENT });
     await dispatch.drained();
     expect(errnos).toEqual([errno]);
   });
