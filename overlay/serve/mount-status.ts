@@ -72,12 +72,16 @@ export class MountStatus implements StatusAnswers {
 
   /** What this mount is, or waits for, in words. */
   get why(): string {
+    return this.#whyWith(this.#ownerWaitWords);
+  }
+
+  #whyWith(ownerWait: string | null): string {
     const { owner, lease, group } = this.#parts;
     const why = owner?.why ?? "not joined";
     const trouble =
       lease?.state === "lapsed"
         ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
-        : (this.#options.ownCalls.remote?.keyTrouble ?? this.#ownerWaitWords);
+        : (this.#options.ownCalls.remote?.keyTrouble ?? ownerWait);
     return [why, trouble, group?.wait, this.#options.service.disk.silence].filter((words) => words != null).join("; ");
   }
 
@@ -223,12 +227,14 @@ export class MountStatus implements StatusAnswers {
   status(): Record<string, unknown> {
     const { session, client, owner, group, lease, coherence } = this.#parts;
     const { mount, service, gate, ownerChanges } = this.#options;
+    // Once: between two looks a call comes to last.
+    const ownerWait = this.#ownerWaitWords;
     return {
       ...this.summary(),
       uuid: mount.bit.uuid,
-      why: this.why,
+      why: this.#whyWith(ownerWait),
       disk: service.withdrawals.trouble ?? service.disk.silence,
-      ownerWait: this.#ownerWaitWords,
+      ownerWait,
       owner: owner?.owner ?? null,
       ownerChanges: ownerChanges.describe(performance.now()),
       readOnly: mount.readOnly,
