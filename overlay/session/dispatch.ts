@@ -226,7 +226,7 @@ export class Dispatch {
     const request = this.#decode(buffer, bytes);
     if (request === null) return;
     if (this.#held !== null && !this.#passes(request)) {
-      this.#held.requests.push(kept ? buffer : Buffer.from(buffer.subarray(0, bytes)));
+      this.#held.requests.push(ownBytes(buffer, bytes, kept));
       this.#held.bytes += bytes;
       // That it came shows what its thread has done.
       if ("pid" in request) mount.coherence.sizes.heard(request.pid);
@@ -250,7 +250,7 @@ export class Dispatch {
         new Call(request, this.#options.port).empty();
         return;
       default:
-        this.#serve(request, buffer.subarray(0, bytes), kept);
+        this.#serve(request, waitsForFileLock(request) ? ownBytes(buffer, bytes, kept) : null, kept);
     }
   }
 
@@ -260,8 +260,8 @@ export class Dispatch {
     this.#serve(request, null, true);
   }
 
-  /** `bytes`: as it came; null: it never has to begin again. `kept`: nobody else uses the buffer in which they and its data are. */
-  #serve(request: Operation, bytes: Buffer | null, kept: boolean): void {
+  /** `again`: it as it came, where it may have to begin again. `kept`: its data outlive the buffer of the device. */
+  #serve(request: Operation, again: Buffer | null, kept: boolean): void {
     const { buffers, mount, interrupts, port } = this.#options;
     const call = new Call(request, port);
     mount.coherence.sizes.heard(request.pid);
@@ -274,7 +274,7 @@ export class Dispatch {
       if (!lend) keepPayload(request, payload);
     }
     // Until its handler says otherwise.
-    if (request.op === "setlk" && request.wait) call.onSignal = (): void => call.interrupt();
+    if (waitsForFileLock(request)) call.onSignal = (): void => call.interrupt();
     let work: Promise<void> | void = undefined;
     try {
       if (isResent(request.unique)) work = this.#again(call, request);
@@ -296,8 +296,6 @@ export class Dispatch {
       interrupts.add(call);
     }
     const lent = lend && !call.answered ? buffers.lend() : null;
-    const waitsForLock = request.op === "setlk" && request.wait;
-    const again = !waitsForLock || bytes === null ? null : kept ? bytes : Buffer.from(bytes);
     this.#running += 1;
     const over = this.underWay.begin(call, request, node?.key ?? null);
     const settle = (): void => {
@@ -399,6 +397,16 @@ export class Dispatch {
     const { port } = this.#options;
     port.write(encodeError(port.buffer, unique, E.EIO));
   }
+}
+
+/** A request's bytes, which nobody else uses. */
+function ownBytes(buffer: Buffer, bytes: number, kept: boolean): Buffer {
+  return kept ? buffer : Buffer.from(buffer.subarray(0, bytes));
+}
+
+/** It may do so for hours. */
+function waitsForFileLock(request: Operation): boolean {
+  return request.op === "setlk" && request.wait;
 }
 
 /** Gives the request a payload of its own. */
