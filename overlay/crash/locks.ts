@@ -7,8 +7,8 @@ import type { FileLockRow, LockOwner } from "../file-lock/api.ts";
 import { JOURNAL_LOCKS_BYTES_MAX, LOCKS_BODY_AT, TABLES } from "./layout.ts";
 import { Rows } from "./rows.ts";
 
-/** A lock takes as many bytes in a row, and more: so many of them are not made into text to see that. */
-const LOCK_BYTES_MIN = 64;
+/** A lock takes as many bytes in a row, and more: too many of them are not made into text to see that. */
+export const LOCK_BYTES_MIN = 64;
 
 const decimal = z.string().regex(/^\d{1,20}$/);
 const owner = { kind: z.enum(["posix", "flock"]), owner: decimal };

@@ -20,7 +20,7 @@ import { type FileLockHolder, PlockTable, type TableSink, type Waiter } from "..
 import type { LockFound } from "../fuse/reply.ts";
 import type { LockOwner } from "./api.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "./core-port.ts";
-import { ownerName, sameOwner } from "./lock-users.ts";
+import { sameOwner } from "./lock-users.ts";
 import {
   foundBy,
   hasLocks,
@@ -30,6 +30,7 @@ import {
   type LockedFile,
   mayAdd,
   noteOvertaken,
+  ownersOn,
   plockOwner,
   type Request,
   tableOf,
@@ -386,9 +387,8 @@ export class FileLockCore {
 
   /** EX is here: nobody else has locks. What this node has in the service is taken out of it before anything is granted here. */
   #takeOut(file: LockedFile): void {
-    const owners = new Map(heldOn(file).map((held) => [ownerName(held.owner), held.owner]));
     const range = { type: "read", start: 0n, end: maxOffset } as const;
-    for (const owner of owners.values()) this.#send(file, { file: file.name, op: "unlock", owner, range, pid: 0, wait: false }, "release");
+    for (const owner of ownersOn(file)) this.#send(file, { file: file.name, op: "unlock", owner, range, pid: 0, wait: false }, "release");
     if (file.asked.size === 0) this.#enterLocal(file);
   }
 

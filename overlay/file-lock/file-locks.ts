@@ -10,7 +10,7 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile } from "./locked-file.ts";
+import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile, ownersOn } from "./locked-file.ts";
 import { LockUsers } from "./lock-users.ts";
 
 /**
@@ -129,7 +129,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #over = false;
   /** What is inherited, dlmd keeps of a process that has crashed. */
   #kept = false;
-  #inheritedShared: string[] = [];
+  readonly #inheritedShared: string[] = [];
+
   constructor(options: FileLocksOptions) {
     this.#options = options;
   }
@@ -181,7 +182,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     this.#asking = true;
     const id = this.#core.request(ask);
     this.#asking = false;
-    if (ask.op !== "test") this.#note(ask.file);
+    // What is asked of the service has been noted before (`ask`).
+    if (ask.op !== "test" && this.#core.files.get(ask.file)?.state !== "shared") this.#note(ask.file);
     const answer = this.#early.get(id);
     this.#early.clear();
     if (answer !== undefined) return { id, answer };
@@ -296,7 +298,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   letGo(): void {
     this.end();
     for (const file of this.#core.files.values())
-      if (file.state === "shared") for (const { owner } of heldOn(file)) this.#options.service.release(file.name, owner);
+      if (file.state === "shared") for (const owner of ownersOn(file)) this.#options.service.release(file.name, owner);
     for (const file of this.#states.keys()) this.giveUpState(file);
   }
 

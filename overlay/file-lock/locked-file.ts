@@ -83,6 +83,11 @@ export function heldOn({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">):
   );
 }
 
+/** Who holds something on it, each once. */
+export function ownersOn(file: LockedFile): LockOwner[] {
+  return [...new Map(heldOn(file).map(({ owner }) => [ownerName(owner), owner])).values()];
+}
+
 /**
  * Hazard F45. What they hold whatever becomes of what is under way. `shared`: whatever the service has done of what it was asked and has not answered; who asked for less may have no
  * more than that, and asks again where nobody answers him. An unlock that waits here is done in any case: whoever closed a file has his answer.

@@ -11,6 +11,7 @@ import type { RequestOf } from "../lower/wire/call-types.ts";
 import { bringToRest, END_LIMIT_MS, HELLO_LIMIT_MS, type NextProcess, notNow, requireVersion, type RestingHost, wordsOf } from "./give.ts";
 import { Channel, LINE_BYTES_MAX } from "./channel.ts";
 import { encodeState, type RestartState } from "./state.ts";
+import { heldIn } from "./tables.ts";
 
 /** The owner has to queue for all write tokens, and for all files with locks, within this time; else the mount goes on. */
 export const DEPOSIT_LIMIT_MS = 15_000;
@@ -81,13 +82,8 @@ export function depositOf({ ownerEpoch, inodes, handles, fileLocks, shared }: Re
   };
 }
 
-function locksOf({ held }: RestartState["fileLocks"][number], id: FileId): RequestOf<"deposit">["sharedLocks"] {
-  return held.map(({ kind, owner, type, start, end, heldMs }) => ({
-    id,
-    owner: { kind, owner: BigInt(owner) },
-    range: { type, start: BigInt(start), end: BigInt(end) },
-    heldMs: Math.round(heldMs),
-  }));
+function locksOf(row: RestartState["fileLocks"][number], id: FileId): RequestOf<"deposit">["sharedLocks"] {
+  return heldIn(row).map(({ owner, range, heldMs }) => ({ id, owner, range, heldMs: Math.round(heldMs) }));
 }
 
 /** Resolves with what another process goes on with, when this mount has given up its locks; or with why it goes on by itself. */

@@ -107,16 +107,22 @@ function lockStates(rows: readonly FileLockRow[], open: readonly OpenFile[]): Fi
 const ownerState = ({ kind, owner }: LockOwner): LockOwnerState => ({ kind, owner: String(owner) });
 const lockOwner = ({ kind, owner }: LockOwnerState): LockOwner => ({ kind, owner: BigInt(owner) });
 
-function lockRow({ shared, held, users }: FileLockStates[number], inode: InodeRecord): FileLockRow {
+/** The locks of one file in a state. */
+export function heldIn({ held }: FileLockStates[number]): FileLockRow["held"] {
+  return held.map(({ type, start, end, pid, heldMs, ...one }) => ({
+    owner: lockOwner(one),
+    range: { type, start: BigInt(start), end: BigInt(end) },
+    pid,
+    heldMs,
+  }));
+}
+
+function lockRow(row: FileLockStates[number], inode: InodeRecord): FileLockRow {
+  const { shared, users } = row;
   return {
     file: lockFile(inode),
     shared,
-    held: held.map(({ type, start, end, pid, heldMs, ...one }) => ({
-      owner: lockOwner(one),
-      range: { type, start: BigInt(start), end: BigInt(end) },
-      pid,
-      heldMs,
-    })),
+    held: heldIn(row),
     users: users.map(({ handles, ...one }) => ({ owner: lockOwner(one), handles })),
   };
 }

@@ -203,8 +203,8 @@ const mutations: readonly Omit<Mutation, "hazard">[] = [
     id: "f45-given-with-the-connection",
     breaks: "what the old process has in the service keeps the next one waiting until it is gone",
     file: "overlay/file-lock/file-locks.ts",
-    find: 'if (file.state === "shared") for (const { owner } of heldOn(file))',
-    replace: 'if (file.state === "local") for (const { owner } of heldOn(file))',
+    find: 'if (file.state === "shared") for (const owner of ownersOn(file))',
+    replace: 'if (file.state === "local") for (const owner of ownersOn(file))',
     caughtBy: FILE_LOCKS,
   },
   {

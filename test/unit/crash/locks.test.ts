@@ -1,7 +1,7 @@
 /** File locks in a journal: whole whenever the process dies, and who held them holds them (hazard F40). */
 import { beforeEach, expect, it } from "vitest";
 import { JOURNAL_BYTES, JOURNAL_LOCKED_FILES_MAX, JOURNAL_LOCKS_BYTES_MAX, TABLES } from "../../../overlay/crash/layout.ts";
-import { JournalLocks } from "../../../overlay/crash/locks.ts";
+import { JournalLocks, LOCK_BYTES_MIN } from "../../../overlay/crash/locks.ts";
 import type { FileLockRow } from "../../../overlay/file-lock/api.ts";
 
 const NOW = 1_000_000;
@@ -79,4 +79,11 @@ it(`more than ${JOURNAL_LOCKED_FILES_MAX} files are beyond`, () => {
   expect(locks.areBeyond).toBe(true);
   locks.set("f12345678.1", null, NOW);
   expect(locks.areBeyond).toBe(false);
+});
+
+it("of a file with more locks than fit in any case no text is made", () => {
+  const many = row("f", 1 + JOURNAL_LOCKS_BYTES_MAX / LOCK_BYTES_MIN);
+  const untold = { ...many, users: new Proxy([], { get: () => expect.fail("it is made into text") }) };
+  locks.set("f", untold, NOW);
+  expect([locks.areBeyond, found()]).toEqual([true, []]);
 });

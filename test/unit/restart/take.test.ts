@@ -22,6 +22,16 @@ const errorOf = (work: Promise<unknown>): Promise<string> =>
     (error: unknown) => String(error),
   );
 
+/** Each lock is one of its own, and granted at once: dlmd has taken what was asked before. */
+function grantingLockspace(): Lockspace {
+  return {
+    createLock: (_: string, { ast }: { ast: (held: Lock, status: string) => void }): Lock => {
+      const lock = { request: () => ast(lock, "granted"), unlock: () => ast(lock, "unlocked") } as unknown as Lock;
+      return lock;
+    },
+  } as unknown as Lockspace;
+}
+
 describe("the new process", () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
@@ -96,13 +106,7 @@ describe("the new process", () => {
     old.say(given);
     const begun: string[] = [];
     const rig = { hasLocks: false };
-    // A lock of its own, granted at once: dlmd has taken what was asked before.
-    const lockspace = {
-      createLock: (_: string, { ast }: { ast: (held: Lock, status: string) => void }): Lock => {
-        const lock = { request: () => ast(lock, "granted"), unlock: () => ast(lock, "unlocked") } as unknown as Lock;
-        return lock;
-      },
-    } as unknown as Lockspace;
+    const lockspace = grantingLockspace();
     const handOff = { begin: (held: readonly Buffer[]) => void begun.push(...held.map(String)) } as unknown as GoOn["handOff"];
     const goOn = goOnWith(
       { takeOver, before: { ...(await state), held: [Buffer.from("raw").toString("base64")] } },
@@ -290,12 +294,7 @@ describe("the new process", () => {
     const { old, takeOver } = begin();
     const state = takeOver.state();
     old.say(given);
-    const lockspace = {
-      createLock: (__: string, { ast }: { ast: (held: Lock, status: string) => void }): Lock => {
-        const lock = { request: () => ast(lock, "granted"), unlock: () => ast(lock, "unlocked") } as unknown as Lock;
-        return lock;
-      },
-    } as unknown as Lockspace;
+    const lockspace = grantingLockspace();
     const rest = {
       brokenFiles: 0,
       clientId: 7,
