@@ -72,23 +72,31 @@ export class MountStatus implements StatusAnswers {
 
   /** What this mount is, or waits for, in words. */
   get why(): string {
-    return this.#whyWith(this.#ownerWaitWords);
+    return this.standing.why;
   }
 
-  #whyWith(ownerWait: string | null): string {
-    const { owner, lease, group } = this.#parts;
-    const why = owner?.why ?? "not joined";
+  /** This mount answers its callers, and waits for nothing that lasts: on a busy node a call is always under way. */
+  get isWell(): boolean {
+    return this.standing.isWell;
+  }
+
+  /**
+   * Of one moment: between two looks a call comes to last. `ownerWait`: for what calls to the owner wait, in words; null: nothing that lasts, or there is no owner, which says
+   * it all.
+   */
+  get standing(): { readonly why: string; readonly ownerWait: string | null; readonly isWell: boolean } {
+    const { session, owner, lease, group, isEnding } = this.#parts;
+    const { service, ownCalls } = this.#options;
+    const wait = this.ownerWait;
+    const lasting = wait === null ? null : ownerWaitWords(wait);
+    const ownerWait = this.role === "waiting" ? null : lasting;
     const trouble =
       lease?.state === "lapsed"
         ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
-        : (this.#options.ownCalls.remote?.keyTrouble ?? ownerWait);
-    return [why, trouble, group?.wait, this.#options.service.disk.silence].filter((words) => words != null).join("; ");
-  }
-
-  /** For what calls to the owner wait, in words; null: nothing that lasts, or there is no owner, which says it all. */
-  get #ownerWaitWords(): string | null {
-    const wait = this.role === "waiting" ? null : this.ownerWait;
-    return wait === null ? null : ownerWaitWords(wait);
+        : (ownCalls.remote?.keyTrouble ?? ownerWait);
+    const why = [owner?.why ?? "not joined", trouble, group?.wait, service.disk.silence].filter((words) => words != null).join("; ");
+    const waits = group?.wait ?? lasting ?? service.disk.silence;
+    return { why, ownerWait, isWell: session !== null && !isEnding && lease?.state === "holds" && waits === null };
   }
 
   /** For what calls to the owner wait; null: none is under way. Whether it lasts: ownerWaitWords. */
@@ -99,15 +107,6 @@ export class MountStatus implements StatusAnswers {
 
   get role(): "owner" | "remote" | "waiting" {
     return this.#parts.owner?.role ?? "waiting";
-  }
-
-  /** This mount answers its callers, and waits for nothing that lasts: on a busy node a call is always under way. */
-  get isWell(): boolean {
-    const { session, lease, group, isEnding } = this.#parts;
-    const { ownerWait } = this;
-    const lasting = ownerWait === null ? null : ownerWaitWords(ownerWait);
-    const waits = group?.wait ?? lasting ?? this.#options.service.disk.silence;
-    return session !== null && !isEnding && lease?.state === "holds" && waits === null;
   }
 
   /** OwnerService.keeps */
@@ -227,18 +226,14 @@ export class MountStatus implements StatusAnswers {
   status(): Record<string, unknown> {
     const { session, client, owner, group, lease, coherence } = this.#parts;
     const { mount, service, gate, ownerChanges } = this.#options;
-    // Once: between two looks a call comes to last.
-    const ownerWait = this.#ownerWaitWords;
     return {
       ...this.summary(),
       uuid: mount.bit.uuid,
-      why: this.#whyWith(ownerWait),
+      ...this.standing,
       disk: service.withdrawals.trouble ?? service.disk.silence,
-      ownerWait,
       owner: owner?.owner ?? null,
       ownerChanges: ownerChanges.describe(performance.now()),
       readOnly: mount.readOnly,
-      isWell: this.isWell,
       unwatched: service.unwatched,
       diskFault: service.withdrawals.fault ?? (service.disk.silence === null ? null : "silent"),
       ...this.growth(),

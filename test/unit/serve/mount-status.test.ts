@@ -46,6 +46,21 @@ it.each<[string, Seen]>([
   ["that is not there yet", { session: null }],
 ])("a mount %s is not", (_, seen) => expect(isWell(seen)).toBe(false));
 
+it("what it says is of one moment: a call that comes to last is in all of it, or in none", () => {
+  let waitedMs = 1_999;
+  const remote = {
+    get ownerWait(): OwnerWait {
+      return { ...call, waitedMs: waitedMs++ };
+    },
+  };
+  const parts = { session: {}, lease: { state: "holds" }, group: { wait: null }, owner: { role: "remote", why: "through node1" } };
+  const options = { parts: () => parts, service: { owned: null, disk: { silence: null } }, ownCalls: { remote } };
+  const status = new MountStatus(options as unknown as MountStatusOptions);
+  expect(status.standing).toEqual({ why: "through node1", ownerWait: null, isWell: true });
+  const { why, ownerWait, isWell } = status.standing;
+  expect([why, isWell]).toEqual([`through node1; ${ownerWait}`, false]);
+});
+
 describe("long work that goes on by itself", () => {
   const workOf = (service: object): unknown => {
     const parts = { client: { info: { nodes: [{ nodeid: 2, name: "node2" }] } } };
