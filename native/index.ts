@@ -190,6 +190,8 @@ export interface Calls<R> {
   refreshOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, generation: number): R;
   /** Waits for the lock that the kernel has for an inode (i_rwsem): then a REMOVEXATTR comes from that thread. */
   lockOwn(mountpoint: Buffer, minor: number, fuseNodeid: number, generation: number): R;
+  /** Has the kernel look for a path below the mount point, and gives the inode number that it shows there. `path`: relative, of any bytes but 0. */
+  walkOwn(mountpoint: Buffer, minor: number, path: Buffer): R;
 }
 
 /** Serving of one /dev/fuse descriptor through uv_poll; opaque. */

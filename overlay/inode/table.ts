@@ -98,7 +98,7 @@ export class InodeTable {
     const rows: InodeRow[] = [];
     for (const record of this.#byNodeid.values()) {
       if (record === this.root) continue;
-      if (this.#find(record.id) !== record) return null;
+      if (this.find(record.id) !== record) return null;
       const { fuseNodeid, id, kind, nlookup, nlinkHint } = record;
       rows.push({ fuseNodeid, id, kind, nlookup, nlinkHint });
     }
@@ -145,7 +145,7 @@ export class InodeTable {
    */
   remember(id: FileId, mode: number): InodeRecord {
     const kind = inodeKind(mode);
-    const found = this.#find(id);
+    const found = this.find(id);
     if (found !== undefined && found.kind !== kind) this.#unlinkSibling(found);
     const record = found?.kind === kind ? found : this.#create(id, kind, this.#numberOf(id));
     record.useCount += 1;
@@ -243,11 +243,12 @@ export class InodeTable {
     this.#byNodeid.delete(record.fuseNodeid);
     this.#journal?.dropped(record);
     // Another one may have taken its identity.
-    if (this.#find(record.id) === record) this.#unlinkSibling(record);
+    if (this.find(record.id) === record) this.#unlinkSibling(record);
     this.#options.dropped(record, record.nlinkHint === 0);
   }
 
-  #find(id: FileId): InodeRecord | undefined {
+  /** undefined: this kernel was never told of it, or forgot it. */
+  find(id: FileId): InodeRecord | undefined {
     let record = this.#byIno.get(id.ino) ?? null;
     while (record !== null && record.id.generation !== id.generation) record = record.sibling;
     return record ?? undefined;

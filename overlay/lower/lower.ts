@@ -176,6 +176,8 @@ export interface LowerNames {
   byNumber(ino: number): MaybePromise<Entry>;
   /** The directory in which a directory is. ESTALE: `id` is the root, or gone. */
   parentOf(id: FileId): MaybePromise<Entry>;
+  /** Where a directory is now: its path from the root, without a slash at either end. ESTALE: `id` is the root, or gone. */
+  pathOf(id: FileId): MaybePromise<Buffer>;
 
   /** Always O_EXCL (hazard F12): EEXIST if the name is there. `flags` are the caller's open flags. */
   create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): MaybePromise<{ entry: Entry; handle: LowerHandle }>;

@@ -17,6 +17,7 @@ const HELD = [
   "lookupMany",
   "byNumber",
   "parentOf",
+  "pathOf",
   "getattr",
   "ownership",
   "getattrMany",

@@ -13,17 +13,21 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { allowedChange } from "./ownership.ts";
-import { pinnedData } from "./pinned.ts";
+import { unlessMoved } from "./lookup.ts";
+import { pinned, pinnedData } from "./pinned.ts";
 import { announced, isAnnouncement } from "./set-id.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
+/** A GETATTR of a directory that moves each time is answered without validity then. */
+const WAITS_FOR_PLACE_MAX = 3;
 
 export function getattr(mount: Mount, call: Call, request: GetattrRequest): MaybePromise<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const own = coherence.sizes.own.getattr(inode, call.pid);
   if (own === "now") return getattrForOwn(mount, call, inode);
+  if (inode.kind === "directory") return getattrOfDirectory(mount, call, inode, own !== "no");
   if (own === "late") throw errnoError(E.EAGAIN);
   // A caller who believes the kernel's size may have the inode's lock (size/asked.ts), for which a revoke waits: he passes during it.
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
@@ -40,6 +44,38 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   return andThen(pin, () => finallyDo(() => pinned(() => reader), unpin));
 }
 
+/** Hazard F46. `own`: for a thread of our own, which may be on its way to a directory that was moved. */
+function getattrOfDirectory(mount: Mount, call: Call, inode: InodeRecord, own: boolean): MaybePromise<void> {
+  const { moved, coherence } = mount;
+  if (own && !moved.walking) throw errnoError(E.EAGAIN);
+  if (own || (moved.walking && coherence.sizes.own.isOwnThread(call.pid))) return getattrPlaced(mount, call, inode, WAITS_FOR_PLACE_MAX);
+  return moved.lastMove(inode) === 0 ? getattrPlaced(mount, call, inode, 0) : getattrWhenPlaced(mount, call, inode, 0);
+}
+
+/** Without the pin. */
+async function getattrWhenPlaced(mount: Mount, call: Call, inode: InodeRecord, waits: number): Promise<void> {
+  const waitedFor = mount.moved.lastMove(inode);
+  await mount.moved.placed(inode);
+  await getattrPlaced(mount, call, inode, waits + 1, waitedFor);
+}
+
+/** A move is told of before the attributes that come after it: the answer waits for another look then. */
+function getattrPlaced(mount: Mount, call: Call, inode: InodeRecord, waits: number, waitedFor = 0): MaybePromise<void> {
+  const { moved, coherence } = mount;
+  const answered = pinned(mount, call, inode, Mode.PR, () => {
+    const since = coherence.since();
+    return andThen(mount.ahead.getattr(inode), (attr): MaybePromise<boolean> => {
+      const move = moved.lastMove(inode);
+      if (move !== 0 && move !== waitedFor && waits < WAITS_FOR_PLACE_MAX) return false;
+      return andThen(
+        replyAttr(mount, call, inode, attr, since, false, () => false),
+        () => true,
+      );
+    });
+  });
+  return andThen(answered, (done) => (done ? undefined : getattrWhenPlaced(mount, call, inode, waits)));
+}
+
 /** `believes`: the caller is given the kernel's size, and not that of this reply. `isReader`: he is about to read. */
 function replyAttr(
   mount: Mount,
@@ -52,7 +88,7 @@ function replyAttr(
 ): MaybePromise<void> {
   const answer = (told: Attr): void => {
     inode.nlinkHint = told.nlink;
-    call.attr(told, mount.coherence.terms.of(inode, told.size, call.pid, since, null));
+    call.attr(told, unlessMoved(mount, inode, mount.coherence.terms.of(inode, told.size, call.pid, since, null)));
     if (believes) mount.coherence.sizes.toldAsker(inode, call.pid);
   };
   if (mount.coherence.sizes.known(inode)) answer(attr);

@@ -7,6 +7,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
+import { unlessMoved } from "./lookup.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
@@ -185,7 +186,8 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     }
     if (!listing.fits(name.length)) break;
     child.nlinkHint = attr.nlink;
-    const { entryValid, attrValid } = coherence.terms.of(child, attr.size, call.pid, since, { dir, name });
+    // Hazard F46.
+    const { entryValid, attrValid } = unlessMoved(mount, child, coherence.terms.of(child, attr.size, call.pid, since, { dir, name }));
     listing.addPlus(name, type, cookie, child.fuseNodeid, fuseGeneration(child), attr, entryValid, attrValid);
     mount.inodes.telling(child);
     counted.push(child);

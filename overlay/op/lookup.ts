@@ -128,7 +128,12 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
 /** The answer tells the kernel of the inode: one lookup more, if it takes that. */
 export function giveEntry(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, terms: ReplyTerms): void {
   inode.nlinkHint = attr.nlink;
-  mount.inodes.tell(inode, () => call.entry(inode, attr, terms));
+  mount.inodes.tell(inode, () => call.entry(inode, attr, unlessMoved(mount, inode, terms)));
+}
+
+/** The kernel is to ask before it goes up from a directory that it may have at another place (hazard F46). */
+export function unlessMoved({ moved }: Mount, inode: InodeRecord, terms: ReplyTerms): ReplyTerms {
+  return moved.mayBeElsewhere(inode) ? { ...terms, attrValid: false } : terms;
 }
 
 /** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */

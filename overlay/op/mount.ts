@@ -13,6 +13,7 @@ import type { Prefetch } from "./prefetch.ts";
 import type { FilesAhead } from "./files-ahead.ts";
 import type { WalkAhead } from "./walk-ahead.ts";
 import type { Credentials } from "../caller/status.ts";
+import type { MovedDirectories } from "./moved-directories.ts";
 import type { PlaceholderInodes } from "./placeholder-inodes.ts";
 import type { EstaleRetry } from "./estale-retry.ts";
 
@@ -23,6 +24,7 @@ export interface Mount {
   readonly handles: HandleTable;
   readonly staleOnce: EstaleRetry;
   readonly standIns: PlaceholderInodes;
+  readonly moved: MovedDirectories;
   readonly ahead: Prefetch;
   readonly walkAhead: WalkAhead;
   readonly filesAhead: FilesAhead;

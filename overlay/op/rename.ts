@@ -34,7 +34,7 @@ export function renameMade(mount: Mount, call: Call, request: RenameRequest): Ma
   return withDirectories(mount, call, request, (renaming) => {
     const wants = [renaming.oldDir, renaming.newDir].map((inode) => ({ inode, mode: Mode.EX }) as const);
     return pinnedAll(mount, call, { wants }, () => {
-      noteMoved(renaming);
+      noteMoved(renaming, []);
       mount.staleOnce.settled(call, request.name);
       call.empty();
     });
@@ -119,13 +119,15 @@ function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeReco
   const exchange = (renaming.request.flags & RENAME_EXCHANGE) !== 0;
   // Two names of one inode: rename(2) leaves both as they are, but the kernel moves the dentry all the same.
   if (!exchange && replaced !== null && replaced !== inode) noteNameGone(replaced);
-  noteMoved(renaming);
+  noteMoved(renaming, exchange && replaced !== null ? [inode, replaced] : [inode]);
 }
 
-function noteMoved({ mount, call, request, oldDir, newDir }: Renaming): void {
+/** `inodes`: those that the kernel moves (hazard F46). */
+function noteMoved({ mount, call, request, oldDir, newDir }: Renaming, inodes: readonly InodeRecord[]): void {
   const { coherence } = mount;
   // For a caller that was killed the kernel moves nothing.
   if (call.interrupted) return;
+  for (const inode of inodes) mount.moved.isPlaced(inode);
   if ((request.flags & RENAME_EXCHANGE) !== 0) {
     coherence.names.exchangeEntries(oldDir, request.name, newDir, request.newName);
     return;

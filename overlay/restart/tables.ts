@@ -185,6 +185,8 @@ export function restoreTables(mount: Mount, state: RestartState, keptOf?: (inode
   mount.handles.restore(files, state.nextFh);
   mount.staleOnce.restore(state.staleOnce);
   mount.standIns.restore(state.standIns);
+  // Hazard F46: what was moved while no process listened.
+  mount.moved.missed();
   const mapped = new Set(state.mapped);
   const locked = state.fileLocks.map((row) => ({ row, inode: inodeOf(row.fuseNodeid) }));
   // Their close(2) gives up locks.

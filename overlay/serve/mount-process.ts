@@ -39,6 +39,7 @@ import type { MountProcessOptions } from "./mount-process-options.ts";
 import { type MountParts, MountStatus } from "./mount-status.ts";
 import { goOnWith, MountRestart, type Pausing, requireSameOwner, resumeOf } from "./mount-restart.ts";
 import { openSession } from "./open-session.ts";
+import { DirectoryMoves } from "../lower/directory-moves.ts";
 import { OwnCalls } from "./own-calls.ts";
 import { createOwnerRole, type OwnerRoleHost } from "./owner-role.ts";
 import { OwnerChanges } from "./owner-changes.ts";
@@ -74,6 +75,7 @@ export class MountProcess {
   #preferredMove: PreferredMove | null = null;
   readonly #service: OwnerService;
   readonly #ownCalls: OwnCalls;
+  readonly #moves = new DirectoryMoves();
   readonly #gate: BlockGate = new BlockGate();
   readonly #ownerChanges: OwnerChanges = new OwnerChanges();
   #group: VolumeMountGroup | null = null;
@@ -222,6 +224,7 @@ export class MountProcess {
         marginMs: page.marginMs,
         leaving: (id) => this.#ownCalls.tellOpens(id),
         draining: () => this.#ownCalls.hurry(),
+        moves: this.#moves,
         coherenceThere: (coherence) => {
           this.#coherence = coherence;
         },
@@ -518,6 +521,7 @@ export class MountProcess {
         keep: (request) => (this.#isLeaving ? Promise.resolve({ refused: "it is ending" }) : this.#service.keep(request)),
         keepNot: (ticket) => this.#service.keepNot(ticket),
       },
+      moves: this.#moves,
       journal: this.crash.journal,
     });
   }
@@ -535,6 +539,7 @@ export class MountProcess {
       beginHandOver: (request) => this.answers.handOvers.begin(request),
       movesAway: () => this.#handOvers?.ownerLost(),
       fail: (error) => this.fail(error),
+      moves: this.#moves,
       journal: this.crash.journal,
       foundClean: (epoch) => this.crash.foundClean(epoch),
     });

@@ -1,4 +1,5 @@
 /** The session of a mount with its coherence layer: the last step before the mount answers. */
+import { E } from "../../dlmd/base/errno.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import { callerThreads } from "../caller/threads.ts";
@@ -9,6 +10,7 @@ import type { KernelCaches } from "../coherence/kernel/revoke-round.ts";
 import { createOwnInodes, type OwnInodes } from "../coherence/size/own-inodes.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Lease } from "../lease/lease.ts";
+import type { DirectoryMoves } from "../lower/directory-moves.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import { connectionNumber } from "../session/connection.ts";
 import { mountFuseNative } from "../session/fuse-native/mount-fuse-native.ts";
@@ -35,6 +37,8 @@ export interface OpenSessionOptions {
   /** The kernel has ended the connection. */
   readonly disconnected: () => Promise<void>;
   readonly fail: (error: Error) => void;
+  /** What the lower tells of directories. */
+  readonly moves: DirectoryMoves;
   /** SessionOptions.journal */
   readonly journal: SessionJournal | null;
   /** SessionOptions.resume */
@@ -43,7 +47,8 @@ export interface OpenSessionOptions {
 
 /** Throws what mount(2) says. */
 export function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, journal, resume } = options;
+  const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, moves, journal, resume } =
+    options;
   const { native, log, mountpoint, mountFlags, lower: source, transport } = options.mount;
   const shared = { native, lower, system: runningSystem, log, lease, source: source.path, mountpoint, mountFlags, disconnected, fail };
   const createCoherence = (caches: KernelCaches, ownInodes: OwnInodes): CoherenceShell => {
@@ -63,15 +68,18 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
     return coherence;
   };
   if (transport === "fuse-native") return mountFuseNative({ ...shared, createCoherence });
+  let own: OwnInodes | null = null;
   return mountSession({
     ...shared,
+    moves,
+    walk: (path) => own?.walk(path) ?? Promise.resolve(-E.EAGAIN),
     ...(fileLocks === null ? {} : { fileLocks }),
     ...(resume === undefined ? {} : { resume }),
     ...(journal === null ? {} : { journal }),
     createCoherence: (fd, negotiated) =>
       createCoherence(
         createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
-        createOwnInodes(native, mountpoint, connectionNumber(mountpoint) ?? 0),
+        (own = createOwnInodes(native, mountpoint, connectionNumber(mountpoint) ?? 0)),
       ),
   });
 }

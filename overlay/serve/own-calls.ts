@@ -5,6 +5,7 @@
 import type { DlmClient } from "../../dlmd/client/api.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { keyringOf } from "../../dlmd/tls/keyring.ts";
+import type { MoveListener } from "../lower/directory-moves.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import type { Holds } from "../lower/remote/known.ts";
 import type { CallJournal } from "../lower/remote/call-journal.ts";
@@ -28,6 +29,8 @@ export interface OwnCallsOptions {
   readonly onOwnerDied: () => Promise<void>;
   /** Of what an owner leaves whose dlmd has died. */
   readonly keeper: Keeper;
+  /** Told by the lower elsewhere. */
+  readonly moves: MoveListener;
   /** For a process that goes on after a crash. */
   readonly journal: (FileJournal & CallJournal) | null;
 }
@@ -108,7 +111,7 @@ export class OwnCalls {
   }
 
   #createRemote(client: DlmClient): RemoteLower {
-    const { mount, holds, onRefused, onOwnerDied, keeper, journal } = this.#options;
+    const { mount, holds, onRefused, onOwnerDied, keeper, moves, journal } = this.#options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     const remote = createRemoteLower({
       keyring: () => keyringOf(client.info.overlayKeys),
@@ -121,6 +124,7 @@ export class OwnCalls {
       onRefused,
       onOwnerDied,
       keeper,
+      moves,
       holds,
       ...(journal === null ? {} : { journal, files: journal }),
     });

@@ -5,6 +5,8 @@
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { DlmClient, GoneClient } from "../../dlmd/client/api.ts";
 import { keyringOf } from "../../dlmd/tls/keyring.ts";
+import type { MoveListener } from "../lower/directory-moves.ts";
+import type { FileId } from "../lower/lower.ts";
 import { createLocalLower, type LocalLower } from "../lower/local/local.ts";
 import { watchLocalChanges } from "../local-changes/watch.ts";
 import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
@@ -48,6 +50,8 @@ export interface OwnerServiceHost {
   readonly beginHandOver: HandOver;
   /** A planned move: calls wait from now on. */
   readonly movesAway: () => void;
+  /** Of the lower that is mounted here. */
+  readonly moves: MoveListener;
   readonly fail: (error: Error) => void;
   /** DiskGuardOptions.journal */
   readonly journal: OwnJournal | null;
@@ -73,6 +77,8 @@ export class OwnerService {
   readonly withdrawals: Withdrawals;
   readonly #host: OwnerServiceHost;
   #owned: OwnedLower | null = null;
+  /** The last one that was made: it may tell before anything is owned. */
+  #server: LowerServer | null = null;
   #releasing: Promise<void> | null = null;
   #move: PlannedMove | null = null;
   #unwatched: string | null = null;
@@ -221,6 +227,7 @@ export class OwnerService {
           contained: mount.contained,
           shared: lower.kind !== "device",
           metadataCalls,
+          moved: (id) => this.#moved(id),
           log,
         });
         await local.openOrphans(readOnly);
@@ -245,13 +252,19 @@ export class OwnerService {
     });
   }
 
+  /** Before any call is answered that is made after that. */
+  #moved(id: FileId): void {
+    this.#host.moves.moved(id);
+    this.#server?.tellMoved(id);
+  }
+
   #createServer(client: DlmClient, mount: LowerMount, served: LocalLower, disk: GuardedDisk | null): LowerServer {
     const { native, log, bit } = this.#host.options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     const custody = this.#inheritedAfter(mount.cleanAfter) ?? this.#createCustody(client, mount.epoch);
     custody.succeed(mount.epoch);
     this.#custody = custody;
-    return createLowerServer({
+    const server = createLowerServer({
       lower: served,
       keyring: () => keyringOf(client.info.overlayKeys),
       clusterName,
@@ -271,6 +284,8 @@ export class OwnerService {
       handOver: this.#host.beginHandOver,
       custody,
     });
+    this.#server = server;
+    return server;
   }
 
   #createCustody(client: DlmClient, epoch: number): Custody {

@@ -14,6 +14,7 @@ import { decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest } from "../fuse/request.ts";
 import type { Inode } from "../coherence/cover.ts";
 import type { Mount } from "../op/mount.ts";
+import type { DirectoryMoves } from "../lower/directory-moves.ts";
 import type { Lower } from "../lower/lower.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
@@ -49,6 +50,9 @@ export interface SessionOptions {
   readonly fileLocks?: FileLocking;
   /** Not given: this node serves as long as it lives. */
   readonly lease?: LeaseGate;
+  /** MountParts.moves, MountParts.walk */
+  readonly moves?: DirectoryMoves;
+  readonly walk?: (path: Buffer) => Promise<number>;
   /** A broken invariant; the composition root takes the node out. */
   readonly fail: (error: Error) => void;
   /** Goes on with the mount of another process (overlay/restart/): nothing is mounted, and nothing is read before `begin`. */
@@ -351,7 +355,7 @@ class Serving {
     const { native, lower, log } = this.#options;
     this.#negotiated = negotiated;
     const coherence = this.#options.createCoherence(this.#fd, negotiated);
-    const { system, fileLocks = null, journal = null, resume } = this.#options;
+    const { system, fileLocks = null, journal = null, moves = null, walk = null, resume } = this.#options;
     const mount = createMount({
       lower,
       system,
@@ -363,6 +367,8 @@ class Serving {
       handleKillpriv: negotiated.handleKillpriv,
       fileAttributes: negotiated.fileAttributes,
       journal,
+      moves,
+      walk,
       askFlush: (fuseNodeid, asked) => {
         if (asked) this.#askedFlushes.add(fuseNodeid);
         else this.#askedFlushes.delete(fuseNodeid);

@@ -9,10 +9,12 @@ import type { SessionCoherence } from "../coherence/api.ts";
 import { type FileLocking, lockFile } from "../file-lock/api.ts";
 import { HandleTable } from "../inode/handles.ts";
 import { InodeTable } from "../inode/table.ts";
+import type { DirectoryMoves } from "../lower/directory-moves.ts";
 import type { Lower } from "../lower/lower.ts";
 import { EstaleRetry } from "../op/estale-retry.ts";
 import { FilesAhead } from "../op/files-ahead.ts";
 import type { Mount } from "../op/mount.ts";
+import { MovedDirectories } from "../op/moved-directories.ts";
 import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
 import { Prefetch } from "../op/prefetch.ts";
 import { WalkAhead } from "../op/walk-ahead.ts";
@@ -44,6 +46,10 @@ export interface MountParts {
   readonly askFlush: (fuseNodeid: number, asked: boolean) => void;
   /** For a process that goes on after a crash; null: none can. */
   readonly journal?: SessionJournal | null;
+  /** What the lower tells of directories; null: nothing. */
+  readonly moves?: DirectoryMoves | null;
+  /** MovedDirectoriesOptions.walk */
+  readonly walk?: ((path: Buffer) => Promise<number>) | null;
 }
 
 export function createMount(parts: MountParts): Mount {
@@ -59,6 +65,8 @@ export function createMount(parts: MountParts): Mount {
     fileAttributes,
     askFlush,
     journal = null,
+    moves = null,
+    walk = null,
   } = parts;
   const { operations } = coherence;
   const asked = new Set<number>();
@@ -67,17 +75,20 @@ export function createMount(parts: MountParts): Mount {
     ahead.startUnderLock(inode);
     void andThen(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
   };
-  const inodes = new InodeTable({
+  const inodes: InodeTable = new InodeTable({
     root: lower.root,
     journal,
     createCover: (id, kind) => coherence.createCover(id, kind),
     dropped: (inode, removed) => {
       if (removed) coherence.removed(inode);
+      if (inode.kind === "directory") moved.isPlaced(inode);
       if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
       if (asked.delete(inode.fuseNodeid)) askFlush(inode.fuseNodeid, false);
       coherence.forgotten(inode);
     },
   });
+  const moved = new MovedDirectories({ inodes, pathOf: (id) => lower.pathOf(id), walk, log });
+  if (moves !== null) moves.listener = moved;
   operations.onUnknown = (inode): void => {
     const record = inodes.get(inode.fuseNodeid);
     if (record !== undefined) inodes.unknown(record);
@@ -91,6 +102,7 @@ export function createMount(parts: MountParts): Mount {
     handles: new HandleTable(journal),
     staleOnce: new EstaleRetry(),
     standIns: new PlaceholderInodes(),
+    moved,
     ahead,
     walkAhead: new WalkAhead({
       lower,
@@ -128,6 +140,7 @@ function seenCredentials(system: SessionSystem, pid: number): Credentials | null
 
 /** In the reverse order of what uses what. */
 export async function endState({ mount, dispatch, coherence }: SessionState, lower: Lower): Promise<void> {
+  mount.moved.end();
   await dispatch.drained();
   await mount.writesBehind.idle();
   for (const file of mount.handles.takeAll()) {

@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import { expect, it } from "vitest";
 import { E } from "../../dlmd/base/errno.ts";
+import type { Entry } from "../../overlay/lower/lower.ts";
 import { bytes, errnoOf, root, TMPFS, type LowerBench } from "./lower-bench.ts";
 
 export function byNumberCompliance(bench: LowerBench): void {
@@ -48,9 +49,15 @@ export function byNumberCompliance(bench: LowerBench): void {
     expect((await bench.lower.parentOf(inner.id)).id).toEqual(sub.id);
     expect((await bench.lower.parentOf(dir)).id).toEqual(bench.lower.root);
     expect(await errnoOf(() => bench.lower.parentOf(bench.lower.root))).toBe(E.ESTALE);
+    const placeOf = async ({ id }: Pick<Entry, "id">): Promise<string> => (await bench.lower.pathOf(id)).toString();
+    const above = (await bench.lower.pathOf(dir)).toString();
+    expect([await placeOf(sub), await placeOf(inner)]).toEqual([`${above}/d`, `${above}/d/e`]);
+    expect(await errnoOf(() => bench.lower.pathOf(bench.lower.root))).toBe(E.ESTALE);
     await bench.lower.rename(sub.id, bytes("e"), dir, bytes("e"), 0, inner.id, null);
     expect((await bench.lower.parentOf(inner.id)).id).toEqual(dir);
+    expect(await placeOf(inner)).toBe(`${above}/e`);
     await bench.lower.rmdir(dir, bytes("e"), inner.id);
     expect(await errnoOf(() => bench.lower.parentOf(inner.id))).toBe(E.ESTALE);
+    expect(await errnoOf(() => bench.lower.pathOf(inner.id))).toBe(E.ESTALE);
   });
 }

@@ -22,6 +22,7 @@ import { overlayLockMutations } from "./overlay-lock-mutations.ts";
 import { overlayFuseNativeMutations } from "./overlay-fuse-native-mutations.ts";
 import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
 import { overlayNamelessMutations } from "./overlay-nameless-mutations.ts";
+import { overlayMovedMutations } from "./overlay-moved-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
@@ -52,6 +53,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayDlmdDeathMutations,
   ...overlayAloneMutations,
   ...overlaySharedLocksMutations,
+  ...overlayMovedMutations,
   ...checkMutations,
   ...configMutations,
   ...leaseMutations,

@@ -14,6 +14,8 @@ export interface OwnInodes {
   refresh(inode: NumberedInode): Promise<number>;
   /** Has the kernel take the inode's lock and send a REMOVEXATTR under it. */
   lock(inode: NumberedInode): Promise<number>;
+  /** Has the kernel look for a path below the root, by a thread of ours: the inode number that it shows there, or a negative errno. */
+  walk(path: Buffer): Promise<number>;
   /** Does that request come from one of our own threads? */
   isOwnThread(tid: number): boolean;
 }
@@ -27,6 +29,7 @@ export function createOwnInodes(native: Native, mountpoint: string, minor: numbe
       own.lookOwnSize(path, minor, inode.fuseNodeid, fuseGeneration(inode), atLeast, atMost, timeoutMs),
     refresh: (inode) => own.refreshOwnSize(path, minor, inode.fuseNodeid, fuseGeneration(inode)),
     lock: (inode) => own.lockOwn(path, minor, inode.fuseNodeid, fuseGeneration(inode)),
+    walk: (wanted) => own.walkOwn(path, minor, wanted),
     isOwnThread: (tid) => native.ownsThread(tid),
   };
 }

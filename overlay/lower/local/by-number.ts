@@ -3,16 +3,18 @@
  * handle, and that has a generation. ext2_nfs_get_inode and ext4_nfs_get_inode take 0 for any. XFS takes the right one alone
  * (fs/xfs/xfs_export.c, xfs_nfs_get_inode), and tells it (ioctl_xfs_bulkstat(2)).
  */
+import { readlinkSync } from "node:fs";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { checked } from "../../../dlmd/base/maybe-promise.ts";
+import { checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
 import { O } from "../linux.ts";
 import type { Entry, FileId } from "../lower.ts";
 import { getattr } from "./attributes.ts";
-import { type LocalContext, ownHandle, sameId } from "./context.ts";
+import { attrOfFd, type LocalContext, ownHandle, sameId } from "./context.ts";
 
 const ANY_GENERATION = 0;
 
+const SLASH = 0x2f;
 const UP = Buffer.from("..");
 /** XFS says EINVAL of a number that no inode can have. */
 const NO_INODE: ReadonlySet<number> = new Set([E.ENOENT, E.EINVAL]);
@@ -51,6 +53,21 @@ async function mayBeFound(context: LocalContext, id: FileId): Promise<Entry> {
   const attr = await getattr(context, id);
   if (attr.nlink === 0) throw errnoError(E.ESTALE);
   return { id, attr };
+}
+
+/** Hazard F46. By the kernel's cache of names, since this lower changes them. ESTALE: it is the root, or was removed. */
+export function pathOf(context: LocalContext, id: FileId): MaybePromise<Buffer> {
+  return context.directories.use(id, (dirfd) => {
+    if (attrOfFd(context, dirfd).nlink === 0) throw errnoError(E.ESTALE);
+    const [root, found] = [context.rootFd, dirfd].map((fd) => readlinkSync(`/proc/self/fd/${fd}`, { encoding: "buffer" })) as [
+      Buffer,
+      Buffer,
+    ];
+    // Of a root that is the top of its mount name space, or of none: "/".
+    const above = root.at(-1) === SLASH ? root.length : root.length + 1;
+    if (found.length <= above || !found.subarray(0, root.length).equals(root) || found[above - 1] !== SLASH) throw errnoError(E.ESTALE);
+    return found.subarray(above);
+  });
 }
 
 /** ESTALE: it has none (the root, or one that was removed), or none that may be found. */

@@ -39,6 +39,8 @@ export interface LocalContext {
   readonly findsGeneration: FindsGeneration;
   readonly hidden: HiddenInodes;
   readonly removed: RemovedInodes;
+  /** LocalLowerOptions.moved */
+  readonly moved: (id: FileId) => void;
   readonly orphans: Orphans;
   readonly names: DirectoryNames;
   readonly warmUp: WarmUp;

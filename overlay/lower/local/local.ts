@@ -17,7 +17,7 @@ import { type FileHandleFormat, fileHandleFormat, fileSystemName, findsGeneratio
 import { MAX_IO_BYTES, MAX_NAMES_TOLD } from "../limits.ts";
 import { NAME_MAX, O } from "../linux.ts";
 import * as attributes from "./attributes.ts";
-import { byNumber, parentOf } from "./by-number.ts";
+import { byNumber, parentOf, pathOf } from "./by-number.ts";
 import type { LocalContext } from "./context.ts";
 import * as data from "./data.ts";
 import { fileAttributes, setFileAttributes } from "./file-attributes.ts";
@@ -44,6 +44,8 @@ export interface LocalLowerOptions {
   readonly contained?: boolean;
   /** Other programs change it, too, past this Lower: it is a directory, and no disk of this owner. */
   readonly shared?: boolean;
+  /** That directory has got another name (hazard F46): before the call that did it is answered. */
+  readonly moved?: (id: FileId) => void;
   /** Milliseconds of a monotonic clock. */
   readonly nowMs?: () => number;
   readonly log: Log;
@@ -186,6 +188,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     findsGeneration: findsGeneration(fileSystem),
     hidden: new HiddenInodes({ native, root, rootFd, format, log }),
     removed,
+    moved: options.moved ?? (() => undefined),
     orphans,
     names: new DirectoryNames(),
     warmUp: new WarmUp(native, directories, log),
@@ -335,6 +338,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
     byNumber: (ino) => byNumber(context, ino),
     parentOf: (id) => parentOf(context, id),
+    pathOf: (id) => pathOf(context, id),
     create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),
     tmpfile: (parent, flags, mode, caller, linkable) =>
       withRoom(context, () => names.tmpfile(context, parent, flags, mode, caller, linkable)),

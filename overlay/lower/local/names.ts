@@ -5,7 +5,7 @@
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
 import { namesAfterRename } from "../directory-names.ts";
-import { AT_REMOVEDIR, O, RENAME } from "../linux.ts";
+import { AT_REMOVEDIR, O, RENAME, S } from "../linux.ts";
 import { checkName, MAX_LOOKUP_MANY } from "../limits.ts";
 import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, withInode } from "./context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle } from "../lower.ts";
@@ -352,6 +352,11 @@ function noteRenamed(context: LocalContext, at: RenamedNames, flags: number, mov
   else names.is(at.oldParent, at.oldName, old);
 }
 
+/** Hazard F46. */
+function tellMoved({ moved }: LocalContext, { id, attr }: Entry): void {
+  if ((attr.mode & S.IFMT) === S.IFDIR) moved(id);
+}
+
 export function rename(
   context: LocalContext,
   oldParent: FileId,
@@ -376,9 +381,11 @@ export function rename(
         context.names.changing(oldParent, oldName);
         context.names.changing(newParent, newName);
         const renamed = removing(context, going, (held) => renameOver(context, going, held, oldFd, oldName, newFd, newName, flags));
-        return andThen(renamed, () =>
-          noteRenamed(context, { oldParent, oldName, newParent, newName }, flags, moved.id, replaced?.id ?? null),
-        );
+        return andThen(renamed, () => {
+          noteRenamed(context, { oldParent, oldName, newParent, newName }, flags, moved.id, replaced?.id ?? null);
+          tellMoved(context, moved);
+          if (replaced !== null && (flags & RENAME.EXCHANGE) !== 0) tellMoved(context, replaced);
+        });
       }),
     );
   return context.turns.run([oldParent.ino, newParent.ino], () =>

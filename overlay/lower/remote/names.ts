@@ -41,6 +41,7 @@ export function namesOf(core: RemoteCore): LowerNames {
     },
     byNumber: (ino) => session.call("byNumber", { ino }),
     parentOf: (id) => session.call("parentOf", { id }),
+    pathOf: (id) => session.call("pathOf", { id }),
     async create(parent, name, flags, mode, caller) {
       checkName(name);
       const handle = opens.allocate();

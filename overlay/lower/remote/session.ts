@@ -7,6 +7,7 @@
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
+import type { MoveListener } from "../directory-moves.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { createLimitedWarn, type LimitedWarn } from "../../../dlmd/base/log-limiter.ts";
 import type { Refused, Welcome } from "../wire/handshake.ts";
@@ -49,6 +50,8 @@ export interface RemoteSessionOptions extends CallerIdentity {
   readonly journal?: CallJournal;
   /** Absent: it keeps nothing. */
   readonly keeper?: Keeper;
+  /** What the owner tells of directories; absent: nobody listens. */
+  readonly moves?: MoveListener;
   /** The owner will never serve this session: calls end with EIO from now on. */
   readonly onRefused?: (error: OperatingError) => void;
   /** The owner died, and what it had answered may be gone with it: nobody may go on with that. Resolves when nobody does. */
@@ -291,6 +294,8 @@ export class RemoteSession {
     this.#patienceMs = WELCOME_TIMEOUT_MS;
     this.#fruitless.welcomed(tookMs);
     this.#handlers.welcome(welcome);
+    // Hazard F46: what was told meanwhile went with the connection before.
+    this.#options.moves?.missed();
     if (welcome.resumed && this.#welcomedEpoch === connection.epoch) {
       this.#calls.repeatAcks();
       this.#run();
@@ -326,6 +331,7 @@ export class RemoteSession {
 
   #receive(type: number, id: number, body: Uint8Array): void {
     if (type === FrameType.KEEP) return void this.#keep(id, decodeWith(CALLS.deposit.request, body));
+    if (type === FrameType.MOVED) return this.#options.moves?.moved(decodeWith(CALLS.pathOf.request, body).id);
     if (type === FrameType.KEEP_NOT) return this.#options.keeper?.keepNot(decodeWith(CALLS.collect.request, body).ticket);
     if (type !== FrameType.FAREWELL) return this.#calls.receive(type, id, body);
     this.#calls.takeBack();

@@ -43,6 +43,7 @@ const READS = [
   "lookupMany",
   "byNumber",
   "parentOf",
+  "pathOf",
   "getattr",
   "getattrMany",
   "readlink",

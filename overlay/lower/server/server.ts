@@ -12,7 +12,11 @@ import type { GoneClient } from "../../../dlmd/client/api.ts";
 import type { Keyring } from "../../../dlmd/tls/keyring.ts";
 import { createSecureAcceptor, type SecureAcceptor } from "../../../dlmd/tls/secure-connection.ts";
 import { UnprovedConnections } from "../../../dlmd/tls/unproved.ts";
+import type { FileId } from "../lower.ts";
+import { encodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
+import { CALLS } from "../wire/calls.ts";
+import { FrameType } from "../wire/frame.ts";
 import * as handshake from "../wire/handshake.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
@@ -91,6 +95,8 @@ export interface LowerServer {
   abandon(): Promise<void>;
   /** Hazard F44. Asks the mounts of other nodes to keep that, since one of them is the next owner. `signal`: there is no more time. */
   askToKeep(request: RequestOf<"deposit">, signal: AbortSignal): Promise<Keepers>;
+  /** To each caller: that directory has another name now (hazard F46). */
+  tellMoved(id: FileId): void;
   /** They need not. */
   keepNot(ticket: string): void;
   /** Ends all sessions and the listening; resolves when nothing runs any more. */
@@ -268,6 +274,11 @@ class ServerCore implements ConnectionHost {
     return this.#keepers.ask(this.#elsewhere, request, signal);
   }
 
+  tellMoved(id: FileId): void {
+    const body = encodeWith(CALLS.pathOf.request, { id });
+    for (const session of this.#sessions.values()) session.say(FrameType.MOVED, 0, body);
+  }
+
   keepNot(ticket: string): void {
     this.#keepers.takeBack(this.#elsewhere, ticket);
   }
@@ -420,6 +431,7 @@ export function createLowerServer(options: LowerServerOptions): LowerServer {
     },
     abandon: () => core.abandon(),
     askToKeep: (request, signal) => core.askToKeep(request, signal),
+    tellMoved: (id) => core.tellMoved(id),
     keepNot: (ticket) => core.keepNot(ticket),
     async close() {
       await core.closeAll();

@@ -64,6 +64,8 @@ export class SessionCalls {
         return lower.byNumber(one.request.ino);
       case "parentOf":
         return lower.parentOf(one.request.id);
+      case "pathOf":
+        return lower.pathOf(one.request.id);
       case "getattr":
         return this.#xattrs.attr(one.request.id, lower.getattr(one.request.id));
       case "getattrMany":

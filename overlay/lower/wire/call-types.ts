@@ -94,6 +94,7 @@ export interface WireCalls {
   lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
   byNumber: { request: { readonly ino: number }; answer: Entry };
   parentOf: { request: Identified; answer: Entry };
+  pathOf: { request: Identified; answer: Buffer };
   getattr: { request: Identified; answer: Attr };
   getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
   /** `promised`: as of "write". */

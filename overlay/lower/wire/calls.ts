@@ -450,6 +450,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
   ),
   byNumber: row<"byNumber">(39, false, { write: (w, q) => void w.u64(q.ino), read: (r) => ({ ino: r.u64() }) }, entry),
   parentOf: row<"parentOf">(40, false, identified, entry),
+  pathOf: row<"pathOf">(46, false, identified, block),
   lookupSince: row<"lookupSince">(
     41,
     false,

@@ -12,7 +12,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import { LARGE_BUFFER_BYTES, LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 26;
+export const LOWER_WIRE_VERSION = 27;
 
 export const FrameType = {
   HELLO: 0x70,
@@ -29,6 +29,8 @@ export const FrameType = {
   KEEP: 0x79,
   /** It need not be kept any more: a ticket. No answer. */
   KEEP_NOT: 0x7a,
+  /** The owner: that directory has another name now (hazard F46). Before all answers to what was asked after that. No answer. */
+  MOVED: 0x7b,
   /** Nothing, and so that its sender lives (heartbeat.ts). */
   ALIVE: 0x78,
   /** Added to the type of a call. */

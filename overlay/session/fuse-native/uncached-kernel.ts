@@ -48,6 +48,7 @@ export function uncachedInodes(mount: () => Mount | null): OwnInodes {
       await serving.coherence.sizes.own.lock(inode, OWN_THREAD);
       return 0;
     },
+    walk: () => Promise.resolve(-E.EOPNOTSUPP),
     isOwnThread: (tid) => tid === OWN_THREAD,
   };
 }

@@ -1,57 +1,109 @@
 /**
- * Exception 4 of the contract: `..` and getcwd(2) go by the kernel's own cache of names, which no request changes. docs/kernel/README.md says
- * what the kernel does; these are the states that it speaks of.
+ * Hazard F46: `..` and getcwd(2) go by the kernel's own cache of names, which no message changes. docs/kernel/README.md says what the kernel does. A thread of the
+ * overlay looks at the new place: before it answers for `..`, and some time later for getcwd(2).
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { type Actor, until } from "../actor.ts";
 import { hazardLab } from "./hazard-lab.ts";
 
-/** Where the directory is, by each of three ways: its `..` from a descriptor, its `..` by path, and its name. */
-const WHERE = `
+/** Where the directory is: by its `..` from a descriptor, and by its `..` by path. */
+const UP = `
 up = os.open("..", os.O_RDONLY, dir_fd=fd)
 places = {number: name for name, number in tops.items()}
-result = [places[os.fstat(up).st_ino], places[os.stat(rise).st_ino], os.path.relpath(os.getcwd(), mount)]
+result = [places[os.fstat(up).st_ino], places[os.stat(rise).st_ino]]
 os.close(up)`;
 
-/** The same of a program in a directory below. */
-const rows = [
-  { below: "", rise: ".." },
-  { below: "/x/y", rise: "../../.." },
+/** A move and its way back, from the parent "old" to "new", by other names too. */
+const moves = [
+  ["old/d", "new/d", "new"],
+  ["new/d", "old/e", "old"],
+  ["old/e", "new/e", "new"],
+  ["new/e", "old/d", "old"],
 ] as const;
 
 describe("a directory in use that another node moves to another parent", () => {
   const hazard = hazardLab();
   let made = 0;
 
-  /** A program in it, or below it, on a node that did not make it; `move` is done by another one. */
-  async function scene(below: string, rise: string): Promise<{ user: Actor; other: Actor; move: () => Promise<unknown>; at: string }> {
-    const [a, b] = [hazard.owner, hazard.remotes[0]];
+  const nodes = (): Record<"owner" | "one" | "other", number> => {
+    const [one, other] = hazard.remotes;
+    return { owner: hazard.owner, one, other };
+  };
+
+  /** A program in it, or below it, on a node that did not make it; `mover` is on another one. */
+  async function scene(moverAt: number, userAt: number, below: string, rise: string): Promise<{ user: Actor; mover: Actor; at: string }> {
     const at = `move-${(made += 1)}`;
-    const mover = hazard.actor(a);
+    const mover = hazard.actor(moverAt);
     await mover.run(`for name in ("old/d/x/y", "new"): os.makedirs(at + "/" + name)`, { at });
-    const user = hazard.actor(b, { below: `${at}/old/d${below}` });
-    const given = { mount: hazard.mount(b), at, rise, d: `${hazard.mount(b)}/${at}/old/d` };
+    const user = hazard.actor(userAt, { below: `${at}/old/d${below}` });
+    const mount = hazard.mount(userAt);
+    const given = { mount, at, rise, d: `${mount}/${at}/old/d` };
     await user.run(`fd = os.open(d, os.O_RDONLY); tops = {n: os.stat(mount + "/" + at + "/" + n).st_ino for n in ("old", "new")}`, given);
-    const move = (): Promise<unknown> => mover.run(`os.rename(at + "/old/d", at + "/new/d")`);
-    return { user, other: hazard.actor(b), move, at };
+    return { user, mover, at };
   }
 
-  it.each(rows)("$rise of it is the old parent, until a program of the node looks at the new place", async ({ below, rise }) => {
-    const { user, other, move, at } = await scene(below, rise);
-    expect(await user.run(WHERE)).toEqual(["old", "old", `${at}/old/d${below}`]);
-    await move();
-    expect(await user.run(WHERE)).toEqual(["old", "old", `${at}/old/d${below}`]);
-    // What is made in it is made in the right one.
-    await user.run(`put("made", "x")`);
-    expect(await other.run(`result = os.path.exists(at + "/new/d" + below + "/made")`, { at, below })).toBe(true);
-    expect(await user.run(WHERE)).toEqual(["new", "new", `${at}/new/d${below}`]);
+  const cwd = (user: Actor): string => readlinkSync(`/proc/${user.pid}/cwd`);
+
+  it.each([
+    { by: "owner", on: "one", below: "", rise: ".." },
+    { by: "owner", on: "one", below: "/x/y", rise: "../../.." },
+    { by: "one", on: "owner", below: "", rise: ".." },
+    { by: "one", on: "owner", below: "/x/y", rise: "../../.." },
+    { by: "one", on: "other", below: "", rise: ".." },
+    { by: "one", on: "other", below: "/x/y", rise: "../../.." },
+  ] as const)("$rise of it on $on is the new parent as soon as the rename by $by has returned, and getcwd(2) follows", async (row) => {
+    const { by, on, below, rise } = row;
+    const { user, mover, at } = await scene(nodes()[by], nodes()[on], below, rise);
+    expect(await user.run(UP)).toEqual(["old", "old"]);
+    for (let round = 0; round < 5; round += 1) {
+      for (const [from, to, parent] of moves) {
+        await mover.run(`os.rename(at + "/" + a, at + "/" + b)`, { at, a: from, b: to });
+        expect([round, to, ...(await user.run<string[]>(UP))]).toEqual([round, to, parent, parent]);
+        // From below, too, once nothing asks any more. What is made in it is made in the right one.
+        expect(cwd(user)).toBe(`${hazard.mount(nodes()[on])}/${at}/${to}${below}`);
+        await user.run(`put("made", "x"); os.unlink("made")`);
+      }
+    }
+  });
+
+  it("getcwd(2) shows the new place soon after, though nothing asks", async () => {
+    const { user, mover, at } = await scene(nodes().one, nodes().other, "/x", "../..");
+    const place = (to: string): string => `${hazard.mount(nodes().other)}/${at}/${to}/x`;
+    const places = ["old/d", "old/e", "new/e", "old/d"];
+    for (const [round, to] of places.slice(1).entries()) {
+      await mover.run(`os.rename(at + "/" + a, at + "/" + b)`, { at, a: places[round], b: to });
+      await until(
+        `it is ${to}`,
+        () => cwd(user) === place(to),
+        () => cwd(user),
+      );
+    }
+    expect(await user.run<string>(`result = os.getcwd()`)).toBe(place("old/d"));
+  });
+
+  it("two directories that change places are both where they are", async () => {
+    const { user, mover, at } = await scene(nodes().owner, nodes().one, "", "..");
+    await mover.run(`os.mkdir(at + "/new/f")`, { at });
+    const second = hazard.actor(nodes().one, { below: `${at}/new/f` });
+    // It has started there.
+    expect(await second.run(`result = os.path.basename(os.getcwd())`)).toBe("f");
+    await mover.run(
+      `
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.renameat2(-100, (at + "/old/d").encode(), -100, (at + "/new/f").encode(), 2): raise OSError(ctypes.get_errno(), "renameat2")`,
+      { at },
+    );
+    expect(await user.run(UP)).toEqual(["new", "new"]);
+    const up = `result = os.path.samefile("..", mount + "/" + at + "/old")`;
+    expect(await second.run(up, { mount: hazard.mount(nodes().one), at })).toBe(true);
   });
 
   it("the kernel asks for the attributes of the directory before it goes up, and for nothing before getcwd(2)", async () => {
-    const { user, move } = await scene("", "..");
-    await move();
-    const b = hazard.remotes[0];
+    const { user, mover, at } = await scene(nodes().owner, nodes().one, "", "..");
+    await mover.run(`os.chmod(at + "/old/d", 0o711)`, { at });
+    const b = nodes().one;
     await hazard.hold(b);
     // getcwd(2) is answered by the kernel alone.
     expect(await user.run<string>(`result = os.getcwd()`)).toMatch(/\/old\/d$/);

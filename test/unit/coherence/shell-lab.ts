@@ -97,6 +97,7 @@ export function shellOver(
       look: () => Promise.resolve(0),
       refresh: () => Promise.resolve(0),
       lock: () => Promise.resolve(0),
+      walk: () => Promise.resolve(0),
       isOwnThread: () => false,
     },
     callerThreads: {

@@ -115,6 +115,7 @@ it("finds nothing outside of a directory as lower, nor above it", async () => {
   fs.renameSync(path.join(inside, "d"), path.join(place.path, "d"));
   expect(await errnoOf(() => lower.byNumber(ino("d")))).toBe(E.ESTALE);
   expect(await errnoOf(() => lower.parentOf(idOf(path.join(place.path, "d"), "ext4")))).toBe(E.ESTALE);
+  expect(await errnoOf(() => lower.pathOf(idOf(path.join(place.path, "d"), "ext4")))).toBe(E.ESTALE);
   await lower.shutdown();
   fs.closeSync(rootFd);
   await place.release();

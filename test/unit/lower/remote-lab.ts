@@ -94,7 +94,7 @@ export async function until(condition: () => boolean): Promise<void> {
 
 /** What the owner knows of the one before, and of its disk. */
 type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk">;
-type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds" | "journal" | "keeper">;
+type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds" | "journal" | "keeper" | "moves">;
 
 export interface RemoteLab {
   readonly place: Place;

@@ -20,7 +20,7 @@ describe("arguments", () => {
       }
     }
     expect(Object.keys(sync)).toEqual(Object.keys(pool));
-    expect(Object.keys(sync)).toHaveLength(51);
+    expect(Object.keys(sync)).toHaveLength(52);
   });
 
   it("of the wrong type: TypeError", () => {

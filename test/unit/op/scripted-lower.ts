@@ -143,6 +143,9 @@ export class ScriptedLower implements Lower {
   parentOf(): MaybePromise<Entry> {
     return this.#answer("parentOf", { id: ROOT, attr: this.#attr(ROOT) });
   }
+  pathOf(): MaybePromise<Buffer> {
+    return this.#answer("pathOf", Buffer.from("new/place"));
+  }
   getattr(id: FileId): MaybePromise<Attr> {
     return this.#answer("getattr", this.#attr(id));
   }

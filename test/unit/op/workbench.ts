@@ -14,6 +14,7 @@ import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import type { Credentials } from "../../../overlay/caller/status.ts";
+import { MovedDirectories } from "../../../overlay/op/moved-directories.ts";
 import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
 import { EstaleRetry } from "../../../overlay/op/estale-retry.ts";
 import { Errno } from "../../../dlmd/base/errno.ts";
@@ -36,6 +37,9 @@ export class Workbench {
   readonly replies: Reply[] = [];
   readonly inodes: InodeTable;
   readonly mount: Mount;
+  readonly moved: MovedDirectories;
+  /** A look at a place in the mount. */
+  walk: (path: Buffer) => Promise<number> = () => Promise.resolve(0);
   readonly file: InodeRecord;
   /** What write(2) of a reply gives: the kernel may not want it any more. */
   writeResult = 0;
@@ -55,6 +59,8 @@ export class Workbench {
       },
     });
     const log: Log = silentLog;
+    const walk = (path: Buffer): Promise<number> => this.walk(path);
+    this.moved = new MovedDirectories({ inodes: this.inodes, pathOf: () => this.lower.pathOf(), walk, log });
     this.mount = {
       lower: this.lower,
       coherence,
@@ -62,6 +68,7 @@ export class Workbench {
       handles: new HandleTable(),
       staleOnce: new EstaleRetry(),
       standIns: new PlaceholderInodes(),
+      moved: this.moved,
       ahead: new Prefetch(this.lower, coherence),
       walkAhead: new WalkAhead({ lower: this.lower, coherence, inodes: this.inodes, listed: () => undefined, now: () => 0 }),
       filesAhead: new FilesAhead({ lower: this.lower, now: () => 0 }),

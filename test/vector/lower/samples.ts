@@ -32,6 +32,7 @@ const entry: Entry = { id, attr };
 export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<K>; readonly answer: AnswerOf<K> } } = {
   lookup: { request: { parent: other, name }, answer: entry },
   byNumber: { request: { ino: 2 ** 40 - 1 }, answer: entry },
+  pathOf: { request: { id }, answer: Buffer.from("a/b c") },
   parentOf: { request: { id }, answer: entry },
   getattr: { request: { id }, answer: attr },
   getattrMany: { request: { ids: [id, other, id] }, answer: [attr, null, { ...attr, xattrNames: Buffer.from("user.a\0") }] },

@@ -31,6 +31,7 @@ function bench(): {
       done.push("answered");
       return -61;
     },
+    walk: () => Promise.resolve(0),
     isOwnThread: (tid) => tid === OWN_THREAD,
   });
   return { lock, inode, done, kernel };

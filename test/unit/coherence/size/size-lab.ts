@@ -79,6 +79,7 @@ export function bench(kernelSize: number): {
         done.push("unlock");
         return -61;
       },
+      walk: () => Promise.resolve(0),
       isOwnThread: (tid) => tid === OWN_THREAD,
     },
     {
