@@ -14,6 +14,9 @@ places = {number: name for name, number in tops.items()}
 result = [places[os.fstat(up).st_ino], places[os.stat(rise).st_ino]]
 os.close(up)`;
 
+/** More for a soak. */
+const MOVES = Number(process.env["COVERLAY_MOVES"] ?? 100);
+
 /** A move and its way back, from the parent "old" to "new", by other names too. */
 const moves = [
   ["old/d", "new/d", "new"],
@@ -65,6 +68,52 @@ describe("a directory in use that another node moves to another parent", () => {
         await user.run(`put("made", "x"); os.unlink("made")`);
       }
     }
+  });
+
+  /** `turns`: memory that both have, of two numbers: moves begun and ended, and looks. */
+  const SHARED = `
+import mmap, struct
+turns = mmap.mmap(os.open(shared, os.O_RDWR | os.O_CREAT), 16)
+def read(at): return struct.unpack_from("<Q", turns, at)[0]
+def write(at, value): struct.pack_into("<Q", turns, at, value)`;
+  const MOVE = `
+for move in range(rounds):
+    write(0, 2 * move + 1)
+    os.rename(at + "/" + places[move % 2], at + "/" + places[(move + 1) % 2])
+    write(0, 2 * move + 2)
+    seen = read(8)
+    while read(8) < seen + 3: time.sleep(0.0005)
+write(0, 2 ** 32)`;
+  const LOOK = `
+parents = {number: name for name, number in tops.items()}
+wrong, sure, stale = [], [0, 0], 0
+while (before := read(0)) != 2 ** 32:
+    try: parent = parents[os.stat(rise).st_ino]
+    except OSError as error:
+        if error.errno != errno.ESTALE: raise
+        stale += 1
+        parent = None
+    if parent is not None and before % 2 == 0 and read(0) == before:
+        wanted = before // 2 % 2
+        sure[wanted] += 1
+        if parent != ("old", "new")[wanted]: wrong.append([before // 2, parent])
+    write(8, read(8) + 1)
+result = [wrong, sure, stale]`;
+
+  it.each([
+    { by: "owner", on: "one", below: "", rise: ".." },
+    { by: "one", on: "owner", below: "/x/y", rise: "../../.." },
+    { by: "one", on: "other", below: "/x/y", rise: "../../.." },
+  ] as const)("of a hundred moves by $by not one is missed by a program on $on that goes up all the time", async (row) => {
+    const { user, mover, at } = await scene(nodes()[row.by], nodes()[row.on], row.below, row.rise);
+    const given = { at, shared: `${hazard.lab.node(1).runDir}/${at}`, rounds: MOVES, places: ["old/d", "new/d"], rise: row.rise };
+    await mover.run(`os.ftruncate(os.open(shared, os.O_RDWR | os.O_CREAT), 16)`, given);
+    for (const one of [mover, user]) await one.run(SHARED, given);
+    const [[wrong, sure, stale]] = await Promise.all([user.run<[unknown[], number[], number]>(LOOK, given), mover.run(MOVE, given)]);
+    expect(wrong).toEqual([]);
+    for (const looks of sure) expect(looks).toBeGreaterThanOrEqual(MOVES / 2);
+    // Exception 4: beside a rename on this node; here there is none.
+    expect(stale).toBe(0);
   });
 
   it("getcwd(2) shows the new place soon after, though nothing asks", async () => {
