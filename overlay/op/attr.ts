@@ -13,7 +13,7 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { allowedChange } from "./ownership.ts";
-import { unlessMoved } from "./lookup.ts";
+import { isOnTheWay, unlessMoved } from "./lookup.ts";
 import { pinned, pinnedData } from "./pinned.ts";
 import { announced, isAnnouncement } from "./set-id.ts";
 
@@ -46,9 +46,12 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
 
 /** Hazard F46. `own`: for a thread of our own, which may be on its way to a directory that was moved. */
 function getattrOfDirectory(mount: Mount, call: Call, inode: InodeRecord, own: boolean): MaybePromise<void> {
-  const { moved, coherence } = mount;
+  const { moved } = mount;
   if (own && !moved.walking) throw errnoError(E.EAGAIN);
-  if (own || (moved.walking && coherence.sizes.own.isOwnThread(call.pid))) return getattrPlaced(mount, call, inode, WAITS_FOR_PLACE_MAX);
+  if (isOnTheWay(mount, call)) {
+    moved.askedOnTheWay(call);
+    return getattrPlaced(mount, call, inode, WAITS_FOR_PLACE_MAX);
+  }
   return moved.lastMove(inode) === 0 ? getattrPlaced(mount, call, inode, 0) : getattrWhenPlaced(mount, call, inode, 0);
 }
 

@@ -15,6 +15,7 @@ import { renameTarget } from "./placeholder-inodes.ts";
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
 export function lookup(mount: Mount, call: Call, request: LookupRequest): MaybePromise<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
+  if (isOnTheWay(mount, call)) mount.moved.askedOnTheWay(call);
   return pinned(mount, call, dir, Mode.PR, () => lookupIn(mount, call, dir, request.name));
 }
 
@@ -129,6 +130,11 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
 export function giveEntry(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, terms: ReplyTerms): void {
   inode.nlinkHint = attr.nlink;
   mount.inodes.tell(inode, () => call.entry(inode, attr, unlessMoved(mount, inode, terms)));
+}
+
+/** A thread of our own, which looks for a directory that was moved (hazard F46). */
+export function isOnTheWay({ moved, coherence }: Mount, call: Call): boolean {
+  return moved.walking && coherence.sizes.own.isOwnThread(call.pid);
 }
 
 /** The kernel is to ask before it goes up from a directory that it may have at another place (hazard F46). */

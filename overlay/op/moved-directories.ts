@@ -3,13 +3,14 @@
  * a LOOKUP at the new place does (fs/dcache.c, d_splice_alias). So a thread of our own looks there: before the directory's attributes are told, for which the
  * kernel asks before it goes up from it (fs/namei.c, link_path_walk), and soon after the move, for getcwd(2), before which it asks nothing.
  */
-import { E, Errno } from "../../dlmd/base/errno.ts";
+import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Inode } from "../coherence/cover.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { MoveListener } from "../lower/directory-moves.ts";
 import type { FileId } from "../lower/lower.ts";
+import type { Call } from "./call.ts";
 
 /** A GETATTR waits so long: whoever asks may have the lock of a directory on the way there. Then it is answered without validity. */
 export const PLACE_WAIT_MS = 1000;
@@ -17,8 +18,12 @@ export const PLACE_WAIT_MS = 1000;
 export const PLACE_QUIET_MS = 50;
 /** Of those at most so many; the others are looked at when they are asked about. */
 export const PLACE_LOOKS_MAX = 64;
+/** A thread of our own waits no longer for an answer on its way: else it would keep the mount busy for as long as an owner is away. */
+export const WALK_ANSWER_MS = 1000;
 /** The directory may move while it is looked for. */
 const PLACE_TRIES_MAX = 3;
+/** By another look: it has moved again, or something else moves. */
+const MAY_BE_FOUND: ReadonlySet<number> = new Set([E.ENOENT, E.ENOTDIR, E.ESTALE]);
 
 export interface MovedDirectoriesOptions {
   readonly inodes: Pick<InodeTable, "root" | "find" | "all">;
@@ -39,6 +44,7 @@ export class MovedDirectories implements MoveListener {
   #timer: NodeJS.Timeout | null = null;
   #walking = 0;
   #isOver = false;
+  #held = false;
 
   constructor(options: MovedDirectoriesOptions) {
     this.#options = options;
@@ -75,9 +81,24 @@ export class MovedDirectories implements MoveListener {
     return this.#moved.size === 0 ? 0 : (this.#moved.get(inode) ?? 0);
   }
 
-  /** A thread of our own is on its way: what it asks about directories is answered. */
+  /** A thread of our own is on its way: what it asks about names and directories is answered. */
   get walking(): boolean {
     return this.#walking > 0;
+  }
+
+  /** Another process is about to go on with this mount (hazard F33): nobody looks, and a thread that is on its way comes back. */
+  hold(held: boolean): void {
+    this.#held = held;
+  }
+
+  /** What a thread of our own asks on its way: for so long, or not at all. Errno EAGAIN. */
+  askedOnTheWay(call: Pick<Call, "interrupt" | "kept">): void {
+    if (this.#held) throw errnoError(E.EAGAIN);
+    const end = (): void => {
+      // What waits for the lease must not go out without it.
+      if (!call.kept) call.interrupt();
+    };
+    setTimeout(end, WALK_ANSWER_MS).unref();
   }
 
   /** This kernel has moved it, or forgotten it. */
@@ -109,14 +130,16 @@ export class MovedDirectories implements MoveListener {
   }
 
   async #lookUntilPlaced(inode: Inode): Promise<void> {
-    for (let tries = 0; tries < PLACE_TRIES_MAX && !this.#isOver; tries += 1) {
+    for (let tries = 0; tries < PLACE_TRIES_MAX && !this.#isOver && !this.#held; tries += 1) {
       const move = this.#moved.get(inode);
       if (move === undefined) return;
       const ino = await this.#lookOnce(inode.id);
       // Removed: it is nowhere, and can not come back.
       if (ino === null) return this.isPlaced(inode);
       if (ino === inode.id.ino && this.#moved.get(inode) === move) return this.isPlaced(inode);
-      if (ino < 0) this.#options.log.debug({ inode: inode.key, errno: -ino }, "a directory that was moved was not found at its new place");
+      if (ino >= 0 || MAY_BE_FOUND.has(-ino)) continue;
+      this.#options.log.debug({ inode: inode.key, errno: -ino }, "this node can not look at the place of a directory that was moved");
+      return;
     }
   }
 

@@ -101,6 +101,7 @@ export class Dispatch {
    * mount (hazard F5), and what tidies up. The others are kept as they came, in their order.
    */
   hold(passes: HoldRules): void {
+    this.#options.mount.moved.hold(true);
     this.#held ??= { requests: [], bytes: 0, yielded: 0, passes };
   }
 
@@ -141,6 +142,7 @@ export class Dispatch {
   letGo(): void {
     const { heldRequests } = this;
     this.#held = null;
+    this.#options.mount.moved.hold(false);
     for (const bytes of heldRequests) this.begin(bytes);
   }
 

@@ -25,8 +25,8 @@ const mutations: readonly Omit<Mutation, "hazard">[] = [
     id: "f46-waits-pinned",
     breaks: "a thread of our own waits for its own look",
     file: "overlay/op/attr.ts",
-    find: "  if (own || (moved.walking && coherence.sizes.own.isOwnThread(call.pid))) return",
-    replace: "  if (own) return",
+    find: "  if (isOnTheWay(mount, call)) {",
+    replace: "  if (own) {",
     caughtBy: MOVED,
   },
   {
@@ -67,6 +67,22 @@ const mutations: readonly Omit<Mutation, "hazard">[] = [
     file: "overlay/op/moved-directories.ts",
     find: "    if (this.#timer !== null) clearTimeout(this.#timer);\n    this.#timer = setTimeout",
     replace: "    this.#timer ??= setTimeout",
+    caughtBy: MOVED,
+  },
+  {
+    id: "f46-walks-for-ever",
+    breaks: "a mount is busy as long as its owner is away",
+    file: "overlay/op/moved-directories.ts",
+    find: "    setTimeout(end, WALK_ANSWER_MS).unref();",
+    replace: "    void end;",
+    caughtBy: MOVED,
+  },
+  {
+    id: "f46-walks-in-a-pause",
+    breaks: "a look takes a lock that the next process does not know of",
+    file: "overlay/op/moved-directories.ts",
+    find: "    if (this.#held) throw errnoError(E.EAGAIN);\n",
+    replace: "",
     caughtBy: MOVED,
   },
   {

@@ -1,7 +1,8 @@
 /** Hazard F46: a directory that another node moved, before this kernel goes up from it. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { E } from "../../../dlmd/base/errno.ts";
-import { PLACE_LOOKS_MAX, PLACE_QUIET_MS, PLACE_WAIT_MS } from "../../../overlay/op/moved-directories.ts";
+import { PLACE_LOOKS_MAX, PLACE_QUIET_MS, PLACE_WAIT_MS, WALK_ANSWER_MS } from "../../../overlay/op/moved-directories.ts";
 import type { InodeRecord } from "../../../overlay/inode/table.ts";
 import type { Attr } from "../../../overlay/lower/lower.ts";
 import { rightSizes } from "./right-sizes.ts";
@@ -142,6 +143,53 @@ describe("a GETATTR", () => {
     bench.moved.moved(dir.id);
     expect(hasValidity(await getattr())).toBe(true);
     expect(looks).toEqual([]);
+  });
+});
+
+describe("a look of our own", () => {
+  it("is answered EINTR on its way after WALK_ANSWER_MS, whatever it waits for: a lookup, the attributes of a directory", async () => {
+    bench.moved.moved(dir.id);
+    void getattr();
+    await turn();
+    bench.lower.lookup = (): Promise<never> => new Promise(() => undefined);
+    bench.lower.getattr = (): Promise<never> => new Promise(() => undefined);
+    void bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from("new") }, bench.call("lookup", OWN_THREAD));
+    void getattr(directory(600), OWN_THREAD);
+    // A program waits as ever.
+    void bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from("new") });
+    await vi.advanceTimersByTimeAsync(WALK_ANSWER_MS - 1);
+    expect(bench.replies).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(bench.replies.map(({ errno }) => errno)).toEqual([E.EINTR, E.EINTR]);
+    // These wait on, with their pins: for the lookups, and for the attributes of both.
+    const { root } = bench.inodes;
+    for (const inode of [root, root, directory(600), dir]) bench.coherence.unpin(inode, Mode.PR);
+  });
+
+  it("comes back at once, and no other begins, while another process is about to go on", async () => {
+    bench.moved.moved(dir.id);
+    const asked = getattr();
+    await turn();
+    bench.moved.hold(true);
+    const lookup = await bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from("new") }, bench.call("lookup", OWN_THREAD));
+    expect([lookup?.errno, (await getattr(directory(600), OWN_THREAD))?.errno]).toEqual([E.EAGAIN, E.EAGAIN]);
+    looks[0]?.found(-E.EAGAIN);
+    expect([hasValidity(await asked), looks.length]).toEqual([false, 1]);
+    expect(hasValidity(await getattr())).toBe(false);
+    expect(looks).toHaveLength(1);
+    bench.moved.hold(false);
+    const next = getattr();
+    await turn();
+    looks[1]?.found(500);
+    expect(hasValidity(await next)).toBe(true);
+  });
+
+  it("is not repeated where this node can not look: the mount's path leads elsewhere", async () => {
+    bench.moved.moved(dir.id);
+    const asked = getattr();
+    await turn();
+    looks[0]?.found(-E.EXDEV);
+    expect([hasValidity(await asked), looks.length]).toEqual([false, 1]);
   });
 });
 
