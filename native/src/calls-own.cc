@@ -2,7 +2,9 @@
 // nothing pins it; the inode by a file handle as fs/fuse/inode.c (fuse_encode_fh) makes them: the kernel finds it without asking the server
 // as long as it has it. Else it asks, by a LOOKUP from that thread, which is ESTALE (hazard F29).
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,10 +127,18 @@ int64_t walkOwn(const Call& call) {
     result = -errno;
   } else if (st.stx_dev_major != 0 || st.stx_dev_minor != static_cast<uint32_t>(call.number[0])) {
     result = -EXDEV;
-  } else if (::statx(mount, call.name[1], AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_INO, &st) != 0) {
-    result = -errno;
   } else {
-    result = static_cast<int64_t>(st.stx_ino);
+    // A name on the way may have become a symbolic link, or have another file system mounted on it.
+    open_how how{};
+    how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
+    int found = static_cast<int>(syscall(SYS_openat2, mount, call.name[1], &how, sizeof how));
+    if (found < 0) {
+      result = -errno;
+    } else {
+      result = ::statx(found, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) != 0 ? -errno : static_cast<int64_t>(st.stx_ino);
+      ::close(found);
+    }
   }
   ::close(mount);
   return result;

@@ -49,7 +49,7 @@ function getattrOfDirectory(mount: Mount, call: Call, inode: InodeRecord, own: b
   const { moved } = mount;
   if (own && !moved.walking) throw errnoError(E.EAGAIN);
   if (isOnTheWay(mount, call)) {
-    moved.askedOnTheWay(call);
+    moved.askedOnTheWay();
     return getattrPlaced(mount, call, inode, WAITS_FOR_PLACE_MAX);
   }
   return moved.lastMove(inode) === 0 ? getattrPlaced(mount, call, inode, 0) : getattrWhenPlaced(mount, call, inode, 0);

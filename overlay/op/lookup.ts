@@ -15,7 +15,7 @@ import { renameTarget } from "./placeholder-inodes.ts";
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
 export function lookup(mount: Mount, call: Call, request: LookupRequest): MaybePromise<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
-  if (isOnTheWay(mount, call)) mount.moved.askedOnTheWay(call);
+  if (isOnTheWay(mount, call)) mount.moved.askedOnTheWay();
   return pinned(mount, call, dir, Mode.PR, () => lookupIn(mount, call, dir, request.name));
 }
 

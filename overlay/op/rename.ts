@@ -96,7 +96,7 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
         mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null),
       );
       await changedNames(mount, call, { inodes, named: [oldDir, newDir], victims: [moved, replaced] }, renamed);
-      noteRenamed(renaming, inode, replaced.inode);
+      noteRenamed(renaming, inode, replaced.inode, [moved, replaced]);
       mount.staleOnce.settled(call, name);
       call.empty();
       return true;
@@ -115,11 +115,15 @@ async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: Ino
   if (replaced !== null) await checkVictim(mount, call, newDir, replaced, told, reparented && exchange);
 }
 
-function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {
+function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null, victims: readonly Victim[]): void {
   const exchange = (renaming.request.flags & RENAME_EXCHANGE) !== 0;
   // Two names of one inode: rename(2) leaves both as they are, but the kernel moves the dentry all the same.
   if (!exchange && replaced !== null && replaced !== inode) noteNameGone(replaced);
-  noteMoved(renaming, exchange && replaced !== null ? [inode, replaced] : [inode]);
+  // The kernel moves what it has under that name, whatever it is.
+  noteMoved(
+    renaming,
+    victims.flatMap((victim) => (victim.told && victim.inode !== null && (exchange || victim.inode === inode) ? [victim.inode] : [])),
+  );
 }
 
 /** `inodes`: those that the kernel moves (hazard F46). */

@@ -15,6 +15,7 @@ import { Call, type ReplyPort } from "../op/call.ts";
 import { forget } from "../op/lookup.ts";
 import { answerMade, type MadeOutcome, performAgain } from "../op/made-before.ts";
 import { forgetFile } from "../op/open.ts";
+import { isOnTheWay } from "../op/lookup.ts";
 import { isOwnByHandle } from "../op/lookup-handle.ts";
 import type { Mount } from "../op/mount.ts";
 import { type Operation, perform } from "../op/perform.ts";
@@ -73,6 +74,11 @@ export interface DispatchCounters {
 /** Who waits behind these can not be killed anyway, or must not lose them (hazard F11). */
 function interruptible(mount: Mount, request: Operation): boolean {
   return request.op === "write" ? !request.fromCache : needsLease(mount, request);
+}
+
+/** What the kernel asks for a look of ours at a place (hazard F46), and not for one at a size. */
+function isAskedOnTheWay({ op }: Operation, node: InodeRecord | undefined): boolean {
+  return op === "lookup" || op === "getxattr" || (op === "getattr" && node?.kind === "directory");
 }
 
 export class Dispatch {
@@ -296,6 +302,7 @@ export class Dispatch {
     else if (interruptible(mount, request)) {
       call.onAnswered = (): void => interrupts.remove(call);
       interrupts.add(call);
+      if (isOnTheWay(mount, call) && isAskedOnTheWay(request, node)) mount.moved.endInTime(call);
     }
     const lent = lend && !call.answered ? buffers.lend() : null;
     this.#running += 1;

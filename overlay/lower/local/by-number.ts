@@ -55,14 +55,20 @@ async function mayBeFound(context: LocalContext, id: FileId): Promise<Entry> {
   return { id, attr };
 }
 
+/** ENAMETOOLONG: of more than 4095 bytes, with the place where the lower is mounted. */
+function placeOf(fd: number): Buffer {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`, { encoding: "buffer" });
+  } catch (error) {
+    throw errnoError((error as NodeJS.ErrnoException).code === "ENAMETOOLONG" ? E.ENAMETOOLONG : E.EIO);
+  }
+}
+
 /** Hazard F46. By the kernel's cache of names, since this lower changes them. ESTALE: it is the root, or was removed. */
 export function pathOf(context: LocalContext, id: FileId): MaybePromise<Buffer> {
   return context.directories.use(id, (dirfd) => {
     if (attrOfFd(context, dirfd).nlink === 0) throw errnoError(E.ESTALE);
-    const [root, found] = [context.rootFd, dirfd].map((fd) => readlinkSync(`/proc/self/fd/${fd}`, { encoding: "buffer" })) as [
-      Buffer,
-      Buffer,
-    ];
+    const [root, found] = [placeOf(context.rootFd), placeOf(dirfd)];
     // Of a root that is the top of its mount name space, or of none: "/".
     const above = root.at(-1) === SLASH ? root.length : root.length + 1;
     if (found.length <= above || !found.subarray(0, root.length).equals(root) || found[above - 1] !== SLASH) throw errnoError(E.ESTALE);

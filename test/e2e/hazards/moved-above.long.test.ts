@@ -116,6 +116,37 @@ result = [wrong, sure, stale]`;
     expect(stale).toBe(0);
   });
 
+  it("not one is missed where other programs rename and make files on that node all the time", async () => {
+    const { user, mover, at } = await scene(nodes().one, nodes().other, "/x/y", "../../..");
+    const given = { at, shared: `${hazard.lab.node(1).runDir}/${at}`, rounds: MOVES, places: ["old/d", "new/d"], rise: "../../.." };
+    await mover.run(`os.ftruncate(os.open(shared, os.O_RDWR | os.O_CREAT), 16)`, given);
+    const [renames, makes] = [hazard.actor(nodes().other), hazard.actor(nodes().other)];
+    await renames.run(`for name in ("tmp", "cur"): os.makedirs(at + "/mail/" + name)`, { at });
+    const loops = [
+      `
+put(at + "/mail/tmp/x", "x")
+while read(0) != 2 ** 32:
+    os.rename(at + "/mail/tmp/x", at + "/mail/cur/x")
+    os.rename(at + "/mail/cur/x", at + "/mail/tmp/x")
+    time.sleep(0.002)`,
+      `
+while read(0) != 2 ** 32:
+    for parent in ("old", "new"):
+        put(at + "/" + parent + "/made", "x")
+        os.unlink(at + "/" + parent + "/made")
+    time.sleep(0.002)`,
+    ];
+    for (const one of [mover, user, renames, makes]) await one.run(SHARED, given);
+    const [[wrong, sure]] = await Promise.all([
+      user.run<[unknown[], number[], number]>(LOOK, given),
+      mover.run(MOVE, given),
+      renames.run(loops[0] ?? "", given),
+      makes.run(loops[1] ?? "", given),
+    ]);
+    expect(wrong).toEqual([]);
+    for (const looks of sure) expect(looks).toBeGreaterThanOrEqual(MOVES / 2);
+  });
+
   it("getcwd(2) shows the new place soon after, though nothing asks", async () => {
     const { user, mover, at } = await scene(nodes().one, nodes().other, "/x", "../..");
     const place = (to: string): string => `${hazard.mount(nodes().other)}/${at}/${to}/x`;

@@ -64,6 +64,19 @@ describe("the lower of an owner", () => {
     expect(new Set(told.splice(0))).toEqual(new Set([oneId.ino, three.id.ino]));
     expect(await errnoOf(() => lower.rename(root, name("three"), twoId, name("in"), 1, oneId, three.id))).toBe(E.EEXIST);
     expect(told).toEqual([]);
+    let deep = three.id;
+    const above: FileId[] = [];
+    const long = name("d".repeat(255));
+    for (let depth = 0; depth < 17; depth += 1) {
+      above.push(deep);
+      deep = (await lower.mkdir(deep, long, 0o755, caller)).id;
+    }
+    // No path of that length can be had, and that is no bug.
+    expect(await errnoOf(() => lower.pathOf(deep))).toBe(E.ENAMETOOLONG);
+    for (const parent of above.reverse()) {
+      const { id } = await lower.lookup(parent, long);
+      await lower.rmdir(parent, long, id);
+    }
     expect([await lower.pathOf(oneId), await lower.pathOf(three.id)].map(String)).toEqual(["three", "two/in"]);
   });
 });

@@ -2,7 +2,15 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { E } from "../../../dlmd/base/errno.ts";
-import { PLACE_LOOKS_MAX, PLACE_QUIET_MS, PLACE_WAIT_MS, WALK_ANSWER_MS } from "../../../overlay/op/moved-directories.ts";
+import {
+  PLACE_AGAIN_MS,
+  PLACE_LOOKS_MAX,
+  PLACE_QUIET_MS,
+  PLACE_WAIT_MS,
+  PUT_OFF_MAX,
+  WALK_ANSWER_MS,
+  WALKS_MAX,
+} from "../../../overlay/op/moved-directories.ts";
 import type { InodeRecord } from "../../../overlay/inode/table.ts";
 import type { Attr } from "../../../overlay/lower/lower.ts";
 import { rightSizes } from "./right-sizes.ts";
@@ -78,19 +86,52 @@ describe("a GETATTR", () => {
     expect(hasValidity(await asked)).toBe(true);
   });
 
-  it("is answered without validity after three looks that found something else, and the next one looks again", async () => {
+  it("is answered without validity if looks find something else for PLACE_WAIT_MS, 10 ms apart; the next one looks again", async () => {
+    bench.moved.moved(dir.id);
+    bench.walk = (path) => {
+      looks.push({ path: path.toString(), found: () => undefined });
+      return Promise.resolve(looks.length % 2 === 0 ? 999 : -E.ESTALE);
+    };
+    const asked = getattr();
+    await vi.advanceTimersByTimeAsync(PLACE_WAIT_MS - 1);
+    expect([looks.length, bench.replies]).toEqual([100, []]);
+    await vi.advanceTimersByTimeAsync(1);
+    const reply = await asked;
+    expect([reply?.errno, hasValidity(reply)]).toEqual([0, false]);
+    bench.walk = () => Promise.resolve(500);
+    await vi.advanceTimersByTimeAsync(100);
+    expect(hasValidity(await getattr())).toBe(true);
+  });
+
+  it("is answered as ever where this node can not look at any time: the mount's path leads elsewhere, or the path is too long", async () => {
+    bench.moved.moved(dir.id);
+    bench.walk = () => Promise.resolve(-E.EXDEV);
+    expect(hasValidity(await getattr())).toBe(true);
+    bench.moved.moved(dir.id);
+    bench.lower.errors.set("pathOf", [E.ENAMETOOLONG]);
+    expect(hasValidity(await getattr())).toBe(true);
+  });
+
+  it("does not wait a second time for a look that is late", async () => {
     bench.moved.moved(dir.id);
     const asked = getattr();
-    for (let look = 0; look < 3; look += 1) {
-      await turn();
-      looks[look]?.found(look % 2 === 0 ? 999 : -E.ESTALE);
-    }
-    const reply = await asked;
-    expect([reply?.errno, hasValidity(reply), looks.length]).toEqual([0, false, 3]);
-    const next = getattr();
+    await vi.advanceTimersByTimeAsync(PLACE_WAIT_MS);
+    expect(hasValidity(await asked)).toBe(false);
+    expect(hasValidity(await getattr())).toBe(false);
+    expect(looks).toHaveLength(1);
+  });
+
+  it("waits until fewer than WALKS_MAX threads look", async () => {
+    const all = Array.from({ length: WALKS_MAX + 1 }, (_, at) => directory(2000 + at));
+    for (const { id } of all) bench.moved.moved(id);
+    const asked = all.map((inode) => getattr(inode));
     await turn();
-    looks[3]?.found(500);
-    expect(hasValidity(await next)).toBe(true);
+    expect(looks).toHaveLength(WALKS_MAX);
+    looks[0]?.found(2000);
+    await turn();
+    expect(looks).toHaveLength(WALKS_MAX + 1);
+    looks.forEach(({ found }, at) => found(2000 + at));
+    expect((await Promise.all(asked)).map(hasValidity)).toEqual(all.map(() => true));
   });
 
   it("looks again if the directory moved during the look", async () => {
@@ -99,7 +140,7 @@ describe("a GETATTR", () => {
     await turn();
     bench.moved.moved(dir.id);
     looks[0]?.found(500);
-    await turn();
+    await vi.advanceTimersByTimeAsync(10);
     expect([looks.length, bench.replies]).toEqual([2, []]);
     looks[1]?.found(500);
     expect(hasValidity(await asked)).toBe(true);
@@ -147,23 +188,15 @@ describe("a GETATTR", () => {
 });
 
 describe("a look of our own", () => {
-  it("is answered EINTR on its way after WALK_ANSWER_MS, whatever it waits for: a lookup, the attributes of a directory", async () => {
-    bench.moved.moved(dir.id);
-    void getattr();
-    await turn();
-    bench.lower.lookup = (): Promise<never> => new Promise(() => undefined);
-    bench.lower.getattr = (): Promise<never> => new Promise(() => undefined);
-    void bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from("new") }, bench.call("lookup", OWN_THREAD));
-    void getattr(directory(600), OWN_THREAD);
-    // A program waits as ever.
-    void bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from("new") });
+  it("is answered EINTR on its way after WALK_ANSWER_MS, but not what waits for the lease", async () => {
+    const call = { kept: true, ended: 0, interrupt: (): void => void (call.ended += 1) };
+    bench.moved.endInTime(call);
+    await vi.advanceTimersByTimeAsync(WALK_ANSWER_MS);
+    call.kept = false;
     await vi.advanceTimersByTimeAsync(WALK_ANSWER_MS - 1);
-    expect(bench.replies).toEqual([]);
+    expect(call.ended).toBe(0);
     await vi.advanceTimersByTimeAsync(1);
-    expect(bench.replies.map(({ errno }) => errno)).toEqual([E.EINTR, E.EINTR]);
-    // These wait on, with their pins: for the lookups, and for the attributes of both.
-    const { root } = bench.inodes;
-    for (const inode of [root, root, directory(600), dir]) bench.coherence.unpin(inode, Mode.PR);
+    expect(call.ended).toBe(1);
   });
 
   it("comes back at once, and no other begins, while another process is about to go on", async () => {
@@ -183,23 +216,16 @@ describe("a look of our own", () => {
     looks[1]?.found(500);
     expect(hasValidity(await next)).toBe(true);
   });
-
-  it("is not repeated where this node can not look: the mount's path leads elsewhere", async () => {
-    bench.moved.moved(dir.id);
-    const asked = getattr();
-    await turn();
-    looks[0]?.found(-E.EXDEV);
-    expect([hasValidity(await asked), looks.length]).toEqual([false, 1]);
-  });
 });
 
 describe("without anybody who asks", () => {
   it("looks PLACE_QUIET_MS after the last move, one after the other, at PLACE_LOOKS_MAX at most", async () => {
     const all = Array.from({ length: PLACE_LOOKS_MAX + 1 }, (_, at) => directory(1000 + at));
     for (const { id } of all) bench.moved.moved(id);
+    // They came at once, and another one later: a quiet time is awaited.
     await vi.advanceTimersByTimeAsync(PLACE_QUIET_MS - 1);
     bench.moved.moved(dir.id);
-    await vi.advanceTimersByTimeAsync(PLACE_QUIET_MS - 1);
+    await vi.advanceTimersByTimeAsync(PLACE_QUIET_MS);
     expect(looks).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
     for (let look = 0; look < PLACE_LOOKS_MAX; look += 1) {
@@ -209,6 +235,33 @@ describe("without anybody who asks", () => {
     }
     expect(looks).toHaveLength(PLACE_LOOKS_MAX);
     expect([...all.slice(0, PLACE_LOOKS_MAX), dir].filter((inode) => bench.moved.mayBeElsewhere(inode))).toEqual([dir]);
+  });
+
+  it("is put off PUT_OFF_MAX times at most", async () => {
+    for (let move = 0; move <= PUT_OFF_MAX; move += 1) {
+      bench.moved.moved(dir.id);
+      await vi.advanceTimersByTimeAsync(PLACE_QUIET_MS - 1);
+      bench.moved.moved(dir.id);
+      expect(looks).toEqual([]);
+      await vi.advanceTimersByTimeAsync(1);
+    }
+    expect(looks).toHaveLength(1);
+  });
+
+  it("looks again PLACE_AGAIN_MS after a look that failed, and after a pause that came to nothing", async () => {
+    bench.moved.moved(dir.id);
+    await vi.advanceTimersByTimeAsync(PLACE_QUIET_MS);
+    looks[0]?.found(-E.EINTR);
+    await vi.advanceTimersByTimeAsync(PLACE_AGAIN_MS - 1);
+    expect(looks).toHaveLength(1);
+    bench.moved.hold(true);
+    await vi.advanceTimersByTimeAsync(10 * PLACE_AGAIN_MS);
+    expect(looks).toHaveLength(1);
+    bench.moved.hold(false);
+    await vi.advanceTimersByTimeAsync(PLACE_AGAIN_MS);
+    looks[1]?.found(500);
+    await turn();
+    expect([looks.length, bench.moved.mayBeElsewhere(dir)]).toEqual([2, false]);
   });
 
   it("does not look at what was looked at meanwhile, at the root, or at what this kernel does not know", async () => {
@@ -244,6 +297,14 @@ describe("other answers", () => {
     expect(await attrValid()).toBeGreaterThan(0n);
     bench.moved.moved(dir.id);
     expect(await attrValid()).toBe(0n);
+  });
+
+  it("a RENAME of a name that this kernel has for something else moves that in its cache", async () => {
+    bench.coherence.told.set("2.0 name", null);
+    bench.lower.lookup = () => ({ id: dir.id, attr: attrOf(dir.id, { mode: 0o040755 }) });
+    bench.moved.moved(dir.id);
+    await bench.serve(rename);
+    expect(bench.moved.mayBeElsewhere(dir)).toBe(true);
   });
 
   it.each([
