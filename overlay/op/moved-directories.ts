@@ -162,7 +162,7 @@ export class MovedDirectories implements MoveListener {
     this.#putOff = 0;
     this.#looking = true;
     try {
-      for (const inode of [...this.#toLook]) {
+      for (const inode of this.#toLook) {
         if (this.mayBeElsewhere(inode)) await this.#look(inode).over;
         if (!this.mayBeElsewhere(inode)) this.#toLook.delete(inode);
       }

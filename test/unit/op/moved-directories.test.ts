@@ -1,6 +1,5 @@
 /** Hazard F46: a directory that another node moved, before this kernel goes up from it. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Mode } from "../../../dlmd/wire/mode.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import {
   PLACE_AGAIN_MS,
