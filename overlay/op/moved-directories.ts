@@ -99,7 +99,7 @@ export class MovedDirectories implements MoveListener {
 
   /** This kernel may have it at another place: what is told of it has no validity. */
   mayBeElsewhere(inode: Inode): boolean {
-    return this.#moved.size > 0 && this.#moved.has(inode);
+    return this.lastMove(inode) !== 0;
   }
 
   /** Which move of it this kernel may not have; 0: none. */

@@ -3,13 +3,13 @@
  * handle, and that has a generation. ext2_nfs_get_inode and ext4_nfs_get_inode take 0 for any. XFS takes the right one alone
  * (fs/xfs/xfs_export.c, xfs_nfs_get_inode), and tells it (ioctl_xfs_bulkstat(2)).
  */
-import { readlinkSync } from "node:fs";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
 import { O } from "../linux.ts";
 import type { Entry, FileId } from "../lower.ts";
 import { getattr } from "./attributes.ts";
+import { shownPath } from "./containment.ts";
 import { attrOfFd, type LocalContext, ownHandle, sameId } from "./context.ts";
 
 const ANY_GENERATION = 0;
@@ -58,7 +58,7 @@ async function mayBeFound(context: LocalContext, id: FileId): Promise<Entry> {
 /** ENAMETOOLONG: of more than 4095 bytes, with the place where the lower is mounted. */
 function placeOf(fd: number): Buffer {
   try {
-    return readlinkSync(`/proc/self/fd/${fd}`, { encoding: "buffer" });
+    return shownPath(fd);
   } catch (error) {
     throw errnoError((error as NodeJS.ErrnoException).code === "ENAMETOOLONG" ? E.ENAMETOOLONG : E.EIO);
   }

@@ -112,7 +112,7 @@ export class DirectoryTree implements Containment {
 
   isInside(fd: number): boolean {
     try {
-      const [root, place] = [pathOf(this.#options.rootFd), pathOf(fd)];
+      const [root, place] = [shownPath(this.#options.rootFd), shownPath(fd)];
       return place.equals(root) || place.indexOf(Buffer.concat([root, Buffer.from("/")])) === 0;
     } catch (error) {
       // A path of more than 4095 bytes: it cannot be said where it lies.
@@ -182,6 +182,6 @@ export class DirectoryTree implements Containment {
   }
 }
 
-function pathOf(fd: number): Buffer {
+export function shownPath(fd: number): Buffer {
   return readlinkSync(`/proc/self/fd/${fd}`, "buffer");
 }
