@@ -29,23 +29,34 @@ constexpr long kPollMaxNs = 1000 * 1000;
 // Whose request comes from it never has that attribute: the server says so, or refuses.
 constexpr const char* kBarrierName = "trusted.coverlay.barrier";
 
+// The mount point, O_PATH, or a negative errno. EXDEV: another device is there. Arguments: n mount point, i minor number of its device.
+int openOwnMount(const Call& call) {
+  int mount = ::open(call.name[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (mount < 0) return -errno;
+  struct statx st;
+  int error = 0;
+  if (::statx(mount, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) != 0) {
+    error = -errno;
+  } else if (st.stx_dev_major != 0 || st.stx_dev_minor != static_cast<uint32_t>(call.number[0])) {
+    error = -EXDEV;
+  }
+  if (error == 0) return mount;
+  ::close(mount);
+  return error;
+}
+
 // On a thread with a working directory of its own (Pool::entry): a mount of which no directory is open can be named to
 // open_by_handle_at(2) only as the working directory. Going there may ask the server for the root's attributes.
 class OwnInode {
  public:
   // Arguments of every call here: n mount point, i minor number of its device, i nodeid, i generation.
   explicit OwnInode(const Call& call) {
-    int mount = ::open(call.name[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int mount = openOwnMount(call);
     if (mount < 0) {
-      error_ = -errno;
+      error_ = mount;
       return;
     }
-    struct statx st;
-    if (::statx(mount, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) != 0) {
-      error_ = -errno;
-    } else if (st.stx_dev_major != 0 || st.stx_dev_minor != static_cast<uint32_t>(call.number[0])) {
-      error_ = -EXDEV;
-    } else if (fchdir(mount) != 0) {
+    if (fchdir(mount) != 0) {
       error_ = -errno;
     } else {
       open(static_cast<uint64_t>(call.number[1]), static_cast<uint32_t>(call.number[2]));
@@ -119,26 +130,20 @@ int64_t lockOwn(const Call& call) {
 // Has the kernel look for that path below the mount point, which moves a directory in its cache of names to where it is found (fs/dcache.c,
 // d_splice_alias). Gives the inode number that it shows there. Arguments: n mount point, i minor number of its device, n path.
 int64_t walkOwn(const Call& call) {
-  int mount = ::open(call.name[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (mount < 0) return -errno;
+  int mount = openOwnMount(call);
+  if (mount < 0) return mount;
+  // A name on the way may have become a symbolic link, or have another file system mounted on it.
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
   struct statx st;
   int64_t result;
-  if (::statx(mount, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) != 0) {
+  int found = static_cast<int>(syscall(SYS_openat2, mount, call.name[1], &how, sizeof how));
+  if (found < 0) {
     result = -errno;
-  } else if (st.stx_dev_major != 0 || st.stx_dev_minor != static_cast<uint32_t>(call.number[0])) {
-    result = -EXDEV;
   } else {
-    // A name on the way may have become a symbolic link, or have another file system mounted on it.
-    open_how how{};
-    how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
-    int found = static_cast<int>(syscall(SYS_openat2, mount, call.name[1], &how, sizeof how));
-    if (found < 0) {
-      result = -errno;
-    } else {
-      result = ::statx(found, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) != 0 ? -errno : static_cast<int64_t>(st.stx_ino);
-      ::close(found);
-    }
+    result = ::statx(found, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) != 0 ? -errno : static_cast<int64_t>(st.stx_ino);
+    ::close(found);
   }
   ::close(mount);
   return result;
