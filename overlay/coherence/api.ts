@@ -93,6 +93,8 @@ export interface Coherence {
    * hold pages: it came through a handle with a page cache, or is a READ. `pages`: those of a READ, all of which the kernel has locked for it.
    */
   pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages?: PageRange | null): MaybePromise<void>;
+  /** In a revoke a READ gives its pin back, and waits for another, as `pinData`. Its pages stay locked and empty, and the revoke leaves them alone. */
+  repinData(inode: Inode, mode: PinMode, waiter: Waiter, pages: PageRange): Promise<void>;
   /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */
   unpinData(inode: Inode, mode: PinMode): void;
 

@@ -72,6 +72,9 @@ export class Revoke {
   gate: RevokeGate | null = null;
   /** dlmd has died, and the lock stays: no round begins any more (hazard F42). */
   kept = false;
+  /** READs are kept back in it (size/doubt.ts, keepsReadsBack), and that will end; `strained`: it has. */
+  straining = false;
+  strained = false;
 
   constructor(target: Mode) {
     this.target = target;

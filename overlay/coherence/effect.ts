@@ -24,7 +24,9 @@ export type TimerPurpose =
   /** Invalidate again: the kernel did not find an inode that it must still get (hazard F4). */
   | "retry"
   /** Data requests held back between two rounds of a revoke pass now (hazard F1). */
-  | "pass";
+  | "pass"
+  /** So do those that are kept back for the kernel's size (hazard F5). */
+  | "strained";
 
 /**
  * "first": before all who wait for it; another process of this mount has it (hazard F33). "kept": dlmd keeps it of a process of this mount that crashed (hazard F38).

@@ -196,6 +196,13 @@ export class Pins implements Coherence, TermsPort {
     return this.#wait(inode, mode, cached, waiter, pages);
   }
 
+  repinData(inode: Inode, mode: PinMode, waiter: Waiter, pages: PageRange): Promise<void> {
+    // First: the round that may begin with the pin's end has to know of its pages.
+    const pinned = this.#wait(inode, mode, true, waiter, pages);
+    this.unpinData(inode);
+    return pinned;
+  }
+
   unpinData(inode: Inode): void {
     unpinData(this.#state, inode.cover, this.#options.now());
     this.#options.host.run();

@@ -15,14 +15,14 @@ import { registerBorn, type RegisterOptions } from "./lock/new-inodes.ts";
 import { CacheLimit } from "./lock/cache-limit.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
-import { CoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
+import { CoherenceState, type Effect, type InvalidationPlan, type TimerPurpose } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./kernel/revoke-round.ts";
 import { addWaiter, distrustCovers, handleTimer, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
-import { handleInvalidated, handleRetryTimer } from "./lock/revoke.ts";
+import { handleInvalidated, handleRetryTimer, handleStrained } from "./lock/revoke.ts";
 import { SizeCheck, type SizeCounters } from "./size/check.ts";
 import { mustBeTaken } from "./size/doubt.ts";
 import { Rest } from "./rest.ts";
@@ -223,8 +223,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     }
   }
 
-  #setTimer(cover: Cover, purpose: "hold" | "retry" | "pass", delayMs: number): void {
-    const handle = purpose === "retry" ? handleRetryTimer : handleTimer;
+  #setTimer(cover: Cover, purpose: TimerPurpose, delayMs: number): void {
+    const handle = purpose === "retry" ? handleRetryTimer : purpose === "strained" ? handleStrained : handleTimer;
     setTimeout(() => {
       handle(this.#state, cover, this.#options.now());
       this.run();

@@ -37,6 +37,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
     throw error;
   }
   let counted = false;
+  let pinned = true;
   noteRead(inode);
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
@@ -62,7 +63,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       if (call.interrupted) break;
       if (isOutdated(pending)) continue;
       if (data.byteLength >= request.size) break;
-      const short = { end: request.offset + data.byteLength, exact: data.byteLength > 0, mark };
+      const short = { end: request.offset + data.byteLength, exact: data.byteLength > 0, mark, paged: locked !== null };
       const confirmed = coherence.sizes.confirmEnd(inode, short, tries);
       if (!waiting(confirmed)) {
         if (confirmed) break;
@@ -70,7 +71,14 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       }
       // A synchronous answer is a view that the next call into the lower overwrites; and a Buffer's slice() is no copy.
       if (!waiting(found)) data = Uint8Array.from(data);
-      if ((await confirmed) && !isOutdated(pending)) break;
+      const right = await confirmed;
+      if (right === "repin" && locked !== null) {
+        if (counted) readOver(inode);
+        counted = false;
+        pinned = false;
+        await coherence.repinData(inode, mode, call, locked);
+        pinned = true;
+      } else if (right && !isOutdated(pending)) break;
     }
     noteRead(inode);
     // The kernel has let go of the pages of a caller that was killed.
@@ -80,7 +88,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   } finally {
     if (pending !== null) endRead(inode, pending);
     if (counted) readOver(inode);
-    coherence.unpinData(inode, mode);
+    if (pinned) coherence.unpinData(inode, mode);
   }
 }
 

@@ -18,7 +18,7 @@ import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } 
 import { Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
 import { noteNameRevoke, planExpiry } from "../names/names.ts";
-import { doubtSize, mustBeTaken } from "../size/doubt.ts";
+import { doubtSize, keepsReadsBack, mustBeTaken } from "../size/doubt.ts";
 import { endTurn } from "./turn.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
@@ -34,8 +34,13 @@ const MISS_DELAY_MAX_MS = 50;
 const ROUNDS_FOR_ALL = 2;
 /** ... that it waits for so long ... */
 const GATHER_MS = 1;
-/** ... if they are not too many. */
+/** ... if they are not too many. Who was just told the size begins to read now: before the first round that READ is waited for so long, if it is to be kept back. */
+const GATHER_KEPT_MS = 5;
+/** With more of them all pages are dropped. */
 const HELD_BACK_MAX = 64;
+
+/** READs that are kept back pass after so long: an operation that still runs, or a notification, may wait for their pages. */
+const STRAINED_MS = 40;
 
 /** A reader that came back so often is expected (returnExpected). */
 const RETURNS_MIN = 2;
@@ -67,13 +72,15 @@ export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): 
     }
     enterInvalidating(state, cover, now);
   } else if (cover.phase === "invalidating" && !revoke.notifying && cover.asking === null) {
-    if (revoke.round < ROUNDS_FOR_ALL) startRound(state, cover, now);
-    else {
-      // The next READ of who was just answered is on its way.
-      revoke.notifying = true;
-      state.effects.push({ do: "timer", cover, purpose: "retry", delayMs: GATHER_MS });
-    }
+    if (revoke.round < ROUNDS_FOR_ALL && !keepsReadsBack(cover)) startRound(state, cover, now);
+    else gather(state, cover, revoke, GATHER_MS);
   }
+}
+
+/** A READ may be on its way: the next one of who was just answered, or one that is to be kept back. */
+function gather(state: CoherenceState, cover: Cover, revoke: Revoke, delayMs: number): void {
+  revoke.notifying = true;
+  state.effects.push({ do: "timer", cover, purpose: "retry", delayMs });
 }
 
 /** The lock or the token of what was born here is known to dlmd now. Directories whose revoke waited for the last of these go on. */
@@ -91,7 +98,8 @@ function enterInvalidating(state: CoherenceState, cover: Cover, now: number): vo
   // Who has the directory next looks at what is in it (hazard F34).
   if (cover.kind === "directory") for (const kept of takeKept(state)) enterRevoke(state, kept, Mode.PR, now);
   cover.phase = "invalidating";
-  startRound(state, cover, now);
+  if (keepsReadsBack(cover)) gather(state, cover, revokeOf(cover), GATHER_KEPT_MS);
+  else startRound(state, cover, now);
 }
 
 function startRound(state: CoherenceState, cover: Cover, now: number): void {
@@ -116,7 +124,7 @@ function startRound(state: CoherenceState, cover: Cover, now: number): void {
   if (plan.what !== "late") cover.sweeps += 1;
   state.effects.push({ do: "invalidate", cover, plan });
   if (revoke.round === 1) passData(state, cover);
-  else if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
+  if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
 }
 
 /** What the kernel must drop; null: nothing. */
@@ -142,10 +150,15 @@ function planInvalidation(state: CoherenceState, cover: Cover, revoke: Revoke, n
  * this round is the last. A program that does nothing but read through a mapping has its next READ here before a round can begin, and would
  * make each of them wait for that, and be in vain. (If the round takes longer than a READ is held back, that passes all the same: somebody may wait for it.)
  */
-function heldBack({ waiters }: Cover, { round }: Revoke): readonly PageRange[] {
-  if (round < ROUNDS_FOR_ALL) return NOBODY;
-  const pages = waiters.flatMap((waiter) => waiter.pages ?? NOBODY);
+function heldBack(cover: Cover, { round }: Revoke): readonly PageRange[] {
+  if (round < ROUNDS_FOR_ALL && !keepsReadsBack(cover)) return NOBODY;
+  const pages = cover.waiters.flatMap((waiter) => waiter.pages ?? NOBODY);
   return pages.length > HELD_BACK_MAX ? NOBODY : pages;
+}
+
+/** It is answered under the lock that is still held. */
+function mayPass(cover: Cover, { passes, mode, pages }: PinWaiter): boolean {
+  return passes && modeCovers(cover.mode, mode) && (pages === undefined || !keepsReadsBack(cover));
 }
 
 /** The notifications of a round were written. `missed`: the kernel did not find the inode. `cut`: the gate was shut. */
@@ -181,6 +194,7 @@ export function handleRetryTimer(state: CoherenceState, cover: Cover, now: numbe
  */
 export function requestInRevoke(state: CoherenceState, cover: Cover): void {
   const round = cover.revoke?.round ?? 0;
+  strain(state, cover);
   if (cover.phase === "invalidating" && round <= 1) {
     passData(state, cover);
     return;
@@ -199,12 +213,13 @@ export function requestInRevoke(state: CoherenceState, cover: Cover): void {
  * where they are until the next round, or until the lock is here again.
  */
 export function passData(state: CoherenceState, cover: Cover): void {
-  const passing = cover.waiters.some((waiter) => waiter.passes && modeCovers(cover.mode, waiter.mode));
+  strain(state, cover);
+  const passing = cover.waiters.some((waiter) => mayPass(cover, waiter));
   if (passing && cover.revoke?.gate?.shut() === false) return;
   const kept: PinWaiter[] = [];
   let writes = false;
   for (const waiter of cover.waiters) {
-    if (waiter.passes && modeCovers(cover.mode, waiter.mode)) {
+    if (mayPass(cover, waiter)) {
       cover.pins += 1;
       if (waiter.mode === Mode.PR) cover.read = true;
       state.effects.push({ do: "settle", waiter, error: null });
@@ -216,6 +231,21 @@ export function passData(state: CoherenceState, cover: Cover): void {
   cover.waiters = kept.length === 0 ? NOBODY : kept;
   const raise = writes && (cover.phase === "draining" || cover.phase === "invalidating") && tokenHeld(cover);
   if (raise && cover.mode === Mode.PR && cover.asking === null) ask(state, cover, Mode.EX, 0);
+}
+
+/** Who is kept back is not for ever. */
+function strain(state: CoherenceState, cover: Cover): void {
+  const { revoke } = cover;
+  if (revoke === null || revoke.straining || !keepsReadsBack(cover)) return;
+  revoke.straining = true;
+  state.effects.push({ do: "timer", cover, purpose: "strained", delayMs: STRAINED_MS });
+}
+
+/** Hazard F5: what was kept back passes, in this revoke or a later one. */
+export function handleStrained(state: CoherenceState, cover: Cover): void {
+  if (cover.revoke === null) return;
+  cover.revoke.strained = true;
+  if (cover.phase === "draining" || cover.phase === "invalidating") passData(state, cover);
 }
 
 function enterConverting(state: CoherenceState, cover: Cover): void {

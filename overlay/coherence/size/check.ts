@@ -15,10 +15,21 @@ import { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../../caller/threads.ts";
 import type { CoherenceState } from "../effect.ts";
 import { KernelRwsem } from "./kernel-rwsem.ts";
-import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
+import type { Asking, Confirmed, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteAsker, noteTaken } from "./asked.ts";
-import { doubtSize, judgeSize, judgeTold, mayShrink, mustWait, noteLateReply, noteThread, noteTold, sizeKnown } from "./doubt.ts";
+import {
+  doubtSize,
+  judgeSize,
+  judgeTold,
+  keepsReadsBack,
+  mayShrink,
+  mustWait,
+  noteLateReply,
+  noteThread,
+  noteTold,
+  sizeKnown,
+} from "./doubt.ts";
 import { SizeGates } from "./gate.ts";
 import type { Repair } from "./repairs.ts";
 import { Settling } from "./settle.ts";
@@ -32,6 +43,8 @@ const ROUNDS_MAX = 50;
 const STALE_MS = 2;
 /** A reply with a size waits so many rounds for a repair that may cut what its caller writes next. */
 const CUT_ROUNDS_MAX = 4;
+/** After so many repairs in vain beside a change that waits for the lock, the kernel takes no size from the reply either. */
+const SIZELESS_REPAIRS_MIN = 2;
 /** Where nothing can put the size right. */
 const STUCK_ROUNDS_MAX = 2;
 /** A reply with a size waits so long for one repair to be over, and is then given as it is. */
@@ -259,6 +272,8 @@ export class SizeCheck implements KernelSizes {
     if (this.#mayCut(cover) && tries <= CUT_ROUNDS_MAX) return false;
     if (sizeKnown(cover)) return true;
     if (tries >= ROUNDS_MAX || repaired?.failed === true) return this.#giveUp();
+    // It took none of two repairs, and takes this one no more: the second began after this was asked, and the change that waits will be later still.
+    if (repaired !== null && tries >= SIZELESS_REPAIRS_MIN && keepsReadsBack(cover)) return true;
     const { late, mark } = sizeOf(cover);
     if (repaired?.mark === mark && judgeTold(cover, size, repaired.seen, mark)) return true;
     // After a revoke it is not: that need not be looked at.
@@ -288,13 +303,13 @@ export class SizeCheck implements KernelSizes {
 
   // --- READs
 
-  confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<boolean> {
+  confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<Confirmed> {
     const { doubt, mark } = sizeOf(inode.cover);
     const plain = !doubt && !mayShrink(inode.cover) && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
     return plain ? mark === read.mark : this.#confirm(inode, read, tries);
   }
 
-  async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<boolean> {
+  async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<Confirmed> {
     const { cover } = inode;
     return this.own.whileWaiting(cover, async () => {
       if (tries < ROUNDS_MAX && mustWait(cover, read.end)) {
@@ -310,6 +325,7 @@ export class SizeCheck implements KernelSizes {
       if (shrinks) return false;
       // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
       const stuck = right === null && sizeOf(cover).unstable > 0 && cover.phase !== "idle";
+      if (stuck && read.paged && tries < ROUNDS_MAX && keepsReadsBack(cover)) return "repin";
       if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
       return fillsPages(cover) ? this.#confirmAlone(inode, read, right, tries) : (right ?? (await this.#repair(inode, read)));
     });

@@ -42,6 +42,7 @@
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
  */
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Cover, sizeOf } from "../cover.ts";
 import type { SizeEffect } from "../cover-parts.ts";
 import type { CoherenceState } from "../effect.ts";
@@ -145,6 +146,16 @@ export function noteRaised({ size }: Cover, seen: number): boolean {
 /** A late reply that harms has to be over before anything else; one that raises the size to no more than the file's does not. */
 export function mustWait({ size }: Cover, end: number): boolean {
   return size !== null && size.doubt && size.late !== null && size.late.harms && size.late.end > end;
+}
+
+/**
+ * Are READs whose pages are locked kept back in this revoke, and those that are under way give their pin back? The kernel's size is wrong, and it takes none from any
+ * reply until a change is answered that waits for the lock itself: so they wait for the lock, too, and a round leaves their pages alone. Only under PR, where
+ * nothing is under way that may wait for such a page; if something does all the same, the revoke is strained after a while, and they pass.
+ */
+export function keepsReadsBack({ mode, revoke, size }: Cover): boolean {
+  if (mode !== Mode.PR || revoke === null || revoke.strained || revoke.kept) return false;
+  return size !== null && size.doubt && size.unstable > 0;
 }
 
 /** A truncation is being made, or the reply to one may not be taken yet: the kernel's size may be larger than the file's for a moment more. */

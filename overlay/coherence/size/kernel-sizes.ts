@@ -58,9 +58,10 @@ export interface KernelSizes {
   mark(inode: Inode): number;
   /**
    * With a pin held, a READ is about to be answered that was cut short. True: answer, in this turn. False: read and ask again; `tries`: how
-   * often that was. EINTR: the kernel's size is wrong and can not be put right, and whatever is answered would be shown with zeros behind it.
+   * often that was. "repin": it is to give its pin back, and wait for the lock again (`repinData`). EINTR: the kernel's size is wrong and can not be put right,
+   * and whatever is answered would be shown with zeros behind it.
    */
-  confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<boolean>;
+  confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<Confirmed>;
 }
 
 /** Requests that our own threads have the kernel make (threads.ts). */
@@ -98,4 +99,9 @@ export interface ShortRead {
   /** There were data: the file ends there. */
   readonly exact: boolean;
   readonly mark: number;
+  /** A revoke can leave its pages alone: they are known, and locked. Absent: it can not. */
+  readonly paged?: boolean;
 }
+
+/** confirmEnd */
+export type Confirmed = boolean | "repin";

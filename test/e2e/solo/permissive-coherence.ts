@@ -111,6 +111,9 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
     if (this.withheld) return this.#wait(waiter);
     this.pins += 1;
   }
+  repinData(): Promise<void> {
+    throw new Error("no lock goes here");
+  }
   unpinData(): void {
     this.pins -= 1;
   }

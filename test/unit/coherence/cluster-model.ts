@@ -15,7 +15,7 @@ import {
   unpin,
   unpinData,
 } from "../../../overlay/coherence/lock/lock-cache.ts";
-import { handleInvalidated, handleRetryTimer } from "../../../overlay/coherence/lock/revoke.ts";
+import { handleInvalidated, handleRetryTimer, handleStrained } from "../../../overlay/coherence/lock/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
@@ -139,7 +139,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         free.push(() => invalidate(node, !("except" in effect.plan) || effect.plan.except.length === 0));
         return;
       case "timer": {
-        const handle = effect.purpose === "retry" ? handleRetryTimer : handleTimer;
+        const { purpose } = effect;
+        const handle = purpose === "retry" ? handleRetryTimer : purpose === "strained" ? handleStrained : handleTimer;
         free.push(() => {
           now += effect.delayMs;
           handle(node.state, node.cover, now);

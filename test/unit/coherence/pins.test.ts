@@ -4,6 +4,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
+import { sizeOf } from "../../../overlay/coherence/cover.ts";
 import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 it("several inodes are pinned in the one lock order, each once and in the strongest mode asked", async () => {
@@ -101,5 +102,36 @@ it("a change of attributes waits for the notification of the one before, too: wh
   expect(ended).toEqual(["first", "second"]);
   expect(operations.attributesChanged(inode, 300, false)).toBeUndefined();
   operations.unpin(inode, Mode.EX);
+  await shell.close();
+});
+
+it("F5: a READ that gives its pin back in a revoke waits for another, and the round that begins by that leaves its page alone", async () => {
+  const { lockspace, handlers } = lockspaceThatGrants([]);
+  const excepted: unknown[] = [];
+  const shell = shellOver(lockspace, {
+    invalidatePagesAndSize: (_fuseNodeid, except) => {
+      excepted.push(except);
+      return { gate: { shut: () => true }, results: Promise.resolve([0]) };
+    },
+  });
+  const { operations } = shell;
+  const file = inodeOf(shell, 13, "file");
+  file.cover.inode = file;
+  const waiter: Waiter = { interrupted: false, onInterrupt: null };
+  await operations.pin(file, Mode.PR, waiter);
+  Object.assign(sizeOf(file.cover), { doubt: true, unstable: 1 });
+  for (const [lock, of] of handlers) of.bast(lock, Mode.EX);
+  expect(file.cover.phase).toBe("draining");
+  const pages = { from: 4096, to: 8192 };
+  // The next lock that comes.
+  await operations.repinData(file, Mode.PR, waiter, pages);
+  expect([excepted, file.cover.phase, file.cover.pins]).toEqual([[[pages]], "idle", 1]);
+  operations.unpinData(file, Mode.PR);
+  // Killed meanwhile: it has no pin.
+  await operations.pin(file, Mode.PR, waiter);
+  for (const [lock, of] of handlers) if (lock.mode !== Mode.NL) of.bast(lock, Mode.EX);
+  const killed: Waiter = { interrupted: true, onInterrupt: null };
+  await expect(operations.repinData(file, Mode.PR, killed, pages)).rejects.toMatchObject({ errno: E.EINTR });
+  expect(file.cover.pins).toBe(0);
   await shell.close();
 });

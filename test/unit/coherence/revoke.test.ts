@@ -25,7 +25,7 @@ import {
   tellName,
   toldName,
 } from "../../../overlay/coherence/names/names.ts";
-import { handleInvalidated, handleRetryTimer, isStillHeld } from "../../../overlay/coherence/lock/revoke.ts";
+import { handleInvalidated, handleRetryTimer, handleStrained, isStillHeld } from "../../../overlay/coherence/lock/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 
 let state: CoherenceState;
@@ -250,6 +250,102 @@ describe("the revoke", () => {
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
     handleTimer(state, file, 2);
     expect([done(), file.waiters]).toEqual([[], held]);
+  });
+
+  describe("F5: while a change of the size waits for the lock, and the kernel's size is wrong", () => {
+    const read = (from: number): PinWaiter => ({ ...waiter(Mode.PR, true), pages: { from, to: from + 4096 } });
+
+    /** Held in PR, which another node wants. */
+    function stuck(): Cover {
+      const file = holding("file", Mode.PR);
+      Object.assign(sizeOf(file), { doubt: true, unstable: 1 });
+      return file;
+    }
+
+    it("READs are kept back in a revoke, and each round leaves their pages alone; one whose pages are not known passes", () => {
+      const file = stuck();
+      expect(tryPin(file, Mode.PR)).toBe(true);
+      handleBast(state, file, Mode.EX, 0);
+      expect(done()).toEqual([]);
+      const kept = [read(0), read(8192)];
+      for (const one of kept) addWaiter(state, file, one, 0);
+      // Once, for all of them.
+      expect(effects()).toMatchObject([
+        { do: "timer", purpose: "strained", delayMs: 40 },
+        { do: "timer", purpose: "pass" },
+      ]);
+      handleTimer(state, file, 1);
+      expect([done(), file.waiters]).toEqual([[], kept]);
+      const direct = waiter(Mode.PR, true);
+      addWaiter(state, file, direct, 1);
+      handleTimer(state, file, 2);
+      expect(effects()).toMatchObject([{ purpose: "pass" }, { do: "settle", waiter: direct }]);
+      unpinData(state, file, 2);
+      unpin(state, file, 2);
+      // Who was told the size just now begins to read.
+      expect(effects()).toMatchObject([{ do: "timer", purpose: "retry", delayMs: 5 }]);
+      const late = read(4096);
+      addWaiter(state, file, late, 3);
+      expect(done()).toEqual([]);
+      handleRetryTimer(state, file, 7);
+      expect(effects()).toMatchObject([{ plan: { what: "pages-and-size", except: [{ from: 0 }, { from: 8192 }, { from: 4096 }] } }]);
+      handleInvalidated(state, file, false, 8);
+      expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+      expect(file.waiters).toEqual([...kept, late]);
+      handleAst(state, file, "granted", Mode.NL, 9);
+      expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
+      handleAst(state, file, "granted", Mode.PR, 10);
+      expect(done()).toEqual(["settle", "settle", "settle"]);
+    });
+
+    it("they pass after STRAINED_MS: an operation that runs, or a notification, may wait for their pages", () => {
+      const file = stuck();
+      expect(tryPin(file, Mode.PR)).toBe(true);
+      handleBast(state, file, Mode.EX, 0);
+      const kept = read(0);
+      addWaiter(state, file, kept, 0);
+      effects();
+      handleStrained(state, file);
+      expect(effects()).toMatchObject([{ do: "settle", waiter: kept }]);
+      // In this revoke they all do from now on.
+      const next = read(4096);
+      addWaiter(state, file, next, 41);
+      expect(done()).toEqual([]);
+      handleTimer(state, file, 42);
+      expect(effects()).toMatchObject([{ do: "settle", waiter: next }]);
+      // Of a revoke that is over.
+      file.revoke = null;
+      handleStrained(state, file);
+      expect(done()).toEqual([]);
+    });
+
+    it("they pass at once where nothing keeps the size wrong, where the lock is exclusive, or where it stays here because dlmd has died", () => {
+      for (const change of ["known", "stable", "exclusive", "kept"] as const) {
+        const file = stuck();
+        if (change === "exclusive") file.mode = Mode.EX;
+        expect(tryPin(file, Mode.PR)).toBe(true);
+        handleBast(state, file, Mode.EX, 0);
+        if (change === "known") sizeOf(file).doubt = false;
+        if (change === "stable") sizeOf(file).unstable = 0;
+        if (change === "kept") revokeOf(file).kept = true;
+        effects();
+        const passing = read(0);
+        addWaiter(state, file, passing, 0);
+        handleTimer(state, file, 1);
+        expect(effects()).toMatchObject([{ purpose: "pass" }, { do: "settle", waiter: passing }]);
+      }
+    });
+
+    it("one that was to pass when the size became unstable is kept back, and not for ever", () => {
+      const file = holding("file", Mode.PR);
+      expect(tryPin(file, Mode.PR)).toBe(true);
+      handleBast(state, file, Mode.EX, 0);
+      addWaiter(state, file, read(0), 0);
+      expect(effects()).toMatchObject([{ purpose: "pass" }]);
+      Object.assign(sizeOf(file), { doubt: true, unstable: 1 });
+      handleTimer(state, file, 1);
+      expect(effects()).toMatchObject([{ purpose: "strained" }]);
+    });
   });
 
   it("F1: a round that was put off waits for who passes meanwhile, or for the stronger mode that he needs", () => {

@@ -1,6 +1,7 @@
 /** What single replies carry. */
 import { describe, expect, it } from "vitest";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import type { Confirmed } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { LARGE_BYTES, largeBuffers } from "../../../overlay/lower/large-buffers.ts";
 import { checkAccess, checkSticky } from "../../../overlay/op/permission.ts";
@@ -179,6 +180,25 @@ describe("READ", () => {
     expect(second).toHaveLength(1);
     expect(second).not.toEqual(first);
   });
+});
+
+it("F5: a READ gives its pin back, and reads again when it has another; killed meanwhile it has none to give back", async () => {
+  const bench = new Workbench();
+  bench.lower.data = Buffer.alloc(1000);
+  const found: Confirmed[] = ["repin", true, "repin"];
+  Object.assign(bench.coherence, { sizes: { ...bench.coherence.sizes, confirmEnd: () => Promise.resolve(found.shift()) } });
+  const { fh } = bench.openFile();
+  const read = { op: "read", fh, offset: 0, size: 4096, flags: 0, lockOwner: 0n, fuseNodeid: bench.file.fuseNodeid } as const;
+  const reply = await bench.serve(read);
+  expect([reply?.body.byteLength, bench.coherence.repinned, bench.coherence.held, bench.file.readsUnderWay]).toEqual([
+    100,
+    [{ from: 0, to: 4096 }],
+    0,
+    0,
+  ]);
+  bench.coherence.repins = Promise.reject(errnoError(E.EINTR));
+  const killed = await bench.serve(read);
+  expect([killed?.errno, bench.coherence.held, bench.coherence.violations, bench.file.readsUnderWay]).toEqual([E.EINTR, 0, [], 0]);
 });
 
 it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {

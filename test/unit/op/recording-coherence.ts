@@ -146,6 +146,16 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     if (this.locks === "here") return this.#take(inode, mode);
     return this.#wait(() => this.#take(inode, mode), waiter);
   }
+  /** Pages of READs that have given their pin back. */
+  readonly repinned: PageRange[] = [];
+  /** What they wait for before they have another. */
+  repins: Promise<void> = Promise.resolve();
+  async repinData(inode: Inode, mode: PinMode, _waiter: Waiter, pages: PageRange): Promise<void> {
+    this.repinned.push(pages);
+    this.#give(inode, mode);
+    await this.repins;
+    this.#take(inode, mode);
+  }
   unpinData(inode: Inode, mode: PinMode): void {
     this.#give(inode, mode);
   }

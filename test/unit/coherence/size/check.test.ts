@@ -1,8 +1,10 @@
 /** Hazard F5: no reply tells a size which the kernel does not have (size/doubt.ts). */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../../dlmd/base/errno.ts";
+import { Mode } from "../../../../dlmd/wire/mode.ts";
 import { bench, caller, OWN_THREAD, READER, soon, tell, WRITER } from "./size-lab.ts";
 import { sizeOf } from "../../../../overlay/coherence/cover.ts";
+import { Revoke } from "../../../../overlay/coherence/cover-parts.ts";
 
 const { EAGAIN, ESTALE } = E;
 
@@ -121,6 +123,19 @@ describe("a look that finds no thread, or hears nothing of the root in time", ()
     await tell(check, inode, file, done);
     expect(done).toEqual(["told 100"]);
     expect(check.counts.sizesUnknown).toBe(2);
+  });
+
+  it("goes out after two repairs in vain, in a revoke that a change of the size waits for: the kernel takes no size from it either", async () => {
+    const { check, inode, file, done, kernel } = bench(1 << 30);
+    check.toldSentinel(inode);
+    check.unstable(inode);
+    inode.cover.phase = "draining";
+    inode.cover.mode = Mode.PR;
+    inode.cover.revoke = new Revoke(Mode.NL);
+    kernel.drops = 100;
+    await tell(check, inode, file, done);
+    expect(done.filter((what) => what === "repaired" || what.startsWith("told"))).toEqual(["repaired", "repaired", "told 100"]);
+    expect(check.counts.sizesUnknown).toBe(0);
   });
 });
 

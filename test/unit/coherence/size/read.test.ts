@@ -1,5 +1,7 @@
 /** Hazard F5: no READ shows zeros behind the end of the file (size/doubt.ts). */
 import { describe, expect, it } from "vitest";
+import { Mode } from "../../../../dlmd/wire/mode.ts";
+import { Revoke } from "../../../../overlay/coherence/cover-parts.ts";
 import { bench, caller, soon, WRITER } from "./size-lab.ts";
 
 describe("a READ that ends at the end of the file", () => {
@@ -15,6 +17,22 @@ describe("a READ that ends at the end of the file", () => {
     expect(done).toEqual([`look ${1 << 30}`]);
     stable();
     expect(await check.confirmEnd(inode, read, 0)).toBe(true);
+  });
+
+  it("gives its pin back in such a revoke, if that can leave its page alone: until that is strained, and not for ever", async () => {
+    const { check, inode } = bench(1 << 30);
+    check.toldSentinel(inode);
+    check.unstable(inode);
+    const read = { ...end, mark: check.mark(inode), paged: true };
+    inode.cover.phase = "draining";
+    inode.cover.mode = Mode.PR;
+    inode.cover.revoke = new Revoke(Mode.NL);
+    expect(await check.confirmEnd(inode, read, 0)).toBe("repin");
+    expect(await check.confirmEnd(inode, read, 49)).toBe("repin");
+    await expect(check.confirmEnd(inode, read, 50)).rejects.toMatchObject({ errno: 4 });
+    await expect(check.confirmEnd(inode, { ...read, paged: false }, 2)).rejects.toMatchObject({ errno: 4 });
+    inode.cover.revoke.strained = true;
+    await expect(check.confirmEnd(inode, read, 2)).rejects.toMatchObject({ errno: 4 });
   });
 
   it("that a truncation has cut short waits until the kernel's size is no larger: before, its page would be zeros to the old end", async () => {
