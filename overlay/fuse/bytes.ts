@@ -6,16 +6,24 @@ import { WireError } from "../../dlmd/base/error.ts";
 
 const TWO_32 = 0x1_0000_0000;
 
+/**
+ * A small one stays a small integer for V8. Out of a product with a large one comes a double; a property that had one once is a box of 16 bytes in each
+ * object from then on.
+ */
+function joined(high: number, low: number): number {
+  return high === 0 ? low : high * TWO_32 + low;
+}
+
 /** An id or a count: must be a safe integer. */
 export function readU64(buffer: Buffer, at: number): number {
-  const value = buffer.readUInt32LE(at + 4) * TWO_32 + buffer.readUInt32LE(at);
+  const value = joined(buffer.readUInt32LE(at + 4), buffer.readUInt32LE(at));
   if (value > Number.MAX_SAFE_INTEGER) throw new WireError(`number too large at offset ${at}: ${value}`);
   return value;
 }
 
 /** An offset or a size: beyond 2^53 the nearest double. */
 export function readSize(buffer: Buffer, at: number): number {
-  return buffer.readUInt32LE(at + 4) * TWO_32 + buffer.readUInt32LE(at);
+  return joined(buffer.readUInt32LE(at + 4), buffer.readUInt32LE(at));
 }
 
 /** A signed offset or seconds: beyond 2^53 the nearest double. */

@@ -72,7 +72,8 @@ export function attrOf(context: LocalContext, stat: Float64Array): Attr {
   return {
     ino,
     mode: stat[STAT.MODE] as number,
-    nlink: context.orphans.table.toldLinks(ino, stat[STAT.NLINK] as number),
+    // Kept with each inode (inode/table.ts): no double, as it comes out of that array, but a small integer.
+    nlink: context.orphans.table.toldLinks(ino, (stat[STAT.NLINK] as number) | 0),
     uid: stat[STAT.UID] as number,
     gid: stat[STAT.GID] as number,
     size: stat[STAT.SIZE] as number,
