@@ -1,5 +1,5 @@
 /** READ, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE. WRITE has a file of its own. */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Since } from "../coherence/cover.ts";
 import { isSentinelOffset } from "../coherence/size/sentinel.ts";
@@ -38,6 +38,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   }
   let counted = false;
   let pinned = true;
+  let refused = false;
   noteRead(inode);
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
@@ -85,11 +86,16 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
     if (pending !== null && !call.interrupted) answerRead(inode, pending, call.pid);
     call.data(data);
     largeBuffers.giveBack(data);
+  } catch (error) {
+    if (!isErrno(error, E.EINTR) || call.interrupted || locked === null) throw error;
+    refused = call.error(E.EINTR);
   } finally {
     if (pending !== null) endRead(inode, pending);
     if (counted) readOver(inode);
     if (pinned) coherence.unpinData(inode, mode);
   }
+  // Of a readahead: the kernel asks for its first page again. Who finds one of the others waits for it with the pages before in hand (coherence/size/README.md).
+  if (refused && request.size > PAGE_BYTES) await coherence.dropPages(inode, request.offset + PAGE_BYTES, request.size - PAGE_BYTES);
 }
 
 /** Null: the kernel has locked no pages for it, or not all of these; a READ that goes by the page cache names whole pages. */

@@ -229,6 +229,15 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/answers.test.ts",
   },
   {
+    id: "f5-refused-pages-stay",
+    hazard: "F5",
+    breaks: "pages of a READ that was refused are waited for with a page of before in hand",
+    file: "overlay/op/data.ts",
+    find: "  if (refused && request.size > PAGE_BYTES) await",
+    replace: "  if (refused && request.size < 0) await",
+    caughtBy: "test/unit/op/answers.test.ts",
+  },
+  {
     id: "f5-size-told-before-second-repair",
     hazard: "F5",
     breaks: "a size goes out after a repair that may be older than the question",

@@ -201,6 +201,22 @@ it("F5: a READ gives its pin back, and reads again when it has another; killed m
   expect([killed?.errno, bench.coherence.held, bench.coherence.violations, bench.file.readsUnderWay]).toEqual([E.EINTR, 0, [], 0]);
 });
 
+it("F5: of a READ of many pages that is refused only the first is left in the kernel: it asks for that again", async () => {
+  const bench = new Workbench();
+  bench.lower.data = Buffer.alloc(1000);
+  Object.assign(bench.coherence, { sizes: { ...bench.coherence.sizes, confirmEnd: () => Promise.reject(errnoError(E.EINTR)) } });
+  const { fh } = bench.openFile();
+  const read = { op: "read", fh, offset: 8192, size: 16384, flags: 0, lockOwner: 0n, fuseNodeid: bench.file.fuseNodeid } as const;
+  const { key } = bench.file;
+  expect((await bench.serve(read))?.errno).toBe(E.EINTR);
+  expect(bench.coherence.events.slice(-3)).toEqual([`error ${E.EINTR}`, `unpin ${key} PR`, `dropPages ${key} 12288 12288`]);
+  const dropped = (): number => bench.coherence.events.filter((event) => event.startsWith("dropPages")).length;
+  await bench.serve({ ...read, size: 4096 });
+  // Its pages are not known.
+  await bench.serve({ ...read, size: 5000 });
+  expect([dropped(), bench.coherence.held, bench.coherence.violations]).toEqual([1, 0, []]);
+});
+
 it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {
   const bench = new Workbench();
   bench.lower.errors.set("fallocate", [E.ENOSPC]);
