@@ -197,7 +197,7 @@ export class Pins implements Coherence, TermsPort {
   }
 
   repinData(inode: Inode, mode: PinMode, waiter: Waiter, pages: PageRange): Promise<void> {
-    // First: the round that may begin with the pin's end has to know of its pages.
+    // First, as a round may begin with the pin's end.
     const pinned = this.#wait(inode, mode, true, waiter, pages);
     this.unpinData(inode);
     return pinned;

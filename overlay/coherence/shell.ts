@@ -225,7 +225,9 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   #setTimer(cover: Cover, purpose: TimerPurpose, delayMs: number): void {
     const handle = purpose === "retry" ? handleRetryTimer : purpose === "strained" ? handleStrained : handleTimer;
+    const { revoke } = cover;
     setTimeout(() => {
+      if (purpose === "strained" && cover.revoke !== revoke) return;
       handle(this.#state, cover, this.#options.now());
       this.run();
     }, delayMs);

@@ -25,7 +25,7 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F5",
     breaks: "the sentinel is stored while a READ that passed is not answered",
     file: "overlay/coherence/kernel/revoke-round.ts",
-    find: "    if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid)), -E.ECANCELED];\n",
+    find: "    if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid, except)), -E.ECANCELED];\n",
     replace: "",
     caughtBy: "test/unit/coherence/invalidation.test.ts",
   },

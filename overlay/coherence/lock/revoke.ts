@@ -241,7 +241,7 @@ function strain(state: CoherenceState, cover: Cover): void {
   state.effects.push({ do: "timer", cover, purpose: "strained", delayMs: STRAINED_MS });
 }
 
-/** Hazard F5: what was kept back passes, in this revoke or a later one. */
+/** Hazard F5: what was kept back passes. */
 export function handleStrained(state: CoherenceState, cover: Cover): void {
   if (cover.revoke === null) return;
   cover.revoke.strained = true;

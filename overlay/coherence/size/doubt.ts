@@ -50,6 +50,9 @@ import type { CoherenceState } from "../effect.ts";
 /** Threads with a late reply that are remembered; beyond, the oldest is: its next request then proves nothing. */
 export const LATE_THREADS_MAX = 4096;
 
+/** While more wait for the lock no READ is kept back: a round leaves the pages of so many alone (lock/revoke.ts, HELD_BACK_MAX). */
+const KEPT_BACK_MAX = 64;
+
 /** The kernel may have, or get, a size that is not the file's. */
 export function doubtSize(cover: Cover): void {
   const size = sizeOf(cover);
@@ -153,8 +156,8 @@ export function mustWait({ size }: Cover, end: number): boolean {
  * reply until a change is answered that waits for the lock itself: so they wait for the lock, too, and a round leaves their pages alone. Only under PR, where
  * nothing is under way that may wait for such a page; if something does all the same, the revoke is strained after a while, and they pass.
  */
-export function keepsReadsBack({ mode, revoke, size }: Cover): boolean {
-  if (mode !== Mode.PR || revoke === null || revoke.strained || revoke.kept) return false;
+export function keepsReadsBack({ mode, revoke, size, waiters }: Cover): boolean {
+  if (mode !== Mode.PR || revoke === null || revoke.strained || revoke.kept || waiters.length > KEPT_BACK_MAX) return false;
   return size !== null && size.doubt && size.unstable > 0;
 }
 

@@ -135,3 +135,27 @@ it("F5: a READ that gives its pin back in a revoke waits for another, and the ro
   expect(file.cover.pins).toBe(0);
   await shell.close();
 });
+
+it("F5: a READ that is kept back passes after 40 ms, though the notification never ends", async () => {
+  const { lockspace, handlers } = lockspaceThatGrants([]);
+  const excepted: unknown[] = [];
+  const shell = shellOver(lockspace, {
+    invalidatePagesAndSize: (_fuseNodeid, except) => {
+      excepted.push(except);
+      return { gate: { shut: () => true }, results: new Promise(() => undefined) };
+    },
+  });
+  const { operations } = shell;
+  const file = inodeOf(shell, 13, "file");
+  file.cover.inode = file;
+  const waiter = (): Waiter => ({ interrupted: false, onInterrupt: null });
+  await operations.pin(file, Mode.PR, waiter());
+  Object.assign(sizeOf(file.cover), { doubt: true, unstable: 1 });
+  for (const [lock, of] of handlers) of.bast(lock, Mode.EX);
+  const pages = { from: 4096, to: 8192 };
+  const kept = Promise.resolve(operations.pinData(file, Mode.PR, true, waiter(), pages));
+  operations.unpin(file, Mode.PR);
+  await kept;
+  expect([excepted, file.cover.pins, file.cover.revoke?.strained]).toEqual([[[pages]], 1, true]);
+  await shell.close();
+});

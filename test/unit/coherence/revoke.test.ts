@@ -336,6 +336,19 @@ describe("the revoke", () => {
       }
     });
 
+    it("no more are kept back than a round leaves pages alone", () => {
+      const file = stuck();
+      expect(tryPin(file, Mode.PR)).toBe(true);
+      handleBast(state, file, Mode.EX, 0);
+      for (let at = 0; at < 64; at += 1) addWaiter(state, file, read(4096 * at), 0);
+      effects();
+      handleTimer(state, file, 1);
+      expect(file.waiters).toHaveLength(64);
+      addWaiter(state, file, read(4096 * 64), 1);
+      handleTimer(state, file, 2);
+      expect(file.waiters).toEqual([]);
+    });
+
     it("one that was to pass when the size became unstable is kept back, and not for ever", () => {
       const file = holding("file", Mode.PR);
       expect(tryPin(file, Mode.PR)).toBe(true);
