@@ -12,7 +12,7 @@ import { changeFor } from "../lower/lower.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
-import { O_DIRECT } from "./linux.ts";
+import { FALLOC_FL_KEEP_SIZE, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
@@ -138,7 +138,9 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
   const { inode, cached } = file;
   coherence.sizes.locked(inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {
+  // One that keeps the size leaves the kernel to take it from others (fs/fuse/file.c, fuse_file_fallocate).
+  const unstable = (request.mode & FALLOC_FL_KEEP_SIZE) === 0;
+  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }, async () => {
     let killed: Since | null = null;
     if (!isMade && (await kills(mount, call, file))) {
       await checkReach(mount, file, request.offset + request.length);

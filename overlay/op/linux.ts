@@ -9,6 +9,7 @@ export const O_DIRECT: number = process.arch === "arm64" ? 0o200000 : 0o040000;
 /** O_DIRECTORY and __O_TMPFILE. */
 export const O_TMPFILE: number = 0o20000000 | (process.arch === "arm64" ? 0o040000 : 0o200000);
 export const O_APPEND = 0o2000;
+export const FALLOC_FL_KEEP_SIZE = 1;
 
 export const S_IFMT = 0o170000;
 export const S_IFREG = 0o100000;

@@ -217,6 +217,24 @@ it("F5: of a READ of many pages that is refused only the first is left in the ke
   expect([dropped(), bench.coherence.held, bench.coherence.violations]).toEqual([1, 0, []]);
 });
 
+it("F5: while FALLOCATE waits for its lock the kernel takes no size from others, unless it keeps the size", async () => {
+  for (const [mode, times] of [
+    [0, 1],
+    [3, 0],
+  ] as const) {
+    const bench = new Workbench();
+    let unstable = 0;
+    const noted = (): (() => void) => {
+      unstable += 1;
+      return () => undefined;
+    };
+    Object.assign(bench.coherence, { sizes: { ...bench.coherence.sizes, unstable: noted } });
+    const { fh } = bench.openFile();
+    const reply = await bench.serve({ op: "fallocate", fh, fuseNodeid: bench.file.fuseNodeid, offset: 0, length: 10, mode });
+    expect([mode, reply?.errno, unstable]).toEqual([mode, 0, times]);
+  }
+});
+
 it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {
   const bench = new Workbench();
   bench.lower.errors.set("fallocate", [E.ENOSPC]);
