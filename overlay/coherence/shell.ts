@@ -17,12 +17,12 @@ import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
 import { CoherenceState, type Effect, type InvalidationPlan, type TimerPurpose } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./kernel/revoke-round.ts";
-import { addWaiter, distrustCovers, handleTimer, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
+import { addWaiter, distrustCovers, handleTimerOf, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
-import { handleInvalidated, handleRetryTimer, handleStrained } from "./lock/revoke.ts";
+import { handleInvalidated } from "./lock/revoke.ts";
 import { SizeCheck, type SizeCounters } from "./size/check.ts";
 import { mustBeTaken } from "./size/doubt.ts";
 import { Rest } from "./rest.ts";
@@ -224,11 +224,10 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   }
 
   #setTimer(cover: Cover, purpose: TimerPurpose, delayMs: number): void {
-    const handle = purpose === "retry" ? handleRetryTimer : purpose === "strained" ? handleStrained : handleTimer;
     const { revoke } = cover;
     setTimeout(() => {
       if (purpose === "strained" && cover.revoke !== revoke) return;
-      handle(this.#state, cover, this.#options.now());
+      handleTimerOf(purpose, this.#state, cover, this.#options.now());
       this.run();
     }, delayMs);
   }

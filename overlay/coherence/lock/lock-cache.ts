@@ -14,8 +14,17 @@ import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { LockFlag, type LockStatus } from "../../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { type ChildWaiter, type Cover, NOBODY, type PinMode, type PinWaiter, tokenHeld } from "../cover.ts";
-import { ask, type CoherenceState, noteGranted } from "../effect.ts";
-import { enterConverted, enterRevoke, handleRegistered, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
+import { ask, type CoherenceState, noteGranted, type TimerPurpose } from "../effect.ts";
+import {
+  enterConverted,
+  enterRevoke,
+  handleRegistered,
+  handleRetryTimer,
+  handleStrained,
+  passData,
+  requestInRevoke,
+  resumeRevoke,
+} from "./revoke.ts";
 import { doubtSize } from "../size/doubt.ts";
 import { lookMode, turnTimeLeft, turnUsedUp } from "./turn.ts";
 import { isVain, noteTried } from "./upgrades.ts";
@@ -280,4 +289,11 @@ export function handleTimer(state: CoherenceState, cover: Cover, now: number): v
   cover.timerSet = false;
   if (cover.phase === "draining" || cover.phase === "invalidating") passData(state, cover);
   else pump(state, cover, now);
+}
+
+/** A timer of that purpose ran out. */
+export function handleTimerOf(purpose: TimerPurpose, state: CoherenceState, cover: Cover, now: number): void {
+  if (purpose === "retry") handleRetryTimer(state, cover, now);
+  else if (purpose === "strained") handleStrained(state, cover);
+  else handleTimer(state, cover, now);
 }

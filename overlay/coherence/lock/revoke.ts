@@ -18,7 +18,7 @@ import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } 
 import { Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
 import { noteNameRevoke, planExpiry } from "../names/names.ts";
-import { doubtSize, keepsReadsBack, mustBeTaken } from "../size/doubt.ts";
+import { doubtSize, HELD_BACK_MAX, keepsReadsBack, mustBeTaken } from "../size/doubt.ts";
 import { endTurn } from "./turn.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
@@ -32,12 +32,10 @@ const MISS_DELAY_MAX_MS = 50;
 
 /** From then on a round leaves the pages alone of READs that are held back ... */
 const ROUNDS_FOR_ALL = 2;
-/** ... that it waits for so long ... */
+/** ... that it waits for so long, if they are not too many (HELD_BACK_MAX). */
 const GATHER_MS = 1;
-/** ... if they are not too many. Who was just told the size begins to read now: before the first round that READ is waited for so long, if it is to be kept back. */
+/** Who was just told the size begins to read now: before the first round that READ is waited for so long, if it is to be kept back. */
 const GATHER_KEPT_MS = 5;
-/** With more of them all pages are dropped. */
-const HELD_BACK_MAX = 64;
 
 /** READs that are kept back pass after so long: an operation that still runs, or a notification, may wait for their pages. */
 const STRAINED_MS = 40;
@@ -124,7 +122,7 @@ function startRound(state: CoherenceState, cover: Cover, now: number): void {
   if (plan.what !== "late") cover.sweeps += 1;
   state.effects.push({ do: "invalidate", cover, plan });
   if (revoke.round === 1) passData(state, cover);
-  if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
+  else if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
 }
 
 /** What the kernel must drop; null: nothing. */

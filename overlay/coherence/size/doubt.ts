@@ -50,8 +50,8 @@ import type { CoherenceState } from "../effect.ts";
 /** Threads with a late reply that are remembered; beyond, the oldest is: its next request then proves nothing. */
 export const LATE_THREADS_MAX = 4096;
 
-/** While more wait for the lock no READ is kept back: a round leaves the pages of so many alone (lock/revoke.ts, HELD_BACK_MAX). */
-const KEPT_BACK_MAX = 64;
+/** With the pages of more READs a round of a revoke drops all (lock/revoke.ts). So while more wait for the lock no READ is kept back. */
+export const HELD_BACK_MAX = 64;
 
 /** The kernel may have, or get, a size that is not the file's. */
 export function doubtSize(cover: Cover): void {
@@ -157,7 +157,7 @@ export function mustWait({ size }: Cover, end: number): boolean {
  * nothing is under way that may wait for such a page; if something does all the same, the revoke is strained after a while, and they pass.
  */
 export function keepsReadsBack({ mode, revoke, size, waiters }: Cover): boolean {
-  if (mode !== Mode.PR || revoke === null || revoke.strained || revoke.kept || waiters.length > KEPT_BACK_MAX) return false;
+  if (mode !== Mode.PR || revoke === null || revoke.strained || revoke.kept || waiters.length > HELD_BACK_MAX) return false;
   return size !== null && size.doubt && size.unstable > 0;
 }
 

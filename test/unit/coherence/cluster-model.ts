@@ -9,13 +9,13 @@ import {
   addWaiter,
   handleAst,
   handleBast,
-  handleTimer,
+  handleTimerOf,
   holdOf,
   tryPin,
   unpin,
   unpinData,
 } from "../../../overlay/coherence/lock/lock-cache.ts";
-import { handleInvalidated, handleRetryTimer, handleStrained } from "../../../overlay/coherence/lock/revoke.ts";
+import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
@@ -140,10 +140,9 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         return;
       case "timer": {
         const { purpose } = effect;
-        const handle = purpose === "retry" ? handleRetryTimer : purpose === "strained" ? handleStrained : handleTimer;
         free.push(() => {
           now += effect.delayMs;
-          handle(node.state, node.cover, now);
+          handleTimerOf(purpose, node.state, node.cover, now);
           perform(node);
         });
         return;

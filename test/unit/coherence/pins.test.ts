@@ -4,7 +4,8 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
-import { sizeOf } from "../../../overlay/coherence/cover.ts";
+import { type Inode, sizeOf } from "../../../overlay/coherence/cover.ts";
+import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 it("several inodes are pinned in the one lock order, each once and in the strongest mode asked", async () => {
@@ -105,31 +106,46 @@ it("a change of attributes waits for the notification of the one before, too: wh
   await shell.close();
 });
 
-it("F5: a READ that gives its pin back in a revoke waits for another, and the round that begins by that leaves its page alone", async () => {
+/** A file whose size is wrong in the kernel, and stays so, in a revoke of its PR, with one pin. `excepted`: the pages that each round leaves alone. */
+async function stuckFile(results: () => Promise<number[]>): Promise<{
+  readonly shell: CoherenceShell;
+  readonly file: Inode;
+  readonly excepted: unknown[];
+  readonly bast: () => void;
+}> {
   const { lockspace, handlers } = lockspaceThatGrants([]);
   const excepted: unknown[] = [];
   const shell = shellOver(lockspace, {
     invalidatePagesAndSize: (_fuseNodeid, except) => {
       excepted.push(except);
-      return { gate: { shut: () => true }, results: Promise.resolve([0]) };
+      return { gate: { shut: () => true }, results: results() };
     },
   });
-  const { operations } = shell;
   const file = inodeOf(shell, 13, "file");
   file.cover.inode = file;
-  const waiter: Waiter = { interrupted: false, onInterrupt: null };
-  await operations.pin(file, Mode.PR, waiter);
+  const bast = (): void => {
+    for (const [lock, of] of handlers) if (lock.mode !== Mode.NL) of.bast(lock, Mode.EX);
+  };
+  await shell.operations.pin(file, Mode.PR, notKilled());
   Object.assign(sizeOf(file.cover), { doubt: true, unstable: 1 });
-  for (const [lock, of] of handlers) of.bast(lock, Mode.EX);
+  bast();
   expect(file.cover.phase).toBe("draining");
-  const pages = { from: 4096, to: 8192 };
+  return { shell, file, excepted, bast };
+}
+
+const notKilled = (): Waiter => ({ interrupted: false, onInterrupt: null });
+const pages = { from: 4096, to: 8192 };
+
+it("F5: a READ that gives its pin back in a revoke waits for another, and the round that begins by that leaves its page alone", async () => {
+  const { shell, file, excepted, bast } = await stuckFile(() => Promise.resolve([0]));
+  const { operations } = shell;
   // The next lock that comes.
-  await operations.repinData(file, Mode.PR, waiter, pages);
+  await operations.repinData(file, Mode.PR, notKilled(), pages);
   expect([excepted, file.cover.phase, file.cover.pins]).toEqual([[[pages]], "idle", 1]);
   operations.unpinData(file, Mode.PR);
   // Killed meanwhile: it has no pin.
-  await operations.pin(file, Mode.PR, waiter);
-  for (const [lock, of] of handlers) if (lock.mode !== Mode.NL) of.bast(lock, Mode.EX);
+  await operations.pin(file, Mode.PR, notKilled());
+  bast();
   const killed: Waiter = { interrupted: true, onInterrupt: null };
   await expect(operations.repinData(file, Mode.PR, killed, pages)).rejects.toMatchObject({ errno: E.EINTR });
   expect(file.cover.pins).toBe(0);
@@ -137,23 +153,9 @@ it("F5: a READ that gives its pin back in a revoke waits for another, and the ro
 });
 
 it("F5: a READ that is kept back passes after 40 ms, though the notification never ends", async () => {
-  const { lockspace, handlers } = lockspaceThatGrants([]);
-  const excepted: unknown[] = [];
-  const shell = shellOver(lockspace, {
-    invalidatePagesAndSize: (_fuseNodeid, except) => {
-      excepted.push(except);
-      return { gate: { shut: () => true }, results: new Promise(() => undefined) };
-    },
-  });
+  const { shell, file, excepted } = await stuckFile(() => new Promise(() => undefined));
   const { operations } = shell;
-  const file = inodeOf(shell, 13, "file");
-  file.cover.inode = file;
-  const waiter = (): Waiter => ({ interrupted: false, onInterrupt: null });
-  await operations.pin(file, Mode.PR, waiter());
-  Object.assign(sizeOf(file.cover), { doubt: true, unstable: 1 });
-  for (const [lock, of] of handlers) of.bast(lock, Mode.EX);
-  const pages = { from: 4096, to: 8192 };
-  const kept = Promise.resolve(operations.pinData(file, Mode.PR, true, waiter(), pages));
+  const kept = Promise.resolve(operations.pinData(file, Mode.PR, true, notKilled(), pages));
   operations.unpin(file, Mode.PR);
   await kept;
   expect([excepted, file.cover.pins, file.cover.revoke?.strained]).toEqual([[[pages]], 1, true]);

@@ -336,6 +336,15 @@ describe("the revoke", () => {
       }
     });
 
+    it("the next of them is waited for before the second round, too", () => {
+      const file = stuck();
+      handleBast(state, file, Mode.EX, 0);
+      handleRetryTimer(state, file, 5);
+      effects();
+      handleInvalidated(state, file, false, 6, true);
+      expect(effects()).toMatchObject([{ do: "timer", purpose: "retry", delayMs: 1 }]);
+    });
+
     it("no more are kept back than a round leaves pages alone", () => {
       const file = stuck();
       expect(tryPin(file, Mode.PR)).toBe(true);

@@ -196,8 +196,14 @@ it("F5: a READ gives its pin back, and reads again when it has another; killed m
     0,
     0,
   ]);
-  bench.coherence.repins = Promise.reject(errnoError(E.EINTR));
-  const killed = await bench.serve(read);
+  let kill: (error: Error) => void = () => undefined;
+  bench.coherence.repins = new Promise((_, reject) => (kill = reject));
+  const reading = bench.serve(read);
+  await new Promise((resolve) => setImmediate(resolve));
+  // No append waits for it.
+  expect([bench.coherence.repinned.length, bench.file.readsUnderWay]).toEqual([2, 0]);
+  kill(errnoError(E.EINTR));
+  const killed = await reading;
   expect([killed?.errno, bench.coherence.held, bench.coherence.violations, bench.file.readsUnderWay]).toEqual([E.EINTR, 0, [], 0]);
 });
 
