@@ -379,8 +379,8 @@ const onBoth: readonly Mutant[] = [
     id: "stale-after-fallocate",
     breaks: "fallocate(2) is made under a lock for reading",
     file: dataOp,
-    find: "return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {",
-    replace: "return pinnedData(mount, call, { inode, mode: Mode.PR, cached, unstable: true }, async () => {",
+    find: "return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }, async () => {",
+    replace: "return pinnedData(mount, call, { inode, mode: Mode.PR, cached, unstable }, async () => {",
     through: "both",
   },
   {
