@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { E } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { NumberMap } from "../../dlmd/base/number-map.ts";
 import { firstUnique } from "../fuse/unique.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -41,10 +42,10 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
   readonly #files: Rows;
   readonly #calls: Rows;
   /** By the kernel's number, by that of the lower, by that of the call, by that of the request. */
-  readonly #handleRows = new Map<number, number>();
-  readonly #fileRows = new Map<number, number>();
-  readonly #callRows = new Map<number, number>();
-  readonly #requestRows = new Map<number, number>();
+  readonly #handleRows = new NumberMap<number>();
+  readonly #fileRows = new NumberMap<number>();
+  readonly #callRows = new NumberMap<number>();
+  readonly #requestRows = new NumberMap<number>();
   /** Requests that have made another change before the one in their row. */
   readonly #madeBefore = new Set<number>();
   /** Its client of dlmd: whose session at the owner the calls are of. */
@@ -358,13 +359,13 @@ function isGone(errno: Uint8Array): boolean {
   return new DataView(errno.buffer, errno.byteOffset, errno.byteLength).getUint32(0, true) === E.ESTALE;
 }
 
-function fillRows(rows: Rows, to: Map<number, number>, from: ReadonlyMap<number, number>): void {
+function fillRows(rows: Rows, to: { set(key: number, row: number): unknown }, from: ReadonlyMap<number, number>): void {
   const inUse = new Set(from.values());
   for (const [key, row] of from) to.set(key, row);
   for (let row = 0; row < rows.used; row += 1) if (!inUse.has(row)) rows.free(row);
 }
 
-function freeRow(rows: Rows, of: Map<number, number>, key: number, stateAt: number): void {
+function freeRow(rows: Rows, of: NumberMap<number>, key: number, stateAt: number): void {
   const row = of.get(key);
   if (row === undefined) return;
   of.delete(key);

@@ -2,6 +2,7 @@
  * Open files and directories of this mount: what the kernel calls `fh`. Numbers come from a counter and are never used twice,
  * so that a late RELEASE can not close somebody else's file.
  */
+import { NumberMap } from "../../dlmd/base/number-map.ts";
 import type { LowerHandle } from "../lower/lower.ts";
 import type { InodeRecord } from "./table.ts";
 
@@ -34,7 +35,7 @@ export interface HandleJournal {
 
 export class HandleTable {
   readonly #journal: HandleJournal | null;
-  readonly #files = new Map<number, OpenFile>();
+  readonly #files = new NumberMap<OpenFile>();
   #nextFh = 1;
 
   constructor(journal: HandleJournal | null = null) {
@@ -72,7 +73,7 @@ export class HandleTable {
 
   /** Those that are open, and the next number. */
   all(): { readonly files: readonly OpenFile[]; readonly nextFh: number } {
-    return { files: [...this.#files.values()], nextFh: this.#nextFh };
+    return { files: this.#files.values(), nextFh: this.#nextFh };
   }
 
   /** What the process before has had open. Before any request. */
@@ -105,7 +106,7 @@ export class HandleTable {
 
   /** All that is open, for the end of the mount; empty afterwards. */
   takeAll(): OpenFile[] {
-    const all = [...this.#files.values()];
+    const all = this.#files.values();
     this.#files.clear();
     return all;
   }

@@ -2,6 +2,7 @@
  * When this owner itself changed which inode. A change leaves its time in the inode (ctime), which no program can set: one that is in none of these times was
  * made by another program (hazard R21). Pure; times are milliseconds of the real-time clock.
  */
+import { NewestMap } from "../../dlmd/base/newest-map.ts";
 import { type FileId, fileKey } from "../lower/lower.ts";
 
 /** Each of two generations has so many inodes. One that is forgotten counts as changed by another program, which costs a revoke. */
@@ -24,12 +25,10 @@ interface OwnTime {
 }
 
 export class OwnTimes {
-  readonly #limit: number;
-  #young: Map<string, OwnTime> = new Map();
-  #old: Map<string, OwnTime> = new Map();
+  readonly #times: NewestMap<string, OwnTime>;
 
   constructor(limit: number = OWN_TIMES_MAX) {
-    this.#limit = limit;
+    this.#times = new NewestMap(limit);
   }
 
   /** A call that changes them begins. */
@@ -49,7 +48,7 @@ export class OwnTimes {
 
   end(ids: readonly FileId[], nowMs: number): void {
     for (const id of ids) {
-      const time = this.#find(fileKey(id));
+      const time = this.#times.get(fileKey(id));
       const last = time?.spans.at(-1);
       if (time === undefined || last === undefined) continue;
       time.running -= 1;
@@ -59,25 +58,18 @@ export class OwnTimes {
 
   /** `changedMs`: its ctime. */
   isOwn(id: FileId, changedMs: number): boolean {
-    const time = this.#find(fileKey(id));
+    const time = this.#times.get(fileKey(id));
     if (time === undefined) return false;
     const last = time.spans.length - 1;
     // The clock that is asked here has whole milliseconds.
     return time.spans.some(({ fromMs, toMs }, at) => changedMs >= fromMs && (changedMs < toMs + 1 || (at === last && time.running > 0)));
   }
 
-  #find(key: string): OwnTime | undefined {
-    return this.#young.get(key) ?? this.#old.get(key);
-  }
-
   #enter(key: string): OwnTime {
-    const time = this.#find(key) ?? { spans: [], running: 0 };
-    if (this.#young.get(key) === time) return time;
-    if (this.#young.size >= this.#limit) {
-      this.#old = this.#young;
-      this.#young = new Map();
-    }
-    this.#young.set(key, time);
+    const newest = this.#times.getNewest(key);
+    if (newest !== undefined) return newest;
+    const time = this.#times.get(key) ?? { spans: [], running: 0 };
+    this.#times.set(key, time);
     return time;
   }
 }

@@ -7,6 +7,7 @@
  */
 import { sigkillPending } from "../caller/status.ts";
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
+import { NumberMap } from "../../dlmd/base/number-map.ts";
 
 /** INTERRUPTs for requests not seen yet. Beyond, the oldest is forgotten: its request then waits as if there had been none. */
 export const EARLY_INTERRUPTS_MAX = 1024;
@@ -33,7 +34,7 @@ export interface InterruptPorts {
 
 export class Interrupts {
   readonly #ports: InterruptPorts;
-  readonly #inFlight = new Map<number, Interruptible>();
+  readonly #inFlight = new NumberMap<Interruptible>();
   readonly #early = new Set<number>();
   readonly #watched = new Set<Interruptible>();
   #stopWatch: (() => void) | null = null;

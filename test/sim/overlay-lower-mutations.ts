@@ -568,8 +568,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     id: "removed-other-generation",
     breaks: "the attributes of a removed inode are told of the one that has its number",
     file: "overlay/lower/local/removed-inodes.ts",
-    find: "return remembered !== undefined && remembered.generation === id.generation ? remembered.attr : undefined;",
-    replace: "return remembered?.attr;",
+    find: "remembered?.generation === id.generation ?",
+    replace: "remembered !== undefined ?",
     caughtBy: "test/unit/lower/removed-inodes.test.ts",
   },
   {

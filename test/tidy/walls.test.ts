@@ -37,6 +37,8 @@ const PURE = [
   "dlmd/base/error.ts",
   "dlmd/base/fence-agent-api.ts",
   "dlmd/base/keep-newest.ts",
+  "dlmd/base/newest-map.ts",
+  "dlmd/base/number-map.ts",
   "dlmd/base/proc-stat.ts",
   "dlmd/base/program-time.ts",
   "dlmd/base/step-time.ts",

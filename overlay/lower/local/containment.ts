@@ -7,6 +7,7 @@ import { readlinkSync } from "node:fs";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { NewestMap } from "../../../dlmd/base/newest-map.ts";
 import { HANDLE_BUFFER_BYTES, type Native, STAT } from "../../../native/index.ts";
 import { O, S } from "../linux.ts";
 import { type FileId, fileKey } from "../lower.ts";
@@ -47,8 +48,7 @@ export class DirectoryTree implements Containment {
   readonly #options: DirectoryTreeOptions;
   readonly #limit: number;
   /** Generations by inode number. */
-  #young: Map<number, number> = new Map();
-  #old: Map<number, number> = new Map();
+  readonly #generations: NewestMap<number, number>;
   readonly #nowMs: () => number;
   /** The walk, once it was begun: a peer that names what is not there costs no second one, but where an error kept it from something. */
   #walk: Promise<void> | null = null;
@@ -62,6 +62,7 @@ export class DirectoryTree implements Containment {
   constructor(options: DirectoryTreeOptions) {
     this.#options = options;
     this.#limit = options.limit ?? CONTAINED_INODES_MAX;
+    this.#generations = new NewestMap(this.#limit);
     this.#nowMs = options.nowMs ?? ((): number => performance.now());
   }
 
@@ -70,12 +71,8 @@ export class DirectoryTree implements Containment {
       this.#walking.seen.add(fileKey(id));
       this.#walking.queue.push(id);
     }
-    if (this.#young.get(id.ino) === id.generation) return;
-    if (this.#young.size >= this.#limit) {
-      this.#old = this.#young;
-      this.#young = new Map();
-    }
-    this.#young.set(id.ino, id.generation);
+    if (this.#generations.getNewest(id.ino) === id.generation) return;
+    this.#generations.set(id.ino, id.generation);
     if (this.#waiting.size > 0) this.#wake(fileKey(id));
   }
 
@@ -88,7 +85,7 @@ export class DirectoryTree implements Containment {
   #has(id: FileId): boolean {
     const { root } = this.#options;
     if (id.ino === root.ino) return id.generation === root.generation;
-    return (this.#young.get(id.ino) ?? this.#old.get(id.ino)) === id.generation;
+    return this.#generations.get(id.ino) === id.generation;
   }
 
   prove(id: FileId): MaybePromise<void> {

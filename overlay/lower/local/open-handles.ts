@@ -10,6 +10,7 @@ import type { FileId, LowerHandle } from "../lower.ts";
 import { Exclusive } from "./exclusive.ts";
 import { LARGE_FILE_BLOCKS } from "../limits.ts";
 import { finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { NumberMap } from "../../../dlmd/base/number-map.ts";
 
 /** More open files than that: ENFILE. */
 export const MAX_OPEN_HANDLES = 262_144;
@@ -40,7 +41,7 @@ export class OpenHandles {
   readonly #stat = new Float64Array(STAT.FIELDS);
   readonly #closing: Set<Promise<number>> = new Set();
   /** Handles of each inode that has some, and opens under way, by its number: one that is open is of one generation. */
-  readonly #opens: Map<number, number> = new Map();
+  readonly #opens: NumberMap<number> = new NumberMap();
   readonly #lastClosed: (id: FileId) => MaybePromise<void>;
   readonly #waiters: (() => void)[] = [];
   #count = 0;

@@ -5,6 +5,7 @@
  * What may still stall the thread: memory pressure took the inode out of the kernel's cache meanwhile. Then one
  * inode is read from disk.
  */
+import { NewestMap } from "../../../dlmd/base/newest-map.ts";
 import type { FileId } from "../lower.ts";
 
 const S_IFMT = 0o170000;
@@ -18,27 +19,20 @@ interface Seen {
 }
 
 export class RecentInodes {
-  readonly #limit: number;
-  #young: Map<number, Seen> = new Map();
-  #old: Map<number, Seen> = new Map();
+  readonly #seen: NewestMap<number, Seen>;
 
   constructor(limit: number = RECENT_INODES) {
-    this.#limit = limit;
+    this.#seen = new NewestMap(limit);
   }
 
   note(id: FileId, mode: number): void {
-    const seen = this.#young.get(id.ino);
-    if (seen !== undefined && seen.generation === id.generation) return;
-    if (this.#young.size >= this.#limit) {
-      this.#old = this.#young;
-      this.#young = new Map();
-    }
-    this.#young.set(id.ino, { generation: id.generation, type: mode & S_IFMT });
+    if (this.#seen.getNewest(id.ino)?.generation === id.generation) return;
+    this.#seen.set(id.ino, { generation: id.generation, type: mode & S_IFMT });
   }
 
   /** The S_IFMT bits of an inode seen lately; undefined for another. */
   typeOf(id: FileId): number | undefined {
-    const seen = this.#young.get(id.ino) ?? this.#old.get(id.ino);
+    const seen = this.#seen.get(id.ino);
     return seen !== undefined && seen.generation === id.generation ? seen.type : undefined;
   }
 
@@ -47,7 +41,6 @@ export class RecentInodes {
   }
 
   forget(id: FileId): void {
-    this.#young.delete(id.ino);
-    this.#old.delete(id.ino);
+    this.#seen.delete(id.ino);
   }
 }

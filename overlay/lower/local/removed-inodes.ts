@@ -6,7 +6,7 @@
  * Bounded in time and number, and given up early by whoever needs the room. What it was like is remembered longer: somebody may have it as
  * working directory, and ask.
  */
-import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
+import { NewestMap } from "../../../dlmd/base/newest-map.ts";
 import type { Native } from "../../../native/index.ts";
 import type { Attr, FileId } from "../lower.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
@@ -15,7 +15,7 @@ import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 export const REMOVED_KEPT_MAX = 1024;
 /** So long after the removal. The time between a kernel's walk and its open is far below, unless a lock has to be waited for. */
 export const REMOVED_KEPT_MS = 2000;
-/** Attributes of that many, the youngest. */
+/** Attributes of that many at most, the youngest, and of half as many at least. */
 export const REMOVED_REMEMBERED_MAX = 4096;
 
 interface Removed {
@@ -42,9 +42,9 @@ export class RemovedInodes {
   readonly #now: () => number;
   readonly #limit: number;
   readonly #keepMs: number;
-  // In the order of their removal.
-  readonly #kept: Set<Removed> = new Set();
-  readonly #remembered: Map<number, Remembered> = new Map();
+  /** In the order of their removal. */
+  readonly #kept: Removed[] = [];
+  readonly #remembered: NewestMap<number, Remembered> = new NewestMap(REMOVED_REMEMBERED_MAX / 2);
   readonly #closing: Set<Promise<number>> = new Set();
   #timer: NodeJS.Timeout | null = null;
 
@@ -56,28 +56,22 @@ export class RemovedInodes {
   }
 
   get count(): number {
-    return this.#kept.size;
+    return this.#kept.length;
   }
 
   /** Takes over `fd` (negative: none could be had); `attr`: as it was before its last name went. */
   keep(fd: number, id: FileId, attr: Attr, large: boolean): void {
-    this.#remember(id, attr);
+    this.#remembered.set(id.ino, { generation: id.generation, attr });
     if (fd < 0) return;
-    this.#kept.add({ fd, until: this.#now() + this.#keepMs, large });
-    if (this.#kept.size > this.#limit) this.#closeOldest();
+    this.#kept.push({ fd, until: this.#now() + this.#keepMs, large });
+    if (this.#kept.length > this.#limit) this.#closeOldest();
     this.#timer ??= this.#startTimer(this.#keepMs);
-  }
-
-  #remember(id: FileId, attr: Attr): void {
-    this.#remembered.delete(id.ino);
-    this.#remembered.set(id.ino, { generation: id.generation, attr: { ...attr, nlink: 0 } });
-    keepNewest(this.#remembered, REMOVED_REMEMBERED_MAX);
   }
 
   /** What it was like when its last name went. */
   attrOf(id: FileId): Attr | undefined {
     const remembered = this.#remembered.get(id.ino);
-    return remembered !== undefined && remembered.generation === id.generation ? remembered.attr : undefined;
+    return remembered?.generation === id.generation ? { ...remembered.attr, nlink: 0 } : undefined;
   }
 
   #startTimer(delayMs: number): NodeJS.Timeout {
@@ -91,25 +85,23 @@ export class RemovedInodes {
 
   /** One after the other in the pool: an inode is freed by its last close. */
   async #closeOutdated(): Promise<void> {
-    for (const one of this.#kept) {
-      const left = one.until - this.#now();
+    for (let oldest = this.#kept[0]; oldest !== undefined; oldest = this.#kept[0]) {
+      const left = oldest.until - this.#now();
       if (left > 0) {
         this.#timer ??= this.#startTimer(left);
         return;
       }
-      this.#kept.delete(one);
-      await this.#closeLater(one);
+      this.#kept.shift();
+      await this.#closeLater(oldest);
     }
   }
 
   #closeOldest(): void {
-    for (const oldest of this.#kept) {
-      this.#kept.delete(oldest);
-      // On this thread, as the removal itself would have freed it.
-      if (oldest.large) void this.#closeLater(oldest);
-      else this.#options.native.sync.close(oldest.fd);
-      return;
-    }
+    const oldest = this.#kept.shift();
+    if (oldest === undefined) return;
+    // On this thread, as the removal itself would have freed it.
+    if (oldest.large) void this.#closeLater(oldest);
+    else this.#options.native.sync.close(oldest.fd);
   }
 
   async #closeLater(one: Removed): Promise<void> {
@@ -121,9 +113,8 @@ export class RemovedInodes {
 
   /** Gives up all that is kept; resolves when their space is free. */
   releaseAll(): MaybePromise<void> {
-    if (this.#kept.size === 0 && this.#closing.size === 0) return undefined;
-    const all = [...this.#kept];
-    this.#kept.clear();
+    if (this.#kept.length === 0 && this.#closing.size === 0) return undefined;
+    const all = this.#kept.splice(0);
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
     for (const one of all) void this.#closeLater(one);

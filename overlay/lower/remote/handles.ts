@@ -3,6 +3,7 @@
  * anything uses them (DESIGN 3).
  */
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import { NumberMap } from "../../../dlmd/base/number-map.ts";
 import { O } from "../linux.ts";
 import { type FileId, fileKey, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { FileJournal } from "../own-journal.ts";
@@ -35,7 +36,7 @@ const NOT_UNSENT = { unsent: false, asked: false, old: false, sending: null };
 const MAX_HANDLE = 0xffff_ffff;
 
 export class RemoteHandles {
-  readonly #handles: Map<number, RemoteHandle> = new Map();
+  readonly #handles: NumberMap<RemoteHandle> = new NumberMap();
   readonly #unsent = new Map<string, Set<RemoteHandle>>();
   /** Made here with room on the disk, and open since; one for each inode, because another open has none. */
   readonly #withRoom = new Map<string, RemoteHandle>();
@@ -161,7 +162,7 @@ export class RemoteHandles {
   }
 
   all(): RemoteHandle[] {
-    return [...this.#handles.values()];
+    return this.#handles.values();
   }
 }
 

@@ -21,6 +21,7 @@ import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
 import type { CallName, RequestOf } from "../wire/call-types.ts";
 import { type MaybePromise, promised, withErrors } from "../../../dlmd/base/maybe-promise.ts";
+import { NumberMap } from "../../../dlmd/base/number-map.ts";
 
 /** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_PARKED_CALLS = 131_072;
@@ -122,7 +123,7 @@ export class DiskGuard {
   readonly #served: Side;
   readonly #own: Side;
   readonly #wait = new DiskWait(() => performance.now());
-  readonly #handles: Map<LowerHandle, OpenFile> = new Map();
+  readonly #handles: NumberMap<OpenFile> = new NumberMap();
   readonly #changes: OwnChanges;
   #why: string | null = null;
   /** Nothing has failed: another node is to be the owner. */
@@ -200,7 +201,7 @@ export class DiskGuard {
 
   /** Files that this node's mount has open. */
   get handles(): OpenFile[] {
-    return [...this.#handles.values()];
+    return this.#handles.values();
   }
 
   get openHandles(): number {

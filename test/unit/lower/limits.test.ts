@@ -68,13 +68,14 @@ describe("removed inodes", () => {
     expect([removed.count, closed]).toEqual([REMOVED_KEPT_MAX, [1]]);
   });
 
-  it("of more than REMOVED_REMEMBERED_MAX the oldest is forgotten", () => {
+  it("of more than REMOVED_REMEMBERED_MAX the older half is forgotten", () => {
     const removed = new RemovedInodes({ native });
     for (let ino = 1; ino <= REMOVED_REMEMBERED_MAX; ino++) removed.keep(-1, id(ino), attr, false);
     expect(removed.attrOf(id(1))?.size).toBe(7);
     removed.keep(-1, id(REMOVED_REMEMBERED_MAX + 1), attr, false);
     expect(removed.attrOf(id(1))).toBeUndefined();
-    expect(removed.attrOf(id(2))?.size).toBe(7);
+    expect(removed.attrOf(id(REMOVED_REMEMBERED_MAX / 2))).toBeUndefined();
+    expect(removed.attrOf(id(REMOVED_REMEMBERED_MAX / 2 + 1))).toMatchObject({ size: 7, nlink: 0 });
   });
 });
 
