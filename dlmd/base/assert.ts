@@ -8,6 +8,7 @@ export class AssertionError extends Error {
   override readonly name = "AssertionError";
 }
 
+/** `message` is made for each call: what many requests ask throws an AssertionError itself, so that numbers become words only where they are read. */
 export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new AssertionError(message);
 }

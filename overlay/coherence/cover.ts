@@ -6,7 +6,7 @@
  * each inode that is cached, so its size counts: what most of them do not need is null or shared. (A time that most do not have is null,
  * not a number: V8 gives each object a box of 16 bytes for a property that in some object is no small integer.)
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
@@ -204,7 +204,7 @@ export function attach(inode: Inode): void {
 
 /** Of a cover whose phase is not "idle". */
 export function revokeOf({ key, revoke }: Cover): Revoke {
-  assert(revoke !== null, `no revoke of ${key} is under way`);
+  if (revoke === null) throw new AssertionError(`no revoke of ${key} is under way`);
   return revoke;
 }
 

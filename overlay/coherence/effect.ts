@@ -1,5 +1,5 @@
 /** What the pure rules of this room want done; shell.ts does it, in this order. */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
@@ -83,7 +83,7 @@ export class CoherenceState {
 
 /** Has dlmd asked for that mode: one request at a time. */
 export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: number): void {
-  assert(cover.asking === null && !cover.registering, `second request for ${cover.key}`);
+  if (cover.asking !== null || cover.registering) throw new AssertionError(`second request for ${cover.key}`);
   cover.asking = mode;
   state.effects.push({ do: "request", cover, mode, flags });
 }

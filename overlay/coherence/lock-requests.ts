@@ -2,7 +2,7 @@
  * The locks of a mount at dlmd: one for each inode that is or was cached here (`i...`), one for each write token (`w...`). What dlmd
  * answers goes to the rules of this room.
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 import { LockFlag } from "../../dlmd/client/api.ts";
 import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
@@ -89,7 +89,7 @@ export class LockRequests {
    */
   #giveUp(cover: Cover): void {
     const { lock } = cover;
-    assert(lock !== null, `no lock of ${cover.key} to be given up`);
+    if (lock === null) throw new AssertionError(`no lock of ${cover.key} to be given up`);
     this.counts.lockRequests += 1;
     lock.unlock(0);
   }
@@ -137,7 +137,7 @@ export class LockRequests {
 
   requestToken(cover: Cover, how: TokenRequest | null): void {
     const token = cover.token;
-    assert(token !== null, `no write token asked for ${cover.key}`);
+    if (token === null) throw new AssertionError(`no write token asked for ${cover.key}`);
     if (this.isAlone) return this.#answerTokenAlone(cover, token);
     let timer: NodeJS.Timeout | null = null;
     const lock = this.#options.lockspace.createLock(`w${cover.key}`, {

@@ -17,6 +17,8 @@ export const UID = 24;
 export const GID = 28;
 export const PID = 32;
 
+const SHORT_BYTES = 64;
+
 /** Position of the NUL that ends the string at `at`. */
 export function stringEnd(buffer: Buffer, at: number, end: number, what: string): number {
   for (let i = at; i < end; i++) {
@@ -27,7 +29,9 @@ export function stringEnd(buffer: Buffer, at: number, end: number, what: string)
 
 export function copy(buffer: Buffer, at: number, end: number): Buffer {
   const bytes = Buffer.allocUnsafe(end - at);
-  buffer.copy(bytes, 0, at, end);
+  // Buffer.copy makes a view of its own, which takes longer than a name does.
+  if (end - at > SHORT_BYTES) buffer.copy(bytes, 0, at, end);
+  else for (let i = at; i < end; i++) bytes[i - at] = buffer[i] as number;
   return bytes;
 }
 

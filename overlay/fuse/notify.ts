@@ -4,7 +4,7 @@
  *
  * Results that are not failures: ENOENT, the kernel does not know the inode or the name (hazard F4 says when that is success).
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 import { FUSE_EXPIRE_ONLY, NOTIFY, OUT_HEADER_BYTES } from "./abi.ts";
 import { write64 } from "./bytes.ts";
 
@@ -46,7 +46,8 @@ export function notifyInvalInodes(fuseNodeids: readonly number[]): Buffer {
 }
 
 function writeName(buffer: Buffer, at: number, name: Buffer): void {
-  assert(name.length > 0 && name.length <= MAX_NOTIFY_NAME_BYTES, `name of ${name.length} bytes, 1..${MAX_NOTIFY_NAME_BYTES} allowed`);
+  if (name.length <= 0 || name.length > MAX_NOTIFY_NAME_BYTES)
+    throw new AssertionError(`name of ${name.length} bytes, 1..${MAX_NOTIFY_NAME_BYTES} allowed`);
   buffer.set(name, at);
 }
 

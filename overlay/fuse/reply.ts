@@ -6,7 +6,7 @@
  * `errno` is positive here and negative on the wire. Too small a buffer is an assertion.
  */
 import { type Attr, NO_BIRTH_TIME, type StatFs } from "../lower/lower.ts";
-import { assert } from "../../dlmd/base/assert.ts";
+import { assert, AssertionError } from "../../dlmd/base/assert.ts";
 import {
   ATTR_OUT_BYTES,
   DIRENT_BYTES,
@@ -39,7 +39,7 @@ export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + STATX_OUT_BYTES;
 export const VALID_SECONDS = 1_000_000_000;
 
 function head(buffer: Buffer, unique: number, bytes: number, errno: number): number {
-  assert(bytes <= buffer.length, `reply of ${bytes} bytes in a buffer of ${buffer.length}`);
+  if (bytes > buffer.length) throw new AssertionError(`reply of ${bytes} bytes in a buffer of ${buffer.length}`);
   putHead(buffer, unique, bytes, errno);
   return bytes;
 }
@@ -53,7 +53,7 @@ function putHead(buffer: Buffer, unique: number, bytes: number, errno: number): 
 
 /** `errno` > 0. */
 export function encodeError(buffer: Buffer, unique: number, errno: number): number {
-  assert(errno > 0 && errno < 512, `errno ${errno} is not one that the kernel takes (1..511)`);
+  if (!(errno > 0 && errno < 512)) throw new AssertionError(`errno ${errno} is not one that the kernel takes (1..511)`);
   return head(buffer, unique, OUT_HEADER_BYTES, errno);
 }
 
@@ -278,7 +278,7 @@ export class DirEncoder {
     this.#buffer = buffer;
     this.#plus = plus;
     this.#end = OUT_HEADER_BYTES + size;
-    assert(this.#end <= buffer.length, `directory listing of ${size} bytes in a buffer of ${buffer.length}`);
+    if (this.#end > buffer.length) throw new AssertionError(`directory listing of ${size} bytes in a buffer of ${buffer.length}`);
   }
 
   /** Would an entry with a name of that many bytes fit? Ask before a lookup count is taken. */

@@ -8,7 +8,7 @@
  * A record lives while the kernel counts lookups of it, while it is open, and while an operation uses it. Memory: a record, its
  * key and two table rows, about 400 bytes; how many there are is the kernel's choice (it forgets when memory is short).
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 import { type Cover, type Inode, type InodeKind, type NumberedInode, ROOT_FUSE_NODEID } from "../coherence/cover.ts";
 import type { Attr, FileId } from "../lower/lower.ts";
 import type { PagedInode } from "../coherence/pages/paged-inode.ts";
@@ -110,7 +110,7 @@ export class InodeTable {
     this.#nextCounted = nextCounted;
     this.#journal?.countedUp(nextCounted);
     for (const { fuseNodeid, id, kind, nlookup, nlinkHint, row } of rows) {
-      assert(!this.#byNodeid.has(fuseNodeid), `inode ${fuseNodeid} was handed over twice`);
+      if (this.#byNodeid.has(fuseNodeid)) throw new AssertionError(`inode ${fuseNodeid} was handed over twice`);
       const record = this.#create(id, kind, fuseNodeid);
       record.nlookup = nlookup;
       record.nlinkHint = nlinkHint;
@@ -194,7 +194,7 @@ export class InodeTable {
   }
 
   leave(record: InodeRecord): void {
-    assert(record.useCount > 0, `inode ${record.key} left more often than used`);
+    if (record.useCount <= 0) throw new AssertionError(`inode ${record.key} left more often than used`);
     record.useCount -= 1;
     if (record.useCount === 0 && record.nlookup === 0) this.#settle(record);
   }
@@ -205,7 +205,8 @@ export class InodeTable {
     if (record === undefined || record === this.root) return;
     // Of lookups that were taken off before it came (`unknown`), and more than this process has given: it is not of these.
     if (nlookups > record.nlookup && this.#takenOff.delete(fuseNodeid)) return;
-    assert(nlookups <= record.nlookup, `FORGET of ${nlookups} lookups of inode ${record.key}, which has ${record.nlookup}`);
+    if (nlookups > record.nlookup)
+      throw new AssertionError(`FORGET of ${nlookups} lookups of inode ${record.key}, which has ${record.nlookup}`);
     record.nlookup -= nlookups;
     // Those of this process go first: what is left of the others the kernel may not have.
     record.unsure = Math.min(record.unsure, record.nlookup);
@@ -219,7 +220,7 @@ export class InodeTable {
   }
 
   closed(record: InodeRecord, mappable: boolean): void {
-    assert(record.openCount > 0, `inode ${record.key} closed more often than opened`);
+    if (record.openCount <= 0) throw new AssertionError(`inode ${record.key} closed more often than opened`);
     record.openCount -= 1;
     if (mappable) record.mappableCount -= 1;
     if (record.openCount === 0 && record.nlookup === 0) this.#settle(record);
@@ -263,7 +264,7 @@ export class InodeTable {
     }
     let before: InodeRecord | null = first ?? null;
     while (before !== null && before.sibling !== record) before = before.sibling;
-    assert(before !== null, `inode ${record.key} is not in the table`);
+    if (before === null) throw new AssertionError(`inode ${record.key} is not in the table`);
     before.sibling = record.sibling;
   }
 

@@ -4,7 +4,7 @@
  * once for each file or directory that was open then, whoever else was told; and if nobody was, to the first who opens it later. Changes of this node
  * only: what another one has made is asked for there. To be replaced by replay (DESIGN 7).
  */
-import { type FileId, fileKey } from "./lower.ts";
+import { compareFileIds, type FileId, fileKey } from "./lower.ts";
 
 /** With that many files and directories the lower is synced in the background. */
 export const MAX_UNSYNCED = 65_536;
@@ -16,8 +16,8 @@ export type Changed = "data" | "all";
 
 interface Change {
   /** The last one. */
-  readonly at: number;
-  readonly what: Changed;
+  at: number;
+  what: Changed;
 }
 
 /** Of one file, the last time that something was lost with an owner. */
@@ -37,7 +37,7 @@ export interface LossesTold {
 
 /** All of an `Unsynced`, as plain data. */
 export interface UnsyncedState {
-  readonly changed: readonly (readonly [string, Change])[];
+  readonly changed: readonly (readonly [string, Readonly<Change>])[];
   readonly lost: readonly (readonly [string, Loss])[];
   readonly deaths: number;
   readonly syncfsFails: boolean;
@@ -46,6 +46,9 @@ export interface UnsyncedState {
 
 export class Unsynced {
   readonly #changed: Map<string, Change> = new Map();
+  /** What was changed last is mostly changed again. */
+  #lastId: FileId = { ino: 0, generation: 0 };
+  #lastKey = fileKey(this.#lastId);
   /** The oldest first. */
   readonly #lost: Map<string, Loss> = new Map();
   #deaths = 0;
@@ -55,12 +58,13 @@ export class Unsynced {
   /** For another process of this mount. */
   state(): UnsyncedState {
     const lost = [...this.#lost].map(([key, loss]): [string, Loss] => [key, { ...loss }]);
-    return { changed: [...this.#changed], lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
+    const changed = [...this.#changed].map(([key, change]): [string, Change] => [key, { ...change }]);
+    return { changed, lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
   }
 
   /** Before anything else. */
   restore({ changed, lost, deaths, syncfsFails, tick }: UnsyncedState): void {
-    for (const [key, change] of changed) this.#changed.set(key, change);
+    for (const [key, change] of changed) this.#changed.set(key, { ...change });
     for (const [key, loss] of lost) this.#lost.set(key, { ...loss });
     this.#deaths = deaths;
     this.#syncfsFails = syncfsFails;
@@ -92,10 +96,22 @@ export class Unsynced {
 
   /** True: it is time to sync everything. */
   note(id: FileId, what: Changed, at: number = this.begin()): boolean {
-    const key = fileKey(id);
-    const before = this.#changed.get(key);
-    this.#changed.set(key, { at: Math.max(at, before?.at ?? 0), what: before?.what === "all" ? "all" : what });
+    const key = this.#keyOf(id);
+    const change = this.#changed.get(key);
+    if (change === undefined) this.#changed.set(key, { at, what });
+    else {
+      change.at = Math.max(at, change.at);
+      if (what === "all") change.what = "all";
+    }
     return this.#changed.size >= MAX_UNSYNCED;
+  }
+
+  #keyOf(id: FileId): string {
+    if (compareFileIds(id, this.#lastId) !== 0) {
+      this.#lastId = id;
+      this.#lastKey = fileKey(id);
+    }
+    return this.#lastKey;
   }
 
   synced(id: FileId, since: number, dataOnly: boolean): void {

@@ -3,7 +3,7 @@
  * comes back: `false` means that it was dropped, so whatever the reply would have given to the kernel (a lookup, an open file) was
  * not given.
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 import { E } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Waiter } from "../coherence/api.ts";
@@ -204,7 +204,7 @@ export class Call implements Waiter, KeptAnswer {
 
   /** Is there still somebody to answer? A second answer is a bug, but not after an interruption. */
   #open(): boolean {
-    assert(!this.#answered || this.interrupted, `second reply to ${this.op} ${this.unique}`);
+    if (this.#answered && !this.interrupted) throw new AssertionError(`second reply to ${this.op} ${this.unique}`);
     return !this.#answered;
   }
 

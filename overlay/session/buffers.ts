@@ -3,7 +3,7 @@
  * handler still uses when it has to wait. Small ones are copied; for a large one the handler keeps the whole buffer, and the device gets
  * another.
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { AssertionError } from "../../dlmd/base/assert.ts";
 
 /** Of one WRITE: what the kernel takes at most by default (fs.fuse.max_pages_limit). */
 export const MAX_WRITE_BYTES: number = 1024 * 1024;
@@ -45,7 +45,7 @@ export class RequestBuffers {
 
   /** Takes the current buffer out of use by the device, until `giveBack`. */
   lend(): Buffer {
-    assert(this.mayLend(), `${this.#lent} request buffers lent`);
+    if (!this.mayLend()) throw new AssertionError(`${this.#lent} request buffers lent`);
     const lent = this.#current;
     this.#lent += 1;
     this.#current = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#bytes);

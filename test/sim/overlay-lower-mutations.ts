@@ -43,8 +43,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F10",
     breaks: "a write after a chmod forgets the chmod",
     file: "overlay/lower/unsynced.ts",
-    find: 'what: before?.what === "all" ? "all" : what });',
-    replace: "what });",
+    find: 'if (what === "all") change.what = "all";',
+    replace: "change.what = what;",
     caughtBy: "test/unit/lower/parts.test.ts",
   },
   {

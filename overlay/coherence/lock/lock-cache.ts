@@ -9,7 +9,7 @@
  * meet, because the token is held by one node; so neither can wait for the other, and no write ever runs under PR.
  * Where the try was in vain a moment ago it is left out (upgrades.ts).
  */
-import { assert } from "../../../dlmd/base/assert.ts";
+import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { LockFlag, type LockStatus } from "../../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
@@ -98,7 +98,7 @@ export function removeWaiter(state: CoherenceState, cover: Cover, waiter: PinWai
 }
 
 export function unpin(state: CoherenceState, cover: Cover, now: number): void {
-  assert(cover.pins > 0, `unpin of ${cover.key} that has no pins`);
+  if (cover.pins <= 0) throw new AssertionError(`unpin of ${cover.key} that has no pins`);
   cover.pins -= 1;
   if (cover.pins > 0 || cover.phase === "idle") {
     if (cover.wanted !== Mode.NL && (cover.pins === 0 || turnUsedUp(cover))) pump(state, cover, now);
@@ -181,7 +181,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
   cover.asking = null;
   if (cover.token !== null) giveUpIfWanted(state, cover, cover.token);
   if (cover.registering) {
-    assert(status === "granted", `the lock of ${cover.key}, born here, was not granted: ${status}`);
+    if (status !== "granted") throw new AssertionError(`the lock of ${cover.key}, born here, was not granted: ${status}`);
     cover.registering = false;
     handleRegistered(state, cover, now);
     pump(state, cover, now);
@@ -199,7 +199,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
   }
   settleChildren(state, cover, status === "granted");
   if (cover.phase === "draining" || cover.phase === "invalidating") {
-    assert(status === "granted", `conversion of ${cover.key} in a revoke ended: ${status}`);
+    if (status !== "granted") throw new AssertionError(`conversion of ${cover.key} in a revoke ended: ${status}`);
     passData(state, cover);
     resumeRevoke(state, cover, now);
     return;
@@ -235,7 +235,7 @@ export function pump(state: CoherenceState, cover: Cover, now: number): void {
     if (cover.waiters.length > 0) askForWaiters(state, cover, now);
     return;
   }
-  assert(!cover.unregistered, `${cover.key} is wanted elsewhere before anybody could know it`);
+  if (cover.unregistered) throw new AssertionError(`${cover.key} is wanted elsewhere before anybody could know it`);
   if (cover.mode === Mode.PR && tokenHeld(cover) && cover.waiters.some((waiter) => waiter.mode === Mode.EX && waiter.passes)) {
     ask(state, cover, Mode.EX, 0);
     return;

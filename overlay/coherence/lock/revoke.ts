@@ -10,7 +10,7 @@
  * From the third round on it goes around the pages of READs that are held back. The lower mode is sent in the same turn in which the last
  * round turns out clean.
  */
-import { assert } from "../../../dlmd/base/assert.ts";
+import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { PageRange } from "../page-range.ts";
 import { publishBefore, takeKept } from "./new-inodes.ts";
@@ -44,7 +44,7 @@ const STRAINED_MS = 40;
 const RETURNS_MIN = 2;
 
 export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, now: number): void {
-  assert(cover.phase === "idle" && cover.asking === null, `revoke of ${cover.key} in phase ${cover.phase}`);
+  if (cover.phase !== "idle" || cover.asking !== null) throw new AssertionError(`revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
   endTurn(cover, now);
   cover.revoke = new Revoke(target);
@@ -162,7 +162,7 @@ function mayPass(cover: Cover, { passes, mode, pages }: PinWaiter): boolean {
 /** The notifications of a round were written. `missed`: the kernel did not find the inode. `cut`: the gate was shut. */
 export function handleInvalidated(state: CoherenceState, cover: Cover, missed: boolean, now: number, cut = false): void {
   const revoke = revokeOf(cover);
-  assert(cover.phase === "invalidating" && revoke.notifying, `${cover.key} was invalidated in phase ${cover.phase}`);
+  if (cover.phase !== "invalidating" || !revoke.notifying) throw new AssertionError(`${cover.key} was invalidated in phase ${cover.phase}`);
   revoke.notifying = false;
   revoke.gate = null;
   if (revoke.kept) return startRound(state, cover, now);
@@ -180,7 +180,7 @@ export function handleInvalidated(state: CoherenceState, cover: Cover, missed: b
 
 export function handleRetryTimer(state: CoherenceState, cover: Cover, now: number): void {
   const revoke = revokeOf(cover);
-  assert(cover.phase === "invalidating" && revoke.notifying, `retry of ${cover.key} in phase ${cover.phase}`);
+  if (cover.phase !== "invalidating" || !revoke.notifying) throw new AssertionError(`retry of ${cover.key} in phase ${cover.phase}`);
   revoke.notifying = false;
   // Who passes meanwhile, or waits for a stronger mode to pass, goes on with it when he is done (resumeRevoke).
   if (cover.pins === 0 && cover.asking === null) startRound(state, cover, now);

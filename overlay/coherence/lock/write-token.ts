@@ -7,7 +7,7 @@
  * The token is queued for, a few milliseconds: an idle holder gives it up at once, a busy one does not, and then the open is
  * direct. A busy holder may keep it for as long as it likes (MAYKEEP): dlmd expects no answer to that blocking AST. Pure.
  */
-import { assert } from "../../../dlmd/base/assert.ts";
+import { AssertionError } from "../../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { handleRegistered } from "./revoke.ts";
@@ -36,7 +36,7 @@ export function openToken(state: CoherenceState, cover: Cover, waiter: TokenWait
 
 export function closeToken(state: CoherenceState, cover: Cover): void {
   const token = cover.token;
-  assert(token !== null && token.users > 0, `the write token of ${cover.key} has no users`);
+  if (token === null || token.users <= 0) throw new AssertionError(`the write token of ${cover.key} has no users`);
   token.users -= 1;
   if (token.users === 0) token.mapped = false;
   giveUpIfWanted(state, cover, token);
@@ -44,7 +44,7 @@ export function closeToken(state: CoherenceState, cover: Cover): void {
 
 export function handleTokenAst(state: CoherenceState, cover: Cover, token: WriteToken, status: LockStatus, now: number): void {
   if (state.registering.has(token)) {
-    assert(status === "granted", `the write token of ${cover.key}, born here, was not granted: ${status}`);
+    if (status !== "granted") throw new AssertionError(`the write token of ${cover.key}, born here, was not granted: ${status}`);
     handleRegistered(state, token, now);
     giveUpIfWanted(state, cover, token);
     return;

@@ -1,5 +1,5 @@
 /** What the parts of the local lower share. */
-import { assert } from "../../../dlmd/base/assert.ts";
+import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { STAT, type Calls, type Native } from "../../../native/index.ts";
@@ -97,7 +97,7 @@ export function entryOf(context: LocalContext, stat: Float64Array, handle: Buffe
   if (stat[STAT.DEV_MAJOR] !== context.devMajor || stat[STAT.DEV_MINOR] !== context.devMinor) throw errnoError(E.EXDEV);
   const id = context.format.decode(handle);
   const attr = attrOf(context, stat);
-  assert(id.ino === attr.ino, `file handle of inode ${id.ino} for inode ${attr.ino}`);
+  if (id.ino !== attr.ino) throw new AssertionError(`file handle of inode ${id.ino} for inode ${attr.ino}`);
   context.recent.note(id, attr.mode);
   context.containment.note(id);
   return { id, attr };

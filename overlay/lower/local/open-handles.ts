@@ -193,7 +193,7 @@ export class OpenHandles {
   }
 
   #tellIfClosed(): void {
-    if (this.#count > 0 || this.#closing.size > 0) return;
+    if (this.#waiters.length === 0 || this.#count > 0 || this.#closing.size > 0) return;
     for (const tell of this.#waiters.splice(0)) tell();
   }
 

@@ -6,6 +6,7 @@
  * Bounded in time and number, and given up early by whoever needs the room. What it was like is remembered longer: somebody may have it as
  * working directory, and ask.
  */
+import { performance } from "node:perf_hooks";
 import { NewestMap } from "../../../dlmd/base/newest-map.ts";
 import type { Native } from "../../../native/index.ts";
 import type { Attr, FileId } from "../lower.ts";

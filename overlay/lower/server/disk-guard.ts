@@ -5,6 +5,7 @@
  *
  * One guard for each time that this node has the disk mounted. A directory has no disk that could be given up, and no guard.
  */
+import { performance } from "node:perf_hooks";
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
@@ -12,7 +13,7 @@ import { type FaultyVolume, judgeError } from "./disk-fault.ts";
 import type { LocalLower } from "../local/local.ts";
 import { DiskWait } from "./disk-wait.ts";
 import { O } from "../linux.ts";
-import { changeFor, type Entry, type FileId, fileKey, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
+import { changeFor, compareFileIds, type Entry, type FileId, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import type { OwnJournal } from "../own-journal.ts";
 import { encodeOwnChange, isOwnChange, type OwnChange } from "../wire/own-requests.ts";
@@ -295,9 +296,10 @@ export class DiskGuard {
 
   #guarded<K extends Method>(side: Side, name: K): Lower[K] {
     const changes = (CHANGES as readonly string[]).includes(name);
+    const ownChange = isOwnChange(name) ? name : null;
     const call = (...args: unknown[]): MaybePromise<unknown> => {
       const { request } = side;
-      const noted = request !== 0 && side.target === this.#options.local && this.#note(name, args, request);
+      const noted = ownChange !== null && request !== 0 && side.target === this.#options.local && this.#note(ownChange, args, request);
       const work: Work = (lower) => (lower[name] as (...given: unknown[]) => MaybePromise<unknown>)(...args);
       // Also where it is made by another owner, later.
       const forRequest: Work = (lower) => changeFor(lower, request, () => work(lower));
@@ -313,9 +315,9 @@ export class DiskGuard {
   }
 
   /** Hazard F41. Of a change of this node's own mount, before it is made. */
-  #note(name: Method, args: readonly unknown[], request: number): boolean {
+  #note(name: OwnChange, args: readonly unknown[], request: number): boolean {
     const { journal = null } = this.#options;
-    if (journal?.wanted !== true || !isOwnChange(name)) return false;
+    if (journal?.wanted !== true) return false;
     const { type, body } = encodeOwnChange(name, name === "write" ? this.#withEnd(args as Parameters<Lower["write"]>) : args);
     journal.making(type, request, body, this.#isSure(name, args));
     return true;
@@ -339,7 +341,7 @@ export class DiskGuard {
       },
     );
     if (found === "unknown" || found instanceof Promise) return false;
-    return (found === null ? null : fileKey(found.id)) === (expected === null ? null : fileKey(expected));
+    return found === null || expected === null ? found === expected : compareFileIds(found.id, expected) === 0;
   }
 
   /** An append, with the place where it begins: what is there after a crash tells whether it was made. */
