@@ -12,7 +12,7 @@ import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { type DirectoryTurn, type Revoke, SizeState, type WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
-import type { FileId } from "../lower/lower.ts";
+import { type FileId, fileKey } from "../lower/lower.ts";
 
 /** The root's number (FUSE_ROOT_ID in the kernel). */
 export const ROOT_FUSE_NODEID = 1;
@@ -38,8 +38,6 @@ export function fuseGeneration({ fuseNodeid, id }: NumberedInode): number {
 
 /** An inode that this mount's kernel knows, as this room sees it; inode/table.ts has the record. */
 export interface Inode extends NumberedInode {
-  /** fileKey(id). */
-  readonly key: string;
   readonly kind: InodeKind;
   /** The kernel's lookup count (0: it has forgotten the inode). The root counts 1 for ever. */
   nlookup: number;
@@ -122,7 +120,6 @@ export type Since = number & { readonly __since: unique symbol };
 
 export class Cover {
   readonly id: FileId;
-  readonly key: string;
   readonly kind: InodeKind;
   /** The record of the inode while the kernel knows it. */
   inode: Inode | null = null;
@@ -189,10 +186,14 @@ export class Cover {
   /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
   doomed = false;
 
-  constructor(id: FileId, key: string, kind: InodeKind) {
+  constructor(id: FileId, kind: InodeKind) {
     this.id = id;
-    this.key = key;
     this.kind = kind;
+  }
+
+  /** What it is called elsewhere. Made when it is asked for: most covers go before anybody does. */
+  get key(): string {
+    return fileKey(this.id);
   }
 }
 

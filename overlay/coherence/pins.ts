@@ -99,7 +99,7 @@ export class Pins implements Coherence, TermsPort {
         removeWaiter(this.#state, cover, queued, this.#options.now());
         this.#options.host.run();
       };
-      waiter.lockKey = inode.key;
+      waiter.lockKey = inode.cover.key;
       addWaiter(this.#state, cover, queued, this.#options.now());
       this.#options.host.run();
     });

@@ -58,7 +58,7 @@ export class AfterCrash implements RequestsBefore {
   }
 
   /** InheritedToken.kept */
-  keptOf({ key }: Inode): { readonly token: boolean; readonly mode: Mode } {
+  keptOf({ cover: { key } }: Inode): { readonly token: boolean; readonly mode: Mode } {
     return { token: this.#locks.has(`w${key}`), mode: this.#locks.get(`i${key}`) ?? Mode.NL };
   }
 

@@ -36,6 +36,8 @@ export interface LockRequest {
 }
 
 export interface FileLocking {
+  /** False: no file of this mount is locked, or was asked to be: `released` and `forgotten` need not be told. */
+  readonly inUse: boolean;
   /** `fh`: through which open file. */
   lock(file: string, fh: number, owner: LockOwner, wanted: LockWanted, wait: boolean): LockRequest;
   /** When it is over every node sees it. "limit": it would split a lock, and there are too many. */
@@ -62,8 +64,8 @@ export interface FileLockRow {
 }
 
 /** The file's name, as a resource of dlmd and as a file of its file-lock service. */
-export function lockFile({ key }: Inode): string {
-  return `f${key}`;
+export function lockFile({ cover }: Inode): string {
+  return `f${cover.key}`;
 }
 
 export function lockFileOf(id: FileId): string {

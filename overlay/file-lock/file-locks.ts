@@ -220,6 +220,10 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     if (unlocked instanceof Promise) return inTime(unlocked, CLOSE_WAIT_MS).then(() => undefined);
   }
 
+  get inUse(): boolean {
+    return this.#users.files > 0 || this.#core.files.size > 0;
+  }
+
   released(file: string, fh: number): void {
     for (const owner of this.#users.released(file, fh)) if (!this.#over) void this.unlock(file, owner, 0n, maxOffset);
   }

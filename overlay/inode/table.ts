@@ -194,7 +194,7 @@ export class InodeTable {
   }
 
   leave(record: InodeRecord): void {
-    if (record.useCount <= 0) throw new AssertionError(`inode ${record.key} left more often than used`);
+    if (record.useCount <= 0) throw new AssertionError(`inode ${record.cover.key} left more often than used`);
     record.useCount -= 1;
     if (record.useCount === 0 && record.nlookup === 0) this.#settle(record);
   }
@@ -206,7 +206,7 @@ export class InodeTable {
     // Of lookups that were taken off before it came (`unknown`), and more than this process has given: it is not of these.
     if (nlookups > record.nlookup && this.#takenOff.delete(fuseNodeid)) return;
     if (nlookups > record.nlookup)
-      throw new AssertionError(`FORGET of ${nlookups} lookups of inode ${record.key}, which has ${record.nlookup}`);
+      throw new AssertionError(`FORGET of ${nlookups} lookups of inode ${record.cover.key}, which has ${record.nlookup}`);
     record.nlookup -= nlookups;
     // Those of this process go first: what is left of the others the kernel may not have.
     record.unsure = Math.min(record.unsure, record.nlookup);
@@ -220,7 +220,7 @@ export class InodeTable {
   }
 
   closed(record: InodeRecord, mappable: boolean): void {
-    if (record.openCount <= 0) throw new AssertionError(`inode ${record.key} closed more often than opened`);
+    if (record.openCount <= 0) throw new AssertionError(`inode ${record.cover.key} closed more often than opened`);
     record.openCount -= 1;
     if (mappable) record.mappableCount -= 1;
     if (record.openCount === 0 && record.nlookup === 0) this.#settle(record);
@@ -264,7 +264,7 @@ export class InodeTable {
     }
     let before: InodeRecord | null = first ?? null;
     while (before !== null && before.sibling !== record) before = before.sibling;
-    if (before === null) throw new AssertionError(`inode ${record.key} is not in the table`);
+    if (before === null) throw new AssertionError(`inode ${record.cover.key} is not in the table`);
     before.sibling = record.sibling;
   }
 
@@ -287,7 +287,6 @@ export class InodeTable {
       fuseNodeid,
       // Those of the cover: there are many.
       id: cover.id,
-      key: cover.key,
       kind,
       nlookup: 0,
       openCount: 0,

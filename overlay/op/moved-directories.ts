@@ -191,7 +191,10 @@ export class MovedDirectories implements MoveListener {
       if (ino === null) return this.isPlaced(inode);
       if (ino === inode.id.ino && this.#moved.get(inode) === move) return this.isPlaced(inode);
       if (ino < 0 && CAN_NOT_LOOK.has(-ino)) {
-        this.#options.log.debug({ inode: inode.key, errno: -ino }, "this node can not look at the place of a directory that was moved");
+        this.#options.log.debug(
+          { inode: inode.cover.key, errno: -ino },
+          "this node can not look at the place of a directory that was moved",
+        );
         return this.isPlaced(inode);
       }
       if ((ino < 0 && !MAY_BE_FOUND.has(-ino)) || waitedMs >= PLACE_WAIT_MS) return;

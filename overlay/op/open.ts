@@ -91,7 +91,7 @@ export function release(mount: Mount, call: Call, request: ReleaseRequest | Rele
   const file = mount.handles.get(request.fh);
   if (file !== undefined) {
     // First: after a crash between the two the handle is open still, and closed once more.
-    if (!file.directory) mount.fileLocks?.released(lockFile(file.inode), file.fh);
+    if (!file.directory && mount.fileLocks?.inUse === true) mount.fileLocks.released(lockFile(file.inode), file.fh);
     mount.handles.take(request.fh);
     closeFile(mount, file);
   }

@@ -163,7 +163,7 @@ export class MountStatus implements StatusAnswers {
   /** For {"query":"inode","ino":N}: its keys, one for each generation that this mount knows. */
   inode(ino: number): Record<string, unknown> {
     const inodes = this.#parts.session?.withIno(ino) ?? [];
-    return { ...this.#dlm(), keys: inodes.map(({ key }) => key) };
+    return { ...this.#dlm(), keys: inodes.map(({ cover }) => cover.key) };
   }
 
   /** For {"query":"hand-over","heir":N}: 0 is the lowest other node. */

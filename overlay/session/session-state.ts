@@ -82,7 +82,7 @@ export function createMount(parts: MountParts): Mount {
     dropped: (inode, removed) => {
       if (removed) coherence.removed(inode);
       if (inode.kind === "directory") moved.isPlaced(inode);
-      if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
+      if (inode.kind === "file" && fileLocks?.inUse === true) fileLocks.forgotten(lockFile(inode));
       if (asked.delete(inode.fuseNodeid)) askFlush(inode.fuseNodeid, false);
       coherence.forgotten(inode);
     },

@@ -95,7 +95,7 @@ function absentOf(inodes: readonly Inode[], refused: readonly number[]): readonl
     const inode = inodes[refused[at] as number] as Inode;
     const result = refused[at + 1] as number;
     if (result === -E.ENOENT) absent.push(inode);
-    else if (!gone.has(result)) throw new Error(`the kernel refused to drop what it caches of ${inode.key}: ${errnoName(-result)}`);
+    else if (!gone.has(result)) throw new Error(`the kernel refused to drop what it caches of ${inode.cover.key}: ${errnoName(-result)}`);
   }
   return absent.filter(({ cover }) => kernelKnows(cover));
 }

@@ -18,7 +18,10 @@ export class CoverTable {
   readonly #state: CoherenceState;
   /** Gives back what dlmd has of it. */
   readonly #unlock: (cover: Cover) => void;
-  readonly #covers = new Map<string, Cover>();
+  /** By inode number: a key is a string, and building one takes longer than the rest. */
+  readonly #covers = new Map<number, Cover>();
+  /** Those whose number an inode of another generation has there. */
+  readonly #others = new Map<string, Cover>();
   /** Of lost inodes, whose identity one of another kind has now (inode/table.ts), but the kernel knows them, or something still goes on with their locks. */
   readonly #replaced = new Set<Cover>();
   readonly #idle = new Set<Cover>();
@@ -31,36 +34,45 @@ export class CoverTable {
   }
 
   get size(): number {
-    return this.#covers.size;
+    return this.#covers.size + this.#others.size;
   }
 
   find(id: FileId): Cover | undefined {
-    return this.#covers.get(fileKey(id));
+    const cover = this.#covers.get(id.ino);
+    if (cover?.id.generation === id.generation) return cover;
+    return this.#others.size === 0 ? undefined : this.#others.get(fileKey(id));
   }
 
   *all(): IterableIterator<Cover> {
     yield* this.#covers.values();
+    yield* this.#others.values();
     yield* this.#replaced;
   }
 
   /** Cached from before, or new. */
   take(id: FileId, kind: InodeKind): Cover {
-    const key = fileKey(id);
-    let cover = this.#covers.get(key);
+    let cover = this.find(id);
     if (cover !== undefined && cover.kind !== kind) {
       if (!this.#drop(cover)) {
+        this.#remove(cover);
         this.#replaced.add(cover);
         if (cover.inode === null) this.#lingering.add(cover);
       }
       cover = undefined;
     }
     if (cover === undefined) {
-      cover = new Cover(id, key, kind);
-      this.#covers.set(key, cover);
+      cover = new Cover(id, kind);
+      if (this.#covers.has(id.ino)) this.#others.set(fileKey(id), cover);
+      else this.#covers.set(id.ino, cover);
     }
     this.#idle.delete(cover);
     this.#lingering.delete(cover);
     return cover;
+  }
+
+  #remove(cover: Cover): void {
+    if (this.#covers.get(cover.id.ino) === cover) this.#covers.delete(cover.id.ino);
+    else this.#others.delete(cover.key);
   }
 
   removed(inode: Inode): void {
@@ -112,7 +124,7 @@ export class CoverTable {
     if (cover.inode !== null || busy || tokenBusy) return false;
     this.#idle.delete(cover);
     this.#lingering.delete(cover);
-    if (!this.#replaced.delete(cover)) this.#covers.delete(cover.key);
+    if (!this.#replaced.delete(cover)) this.#remove(cover);
     dropUnregistered(this.#state, cover);
     dropNames(cover);
     this.#unlock(cover);

@@ -20,10 +20,10 @@ export const REMOVED_KEPT_MS = 2000;
 export const REMOVED_REMEMBERED_MAX = 4096;
 
 interface Removed {
-  readonly fd: number;
-  readonly until: number;
+  fd: number;
+  until: number;
   /** Freeing it waits for the disk. */
-  readonly large: boolean;
+  large: boolean;
 }
 
 interface Remembered {
@@ -43,8 +43,10 @@ export class RemovedInodes {
   readonly #now: () => number;
   readonly #limit: number;
   readonly #keepMs: number;
-  /** In the order of their removal. */
+  /** A ring, from the oldest on: its places are used again. */
   readonly #kept: Removed[] = [];
+  #oldest = 0;
+  #count = 0;
   readonly #remembered: NewestMap<number, Remembered> = new NewestMap(REMOVED_REMEMBERED_MAX / 2);
   readonly #closing: Set<Promise<number>> = new Set();
   #timer: NodeJS.Timeout | null = null;
@@ -57,15 +59,24 @@ export class RemovedInodes {
   }
 
   get count(): number {
-    return this.#kept.length;
+    return this.#count;
   }
 
   /** Takes over `fd` (negative: none could be had); `attr`: as it was before its last name went. */
   keep(fd: number, id: FileId, attr: Attr, large: boolean): void {
     this.#remembered.set(id.ino, { generation: id.generation, attr });
     if (fd < 0) return;
-    this.#kept.push({ fd, until: this.#now() + this.#keepMs, large });
-    if (this.#kept.length > this.#limit) this.#closeOldest();
+    if (this.#count === this.#limit) this.#closeOldest();
+    const until = this.#now() + this.#keepMs;
+    const at = (this.#oldest + this.#count) % this.#limit;
+    const place = this.#kept[at];
+    if (place === undefined) this.#kept[at] = { fd, until, large };
+    else {
+      place.fd = fd;
+      place.until = until;
+      place.large = large;
+    }
+    this.#count += 1;
     this.#timer ??= this.#startTimer(this.#keepMs);
   }
 
@@ -86,27 +97,33 @@ export class RemovedInodes {
 
   /** One after the other in the pool: an inode is freed by its last close. */
   async #closeOutdated(): Promise<void> {
-    for (let oldest = this.#kept[0]; oldest !== undefined; oldest = this.#kept[0]) {
-      const left = oldest.until - this.#now();
+    while (this.#count > 0) {
+      const left = (this.#kept[this.#oldest] as Removed).until - this.#now();
       if (left > 0) {
         this.#timer ??= this.#startTimer(left);
         return;
       }
-      this.#kept.shift();
-      await this.#closeLater(oldest);
+      await this.#closeLater(this.#takeOldest().fd);
     }
   }
 
   #closeOldest(): void {
-    const oldest = this.#kept.shift();
-    if (oldest === undefined) return;
+    const { fd, large } = this.#takeOldest();
     // On this thread, as the removal itself would have freed it.
-    if (oldest.large) void this.#closeLater(oldest);
-    else this.#options.native.sync.close(oldest.fd);
+    if (large) void this.#closeLater(fd);
+    else this.#options.native.sync.close(fd);
   }
 
-  async #closeLater(one: Removed): Promise<void> {
-    const closing = this.#options.native.pool.data.close(one.fd);
+  /** There is one. Its place is used again by the next that is kept. */
+  #takeOldest(): Readonly<Removed> {
+    const oldest = this.#kept[this.#oldest] as Removed;
+    this.#oldest = (this.#oldest + 1) % this.#limit;
+    this.#count -= 1;
+    return oldest;
+  }
+
+  async #closeLater(fd: number): Promise<void> {
+    const closing = this.#options.native.pool.data.close(fd);
     this.#closing.add(closing);
     await closing;
     this.#closing.delete(closing);
@@ -114,11 +131,10 @@ export class RemovedInodes {
 
   /** Gives up all that is kept; resolves when their space is free. */
   releaseAll(): MaybePromise<void> {
-    if (this.#kept.length === 0 && this.#closing.size === 0) return undefined;
-    const all = this.#kept.splice(0);
+    if (this.#count === 0 && this.#closing.size === 0) return undefined;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    for (const one of all) void this.#closeLater(one);
+    while (this.#count > 0) void this.#closeLater(this.#takeOldest().fd);
     return this.#settled();
   }
 

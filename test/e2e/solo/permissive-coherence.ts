@@ -34,7 +34,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   }
 
   createCover(id: FileId, kind: InodeKind): Cover {
-    return new Cover(id, fileKey(id), kind);
+    return new Cover(id, kind);
   }
   failWaiters(): void {}
   close(): Promise<void> {

@@ -10,7 +10,7 @@ import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay
 
 it("an inode that a LOOKUP beside its CREATE found first is not born: its lock is asked for already", () => {
   const state = new CoherenceState();
-  const cover = new Cover({ ino: 12, generation: 7 }, "12.7", "file");
+  const cover = new Cover({ ino: 12, generation: 7 }, "file");
   let pinned: boolean | null = null;
   const found = pinChild(state, cover, (granted) => {
     pinned = granted;
@@ -36,7 +36,7 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
       ["file", 14],
       ["file", 15],
     ] as const
-  ).map(([kind, ino]) => new Cover({ ino, generation: 7 }, `${ino}.7`, kind)) as [Cover, Cover, Cover, Cover];
+  ).map(([kind, ino]) => new Cover({ ino, generation: 7 }, kind)) as [Cover, Cover, Cover, Cover];
   directory.mode = Mode.EX;
   const modes = (): [string, Mode][] =>
     state.effects.splice(0).flatMap((effect) => (effect.do === "request" ? [[effect.cover.key, effect.mode] as [string, Mode]] : []));
@@ -53,7 +53,7 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
   handleAst(state, idle, "granted", Mode.PR, 2);
   expect([idle.mode, idle.registering]).toEqual([Mode.PR, false]);
   // For somebody who writes there, or by the clock: a file is, a directory stays what it was.
-  const born = (ino: number, kind: "file" | "directory"): Cover => new Cover({ ino, generation: 7 }, `${ino}.7`, kind);
+  const born = (ino: number, kind: "file" | "directory"): Cover => new Cover({ ino, generation: 7 }, kind);
   const written = born(18, "directory");
   written.mode = Mode.EX;
   for (const cover of [born(16, "file"), born(19, "directory")]) enterUnregistered(state, cover, 3);
@@ -72,7 +72,7 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
 it("F5: a file born here is not shared before its size, as it was answered, was taken", () => {
   const state = new CoherenceState();
   const born = (ino: number): Cover => {
-    const cover = new Cover({ ino, generation: 7 }, `${ino}.7`, "file");
+    const cover = new Cover({ ino, generation: 7 }, "file");
     enterUnregistered(state, cover, 0);
     return cover;
   };
@@ -86,7 +86,7 @@ it("F5: a file born here is not shared before its size, as it was answered, was 
 
 it("the oldest of what was born are made known first", () => {
   const state = new CoherenceState();
-  const covers = [13, 14, 15].map((ino) => new Cover({ ino, generation: 7 }, `${ino}.7`, "file"));
+  const covers = [13, 14, 15].map((ino) => new Cover({ ino, generation: 7 }, "file"));
   for (const cover of covers) enterUnregistered(state, cover, 0);
   registerBorn(state, { shared: false, count: 2 });
   expect(covers.map(({ unregistered }) => unregistered)).toEqual([false, false, true]);
@@ -95,17 +95,14 @@ it("the oldest of what was born are made known first", () => {
 
 it("a file in use may wait until it is at rest, if it was born late enough; a directory need not", () => {
   const state = new CoherenceState();
-  const [file, directory] = [
-    new Cover({ ino: 13, generation: 7 }, "13.7", "file"),
-    new Cover({ ino: 14, generation: 7 }, "14.7", "directory"),
-  ];
+  const [file, directory] = [new Cover({ ino: 13, generation: 7 }, "file"), new Cover({ ino: 14, generation: 7 }, "directory")];
   for (const cover of [file, directory]) {
     enterUnregistered(state, cover, 0);
     expect(tryPin(cover, Mode.EX)).toBe(true);
   }
   registerBorn(state, { shared: false, inUseAfter: 0 });
   expect([file.unregistered, directory.unregistered]).toEqual([true, false]);
-  const later = new Cover({ ino: 15, generation: 7 }, "15.7", "file");
+  const later = new Cover({ ino: 15, generation: 7 }, "file");
   enterUnregistered(state, later, 1);
   expect(tryPin(later, Mode.EX)).toBe(true);
   registerBorn(state, { shared: false, inUseAfter: file.born });
@@ -117,7 +114,7 @@ it("a file in use may wait until it is at rest, if it was born late enough; a di
 
 /** Files that were made known by the clock, and dlmd has said so. */
 function keptFiles(state: CoherenceState, count: number): Cover[] {
-  const covers = Array.from({ length: count }, (_, at) => new Cover({ ino: 20 + at, generation: 7 }, `${20 + at}.7`, "file"));
+  const covers = Array.from({ length: count }, (_, at) => new Cover({ ino: 20 + at, generation: 7 }, "file"));
   for (const cover of covers) enterUnregistered(state, cover, 0);
   registerBorn(state, { shared: false, keeps: true });
   for (const cover of covers) handleAst(state, cover, "granted", Mode.EX, 0);
@@ -129,7 +126,7 @@ const requests = (state: CoherenceState): [string, Mode][] =>
   state.effects.splice(0).flatMap((effect) => (effect.do === "request" ? [[effect.cover.key, effect.mode] as [string, Mode]] : []));
 
 function directoryHere(): Cover {
-  const directory = new Cover({ ino: 12, generation: 7 }, "12.7", "directory");
+  const directory = new Cover({ ino: 12, generation: 7 }, "directory");
   directory.mode = Mode.EX;
   return directory;
 }
@@ -177,7 +174,7 @@ it("F34: of it nothing is lowered that is in use, wanted, or asked for: a later 
 
 it("F34: what is being made known when a directory's lock is asked for is lowered, too", () => {
   const state = new CoherenceState();
-  const file = new Cover({ ino: 20, generation: 7 }, "20.7", "file");
+  const file = new Cover({ ino: 20, generation: 7 }, "file");
   enterUnregistered(state, file, 0);
   registerBorn(state, { shared: false, keeps: true });
   handleBast(state, directoryHere(), Mode.PR, 1);
@@ -200,7 +197,7 @@ it("F34: what was taken away, or is forgotten, is not kept", () => {
   expect(requests(state)).toEqual([["20.7", Mode.NL]]);
   handleAst(state, taken, "granted", Mode.NL, 2);
   gone.doomed = true;
-  table.forgotten({ fuseNodeid: 19, id: gone.id, key: gone.key, kind: "file", nlookup: 0, openCount: 0, mappableCount: 0, cover: gone });
+  table.forgotten({ fuseNodeid: 19, id: gone.id, kind: "file", nlookup: 0, openCount: 0, mappableCount: 0, cover: gone });
   expect([...state.kept]).toEqual([taken]);
   handleBast(state, directoryHere(), Mode.PR, 3);
   expect([requests(state), state.kept.size]).toEqual([[["12.7", Mode.PR]], 0]);

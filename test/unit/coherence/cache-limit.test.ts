@@ -12,8 +12,8 @@ let limit: CacheLimit;
 
 function tell(ino: number, kind: InodeKind = "file", openCount = 0): Cover {
   const id = { ino, generation: 1 };
-  const cover = new Cover(id, `${ino}.1`, kind);
-  cover.inode = { fuseNodeid: ino, id, key: cover.key, kind, nlookup: 1, openCount, mappableCount: 0, cover };
+  const cover = new Cover(id, kind);
+  cover.inode = { fuseNodeid: ino, id, kind, nlookup: 1, openCount, mappableCount: 0, cover };
   cover.mode = Mode.PR;
   covers.push(cover);
   limit.told(cover);

@@ -39,8 +39,8 @@ describe("a round for a file", () => {
     close: () => Promise.resolve(),
   };
   const invalidation = new Invalidation(caches, new CoherenceState(), () => false);
-  const cover = new Cover(id, "4.1", "file");
-  cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
+  const cover = new Cover(id, "file");
+  cover.inode = { fuseNodeid: 9, id, kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
 
   it("stores the sentinel behind the pages where nobody has passed", async () => {
     cover.revoke = new Revoke(Mode.NL);
@@ -103,7 +103,7 @@ describe("a round for a file", () => {
 
   it("outdates the attributes of an inode alone: at once if it is in use for sure, else by a thread that may wait; a directory's names stay", async () => {
     const state = new CoherenceState();
-    const directory = new Cover(id, "4.1", "directory");
+    const directory = new Cover(id, "directory");
     const dir = { fuseNodeid: 9, id, key: "4.1", kind: "directory" as const, nlookup: 1, openCount: 0, mappableCount: 0, cover: directory };
     const outdating = new Invalidation({ ...caches, incrementEpoch: () => answer("epoch") }, state, () => false);
     expect(outdating.outdate(dir, true)).toBeUndefined();
@@ -125,8 +125,8 @@ describe("hazard F6: a round for a directory", () => {
       return Promise.resolve([0]);
     };
     const state = new CoherenceState();
-    const cover = new Cover(id, "4.1", "directory");
-    cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
+    const cover = new Cover(id, "directory");
+    cover.inode = { fuseNodeid: 9, id, kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
     const caches = {
       expireNames: () => {
         asked.push("names");
@@ -147,7 +147,7 @@ describe("hazard F6: a round for a directory", () => {
 
   it("that waits for an operation on it is overtaken by the epoch: what was told before counts no more", async () => {
     const { asked, state, cover, round } = scene(new Promise(() => undefined));
-    const child = new Cover({ ino: 5, generation: 1 }, "5.1", "file");
+    const child = new Cover({ ino: 5, generation: 1 }, "file");
     expect(tellName(cover, Buffer.from("a"), child, true, state.epoch, 0)).toBe(true);
     expect(validName(cover, Buffer.from("a"), state.epoch)).toBe(child);
     expect(await round()).toEqual({ missed: false, cut: false });

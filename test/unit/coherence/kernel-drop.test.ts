@@ -8,8 +8,8 @@ import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/d
 
 function inodeOf(ino: number, kind: InodeKind = "file", openCount = 0): Inode {
   const id = { ino, generation: 1 };
-  const cover = new Cover(id, `${ino}.1`, kind);
-  const inode: Inode = { fuseNodeid: ino, id, key: `${ino}.1`, kind, nlookup: 1, openCount, mappableCount: 0, cover };
+  const cover = new Cover(id, kind);
+  const inode: Inode = { fuseNodeid: ino, id, kind, nlookup: 1, openCount, mappableCount: 0, cover };
   cover.inode = inode;
   return inode;
 }

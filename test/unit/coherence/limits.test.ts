@@ -10,12 +10,12 @@ import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
 
 function coverOf(ino: number, kind: InodeKind = "file"): Cover {
-  return new Cover({ ino, generation: 1 }, `${ino}.1`, kind);
+  return new Cover({ ino, generation: 1 }, kind);
 }
 
 function inodeWith(cover: Cover, openCount = 0): Inode {
-  const { id, key, kind } = cover;
-  const inode: Inode = { fuseNodeid: id.ino, id, key, kind, nlookup: 1, openCount, mappableCount: 0, cover };
+  const { id, kind } = cover;
+  const inode: Inode = { fuseNodeid: id.ino, id, kind, nlookup: 1, openCount, mappableCount: 0, cover };
   cover.inode = inode;
   return inode;
 }

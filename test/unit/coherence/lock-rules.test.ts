@@ -28,8 +28,8 @@ function effects(): Effect[] {
 
 /** A file that the kernel knows, whose lock is here. */
 function holding(mode: typeof Mode.PR | typeof Mode.EX): Cover {
-  const made = new Cover({ ino: 12, generation: 7 }, "12.7", "file");
-  made.inode = { fuseNodeid: 12, id: made.id, key: made.key, kind: "file", nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
+  const made = new Cover({ ino: 12, generation: 7 }, "file");
+  made.inode = { fuseNodeid: 12, id: made.id, kind: "file", nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
   made.mode = mode;
   made.grant = 1;
   return made;
@@ -130,7 +130,7 @@ it("hazard F5: after the sentinel was stored the kernel's size is in doubt; wher
 });
 
 it("hazard F13: two locks are taken in the one order, whichever the caller names first", () => {
-  const [first, second] = [holding(Mode.PR), new Cover({ ino: 13, generation: 7 }, "13.7", "file")];
+  const [first, second] = [holding(Mode.PR), new Cover({ ino: 13, generation: 7 }, "file")];
   const inode = { ...(first.inode as Inode), fuseNodeid: 13, id: second.id, key: second.key, cover: second };
   const wants = [
     { inode: first.inode as Inode, mode: Mode.PR },

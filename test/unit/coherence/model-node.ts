@@ -24,11 +24,10 @@ export interface ModelNode {
 }
 
 export function createModelNode(id: number): ModelNode {
-  const cover = new Cover({ ino: 12, generation: 1 }, "12.1", "file");
+  const cover = new Cover({ ino: 12, generation: 1 }, "file");
   const inode: Inode = {
     fuseNodeid: 2,
     id: cover.id,
-    key: cover.key,
     kind: "file",
     nlookup: 1,
     openCount: 1,

@@ -33,9 +33,9 @@ let nextIno = 11;
 
 function cover(kind: InodeKind, known = true): Cover {
   nextIno += 1;
-  const made = new Cover({ ino: nextIno, generation: 7 }, `${nextIno}.7`, kind);
+  const made = new Cover({ ino: nextIno, generation: 7 }, kind);
   if (known) {
-    made.inode = { fuseNodeid: nextIno, id: made.id, key: made.key, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
+    made.inode = { fuseNodeid: nextIno, id: made.id, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
   }
   return made;
 }
@@ -621,7 +621,7 @@ describe("F6 F12: the names a kernel was told", () => {
       handleBast(state, dir, Mode.EX, now);
       handleInvalidated(state, dir, false, now);
       handleAst(state, dir, "granted", Mode.NL, now);
-      handleAst(state, Object.assign(new Cover(dir.id, dir.key, dir.kind), dir, { asking: null }), "granted", Mode.PR, now);
+      handleAst(state, Object.assign(new Cover(dir.id, dir.kind), dir, { asking: null }), "granted", Mode.PR, now);
       dir.mode = Mode.PR;
       effects();
     }

@@ -118,7 +118,7 @@ export function shellOver(
 export function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): Inode {
   const id = { ino, generation: 7 };
   const cover = shell.createCover(id, kind);
-  return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
+  return { fuseNodeid: ino, id, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
 }
 
 /** Attributes that were read since may be told to that thread as valid. */

@@ -9,8 +9,8 @@ import { Suspension } from "../../../overlay/coherence/suspension.ts";
 
 function coverOf(ino: number): Cover {
   const id = { ino, generation: 1 };
-  const cover = new Cover(id, `${ino}.1`, "file");
-  const inode: Inode = { fuseNodeid: ino, id, key: cover.key, kind: "file", nlookup: 1, openCount: 0, mappableCount: 0, cover };
+  const cover = new Cover(id, "file");
+  const inode: Inode = { fuseNodeid: ino, id, kind: "file", nlookup: 1, openCount: 0, mappableCount: 0, cover };
   cover.inode = inode;
   return cover;
 }

@@ -9,7 +9,7 @@ const CALLER = 42;
 
 function inodeOf(ino: number, kind: InodeKind): Inode {
   const id = { ino, generation: 7 };
-  return { fuseNodeid: ino, id, key: `${ino}.7`, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: new Cover(id, `${ino}.7`, kind) };
+  return { fuseNodeid: ino, id, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: new Cover(id, kind) };
 }
 
 /** Being given up, the lock was here since `heldSince`; null: it is gone. */

@@ -35,8 +35,8 @@ const never = (): Promise<number[]> => new Promise(() => undefined);
 
 function knownCover(ino: number, kind: InodeKind): Cover {
   const id = { ino, generation: 1 };
-  const cover = new Cover(id, `${ino}.1`, kind);
-  cover.inode = { fuseNodeid: ino, id, key: `${ino}.1`, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
+  const cover = new Cover(id, kind);
+  cover.inode = { fuseNodeid: ino, id, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
   return cover;
 }
 

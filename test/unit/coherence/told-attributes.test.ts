@@ -9,7 +9,7 @@ const BOB = 200;
 
 describe("attributes told as valid", () => {
   const state = new CoherenceState();
-  const cover = new Cover({ ino: 5, generation: 1 }, "5.1", "directory");
+  const cover = new Cover({ ino: 5, generation: 1 }, "directory");
 
   it("are outdated by another thread's change, and not by the teller's own", () => {
     expect(tellAttributes(cover, ALICE, state.moment)).toBe(true);
@@ -35,7 +35,7 @@ describe("attributes told as valid", () => {
   });
 
   it("that were read before a change are not told as valid after it; of another inode they are", () => {
-    const other = new Cover({ ino: 6, generation: 1 }, "6.1", "file");
+    const other = new Cover({ ino: 6, generation: 1 }, "file");
     const since = state.moment;
     attributesChanged(state, cover, BOB);
     expect(tellAttributes(cover, ALICE, since)).toBe(false);

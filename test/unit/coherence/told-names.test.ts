@@ -90,7 +90,7 @@ it("a listing knows what the kernel has with its attributes: until these change,
   expect(shell.operations.names.isTold(dir, name)).toBe(false);
   for (const revoked of [dir, child]) {
     await tell();
-    const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
+    const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.cover.key}`) as [Lock, LockHandlers];
     end.bast(lock, Mode.EX);
     for (const inode of [dir, child]) await shell.operations.pin(inode, Mode.EX, waiter);
     for (const inode of [dir, child]) shell.operations.unpin(inode, Mode.EX);

@@ -54,8 +54,8 @@ function revoked(dir: Cover, now: number, wanted: Mode = Mode.EX): void {
 
 /** Of a kind that is fought over: changed here, taken away at 0, and here again since `grantedAt`, for a change that is over. */
 function fought(grantedAt = 10, kind: "directory" | "file" = "directory"): Cover {
-  const dir = new Cover({ ino: 12, generation: 7 }, "12.7", kind);
-  dir.inode = { fuseNodeid: 12, id: dir.id, key: dir.key, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: dir };
+  const dir = new Cover({ ino: 12, generation: 7 }, kind);
+  dir.inode = { fuseNodeid: 12, id: dir.id, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: dir };
   pinAndUnpin(dir, Mode.EX, 0);
   revoked(dir, 0);
   pinAndUnpin(dir, Mode.EX, grantedAt);

@@ -16,7 +16,7 @@ beforeEach(() => {
 /** Held PR, and a change waits for it: what is asked for. */
 function change(now: number, kind: InodeKind = "file", born = 0): { readonly cover: Cover; readonly asked: readonly unknown[] } {
   nextIno += 1;
-  const cover = new Cover({ ino: nextIno, generation: 7 }, `${nextIno}.7`, kind);
+  const cover = new Cover({ ino: nextIno, generation: 7 }, kind);
   cover.mode = Mode.PR;
   cover.born = born;
   addWaiter(state, cover, { mode: Mode.EX, passes: false, settle: () => undefined }, now);

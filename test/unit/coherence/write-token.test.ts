@@ -97,7 +97,7 @@ describe("the write token", () => {
 
   it("hazard F13: stays while its holder converts in place, so that the next holder does not begin another conversion", () => {
     const state = new CoherenceState();
-    const cover = new Cover({ ino: 12, generation: 7 }, "12.7", "file");
+    const cover = new Cover({ ino: 12, generation: 7 }, "file");
     openToken(state, cover, () => undefined);
     const { token } = cover;
     if (token === null) throw new Error("no token was asked for");

@@ -33,7 +33,7 @@ function tableOf(of: Journal): InodeTable {
   return new InodeTable({
     root: { ino: 2, generation: 0 },
     journal: of,
-    createCover: (id, kind) => new Cover(id, fileKey(id), kind),
+    createCover: (id, kind) => new Cover(id, kind),
     dropped: () => undefined,
   });
 }
@@ -410,8 +410,8 @@ it("which locks dlmd has kept of a file is by its name", () => {
     {
       clientId: 7,
       locks: [
-        { resource: `i${inode.key}`, mode: Mode.EX },
-        { resource: `w${inode.key}`, mode: Mode.PW },
+        { resource: `i${inode.cover.key}`, mode: Mode.EX },
+        { resource: `w${inode.cover.key}`, mode: Mode.PW },
       ],
     },
   ]);

@@ -94,6 +94,17 @@ it("what is kept here is answered at once", () => {
   expect(locks.counters).toEqual({ lockedFiles: 1, lockedFilesHere: 1, fileLocks: 0, fileLockMessages: 0 });
 });
 
+it("are in use from the first request to the end of the last lock, and what the kernel forgets", () => {
+  const { locks } = bench();
+  expect(locks.inUse).toBe(false);
+  locks.lock("f", 1, me, whole, true);
+  expect(locks.inUse).toBe(true);
+  locks.released("f", 1);
+  expect(locks.test("f", other, whole)).toBeNull();
+  locks.forgotten("f");
+  expect(locks.inUse).toBe(false);
+});
+
 it("GETLK: the process of a lock of this node, 0 for one of another node or another program", async () => {
   const { locks, asked } = bench(Mode.CW);
   for (const [nodeid, clientId, pid] of [

@@ -213,7 +213,7 @@ it("F5: of a READ of many pages that is refused only the first is left in the ke
   Object.assign(bench.coherence, { sizes: { ...bench.coherence.sizes, confirmEnd: () => Promise.reject(errnoError(E.EINTR)) } });
   const { fh } = bench.openFile();
   const read = { op: "read", fh, offset: 8192, size: 16384, flags: 0, lockOwner: 0n, fuseNodeid: bench.file.fuseNodeid } as const;
-  const { key } = bench.file;
+  const { key } = bench.file.cover;
   expect((await bench.serve(read))?.errno).toBe(E.EINTR);
   expect(bench.coherence.events.slice(-3)).toEqual([`error ${E.EINTR}`, `unpin ${key} PR`, `dropPages ${key} 12288 12288`]);
   const dropped = (): number => bench.coherence.events.filter((event) => event.startsWith("dropPages")).length;
@@ -272,7 +272,7 @@ describe("listings", () => {
     bench.coherence.child = { pinned: false, trip: true };
     bench.coherence.comes = true;
     const reply = await bench.serve(list(bench, "readdirplus"));
-    expect(bench.coherence.events.filter((event) => event.startsWith("bring"))).toEqual([`bring ${bench.file.key}`]);
+    expect(bench.coherence.events.filter((event) => event.startsWith("bring"))).toEqual([`bring ${bench.file.cover.key}`]);
     expect(bench.coherence.violations).toEqual([]);
     expect(Number(reply?.body.readBigUInt64LE(0))).toBe(bench.file.fuseNodeid);
     expect([bench.file.nlookup, bench.file.useCount]).toEqual([2, 0]);

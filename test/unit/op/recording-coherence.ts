@@ -44,14 +44,14 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   }
 
   #take(inode: Inode, mode: PinMode): void {
-    this.events.push(`pin ${inode.key} ${mode === Mode.EX ? "EX" : "PR"}`);
-    const key = `${inode.key} ${mode}`;
+    this.events.push(`pin ${inode.cover.key} ${mode === Mode.EX ? "EX" : "PR"}`);
+    const key = `${inode.cover.key} ${mode}`;
     this.#pins.set(key, (this.#pins.get(key) ?? 0) + 1);
   }
 
   #give(inode: Inode, mode: PinMode): void {
-    this.events.push(`unpin ${inode.key} ${mode === Mode.EX ? "EX" : "PR"}`);
-    const key = `${inode.key} ${mode}`;
+    this.events.push(`unpin ${inode.cover.key} ${mode === Mode.EX ? "EX" : "PR"}`);
+    const key = `${inode.cover.key} ${mode}`;
     const count = this.#pins.get(key) ?? 0;
     if (count === 0) this.violations.push(`unpin of ${key}, which is not pinned`);
     this.#pins.set(key, Math.max(0, count - 1));
@@ -134,7 +134,7 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   }
   fetchLocks(inodes: readonly Inode[]): Promise<void> {
     if (this.held > 0) this.violations.push("locks brought while another is pinned");
-    this.events.push(`bring ${inodes.map((inode) => inode.key).join(" ")}`);
+    this.events.push(`bring ${inodes.map((inode) => inode.cover.key).join(" ")}`);
     if (this.comes) this.child = { pinned: true, trip: false };
     return Promise.resolve();
   }
@@ -160,25 +160,25 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     this.#give(inode, mode);
   }
   attrValid(inode: Inode, _caller: number, since: Since): boolean {
-    if (this.held === 0) this.violations.push(`attrValid of ${inode.key} without a pin`);
+    if (this.held === 0) this.violations.push(`attrValid of ${inode.cover.key} without a pin`);
     return this.#last.changed <= since;
   }
   attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
-    if (this.held === 0) this.violations.push(`attributesChanged of ${inode.key} without a pin`);
-    this.events.push(`outdated ${inode.key} but of ${caller}${held ? "" : ", not held"}`);
+    if (this.held === 0) this.violations.push(`attributesChanged of ${inode.cover.key} without a pin`);
+    this.events.push(`outdated ${inode.cover.key} but of ${caller}${held ? "" : ", not held"}`);
   }
 
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
     if (this.held === 0) this.violations.push(`tellEntry of ${name.toString()} without a pin`);
-    this.events.push(`tell ${dir.key} ${name.toString()} ${child?.key ?? "-"}`);
-    this.told.set(`${dir.key} ${name.toString()}`, child);
+    this.events.push(`tell ${dir.cover.key} ${name.toString()} ${child?.cover.key ?? "-"}`);
+    this.told.set(`${dir.cover.key} ${name.toString()}`, child);
     return this.entryValid;
   }
   /** Directories that the kernel may have elsewhere: how long it takes to drop them there. */
   readonly elsewhere: Map<Inode, Promise<void>> = new Map();
   dropElsewhere(dir: Inode, child: Inode): MaybePromise<void> {
-    if (this.held === 0) this.violations.push(`dropElsewhere of ${child.key} without a pin`);
-    this.events.push(`elsewhere ${dir.key} ${child.key}`);
+    if (this.held === 0) this.violations.push(`dropElsewhere of ${child.cover.key} without a pin`);
+    this.events.push(`elsewhere ${dir.cover.key} ${child.cover.key}`);
     return this.elsewhere.get(child);
   }
   /** Set by a test: the kernel knows the file by another name, too. */
@@ -187,44 +187,44 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     return this.doubtfulName;
   }
   isTold(dir: Inode, name: Buffer): boolean {
-    return this.valid.has(`${dir.key} ${name.toString()}`);
+    return this.valid.has(`${dir.cover.key} ${name.toString()}`);
   }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
-    return this.told.get(`${dir.key} ${name.toString()}`);
+    return this.told.get(`${dir.cover.key} ${name.toString()}`);
   }
   dropEntry(dir: Inode, name: Buffer): void {
-    this.events.push(`drop ${dir.key} ${name.toString()}`);
-    this.told.delete(`${dir.key} ${name.toString()}`);
+    this.events.push(`drop ${dir.cover.key} ${name.toString()}`);
+    this.told.delete(`${dir.cover.key} ${name.toString()}`);
   }
   moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    this.events.push(`move ${oldDir.key} ${oldName.toString()} ${newDir.key} ${newName.toString()}`);
+    this.events.push(`move ${oldDir.cover.key} ${oldName.toString()} ${newDir.cover.key} ${newName.toString()}`);
   }
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    this.events.push(`exchange ${oldDir.key} ${oldName.toString()} ${newDir.key} ${newName.toString()}`);
+    this.events.push(`exchange ${oldDir.cover.key} ${oldName.toString()} ${newDir.cover.key} ${newName.toString()}`);
   }
   enterNew(inode: Inode): boolean {
-    this.events.push(`born ${inode.key}`);
+    this.events.push(`born ${inode.cover.key}`);
     // From now on its lock is here.
     this.locks = "here";
     return this.bornFirst;
   }
   forgotten(inode: Inode): void {
-    this.events.push(`forgotten ${inode.key}`);
+    this.events.push(`forgotten ${inode.cover.key}`);
   }
   removed(inode: Inode): void {
-    this.events.push(`removed ${inode.key}`);
+    this.events.push(`removed ${inode.cover.key}`);
   }
   stillHeld(_inode: Inode, _since: Since | null): boolean {
     return false;
   }
 
   raiseSize(inode: Inode, size: number, last: number): Promise<void> {
-    this.events.push(`raiseSize ${inode.key} ${size} ${last}`);
+    this.events.push(`raiseSize ${inode.cover.key} ${size} ${last}`);
     return Promise.resolve();
   }
 
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
-    this.events.push(`dropPages ${inode.key} ${offset} ${bytes}`);
+    this.events.push(`dropPages ${inode.cover.key} ${offset} ${bytes}`);
     return Promise.resolve();
   }
   /** Set by a test: what becomes of a page that the WRITE may hold. */
@@ -236,12 +236,12 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   dropHeldPage(inode: Inode, { offset, data }: PagePart, readers: readonly number[], users: PageUsers): HeldPageDrop {
     this.pageUsers = users;
     this.madeInPage = `${data.byteLength} at ${offset}`;
-    this.events.push(`dropHeldPage ${inode.key} ${offset - (offset % PAGE_BYTES)} of ${readers.join(" ")}`);
+    this.events.push(`dropHeldPage ${inode.cover.key} ${offset - (offset % PAGE_BYTES)} of ${readers.join(" ")}`);
     return this.heldPage;
   }
   dropKernelCaches(inodes: readonly Inode[], pages: boolean): Promise<void> {
     if (this.held === 0) this.violations.push("distrust without a pin");
-    this.events.push(`distrust ${inodes.map((inode) => inode.key).join(" ")}${pages ? " with pages" : ""}`);
+    this.events.push(`distrust ${inodes.map((inode) => inode.cover.key).join(" ")}${pages ? " with pages" : ""}`);
     return Promise.resolve();
   }
   openForWrite(_inode: Inode, _waiter: Waiter): "cached" | "direct" {
@@ -252,7 +252,7 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     this.tokens -= 1;
   }
   noteCachedWrite(inode: Inode): void {
-    this.events.push(`noteCachedWrite ${inode.key}`);
+    this.events.push(`noteCachedWrite ${inode.cover.key}`);
   }
   readMode(_inode: Inode, _writable: boolean): PinMode {
     return Mode.PR;

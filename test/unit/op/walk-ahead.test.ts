@@ -27,7 +27,7 @@ class World {
   readonly read: number[] = [];
   readonly open = new Set<LowerHandle>();
   readonly pinned: string[] = [];
-  readonly inodes = new InodeTable({ root: id(2), createCover: (of, kind) => new Cover(of, fileKey(of), kind), dropped: () => undefined });
+  readonly inodes = new InodeTable({ root: id(2), createCover: (of, kind) => new Cover(of, kind), dropped: () => undefined });
   readonly listed: number[] = [];
   readonly bytes: number[] = [];
   page = PAGE;

@@ -52,7 +52,7 @@ export class Workbench {
     const { coherence } = this;
     this.inodes = new InodeTable({
       root: this.lower.root,
-      createCover: (id, kind) => new Cover(id, fileKey(id), kind),
+      createCover: (id, kind) => new Cover(id, kind),
       dropped: (inode, removed) => {
         if (removed) coherence.removed(inode);
         coherence.forgotten(inode);

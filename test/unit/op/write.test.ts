@@ -132,7 +132,7 @@ describe("a write that need not be waited for (hazard F23)", () => {
     const behind = behindOf(bench);
     await bench.serve(request(bench, bench.openFile().fh, {}));
     bench.coherence.events.length = 0;
-    bench.coherence.sizes = { ...rightSizes, toldSentinel: ({ key }) => void bench.coherence.events.push(`size unknown ${key}`) };
+    bench.coherence.sizes = { ...rightSizes, toldSentinel: ({ cover }) => void bench.coherence.events.push(`size unknown ${cover.key}`) };
     behind[0]?.failed(errnoError(E.ENOSPC));
     await bench.mount.writesBehind.idle();
     expect(bench.coherence.events).toEqual(["size unknown 20.1", "distrust 20.1 with pages", "unpin 20.1 EX"]);

@@ -30,7 +30,7 @@ const held = [{ owner, range: { type: "write", start: 5n, end: 2n ** 63n - 1n },
 it("file locks come through as they were, and each close(2) of their files is asked for again", () => {
   const old = new Workbench();
   const { fh } = old.openFile(false);
-  const rows = [{ file: `f${old.file.key}`, shared: true, held, users: [{ owner, handles: [fh] }] }];
+  const rows = [{ file: `f${old.file.cover.key}`, shared: true, held, users: [{ owner, handles: [fh] }] }];
   const state = given(old, rows);
   if (state === null) throw new Error("no state");
 

@@ -86,7 +86,7 @@ it("the kernel is told to send no WRITE of more than MAX_WRITE_BYTES, for which 
     log: silentLog,
     createCoherence: () => ({
       operations: mount.coherence,
-      createCover: (id: FileId, kind: InodeKind) => new Cover(id, fileKey(id), kind),
+      createCover: (id: FileId, kind: InodeKind) => new Cover(id, kind),
     }),
     fail: (error: Error) => expect.fail(error.message),
   } as unknown as SessionOptions;

@@ -13,7 +13,7 @@ function table(): { inodes: InodeTable; dropped: { inode: Inode; removed: boolea
   const dropped: { inode: Inode; removed: boolean }[] = [];
   const inodes = new InodeTable({
     root: { ino: 2, generation: 7 },
-    createCover: (id, kind) => new Cover(id, fileKey(id), kind),
+    createCover: (id, kind) => new Cover(id, kind),
     dropped: (inode, removed) => dropped.push({ inode, removed }),
   });
   return { inodes, dropped };

@@ -6,7 +6,7 @@ import { mustSettle, noteAsker, noteNoAskers, noteTaken, TOLD_THREADS_MAX } from
 import { doubtSize } from "../../../../overlay/coherence/size/doubt.ts";
 
 function doubted(): Cover {
-  const cover = new Cover({ ino: 1, generation: 1 }, "1.1", "file");
+  const cover = new Cover({ ino: 1, generation: 1 }, "file");
   doubtSize(cover);
   return cover;
 }

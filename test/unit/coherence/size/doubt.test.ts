@@ -21,7 +21,7 @@ import { SizeModel, type SizeModelOptions } from "./size-model.ts";
 const SEEDS = 300;
 
 function coverOf(ino = 1): Cover {
-  return new Cover({ ino, generation: 1 }, `${ino}.1`, "file");
+  return new Cover({ ino, generation: 1 }, "file");
 }
 
 describe("a model of the kernel's size", () => {

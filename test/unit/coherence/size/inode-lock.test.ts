@@ -17,8 +17,8 @@ function bench(): {
   const done: string[] = [];
   const kernel: { held: Promise<void> | null } = { held: null };
   const id = { ino: 4, generation: 1 };
-  const cover = new Cover(id, "4.1", "file");
-  const inode: Inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
+  const cover = new Cover(id, "file");
+  const inode: Inode = { fuseNodeid: 9, id, kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
   const lock: KernelRwsem = new KernelRwsem({
     look: () => Promise.resolve(0),
     refresh: () => Promise.resolve(0),

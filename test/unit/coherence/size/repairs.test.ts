@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { Cover } from "../../../../overlay/coherence/cover.ts";
 import { newRepair, SizeRepairs } from "../../../../overlay/coherence/size/repairs.ts";
 
-const file = new Cover({ ino: 4, generation: 1 }, "4.1", "file");
+const file = new Cover({ ino: 4, generation: 1 }, "file");
 
 describe("repairs under way", () => {
   it("are all remembered, whichever ends first", () => {

@@ -39,12 +39,11 @@ export function bench(kernelSize: number): {
   const inode: Inode = {
     fuseNodeid: 9,
     id,
-    key: "4.1",
     kind: "file",
     nlookup: 1,
     openCount: 2,
     mappableCount: 0,
-    cover: new Cover(id, "4.1", "file"),
+    cover: new Cover(id, "file"),
   };
   const check: SizeCheck = new SizeCheck(
     {

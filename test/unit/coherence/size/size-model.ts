@@ -85,7 +85,7 @@ export class SizeModel {
   #held = true;
   // The server.
   readonly #state = new CoherenceState();
-  readonly #cover = new Cover({ ino: 1, generation: 1 }, "1.1", "file");
+  readonly #cover = new Cover({ ino: 1, generation: 1 }, "file");
   #read: { readonly version: number; look: { end: number; seen: number; mark: number } | null } | null = null;
   #refresh: { at: "asked" | "answered" | "truncating"; version: number; told: number; truncation: Truncation | null } | null = null;
   /** A GETATTR that is being answered with care: nothing changes the size meanwhile. */
