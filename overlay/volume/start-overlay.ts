@@ -29,21 +29,25 @@ export function coverlayProgram(): string {
 }
 
 /**
- * How V8 is to keep the heap: a sixteenth more than what lives in it at most (V8 takes 8 MB at least, so that is of effect from some 40,000 inodes on), and
- * little room for young objects, of which an overlay has few at a time. An overlay at rest takes 80 MB instead of 120, one with 100,000 cached inodes a
- * third less than by default. (`--optimize-for-size` does that too, but it makes create, close and unlink a sixth slower.)
+ * How V8 is to keep the heap: so much more than what lives in it at most (V8 takes 8 MB at least), and little room for young objects, of which an overlay
+ * has few at a time. An overlay at rest takes 80 MB instead of 120, one with 100,000 cached inodes a third less than by default.
+ * (`--optimize-for-size` does that too, but it makes create, close and unlink a sixth slower.)
  */
-export const NODE_FLAGS: readonly string[] = ["--heap-growing-percent=6", "--max-semi-space-size=4"];
-
-/** Beyond that (some 200,000 cached inodes) a collection takes a second or more, and one after each sixteenth takes half of the processor. */
-const TIGHT_HEAP_BYTES: number = 256 * 1024 * 1024;
-const TIGHT_PERCENT = 6;
-const LARGE_PERCENT = 25;
+const HEAP_GROWTH: readonly { readonly belowMib: number; readonly percent: number }[] = [
+  // A collection for each 8 MB that a burst of changes leaves behind takes a tenth of the processor, and there is room (150 MB and 1 KiB for each inode).
+  { belowMib: 48, percent: 50 },
+  { belowMib: 96, percent: 16 },
+  { belowMib: 256, percent: 6 },
+  // From some 200,000 cached inodes on a collection takes a second or more, and one after each sixteenth takes half of the processor.
+  { belowMib: Number.POSITIVE_INFINITY, percent: 25 },
+];
 
 /** What `--heap-growing-percent` is to be from now on, with so much in the heap. */
 export function heapGrowthPercent(usedBytes: number): number {
-  return usedBytes > TIGHT_HEAP_BYTES ? LARGE_PERCENT : TIGHT_PERCENT;
+  return HEAP_GROWTH.find(({ belowMib }) => usedBytes < belowMib * 1024 * 1024)?.percent ?? 0;
 }
+
+export const NODE_FLAGS: readonly string[] = [`--heap-growing-percent=${heapGrowthPercent(0)}`, "--max-semi-space-size=4"];
 
 /** malloc(3) otherwise gives each thread that meets another one there an arena of its own, up to eight for each processor, and none gives much back. */
 const ENVIRONMENT: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: "2" };

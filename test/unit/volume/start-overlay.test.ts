@@ -46,7 +46,7 @@ test("it gets its arguments, V8's for a small heap and malloc's for few arenas, 
   const log = overlayLogFile(overlay());
   expect(log).toBe(path.join(dir, "run/mount-mnt-a b.log"));
   expect(readFileSync(log, "utf8")).toBe(
-    `--heap-growing-percent=6|--max-semi-space-size=4|serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}|2\n`,
+    `--heap-growing-percent=50|--max-semi-space-size=4|serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}|2\n`,
   );
 });
 
@@ -101,5 +101,5 @@ test("keeps the heap tight until it is large, and then collects less often", () 
   const mib = 2 ** 20;
   const [first] = NODE_FLAGS;
   expect(first).toBe(`--heap-growing-percent=${heapGrowthPercent(0)}`);
-  expect([100, 256, 257, 2000].map((size) => heapGrowthPercent(size * mib))).toEqual([6, 6, 25, 25]);
+  expect([47, 48, 95, 96, 255, 256, 2000].map((size) => heapGrowthPercent(size * mib))).toEqual([50, 16, 16, 6, 6, 25, 25]);
 });
