@@ -84,17 +84,13 @@ export class Pins implements Coherence, TermsPort {
     if (waiter.interrupted) return Promise.reject(errnoError(E.EINTR));
     if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
     return new Promise((resolve, reject) => {
-      const queued: PinWaiter = {
-        mode,
-        passes,
-        ...(pages === null ? {} : { pages }),
-        settle: (error) => {
-          waiter.onInterrupt = null;
-          waiter.lockKey = null;
-          if (error === null) resolve();
-          else reject(error);
-        },
+      const settle: PinWaiter["settle"] = (error) => {
+        waiter.onInterrupt = null;
+        waiter.lockKey = null;
+        if (error === null) resolve();
+        else reject(error);
       };
+      const queued: PinWaiter = pages === null ? { mode, passes, settle } : { mode, passes, pages, settle };
       waiter.onInterrupt = (): void => {
         removeWaiter(this.#state, cover, queued, this.#options.now());
         this.#options.host.run();

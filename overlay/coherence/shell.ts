@@ -177,7 +177,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     try {
       for (let at = 0; at < effects.length; at += 1) this.#perform(effects[at] as Effect);
     } finally {
-      effects.length = 0;
+      if (effects.length > 0) effects.length = 0;
       this.#running = false;
     }
   }

@@ -60,6 +60,36 @@ export interface Attr {
   readonly xattrNames?: Buffer;
 }
 
+/** As withXattrNames. */
+export function withEntry({ name, type, ino, cookie }: DirEntry, entry: Entry): DirEntry {
+  return { name, type, ino, cookie, entry };
+}
+
+/** Property by property: a literal that adds one to what it spreads takes V8 a microsecond and more. */
+export function withXattrNames(attr: Attr, xattrNames: Buffer): Attr {
+  return {
+    ino: attr.ino,
+    mode: attr.mode,
+    nlink: attr.nlink,
+    uid: attr.uid,
+    gid: attr.gid,
+    size: attr.size,
+    blocks: attr.blocks,
+    blksize: attr.blksize,
+    rdevMajor: attr.rdevMajor,
+    rdevMinor: attr.rdevMinor,
+    atimeSec: attr.atimeSec,
+    atimeNsec: attr.atimeNsec,
+    mtimeSec: attr.mtimeSec,
+    mtimeNsec: attr.mtimeNsec,
+    ctimeSec: attr.ctimeSec,
+    ctimeNsec: attr.ctimeNsec,
+    btimeSec: attr.btimeSec,
+    btimeNsec: attr.btimeNsec,
+    xattrNames,
+  };
+}
+
 /** Who may do what with it. */
 export type Ownership = Pick<Attr, "mode" | "uid" | "gid">;
 

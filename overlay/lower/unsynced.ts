@@ -4,7 +4,8 @@
  * once for each file or directory that was open then, whoever else was told; and if nobody was, to the first who opens it later. Changes of this node
  * only: what another one has made is asked for there. To be replaced by replay (DESIGN 7).
  */
-import { compareFileIds, type FileId, fileKey } from "./lower.ts";
+import { LastKey } from "./file-id-map.ts";
+import { type FileId, fileKey } from "./lower.ts";
 
 /** With that many files and directories the lower is synced in the background. */
 export const MAX_UNSYNCED = 65_536;
@@ -47,8 +48,7 @@ export interface UnsyncedState {
 export class Unsynced {
   readonly #changed: Map<string, Change> = new Map();
   /** What was changed last is mostly changed again. */
-  #lastId: FileId = { ino: 0, generation: 0 };
-  #lastKey = fileKey(this.#lastId);
+  readonly #keys = new LastKey();
   /** The oldest first. */
   readonly #lost: Map<string, Loss> = new Map();
   #deaths = 0;
@@ -96,7 +96,7 @@ export class Unsynced {
 
   /** True: it is time to sync everything. */
   note(id: FileId, what: Changed, at: number = this.begin()): boolean {
-    const key = this.#keyOf(id);
+    const key = this.#keys.of(id);
     const change = this.#changed.get(key);
     if (change === undefined) this.#changed.set(key, { at, what });
     else {
@@ -104,14 +104,6 @@ export class Unsynced {
       if (what === "all") change.what = "all";
     }
     return this.#changed.size >= MAX_UNSYNCED;
-  }
-
-  #keyOf(id: FileId): string {
-    if (compareFileIds(id, this.#lastId) !== 0) {
-      this.#lastId = id;
-      this.#lastKey = fileKey(id);
-    }
-    return this.#lastKey;
   }
 
   synced(id: FileId, since: number, dataOnly: boolean): void {
@@ -160,7 +152,7 @@ export class Unsynced {
 
   /** `lossesTold` of one that is opened now. */
   opened(id: FileId): number {
-    return this.#lost.get(fileKey(id))?.told === false ? 0 : this.#deaths;
+    return this.#lost.size > 0 && this.#lost.get(fileKey(id))?.told === false ? 0 : this.#deaths;
   }
 
   #isUntold({ id, lossesTold }: LossesTold): boolean {
@@ -169,7 +161,7 @@ export class Unsynced {
 
   /** True once for an open file of which something may be lost. */
   takeLost(file: LossesTold): boolean {
-    const loss = this.#lost.get(fileKey(file.id));
+    const loss = this.#lost.size > 0 ? this.#lost.get(fileKey(file.id)) : undefined;
     if (loss === undefined || loss.death <= file.lossesTold) return false;
     file.lossesTold = loss.death;
     loss.told = true;
@@ -179,7 +171,7 @@ export class Unsynced {
 
   /** True once after something that was written behind was lost, if nobody was told. Files that are open are told all the same. */
   takeLostBehind(id: FileId): boolean {
-    const loss = this.#lost.get(fileKey(id));
+    const loss = this.#lost.size > 0 ? this.#lost.get(fileKey(id)) : undefined;
     if (loss?.behind !== true) return false;
     loss.told = true;
     loss.behind = false;

@@ -313,7 +313,7 @@ export const overlayBehindMutations: readonly Mutation[] = [
     id: "unawaited-waits-for-ever",
     breaks: "what nobody waits for leaves with the next call only",
     file: "overlay/lower/remote/connection.ts",
-    find: "      this.#unawaited ??= setTimeout(() => this.flush(), UNAWAITED_MS);\n",
+    find: "if (!this.#lingers) this.#linger();",
     replace: "",
     caughtBy: "test/unit/lower/remote.test.ts",
   },

@@ -40,6 +40,7 @@ const PURE = [
   "dlmd/base/newest-map.ts",
   "dlmd/base/number-map.ts",
   "dlmd/base/proc-stat.ts",
+  "dlmd/base/recency.ts",
   "dlmd/base/program-time.ts",
   "dlmd/base/step-time.ts",
   "dlmd/base/steps.ts",
@@ -77,6 +78,7 @@ const PURE = [
   "overlay/lab/layout.ts",
   "overlay/lease/lease-core.ts",
   "overlay/local-changes/own-times.ts",
+  "overlay/lower/file-id-map.ts",
   "overlay/lower/local/orphan-table.ts",
   "overlay/lower/remote/acknowledgements.ts",
   "overlay/coherence/cover-parts.ts",
@@ -183,7 +185,7 @@ const REMOTE_LOWER = [
   .map((name) => `overlay/lower/remote/${name}.ts`);
 
 /** What it imports of the rest of the overlay: it knows neither operations nor the table of inodes. */
-const FOR_COHERENCE = /^overlay\/(coherence|caller)\/|^overlay\/fuse\/notify\.ts$|^overlay\/lower\/lower\.ts$/;
+const FOR_COHERENCE = /^overlay\/(coherence|caller)\/|^overlay\/fuse\/notify\.ts$|^overlay\/lower\/(lower|file-id-map)\.ts$/;
 const MAY_CALL_THE_ADDON = new Set(["dlmd/server/start-anew.ts", "dlmd/server/peer-process.ts", "dlmd/server/service-manager.ts"]);
 const coherenceRoomOf = (file: string): string => file.split("/")[2] ?? "";
 

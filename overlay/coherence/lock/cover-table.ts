@@ -4,7 +4,8 @@
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type InodeKind, NO_TAKER } from "../cover.ts";
-import { type FileId, fileKey } from "../../lower/lower.ts";
+import { FileIdMap } from "../../lower/file-id-map.ts";
+import type { FileId } from "../../lower/lower.ts";
 import { dropUnregistered, mayNameBorn } from "./new-inodes.ts";
 import type { CoherenceState } from "../effect.ts";
 import { dropNames, forgetNames } from "../names/names.ts";
@@ -18,10 +19,7 @@ export class CoverTable {
   readonly #state: CoherenceState;
   /** Gives back what dlmd has of it. */
   readonly #unlock: (cover: Cover) => void;
-  /** By inode number: a key is a string, and building one takes longer than the rest. */
-  readonly #covers = new Map<number, Cover>();
-  /** Those whose number an inode of another generation has there. */
-  readonly #others = new Map<string, Cover>();
+  readonly #covers = new FileIdMap<Cover>();
   /** Of lost inodes, whose identity one of another kind has now (inode/table.ts), but the kernel knows them, or something still goes on with their locks. */
   readonly #replaced = new Set<Cover>();
   readonly #idle = new Set<Cover>();
@@ -34,27 +32,24 @@ export class CoverTable {
   }
 
   get size(): number {
-    return this.#covers.size + this.#others.size;
+    return this.#covers.size;
   }
 
   find(id: FileId): Cover | undefined {
-    const cover = this.#covers.get(id.ino);
-    if (cover?.id.generation === id.generation) return cover;
-    return this.#others.size === 0 ? undefined : this.#others.get(fileKey(id));
+    return this.#covers.get(id);
   }
 
   *all(): IterableIterator<Cover> {
     yield* this.#covers.values();
-    yield* this.#others.values();
     yield* this.#replaced;
   }
 
   /** Cached from before, or new. */
   take(id: FileId, kind: InodeKind): Cover {
-    let cover = this.find(id);
+    let cover = this.#covers.get(id);
     if (cover !== undefined && cover.kind !== kind) {
       if (!this.#drop(cover)) {
-        this.#remove(cover);
+        this.#covers.delete(cover);
         this.#replaced.add(cover);
         if (cover.inode === null) this.#lingering.add(cover);
       }
@@ -62,17 +57,11 @@ export class CoverTable {
     }
     if (cover === undefined) {
       cover = new Cover(id, kind);
-      if (this.#covers.has(id.ino)) this.#others.set(fileKey(id), cover);
-      else this.#covers.set(id.ino, cover);
+      this.#covers.add(cover);
     }
     this.#idle.delete(cover);
     this.#lingering.delete(cover);
     return cover;
-  }
-
-  #remove(cover: Cover): void {
-    if (this.#covers.get(cover.id.ino) === cover) this.#covers.delete(cover.id.ino);
-    else this.#others.delete(cover.key);
   }
 
   removed(inode: Inode): void {
@@ -124,7 +113,7 @@ export class CoverTable {
     if (cover.inode !== null || busy || tokenBusy) return false;
     this.#idle.delete(cover);
     this.#lingering.delete(cover);
-    if (!this.#replaced.delete(cover)) this.#remove(cover);
+    if (!this.#replaced.delete(cover)) this.#covers.delete(cover);
     dropUnregistered(this.#state, cover);
     dropNames(cover);
     this.#unlock(cover);

@@ -7,7 +7,7 @@ import { parseEntries } from "./dirents.ts";
 import { SEEK } from "../linux.ts";
 import type { LocalContext } from "./context.ts";
 import { lookupMany } from "./names.ts";
-import type { DirEntry, DirPage, Entry, Listing, LowerHandle } from "../lower.ts";
+import { type DirEntry, type DirPage, type Entry, type Listing, type LowerHandle, withEntry } from "../lower.ts";
 import { checked } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenFile } from "./open-handles.ts";
 import { isReservedName } from "../reserved-names.ts";
@@ -73,7 +73,7 @@ async function withAttributes(context: LocalContext, directory: OpenFile, entrie
     if (isDots(entry.name)) return entry;
     const one = found[at] ?? null;
     at += 1;
-    return one === null ? entry : { ...entry, entry: one };
+    return one === null ? entry : withEntry(entry, one);
   });
 }
 

@@ -108,8 +108,9 @@ export class RemoteConnection {
   #failing = false;
   /** What is collected leaves at the end of this turn. */
   #turnEnds = false;
-  /** What is collected, and nobody waits for, leaves then. */
+  /** What is collected, and nobody waits for, leaves then. Made once: a timer that is cleared and made anew takes longer than a message. */
   #unawaited: NodeJS.Timeout | null = null;
+  #lingers = false;
   /** The first of this turn that is waited for has left, or is about to. */
   #firstLeft = false;
   #timer: NodeJS.Timeout;
@@ -257,7 +258,7 @@ export class RemoteConnection {
     this.#counters.messagesSent += 1;
     this.#batch.add(type, id, body, data);
     if (!awaited && this.#batch.bytes < UNAWAITED_BYTES_MAX) {
-      this.#unawaited ??= setTimeout(() => this.flush(), UNAWAITED_MS);
+      if (!this.#lingers) this.#linger();
       return;
     }
     if (awaited && !this.#firstLeft) {
@@ -273,16 +274,21 @@ export class RemoteConnection {
     });
   }
 
+  #linger(): void {
+    this.#lingers = true;
+    if (this.#unawaited === null) this.#unawaited = setTimeout(() => this.hurry(), UNAWAITED_MS);
+    else this.#unawaited.refresh();
+  }
+
   /** What nobody waited for is waited for now. */
   hurry(): void {
-    if (this.#unawaited !== null) this.flush();
+    if (this.#lingers) this.flush();
   }
 
   flush(): void {
     if (this.#state === "tls" || this.#state === "closed") return;
     if (this.#state === "ready") this.#handlers.beforeFlush();
-    if (this.#unawaited !== null) clearTimeout(this.#unawaited);
-    this.#unawaited = null;
+    this.#lingers = false;
     if (this.#batch.empty) return;
     this.#heartbeat?.sent();
     this.#counters.flushes += 1;

@@ -91,14 +91,14 @@ export function dataOf(core: RemoteCore): LowerData {
 export function write(
   { known, opens, changes }: RemoteCore,
   file: RemoteHandle,
-  request: Omit<RequestOf<"write">, "handle" | "tell">,
+  { data, offset, append, promised }: Omit<RequestOf<"write">, "handle" | "tell">,
   change: Change = known.begin(file.id),
 ): Promise<AnswerOf<"write">> {
   const { id, handle } = file;
   const tell = known.wantsAttr(change) ? id : null;
   return changes.ofOne(
     change,
-    () => opens.call("write", { ...request, handle, tell }, [file]),
+    () => opens.call("write", { handle, offset, append, promised, tell, data }, [file]),
     ({ attr }) => attr,
   );
 }

@@ -32,7 +32,6 @@ export interface RemoteHandle extends OpenFile, LossesTold {
   error: Errno | null;
 }
 
-const NOT_UNSENT = { unsent: false, asked: false, old: false, sending: null };
 const MAX_HANDLE = 0xffff_ffff;
 
 export class RemoteHandles {
@@ -71,7 +70,19 @@ export class RemoteHandles {
     lossesTold: number,
     roomUntilMs: number = Number.NEGATIVE_INFINITY,
   ): LowerHandle {
-    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, roomUntilMs, error: null };
+    const file: RemoteHandle = {
+      handle,
+      id,
+      flags: flags & ~O.TRUNC,
+      directory,
+      lossesTold,
+      unsent: false,
+      asked: false,
+      old: false,
+      sending: null,
+      roomUntilMs,
+      error: null,
+    };
     this.#handles.set(handle, file);
     this.#journal?.openedAtOwner(file);
     if (roomUntilMs > Number.NEGATIVE_INFINITY) this.#withRoom.set(fileKey(id), file);

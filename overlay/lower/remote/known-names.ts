@@ -1,5 +1,7 @@
 /** Names of directories as known.ts has them: within limits, and which of them were changed last. A name is a string of bytes here (`nameKey`). */
-import { type FileId, fileKey } from "../lower.ts";
+import { Recency, type Recent } from "../../../dlmd/base/recency.ts";
+import { LastKey } from "../file-id-map.ts";
+import type { FileId } from "../lower.ts";
 
 /** Names of a directory: with more, none of them is known any more. */
 export const KNOWN_NAMES_MAX = 4096;
@@ -73,21 +75,19 @@ export class KnownNames {
   }
 }
 
-interface Changed {
+interface Changed extends Recent<Changed> {
+  readonly path: string;
   /** Changes under way. */
-  readonly changing: number;
-  readonly changedAt: number;
+  changing: number;
+  changedAt: number;
 }
 
-/** Takes the oldest out, but none that is being changed: what is read beside that may be older than it. null: it found none. */
-export function takeOldest<T extends Pick<Changed, "changing">>(all: Map<string, T>): T | null {
-  let tries = FORGET_TRIES;
-  for (const [key, one] of all) {
-    all.delete(key);
-    if (one.changing === 0) return one;
-    all.set(key, one);
-    tries -= 1;
-    if (tries === 0) break;
+/** The oldest, but none that is being changed: what is read beside that may be older than it. Those count as used. null: it found none. */
+export function oldestUnchanged<T extends Recent<T> & Pick<Changed, "changing">>(all: Recency<T>): T | null {
+  for (let tries = 0; tries < FORGET_TRIES; tries++) {
+    const { oldest } = all;
+    if (oldest === null || oldest.changing === 0) return oldest;
+    all.use(oldest);
   }
   return null;
 }
@@ -96,31 +96,48 @@ export function takeOldest<T extends Pick<Changed, "changing">>(all: Map<string,
 export class ChangedNames {
   /** By directory and name. */
   readonly #changed = new Map<string, Changed>();
+  readonly #recency = new Recency<Changed>();
+  readonly #keys = new LastKey();
   /** Until then there may have been others. */
   #forgotAt = 0;
 
   /** `by`: 1: a change begins; -1: it ends. */
   note(directory: FileId, name: string, by: 1 | -1, now: number): void {
-    const path = pathOf(directory, name);
-    const changing = (this.#changed.get(path)?.changing ?? 0) + by;
-    this.#changed.delete(path);
-    this.#changed.set(path, { changing, changedAt: now });
-    if (this.#changed.size <= CHANGED_NAMES_MAX) return;
-    const oldest = takeOldest(this.#changed);
-    if (oldest !== null) this.#forgotAt = Math.max(this.#forgotAt, oldest.changedAt);
+    const path = this.#pathOf(directory, name);
+    const before = this.#changed.get(path);
+    if (before === undefined) {
+      const changed = { path, changing: by, changedAt: now, older: null, newer: null };
+      this.#changed.set(path, changed);
+      this.#recency.add(changed);
+    } else {
+      before.changing += by;
+      before.changedAt = now;
+      this.#recency.use(before);
+    }
+    const oldest = this.#changed.size > CHANGED_NAMES_MAX ? oldestUnchanged(this.#recency) : null;
+    if (oldest === null) return;
+    this.#drop(oldest);
+    this.#forgotAt = Math.max(this.#forgotAt, oldest.changedAt);
+  }
+
+  #pathOf(directory: FileId, name: string): string {
+    return `${this.#keys.of(directory)}/${name}`;
+  }
+
+  #drop(changed: Changed): void {
+    this.#changed.delete(changed.path);
+    this.#recency.remove(changed);
   }
 
   /** It is being changed, or may have been since then. */
   isSince(directory: FileId, name: string, at: number): boolean {
-    const changed = this.#changed.get(pathOf(directory, name));
+    const changed = this.#changed.get(this.#pathOf(directory, name));
     return (changed?.changing ?? 0) > 0 || Math.max(changed?.changedAt ?? 0, this.#forgotAt) > at;
   }
 
   /** What is under way stays under way. */
   forget(now: number): void {
     this.#forgotAt = now;
-    for (const [path, { changing }] of this.#changed) if (changing === 0) this.#changed.delete(path);
+    for (const changed of this.#changed.values()) if (changed.changing === 0) this.#drop(changed);
   }
 }
-
-const pathOf = (directory: FileId, name: string): string => `${fileKey(directory)}/${name}`;

@@ -2,11 +2,13 @@
  * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, extended attributes that are not there, access ACLs, and data of small files. Hazard F21 has the one rule for all of
  * it: it counts while the lock has not left since before it was read, and nothing was changed here since. overlay/lower/README.md, "What is known under locks".
  */
+import { Recency, type Recent } from "../../../dlmd/base/recency.ts";
 import type { NamesTold } from "../directory-names.ts";
 import { ACCESS_ACL, S } from "../linux.ts";
-import { type Attr, type Entry, type FileId, fileKey } from "../lower.ts";
+import { FileIdMap } from "../file-id-map.ts";
+import { type Attr, type Entry, type FileId } from "../lower.ts";
 import { isLasting, isNamed, saysOf } from "../xattr-names.ts";
-import { ChangedNames, type Directory, KnownNames, nameKey, takeOldest } from "./known-names.ts";
+import { ChangedNames, type Directory, KnownNames, nameKey, oldestUnchanged } from "./known-names.ts";
 
 /** The locks of this node, as coherence has them. */
 export interface Holds {
@@ -36,9 +38,8 @@ interface Changing {
 }
 
 /** As Changing, of all of them. */
-interface Known extends Directory, Changing {
+interface Known extends Directory, Changing, Recent<Known> {
   readonly id: FileId;
-  readonly key: string;
   /** The grant under which all of it is true. */
   hold: number;
   attr: Attr | null;
@@ -86,7 +87,8 @@ export interface Change extends Reading {
 export class KnownInodes {
   readonly #holds: Holds;
   readonly #keepsXattrs: () => boolean;
-  readonly #inodes = new Map<string, Known>();
+  readonly #inodes = new FileIdMap<Known>();
+  readonly #recency = new Recency<Known>();
   readonly #names = new KnownNames();
   readonly #changedNames = new ChangedNames();
   /** Those with data. */
@@ -108,14 +110,8 @@ export class KnownInodes {
   attr(id: FileId): Attr | null {
     const known = this.#inForce(id);
     if (known === undefined) return null;
-    this.#used(known);
+    this.#recency.use(known);
     return known.attr;
-  }
-
-  /** What is used is not the next to be forgotten. */
-  #used(known: Known): void {
-    this.#inodes.delete(known.key);
-    this.#inodes.set(known.key, known);
   }
 
   /** Once: whoever reads to the end has it from then on. */
@@ -137,7 +133,7 @@ export class KnownInodes {
   xattr(id: FileId, name: Buffer): Buffer | null | undefined {
     const known = this.#inForce(id);
     if (known === undefined) return undefined;
-    this.#used(known);
+    this.#recency.use(known);
     if (known.acl !== undefined && name.equals(ACCESS_ACL)) return known.acl;
     return known.xattrNames === null || isNamed(known.xattrNames, name) || !saysOf(name) ? undefined : null;
   }
@@ -174,7 +170,7 @@ export class KnownInodes {
   }
 
   #inForce(id: FileId): Known | undefined {
-    const known = this.#inodes.get(fileKey(id));
+    const known = this.#inodes.get(id);
     return known !== undefined && known.hold !== 0 && known.hold === this.#holds.of(id) ? known : undefined;
   }
 
@@ -223,7 +219,7 @@ export class KnownInodes {
 
   /** The version since which the next LOOKUP in it is to ask for its changed names, 0: for all; null: that is of no use. */
   namesSince(directory: FileId): number | null {
-    const known = this.#inodes.get(fileKey(directory));
+    const known = this.#inodes.get(directory);
     const hold = this.#holds.of(directory);
     if (known === undefined || hold === 0) return null;
     this.#under(known, hold);
@@ -257,7 +253,7 @@ export class KnownInodes {
 
   /** null: the lock was elsewhere since, or there was a change: of any kind, or of that which `by` gives. */
   #stillTrue(reading: Reading, id: FileId, by: (known: Known) => Changing = (known) => known): Known | null {
-    const found = this.#inodes.get(fileKey(id));
+    const found = this.#inodes.get(id);
     const changes = found === undefined ? { changing: 0, changedAt: this.#forgotAt } : by(found);
     if (changes.changing > 0 || changes.changedAt > reading.at) return null;
     const hold = this.#grantId(reading, id);
@@ -310,7 +306,7 @@ export class KnownInodes {
 
   /** One of the changes after which it was expected was not made. */
   notAsExpected(id: FileId): void {
-    const known = this.#inodes.get(fileKey(id));
+    const known = this.#inodes.get(id);
     if (known !== undefined) known.expected = null;
   }
 
@@ -333,7 +329,7 @@ export class KnownInodes {
     const hold = this.#grantId(change, known.id);
     if (hold === 0) return;
     this.#under(known, hold).attr = attr;
-    if (attr !== null && known.expected !== null) known.expected = { ...known.expected, attr };
+    if (attr !== null && known.expected !== null) known.expected = { attr, untilMs: known.expected.untilMs };
     names.forEach((name, at) => {
       const id = named[at];
       if (id !== undefined) this.#names.set(known, name, id);
@@ -376,7 +372,7 @@ export class KnownInodes {
 
   /** It was removed. */
   forget(id: FileId): void {
-    const known = this.#inodes.get(fileKey(id));
+    const known = this.#inodes.get(id);
     if (known !== undefined) this.#under(known, 0);
   }
 
@@ -390,7 +386,7 @@ export class KnownInodes {
       known.changedAt = this.#now;
       known.aclChanges.changedAt = this.#now;
       known.xattrChanges.changedAt = this.#now;
-      if (known.changing === 0) this.#inodes.delete(known.key);
+      if (known.changing === 0) this.#drop(known);
     }
   }
 
@@ -409,13 +405,13 @@ export class KnownInodes {
   }
 
   #enter(id: FileId): Known {
-    const key = fileKey(id);
-    let known = this.#inodes.get(key);
+    let known = this.#inodes.get(id);
     if (known === undefined) {
       const changedAt = this.#forgotAt;
       known = {
         id,
-        key,
+        older: null,
+        newer: null,
         hold: 0,
         attr: null,
         expected: null,
@@ -433,14 +429,21 @@ export class KnownInodes {
         xattrNames: null,
         xattrChanges: { changing: 0, changedAt },
       };
-    } else this.#inodes.delete(key);
-    this.#inodes.set(key, known);
-    const forgotten = this.#inodes.size > KNOWN_INODES_MAX ? takeOldest(this.#inodes) : null;
+      this.#inodes.add(known);
+      this.#recency.add(known);
+    } else this.#recency.use(known);
+    const forgotten = this.#inodes.size > KNOWN_INODES_MAX ? oldestUnchanged(this.#recency) : null;
     if (forgotten !== null) {
+      this.#drop(forgotten);
       this.#under(forgotten, 0);
       this.#forgotAt = Math.max(this.#forgotAt, forgotten.changedAt);
     }
     return known;
+  }
+
+  #drop(known: Known): void {
+    this.#inodes.delete(known);
+    this.#recency.remove(known);
   }
 
   // --- data

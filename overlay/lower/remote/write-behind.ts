@@ -96,8 +96,10 @@ export function attrAfter(attr: Attr, { mode, uid, gid, size, atime, mtime }: At
     mode: mode === undefined ? attr.mode : (attr.mode & ~PERMISSIONS) | (mode & PERMISSIONS),
     uid: uid ?? attr.uid,
     gid: gid ?? attr.gid,
-    ...(accessed === undefined ? {} : { atimeSec: accessed.sec, atimeNsec: accessed.nsec }),
-    ...(modified === undefined ? {} : { mtimeSec: modified.sec, mtimeNsec: modified.nsec }),
+    atimeSec: accessed?.sec ?? attr.atimeSec,
+    atimeNsec: accessed?.nsec ?? attr.atimeNsec,
+    mtimeSec: modified?.sec ?? attr.mtimeSec,
+    mtimeNsec: modified?.nsec ?? attr.mtimeNsec,
     ctimeSec: now.sec,
     ctimeNsec: now.nsec,
   };

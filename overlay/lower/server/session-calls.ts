@@ -123,7 +123,7 @@ export class SessionCalls {
       case "write": {
         const { handle, data, offset, append, tell } = one.request;
         return andThen(lower.write(this.#handles.get(handle), data, offset, append), (written) =>
-          this.#withAttr(tell, (attr) => ({ ...written, attr })),
+          this.#withAttr(tell, (attr) => ({ offset: written.offset, bytes: written.bytes, attr })),
         );
       }
       case "fsync":
@@ -188,7 +188,7 @@ export class SessionCalls {
     const { parent, name, flags, mode, caller, handle } = request;
     const made = this.#handles.make(handle, () => {
       const room = this.#hasRoom();
-      return andThen(this.#lower.create(parent, name, flags, mode, caller), (file) => ({ ...file, room }));
+      return andThen(this.#lower.create(parent, name, flags, mode, caller), (file) => ({ entry: file.entry, handle: file.handle, room }));
     });
     return andThen(made, ({ entry: of, room }) =>
       andThen(this.#xattrs.entry(of), (entry) => this.#withParent(request, (told) => ({ entry, parent: told, room }))),

@@ -4,7 +4,7 @@
  */
 import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { LocalLower } from "../local/local.ts";
-import type { Attr, Entry, FileId } from "../lower.ts";
+import { type Attr, type Entry, type FileId, withXattrNames } from "../lower.ts";
 
 /** A caller that has asked for an extended attribute is told of those of others for so long. */
 export const XATTRS_ASKED_MS: number = 10 * 60_000;
@@ -54,7 +54,7 @@ export class XattrWords {
   }
 
   #with(id: FileId, attr: Attr, cold: boolean): MaybePromise<Attr> {
-    return andThen(this.#lower.xattrNames(id, cold), (xattrNames) => (xattrNames === null ? attr : { ...attr, xattrNames }));
+    return andThen(this.#lower.xattrNames(id, cold), (xattrNames) => (xattrNames === null ? attr : withXattrNames(attr, xattrNames)));
   }
 }
 

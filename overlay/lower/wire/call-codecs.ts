@@ -53,7 +53,7 @@ export function writeChange(w: ByteWriter, q: NameChange): void {
   w.bool(q.tellParent);
 }
 export function readChange(r: ByteReader): NameChange {
-  return { ...readName(r), tellParent: r.bool() };
+  return { parent: v.readFileId(r), name: v.readName(r), tellParent: r.bool() };
 }
 
 export function optional<T>(w: ByteWriter, value: T | null, write: (w: ByteWriter, value: T) => void): void {
@@ -76,7 +76,7 @@ export const entryMade: Codec<EntryMade> = {
     v.writeEntry(w, made.entry);
     writeParent(w, made);
   },
-  read: (r) => ({ entry: v.readEntry(r), ...readParent(r) }),
+  read: (r) => ({ entry: v.readEntry(r), parent: readOptionalAttr(r) }),
 };
 
 export function writeMade(w: ByteWriter, q: Made): void {
@@ -85,7 +85,8 @@ export function writeMade(w: ByteWriter, q: Made): void {
   v.writeCaller(w, q.caller);
 }
 export function readMade(r: ByteReader): Made {
-  return { ...readChange(r), mode: r.u32(), caller: v.readCaller(r) };
+  const { parent, name: made, tellParent } = readChange(r);
+  return { parent, name: made, tellParent, mode: r.u32(), caller: v.readCaller(r) };
 }
 
 export const removed: Codec<Removed> = {
@@ -93,7 +94,10 @@ export const removed: Codec<Removed> = {
     writeChange(w, q);
     v.writeFileId(w, q.expected);
   },
-  read: (r) => ({ ...readChange(r), expected: v.readFileId(r) }),
+  read: (r) => {
+    const { parent, name: gone, tellParent } = readChange(r);
+    return { parent, name: gone, tellParent, expected: v.readFileId(r) };
+  },
 };
 export const manyHandles: Codec<{ readonly handles: readonly number[] }> = {
   write: (w, { handles }) => {

@@ -110,14 +110,20 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         writeMade(w, q);
         w.u32(q.flags).u32(q.handle);
       },
-      read: (r) => ({ ...readMade(r), flags: r.u32(), handle: r.u32() }),
+      read: (r) => {
+        const { parent, name: made, tellParent, mode, caller } = readMade(r);
+        return { parent, name: made, tellParent, mode, caller, flags: r.u32(), handle: r.u32() };
+      },
     },
     {
       write: (w, made) => {
         entryMade.write(w, made);
         w.bool(made.room);
       },
-      read: (r) => ({ ...entryMade.read(r), room: r.bool() }),
+      read: (r) => {
+        const { entry: made, parent } = entryMade.read(r);
+        return { entry: made, parent, room: r.bool() };
+      },
     },
   ),
   mkdir: row<"mkdir">(7, true, { write: writeMade, read: readMade }, entryMade),
@@ -201,7 +207,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         v.writeAttr(w, linked.attr);
         writeParent(w, linked);
       },
-      read: (r) => ({ attr: v.readAttr(r), ...readParent(r) }),
+      read: (r) => ({ attr: v.readAttr(r), parent: readOptionalAttr(r) }),
     },
   ),
   open: row<"open">(
@@ -212,7 +218,10 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         writeOpened(w, q);
         w.u32(q.handle).bool(q.promised);
       },
-      read: (r) => ({ ...readOpened(r), handle: r.u32(), promised: r.bool() }),
+      read: (r) => {
+        const { id, flags } = readOpened(r);
+        return { id, flags, handle: r.u32(), promised: r.bool() };
+      },
     },
     nothing,
   ),
@@ -459,7 +468,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         writeName(w, q);
         w.u64(q.since);
       },
-      read: (r) => ({ ...readName(r), since: r.u64() }),
+      read: (r) => ({ parent: v.readFileId(r), name: v.readName(r), since: r.u64() }),
     },
     {
       write: (w, found) => {

@@ -31,14 +31,14 @@ export type OwnChange =
 export const NO_END: number = Number.MAX_SAFE_INTEGER;
 
 /** Of a file that is made: which number it has at the next owner is found there. */
-const NO_HANDLE = { handle: 0 } as const;
+const NO_HANDLE = 0;
 const NO_DATA = new Uint8Array();
 
 /** By the name of the call: what it asks for. Those that are not here change nothing, but for syncs. */
 const REQUESTS: { readonly [K in OwnChange]: (...args: Arguments<K>) => RequestOf<K> } = {
   setattr: (id, change, handle) => ({ id, change, handle, promised: false }),
-  create: (parent, name, flags, mode, caller) => ({ parent, name, tellParent: false, mode, caller, flags, ...NO_HANDLE }),
-  tmpfile: (parent, flags, mode, caller, linkable) => ({ parent, mode, caller, flags, linkable, ...NO_HANDLE }),
+  create: (parent, name, flags, mode, caller) => ({ parent, name, tellParent: false, mode, caller, flags, handle: NO_HANDLE }),
+  tmpfile: (parent, flags, mode, caller, linkable) => ({ parent, mode, caller, flags, linkable, handle: NO_HANDLE }),
   mkdir: (parent, name, mode, caller) => ({ parent, name, tellParent: false, mode, caller }),
   mknod: (parent, name, mode, rdevMajor, rdevMinor, caller) => ({ parent, name, tellParent: false, mode, caller, rdevMajor, rdevMinor }),
   symlink: (parent, name, target, caller) => ({ parent, name, tellParent: false, target, caller }),

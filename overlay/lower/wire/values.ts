@@ -1,7 +1,19 @@
 /** The values inside calls and answers between overlays. Numbers that a file system may make huge travel as f64. */
 import type { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
-import type { Attr, AttrChange, Caller, DirEntry, DirPage, Entry, FileId, StatFs, Time } from "../lower.ts";
+import {
+  type Attr,
+  type AttrChange,
+  type Caller,
+  type DirEntry,
+  type DirPage,
+  type Entry,
+  type FileId,
+  type StatFs,
+  type Time,
+  withEntry,
+  withXattrNames,
+} from "../lower.ts";
 import { XATTR_NAMES_TOLD_MAX } from "../xattr-names.ts";
 
 /** Names, and targets of symbolic links (PATH_MAX). */
@@ -75,7 +87,7 @@ export function readAttr(reader: ByteReader): Attr {
     btimeNsec: reader.u32(),
   };
   // Copied: it is kept for longer than the frame that it lies in.
-  return reader.bool() ? { ...attr, xattrNames: Buffer.from(reader.block(XATTR_NAMES_TOLD_MAX)) } : attr;
+  return reader.bool() ? withXattrNames(attr, Buffer.from(reader.block(XATTR_NAMES_TOLD_MAX))) : attr;
 }
 
 export function writeEntry(writer: ByteWriter, entry: Entry): void {
@@ -135,15 +147,17 @@ export function readChange(reader: ByteReader): AttrChange {
   const bits = reader.u16();
   if (bits > ALL_CHANGES) throw new WireError(`unknown attribute bits 0x${bits.toString(16)}`);
   const has = (bit: number): boolean => (bits & bit) !== 0;
-  return {
-    ...(has(CHANGES.mode) && { mode: reader.u32() }),
-    ...(has(CHANGES.uid) && { uid: reader.u32() }),
-    ...(has(CHANGES.gid) && { gid: reader.u32() }),
-    ...(has(CHANGES.size) && { size: reader.u64() }),
-    ...(has(CHANGES.killSuidgid) && { killSuidgid: true }),
-    ...(has(CHANGES.atime) ? { atime: readTime(reader) } : has(CHANGES.atimeNow) && { atime: "now" as const }),
-    ...(has(CHANGES.mtime) ? { mtime: readTime(reader) } : has(CHANGES.mtimeNow) && { mtime: "now" as const }),
-  };
+  const change: { -readonly [K in keyof AttrChange]: AttrChange[K] } = {};
+  if (has(CHANGES.mode)) change.mode = reader.u32();
+  if (has(CHANGES.uid)) change.uid = reader.u32();
+  if (has(CHANGES.gid)) change.gid = reader.u32();
+  if (has(CHANGES.size)) change.size = reader.u64();
+  if (has(CHANGES.killSuidgid)) change.killSuidgid = true;
+  if (has(CHANGES.atime)) change.atime = readTime(reader);
+  else if (has(CHANGES.atimeNow)) change.atime = "now";
+  if (has(CHANGES.mtime)) change.mtime = readTime(reader);
+  else if (has(CHANGES.mtimeNow)) change.mtime = "now";
+  return change;
 }
 
 export function writeDirPage(writer: ByteWriter, page: DirPage): void {
@@ -167,7 +181,7 @@ export function readDirPage(reader: ByteReader): DirPage {
   for (let n = 0; n < count; n += 1) {
     const name = readName(reader);
     const entry: DirEntry = { name, type: reader.u8(), ino: reader.u64(), cookie: reader.bigU64() };
-    entries.push(reader.bool() ? { ...entry, entry: readEntry(reader) } : entry);
+    entries.push(reader.bool() ? withEntry(entry, readEntry(reader)) : entry);
   }
   return { entries, end };
 }
