@@ -91,18 +91,14 @@ export function attrAfter(attr: Attr, { mode, uid, gid, size, atime, mtime }: At
   const now = timeOf(nowMs);
   const [accessed, modified] = [atime, mtime].map((time) => (time === "now" ? now : time));
   if ([accessed, modified].some((time) => time !== undefined && (time.sec < 0 || time.sec > TIME_MAX_SEC))) return null;
-  return {
-    ...attr,
-    mode: mode === undefined ? attr.mode : (attr.mode & ~PERMISSIONS) | (mode & PERMISSIONS),
-    uid: uid ?? attr.uid,
-    gid: gid ?? attr.gid,
-    atimeSec: accessed?.sec ?? attr.atimeSec,
-    atimeNsec: accessed?.nsec ?? attr.atimeNsec,
-    mtimeSec: modified?.sec ?? attr.mtimeSec,
-    mtimeNsec: modified?.nsec ?? attr.mtimeNsec,
-    ctimeSec: now.sec,
-    ctimeNsec: now.nsec,
-  };
+  const after: { -readonly [K in keyof Attr]: Attr[K] } = { ...attr };
+  if (mode !== undefined) after.mode = (attr.mode & ~PERMISSIONS) | (mode & PERMISSIONS);
+  if (uid !== undefined) after.uid = uid;
+  if (gid !== undefined) after.gid = gid;
+  if (accessed !== undefined) [after.atimeSec, after.atimeNsec] = [accessed.sec, accessed.nsec];
+  if (modified !== undefined) [after.mtimeSec, after.mtimeNsec] = [modified.sec, modified.nsec];
+  [after.ctimeSec, after.ctimeNsec] = [now.sec, now.nsec];
+  return after;
 }
 
 /** As attrAfter, of a write. */
