@@ -22,6 +22,11 @@ export interface OwnState extends Omit<NodeState, "view"> {
   readonly lease: LeaseBasis | null;
 }
 
+function saysOf(told: BeatContent, own: OwnState): boolean {
+  if (!sameView(own.view?.id ?? noView, told.view) || !sameView(own.lineage, told.lineage)) return false;
+  return (Object.keys(own) as (keyof OwnState)[]).every((key) => key === "view" || key === "lineage" || own[key] === told[key]);
+}
+
 export class Detector {
   readonly peers: Map<number, Peer> = new Map();
   readonly #self: Member;
@@ -142,18 +147,14 @@ export class Detector {
 
   /** What heartbeats shall say from now on; null: what they say already. */
   content(own: OwnState): BeatContent | null {
-    const former = this.#told;
-    const content: BeatContent = { ...own, view: own.view?.id ?? noView, peers: former?.peers ?? [] };
-    const isSame = (key: keyof OwnState): boolean =>
-      key === "view" || key === "lineage" ? sameView(content[key], (former as BeatContent)[key]) : content[key] === former?.[key];
-    const same = former !== null && !this.#peersChanged() && (Object.keys(own) as (keyof OwnState)[]).every(isSame);
-    if (same) return null;
+    // With each step: so nothing is made where nothing has changed.
+    if (this.#told !== null && saysOf(this.#told, own) && !this.#peersChanged()) return null;
     const peers = [];
     for (const peer of this.peers.values()) {
       const { config, incarnation } = peer;
       if (incarnation !== null) peers.push({ nodeid: config.nodeid, incarnation, tcpUp: isLinked(peer) });
     }
-    this.#told = { ...content, peers };
+    this.#told = { ...own, view: own.view?.id ?? noView, peers };
     return this.#told;
   }
 
