@@ -114,7 +114,7 @@ function emptyKeys(room: number): Float64Array {
 }
 
 function emptyValues<V>(room: number): (V | undefined)[] {
-  return new Array<V | undefined>(room).fill(undefined);
+  return Array.from({ length: room }, () => undefined);
 }
 
 /** How many of 32 bits are too many for a place in such a room (a power of two). */

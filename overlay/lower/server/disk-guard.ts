@@ -13,7 +13,7 @@ import { type FaultyVolume, judgeError } from "./disk-fault.ts";
 import type { LocalLower } from "../local/local.ts";
 import { DiskWait } from "./disk-wait.ts";
 import { O } from "../linux.ts";
-import { changeFor, compareFileIds, type Entry, type FileId, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
+import { changeFor, compareFileIds, type Entry, type FileId, type Lower, type OpenFile } from "../lower.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import type { OwnJournal } from "../own-journal.ts";
 import { encodeOwnChange, isOwnChange, type OwnChange } from "../wire/own-requests.ts";

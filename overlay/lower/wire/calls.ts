@@ -33,7 +33,6 @@ import {
   readNamesTold,
   readOptionalAttr,
   readOpened,
-  readParent,
   removed,
   size,
   smallFile,

@@ -6,7 +6,7 @@ import { type ChildPin, Cover, type Inode, type InodeKind, type PinMode, type Si
 import type { Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
+import { type FileId } from "../../../overlay/lower/lower.ts";
 import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { Terms, type TermsPort } from "../../../overlay/coherence/terms.ts";

@@ -5,7 +5,7 @@ import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-roun
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind, Since } from "../../../overlay/coherence/cover.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
-import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
+import { type FileId } from "../../../overlay/lower/lower.ts";
 
 /** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
 export function lockspaceThatGrants(asked: string[]): {

@@ -17,7 +17,7 @@ import { RESENT } from "../../../overlay/fuse/unique.ts";
 import type { OpenFile } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
-import { type FileId, fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { type FileId, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { crashConstants } from "./constants.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";

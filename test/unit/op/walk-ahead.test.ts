@@ -4,7 +4,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type ChildPin, Cover, type Inode, type Since } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
-import { type Attr, type DirPage, type Entry, type FileId, fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { type Attr, type DirPage, type Entry, type FileId, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { WalkAhead, type WalkAheadOptions } from "../../../overlay/op/walk-ahead.ts";
 import { Workbench } from "./workbench.ts";
 

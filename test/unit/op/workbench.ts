@@ -9,7 +9,7 @@ import type { Operation } from "../../../overlay/op/perform.ts";
 import { perform } from "../../../overlay/op/perform.ts";
 import { HandleTable, type OpenFile } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
-import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";

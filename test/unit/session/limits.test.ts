@@ -4,7 +4,7 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { Cover, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
-import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
+import { type FileId } from "../../../overlay/lower/lower.ts";
 import type { Native } from "../../../native/index.ts";
 import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import { RequestBuffers } from "../../../overlay/session/buffers.ts";

@@ -4,7 +4,7 @@ import { HandleTable } from "../../../overlay/inode/handles.ts";
 import { COUNTED_FROM, fuseNodeidOf, inoOf } from "../../../overlay/inode/numbers.ts";
 import { InodeTable } from "../../../overlay/inode/table.ts";
 import { ROOT_FUSE_NODEID } from "../../../overlay/coherence/cover.ts";
-import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { type LowerHandle } from "../../../overlay/lower/lower.ts";
 
 const FILE = 0o100644;
 const DIRECTORY = 0o040755;
