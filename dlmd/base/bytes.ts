@@ -2,7 +2,7 @@
  * Little-endian readers and writers with bounds checked before every access. A read past the end is
  * a WireError (the bytes came from outside), a write past the limit an assertion (they are ours).
  */
-import { assert } from "./assert.ts";
+import { assert, AssertionError } from "./assert.ts";
 import { WireError } from "./error.ts";
 
 /** Longer texts are not looked through for what is not ASCII. */
@@ -118,7 +118,7 @@ export class ByteWriter {
     const at = this.#at;
     const end = at + bytes;
     if (end > this.#bytes.byteLength) {
-      assert(end <= this.#limit, `message of ${end} bytes, at most ${this.#limit} allowed`);
+      if (end > this.#limit) throw new AssertionError(`message of ${end} bytes, at most ${this.#limit} allowed`);
       const grown = new Uint8Array(Math.min(this.#limit, Math.max(end, this.#bytes.byteLength * 2)));
       grown.set(this.#bytes);
       this.#bytes = grown;
@@ -154,7 +154,7 @@ export class ByteWriter {
     return this;
   }
   u64(value: number): this {
-    assert(Number.isSafeInteger(value) && value >= 0, `unsigned safe integer expected, found ${value}`);
+    if (!Number.isSafeInteger(value) || value < 0) throw new AssertionError(`unsigned safe integer expected, found ${value}`);
     const at = this.#room(8);
     this.#view.setUint32(at, value % 0x1_0000_0000, true);
     this.#view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);

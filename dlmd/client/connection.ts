@@ -3,7 +3,7 @@
  * arrives goes to its lock. The lock numbers of this connection live here.
  */
 import type { Socket } from "node:net";
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import type { ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { Mode } from "../wire/mode.ts";
@@ -116,7 +116,7 @@ export class Connection implements ResultSink {
 
   ast(lockId: number, status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
     const lock = this.#locks[lockId] ?? null;
-    assert(lock !== null, `a result for lock ${lockId}, which is not there`);
+    if (lock === null) throw new AssertionError(`a result for lock ${lockId}, which is not there`);
     this.counters.received++;
     lock.receiveAst(status, mode, sbFlags, lvbRead, lvb, lvbValid);
   }
@@ -128,7 +128,7 @@ export class Connection implements ResultSink {
 
   refused(lockId: number, mode: Mode, errno: number, reason: string): void {
     const lock = this.#locks[lockId] ?? null;
-    assert(lock !== null, `a refusal for lock ${lockId}, which is not there`);
+    if (lock === null) throw new AssertionError(`a refusal for lock ${lockId}, which is not there`);
     this.counters.received++;
     lock.receiveRefused(mode, errno, reason);
   }

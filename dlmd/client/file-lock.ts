@@ -1,5 +1,5 @@
 /** The client's side of file locks: requests by number, and who waits for their results. */
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import { E, errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
 import { maxOffset } from "../wire/plock-range.ts";
@@ -77,7 +77,7 @@ export class FileLockRequests {
 
   receive(result: PlockResult): void {
     const pending = this.#pending.get(result.requestId);
-    assert(pending !== undefined, `a result of file-lock request ${result.requestId}, which nobody made`);
+    if (pending === undefined) throw new AssertionError(`a result of file-lock request ${result.requestId}, which nobody made`);
     this.#pending.delete(result.requestId);
     if (statuses.has(result.errno)) pending.done(result);
     else pending.failed(refusal(pending.what, result.errno));

@@ -1,5 +1,5 @@
 /** The client's side of groups (group-api.ts): requests by number, memberships by name. */
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import { ByteWriter } from "../base/bytes.ts";
 import { OperatingError } from "../base/error.ts";
 import { batchHeadBytes, type GroupClientRequest, type GroupEvent, type GroupResult, readBatch } from "../wire/local-group.ts";
@@ -209,7 +209,7 @@ export class Groups {
 
   #messages({ group, from, seq, count, data }: Extract<GroupEvent, { kind: "group-message" }>): void {
     const membership = this.#memberships.get(group);
-    assert(membership !== undefined, `a message of group ${group}, in which this program is not`);
+    if (membership === undefined) throw new AssertionError(`a message of group ${group}, in which this program is not`);
     const own = this.#isSelf(from);
     let next = seq;
     // One copy of all of them.
@@ -224,7 +224,7 @@ export class Groups {
 
   #result(requestId: number, result: GroupResult): void {
     const pending = this.#pending.get(requestId);
-    assert(pending !== undefined, `a result of group request ${requestId}, which nobody made`);
+    if (pending === undefined) throw new AssertionError(`a result of group request ${requestId}, which nobody made`);
     this.#pending.delete(requestId);
     this.#unaccepted -= pending.bytes;
     for (const { done, failed } of pending.settles) {
@@ -235,7 +235,7 @@ export class Groups {
 
   #members(name: string, { members, joined, left }: GroupChange): void {
     const membership = this.#memberships.get(name);
-    assert(membership !== undefined, `members of group ${name}, in which this program is not`);
+    if (membership === undefined) throw new AssertionError(`members of group ${name}, in which this program is not`);
     membership.members = members;
     membership.joined?.done(membership);
     membership.joined = null;

@@ -1,7 +1,7 @@
 /**
  * A lock as its holder sees it. Requests become entries of the connection's open batch; results come back by lockId.
  */
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import { E, errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
 import { ALTMODE, DEMOTED, wrongFlags } from "../wire/flag.ts";
@@ -41,7 +41,7 @@ export class ClientLock implements Lock, LockResults {
   }
 
   request(mode: Mode, flags: number, lvb?: Uint8Array, options: RequestOptions = noOptions): void {
-    assert(!this.busy, `${this.resource}: a request is outstanding`);
+    if (this.busy) throw new AssertionError(`${this.resource}: a request is outstanding`);
     const writer = this.#connection.entry();
     this.busy = true;
     this.error = null;
@@ -83,8 +83,8 @@ export class ClientLock implements Lock, LockResults {
     // Forced or not, it goes.
     if (this.#givenUp && (flags & LockFlag.FORCEUNLOCK) !== 0) return;
     this.#forced = this.busy && (flags & LockFlag.FORCEUNLOCK) !== 0;
-    assert(!this.busy || this.#forced, `${this.resource}: a request is outstanding`);
-    assert(this.exists || this.#forced, `${this.resource}: nothing to unlock`);
+    if (this.busy && !this.#forced) throw new AssertionError(`${this.resource}: a request is outstanding`);
+    if (!this.exists && !this.#forced) throw new AssertionError(`${this.resource}: nothing to unlock`);
     const writer = this.#connection.entry();
     const ahead = !this.busy && isBlock(lvb) && wrongFlags("unlock", this.mode, Mode.NL, flags) === null;
     this.busy = true;
@@ -116,7 +116,7 @@ export class ClientLock implements Lock, LockResults {
   }
 
   receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
-    assert(this.busy, `${this.resource}: a result without a request`);
+    if (!this.busy) throw new AssertionError(`${this.resource}: a result without a request`);
     if (this.#forced && status !== "unlocked") {
       // That of the request which the unlock cuts short: the lock's end is still to come.
       this.#handlers.ast(this, status);
@@ -140,7 +140,7 @@ export class ClientLock implements Lock, LockResults {
   }
 
   receiveRefused(mode: Mode, errno: number, reason: string): void {
-    assert(this.busy, `${this.resource}: a refusal without a request`);
+    if (!this.busy) throw new AssertionError(`${this.resource}: a refusal without a request`);
     if (this.#forced && errno === E.ENOENT) return this.receiveAst("unlocked", mode, 0, false, null, false);
     this.#forced = false;
     this.busy = false;

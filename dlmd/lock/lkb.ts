@@ -3,7 +3,7 @@
  * the master from it; where the master is another node, that one has a second Lkb for the same lock. A lock whose
  * holder is the master is one object, on the queue.
  */
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import type { Member } from "../wire/view-id.ts";
 import { EXPEDITE, HEADQUE, NOORDER } from "../wire/flag.ts";
 import { Mode } from "../wire/mode.ts";
@@ -189,7 +189,7 @@ export function enqueue(resource: Resource, queue: QueueName, lkb: Lkb): void {
 export function dequeue(resource: Resource, queue: QueueName, lkb: Lkb): void {
   const list = resource[queue];
   const at = list.indexOf(lkb);
-  assert(at >= 0, `lock ${lkb.nodeid}/${lkb.id} is not on the ${queue} of ${resource.name}`);
+  if (at < 0) throw new AssertionError(`lock ${lkb.nodeid}/${lkb.id} is not on the ${queue} of ${resource.name}`);
   if (list.length === 1) resource[queue] = none;
   else list.splice(at, 1);
   if (queue === "waitQueue" && isUnordered(lkb)) resource.unordered--;

@@ -2,7 +2,7 @@
  * One program on the local socket: its frames become requests, events for it become frames.
  */
 import type { Socket } from "node:net";
-import { assert, assertNever } from "../base/assert.ts";
+import { AssertionError, assertNever } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
 import type { MulticastAnswer } from "../query/answer.ts";
 import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest } from "../wire/program.ts";
@@ -175,7 +175,8 @@ export class LocalClient implements RequestSink {
   }
 
   #message(message: Exclude<ServerMessage, { kind: "results" }>): void {
-    assert(message.kind === "error" || message.kind === "welcome" || this.#welcomed, `${message.kind} before the welcome`);
+    if (message.kind !== "error" && message.kind !== "welcome" && !this.#welcomed)
+      throw new AssertionError(`${message.kind} before the welcome`);
     this.#gatherer.message((writer) => encodeServerMessage(writer, message));
   }
 

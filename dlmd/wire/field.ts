@@ -2,7 +2,7 @@
  * Fields of messages: how a value is written and how it is read, once each. A message is the list of its fields in the order in which they
  * travel; its type is an interface beside it, and the compiler holds the two together. Little-endian.
  */
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import type { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 
@@ -60,7 +60,7 @@ export function oneOf<T>(values: readonly T[], what: string): Field<T> {
 export function list<T>(count: Field<number>, each: Field<T>, most: number, what: string): Field<readonly T[]> {
   return {
     write: (w, values) => {
-      assert(values.length <= most, `${values.length} ${what} to write, at most ${most} allowed`);
+      if (values.length > most) throw new AssertionError(`${values.length} ${what} to write, at most ${most} allowed`);
       count.write(w, values.length);
       for (const value of values) each.write(w, value);
     },

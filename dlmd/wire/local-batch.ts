@@ -3,7 +3,7 @@
  * the hot path: their codec calls a sink for each entry and makes no object. A `lockId` is the client's own number for a
  * lock, a `lockspaceId` its number for a lockspace; both are of one connection.
  */
-import { assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import { type ByteReader, type ByteWriter, decodeText } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { ALTMODE, DEMOTED } from "./flag.ts";
@@ -59,7 +59,7 @@ function writeLvb(writer: ByteWriter, lvb: Uint8Array | null): void {
     writer.u16(NO_LVB);
     return;
   }
-  assert(lvb.byteLength <= LVB_BYTES, `value block of ${lvb.byteLength} bytes, at most ${LVB_BYTES} allowed`);
+  if (lvb.byteLength > LVB_BYTES) throw new AssertionError(`value block of ${lvb.byteLength} bytes, at most ${LVB_BYTES} allowed`);
   writer.u16(lvb.byteLength).bytes(lvb);
 }
 
@@ -74,10 +74,8 @@ function readLvb(reader: ByteReader): Uint8Array | null {
 const KEEP_TRANSACTION = 0xffffffff;
 
 function writeMore(writer: ByteWriter, timeoutMs: number, transaction: number): void {
-  assert(
-    Number.isInteger(transaction) && transaction >= 0 && transaction <= KEEP_TRANSACTION,
-    `transaction ${transaction}: a u32 expected`,
-  );
+  if (!(Number.isInteger(transaction) && transaction >= 0 && transaction <= KEEP_TRANSACTION))
+    throw new AssertionError(`transaction ${transaction}: a u32 expected`);
   writer.u32(Math.min(MAX_TIMEOUT_MS, Math.ceil(timeoutMs))).u32(transaction);
 }
 

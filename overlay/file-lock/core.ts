@@ -11,7 +11,7 @@
  * EX of the file's resource: all its locks in the cluster are in this node's tables. CW: all are in the service, and what this node's owners
  * have is in the tables as well.
  */
-import { assert } from "../../dlmd/base/assert.ts";
+import { assert, AssertionError } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import { mostAdded } from "../../dlmd/plock/owned.ts";
@@ -184,7 +184,7 @@ export class FileLockCore {
     } else if (file.asked.has(id)) this.#port.cancel(id);
     else {
       const found = file.waiting.get(id);
-      assert(found !== undefined, `file-lock request ${id} is nowhere`);
+      if (found === undefined) throw new AssertionError(`file-lock request ${id} is nowhere`);
       file.waiting.delete(id);
       this.#count(found.waiter.table, () => found.waiter.table.cancel(found.waiter));
       this.#answer(found.request, { status: "canceled", found: null });
@@ -262,7 +262,8 @@ export class FileLockCore {
   #granted(waiter: Waiter): void {
     const file = this.#fileOf.get(waiter.requestId);
     const found = file?.waiting.get(waiter.requestId);
-    assert(file !== undefined && found !== undefined, `a lock was granted to request ${waiter.requestId}, which does not wait`);
+    if (file === undefined || found === undefined)
+      throw new AssertionError(`a lock was granted to request ${waiter.requestId}, which does not wait`);
     file.waiting.delete(waiter.requestId);
     this.#answer(found.request, granted);
   }
@@ -273,7 +274,7 @@ export class FileLockCore {
   serviceAnswered(id: number, status: FileLockStatus, found: LockFound | null): void {
     const file = this.#fileOf.get(id);
     const request = file?.asked.get(id);
-    assert(file !== undefined && request !== undefined, `an answer to file-lock request ${id}, which was not made`);
+    if (file === undefined || request === undefined) throw new AssertionError(`an answer to file-lock request ${id}, which was not made`);
     if (request.own === null) this.#follow(file, request, status);
     else if (request.own === "push" && status === "limit") file.pushAfterMs = Number.POSITIVE_INFINITY;
     else if (request.own === "inherit" && status !== "granted") this.#notInherited ??= file.name;
@@ -318,7 +319,8 @@ export class FileLockCore {
   /** What `askState` or `takeBackState` led to. */
   stateGranted(name: string, state: "local" | "shared"): void {
     const file = this.#files.get(name);
-    assert(file !== undefined && (file.state === "asking" || file.state === "returning"), `the state of ${name} came unasked`);
+    if (file === undefined || (file.state !== "asking" && file.state !== "returning"))
+      throw new AssertionError(`the state of ${name} came unasked`);
     file.keptShared = this.#frozen && state === "shared" && file.state === "returning";
     if (state === "shared") this.#enterShared(file);
     else if (file.state === "asking") this.#enterLocal(file);
@@ -434,7 +436,7 @@ export class FileLockCore {
   }
 
   #giveUp(file: LockedFile): void {
-    assert(file.waiting.size === 0 && file.asked.size === 0, `${file.name} is given up while requests wait`);
+    if (file.waiting.size !== 0 || file.asked.size !== 0) throw new AssertionError(`${file.name} is given up while requests wait`);
     this.#port.giveUpState(file.name);
     file.state = "none";
     file.wantedMs = null;
@@ -497,7 +499,7 @@ export class FileLockCore {
   /** The process before has these locks, in the service if they are `shared`, and the file's state. Nobody asks for anything before all that is here. */
   inherit(name: string, held: readonly HeldHere[], shared: boolean): void {
     const file = this.#file(name);
-    assert(file.state === "none", `locks of ${name} are inherited, and it is ${file.state}`);
+    if (file.state !== "none") throw new AssertionError(`locks of ${name} are inherited, and it is ${file.state}`);
     file.state = shared ? "shared" : "local";
     file.sharedMs = file.triedMs = this.#port.nowMs();
     for (const { owner, range, pid, sinceMs } of held) {

@@ -33,6 +33,11 @@ export class FileIdMap<V extends { readonly id: FileId }> {
     else if (this.#others.size > 0 && this.#others.get(fileKey(id)) === value) this.#others.delete(fileKey(id));
   }
 
+  clear(): void {
+    this.#byIno.clear();
+    this.#others.clear();
+  }
+
   *values(): IterableIterator<V> {
     yield* this.#byIno.values();
     yield* this.#others.values();

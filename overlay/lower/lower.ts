@@ -26,6 +26,12 @@ export function fileKey(id: FileId): string {
   return [id.ino, id.generation].join(".");
 }
 
+/** Of which identity that is the key. */
+export function ofFileKey(key: string): FileId {
+  const [ino = 0, generation = 0] = key.split(".").map(Number);
+  return { ino, generation };
+}
+
 /** The one order in which several inodes are locked: inode number, then generation. */
 export function compareFileIds(a: FileId, b: FileId): number {
   return a.ino - b.ino || a.generation - b.generation;

@@ -4,8 +4,8 @@
  * once for each file or directory that was open then, whoever else was told; and if nobody was, to the first who opens it later. Changes of this node
  * only: what another one has made is asked for there. To be replaced by replay (DESIGN 7).
  */
-import { LastKey } from "./file-id-map.ts";
-import { type FileId, fileKey } from "./lower.ts";
+import { FileIdMap } from "./file-id-map.ts";
+import { type FileId, fileKey, ofFileKey } from "./lower.ts";
 
 /** With that many files and directories the lower is synced in the background. */
 export const MAX_UNSYNCED = 65_536;
@@ -16,6 +16,7 @@ export const MAX_LOST = 65_536;
 export type Changed = "data" | "all";
 
 interface Change {
+  readonly id: FileId;
   /** The last one. */
   at: number;
   what: Changed;
@@ -38,7 +39,7 @@ export interface LossesTold {
 
 /** All of an `Unsynced`, as plain data. */
 export interface UnsyncedState {
-  readonly changed: readonly (readonly [string, Readonly<Change>])[];
+  readonly changed: readonly (readonly [string, Readonly<Omit<Change, "id">>])[];
   readonly lost: readonly (readonly [string, Loss])[];
   readonly deaths: number;
   readonly syncfsFails: boolean;
@@ -46,9 +47,7 @@ export interface UnsyncedState {
 }
 
 export class Unsynced {
-  readonly #changed: Map<string, Change> = new Map();
-  /** What was changed last is mostly changed again. */
-  readonly #keys = new LastKey();
+  readonly #changed = new FileIdMap<Change>();
   /** The oldest first. */
   readonly #lost: Map<string, Loss> = new Map();
   #deaths = 0;
@@ -58,13 +57,13 @@ export class Unsynced {
   /** For another process of this mount. */
   state(): UnsyncedState {
     const lost = [...this.#lost].map(([key, loss]): [string, Loss] => [key, { ...loss }]);
-    const changed = [...this.#changed].map(([key, change]): [string, Change] => [key, { ...change }]);
+    const changed = [...this.#changed.values()].map(({ id, at, what }) => [fileKey(id), { at, what }] as const);
     return { changed, lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
   }
 
   /** Before anything else. */
   restore({ changed, lost, deaths, syncfsFails, tick }: UnsyncedState): void {
-    for (const [key, change] of changed) this.#changed.set(key, { ...change });
+    for (const [key, { at, what }] of changed) this.#changed.add({ id: ofFileKey(key), at, what });
     for (const [key, loss] of lost) this.#lost.set(key, { ...loss });
     this.#deaths = deaths;
     this.#syncfsFails = syncfsFails;
@@ -96,9 +95,8 @@ export class Unsynced {
 
   /** True: it is time to sync everything. */
   note(id: FileId, what: Changed, at: number = this.begin()): boolean {
-    const key = this.#keys.of(id);
-    const change = this.#changed.get(key);
-    if (change === undefined) this.#changed.set(key, { at, what });
+    const change = this.#changed.get(id);
+    if (change === undefined) this.#changed.add({ id, at, what });
     else {
       change.at = Math.max(at, change.at);
       if (what === "all") change.what = "all";
@@ -107,14 +105,13 @@ export class Unsynced {
   }
 
   synced(id: FileId, since: number, dataOnly: boolean): void {
-    const key = fileKey(id);
-    const change = this.#changed.get(key);
+    const change = this.#changed.get(id);
     if (change === undefined || change.at > since || (dataOnly && change.what === "all")) return;
-    this.#changed.delete(key);
+    this.#changed.delete(change);
   }
 
   allSynced(since: number): void {
-    for (const [key, { at }] of this.#changed) if (at <= since) this.#changed.delete(key);
+    for (const change of this.#changed.values()) if (change.at <= since) this.#changed.delete(change);
   }
 
   /** The owner that had them is gone. Gives how many. `open`: all that are open. */
@@ -123,7 +120,8 @@ export class Unsynced {
     const waiting = new Set(open.filter((file) => this.#isUntold(file)).map(({ id }) => fileKey(id)));
     for (const [key, loss] of this.#lost) if (loss.told && !waiting.has(key)) this.#lost.delete(key);
     this.#deaths += 1;
-    for (const key of this.#changed.keys()) {
+    for (const { id } of this.#changed.values()) {
+      const key = fileKey(id);
       const behind = this.#lost.get(key)?.behind === true;
       this.#lost.delete(key);
       this.#lost.set(key, { death: this.#deaths, told: false, behind });

@@ -2,7 +2,7 @@
  * The receiving side of the ordered channel of one view: packets by sequence number, what is missing, what may be forgotten. Every member
  * keeps what is not yet stable, because a view change may have to fetch it from any of them.
  */
-import { assert } from "../../base/assert.ts";
+import { AssertionError } from "../../base/assert.ts";
 import { maxRanges, orderWindow, type Range } from "../../wire/order-datagram.ts";
 
 export interface Packet {
@@ -46,7 +46,7 @@ export class Receiver {
     if (this.delivered >= Math.min(limit, this.received)) return null;
     this.delivered++;
     const packet = this.#packets.get(this.delivered);
-    assert(packet !== undefined, `packet ${this.delivered} was forgotten before it was delivered`);
+    if (packet === undefined) throw new AssertionError(`packet ${this.delivered} was forgotten before it was delivered`);
     return packet;
   }
 

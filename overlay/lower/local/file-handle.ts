@@ -7,7 +7,7 @@
  *   XFS              type 0x81, 12 bytes  u64 ino, u32 generation (0x01 and 8 bytes where inode numbers are 32 bits)
  *   tmpfs            type 0x01, 12 bytes  u32 generation, u64 ino
  */
-import { assert } from "../../../dlmd/base/assert.ts";
+import { assert, AssertionError } from "../../../dlmd/base/assert.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { FileId } from "../lower.ts";
 
@@ -64,10 +64,8 @@ function writeHead(handle: Buffer, bytes: number, type: number): void {
 function checkHead(handle: Buffer, bytes: number, type: number): void {
   const foundBytes = handle.readUInt32LE(0);
   const foundType = handle.readInt32LE(4);
-  assert(
-    foundBytes === bytes && foundType === type,
-    `file handle of type ${type} with ${bytes} bytes expected, found type ${foundType} with ${foundBytes}`,
-  );
+  if (foundBytes !== bytes || foundType !== type)
+    throw new AssertionError(`file handle of type ${type} with ${bytes} bytes expected, found type ${foundType} with ${foundBytes}`);
 }
 
 function readU64(handle: Buffer, at: number): number {
