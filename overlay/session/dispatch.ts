@@ -305,7 +305,7 @@ export class Dispatch {
     }
     const lent = lend && !call.answered ? buffers.lend() : null;
     this.#running += 1;
-    const over = this.underWay.begin(call, request, node?.cover.key ?? null);
+    const over = this.underWay.begin(call, request, node?.cover ?? null);
     const settle = (): void => {
       over();
       this.#ended(call);

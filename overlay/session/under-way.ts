@@ -17,6 +17,11 @@ export interface UnderWay {
 /** Those that have run longest; the others are only counted. */
 export const MAX_UNDER_WAY_SHOWN = 1000;
 
+/** Its key is made only where it is shown. */
+interface Keyed {
+  readonly key: string;
+}
+
 interface Entry {
   readonly call: {
     readonly answered: boolean;
@@ -25,7 +30,7 @@ interface Entry {
     onYield?: (() => void) | null;
   };
   readonly request: Operation;
-  readonly key: string | null;
+  readonly of: Keyed | null;
   readonly sinceMs: number;
 }
 
@@ -38,8 +43,8 @@ export class RequestsUnderWay {
   }
 
   /** Gives the function that ends it. */
-  begin(call: Entry["call"], request: Operation, key: string | null): () => void {
-    const entry = { call, request, key, sinceMs: this.#nowMs() };
+  begin(call: Entry["call"], request: Operation, of: Keyed | null): () => void {
+    const entry = { call, request, of, sinceMs: this.#nowMs() };
     this.#entries.add(entry);
     return () => this.#entries.delete(entry);
   }
@@ -52,9 +57,16 @@ export class RequestsUnderWay {
     const now = this.#nowMs();
     // One that is answered only tidies up.
     const waiting = [...this.#entries].filter(({ call }) => !call.answered);
-    const shown = ({ call, request, key, sinceMs }: Entry): UnderWay => {
+    const shown = ({ call, request, of, sinceMs }: Entry): UnderWay => {
       const { op, pid } = request;
-      return { op, pid, key, lockKey: call.lockKey, sinceMs: Math.max(0, Math.round(now - sinceMs)), fileLock: fileLockOf(request) };
+      return {
+        op,
+        pid,
+        key: of?.key ?? null,
+        lockKey: call.lockKey,
+        sinceMs: Math.max(0, Math.round(now - sinceMs)),
+        fileLock: fileLockOf(request),
+      };
     };
     const longest = waiting.find(({ request }) => fileLockOf(request) === null);
     const requests = waiting.slice(0, MAX_UNDER_WAY_SHOWN).map(shown);

@@ -9,7 +9,7 @@ it("shows the oldest first, with what a lock request asks for, until they are an
   let now = 100;
   const underWay = new RequestsUnderWay(() => now);
   const call = { answered: false, lockKey: "13.7" };
-  const over = underWay.begin(call, request("lookup", 41), "12.7");
+  const over = underWay.begin(call, request("lookup", 41), { key: "12.7" });
   now = 150;
   const locks = { answered: false, lockKey: null };
   underWay.begin(locks, request("setlk", 42, { type: "write", start: 0n, end: 9n }), null);
@@ -45,7 +45,7 @@ it("shows the oldest that waits for no file lock, however many do", () => {
   for (let at = 0; at <= MAX_UNDER_WAY_SHOWN; at++) underWay.begin({ answered: false, lockKey: null }, request("setlk", at, lock), null);
   expect(underWay.list().longest).toBeNull();
   underWay.begin({ answered: true, lockKey: null }, request("read", 40), null);
-  underWay.begin({ answered: false, lockKey: null }, request("write", 41), "12.7");
+  underWay.begin({ answered: false, lockKey: null }, request("write", 41), { key: "12.7" });
   now = 60;
   underWay.begin({ answered: false, lockKey: null }, request("read", 42), null);
   const { requests, longest } = underWay.list();
