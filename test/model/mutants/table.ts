@@ -245,8 +245,8 @@ const onOther: readonly Mutant[] = [
     id: "remote-size-forgotten",
     breaks: "that a size is set is lost on the way to the owner",
     file: values,
-    XX,
-    replace: "...(has(CHANGES.size) && reader.u64() < 0 && { size: 0 }),",
+    find: "if (has(CHANGES.size)) change.size = reader.u64();",
+    replace: "if (has(CHANGES.size)) reader.u64();",
     through: "node 2",
   },
 ];
