@@ -5,8 +5,8 @@
  * every lookup, so nothing of the old one is on its way when its number comes back (hazard F29). What the kernel counts, and when it
  * forgets: Documentation/filesystems/fuse.rst, fs/fuse/inode.c (fuse_iget, fuse_evict_inode).
  *
- * A record lives while the kernel counts lookups of it, while it is open, and while an operation uses it. Memory: a record, its
- * key and two table rows, about 400 bytes; how many there are is the kernel's choice (it forgets when memory is short).
+ * A record lives while the kernel counts lookups of it, while it is open, and while an operation uses it. Memory: a record
+ * and two table rows; how many there are is the kernel's choice (it forgets when memory is short).
  */
 import { AssertionError } from "../../dlmd/base/assert.ts";
 import { type Cover, type Inode, type InodeKind, type NumberedInode, ROOT_FUSE_NODEID } from "../coherence/cover.ts";
