@@ -2,13 +2,14 @@
  * A Map from numbers for entries that come and go with each request. V8 gives a Map a new table whenever its last entry goes, and each
  * table keeps its successors alive until the old space is collected: so they all get there, and a map that is empty at rest fills it.
  * This one keeps its room. Open addressing, linear probing, deletion by moving entries back (Knuth, The Art of Computer Programming 3,
- * 6.4, algorithm R). There is no order: what is listed is listed by number.
+ * 6.4, algorithm R). What is listed is in no order.
  */
-const SMALLEST_ROOM = 16;
-/** No key: what is entered is a number of something, from 0 on. */
-const NONE = -1;
+import { AssertionError } from "./assert.ts";
 
-/** Shapes: keys are integers from 0 to 2^53, and no NaN. */
+const SMALLEST_ROOM = 16;
+/** The only number that is no key. */
+const NONE = Number.NaN;
+
 export class NumberMap<V> {
   #keys = emptyKeys(SMALLEST_ROOM);
   #values: (V | undefined)[] = emptyValues(SMALLEST_ROOM);
@@ -33,7 +34,9 @@ export class NumberMap<V> {
     return this.#values[this.#find(key)];
   }
 
+  /** NaN: an assertion. */
   set(key: number, value: V): void {
+    if (Number.isNaN(key)) throw new AssertionError("a number expected, found NaN");
     let at = this.#find(key);
     if (this.#keys[at] !== key) {
       if (this.#size * 2 > this.#mask) {
@@ -51,7 +54,7 @@ export class NumberMap<V> {
     let free = this.#find(key);
     if (this.#keys[free] !== key) return false;
     this.#size -= 1;
-    for (let at = (free + 1) & this.#mask; this.#keys[at] !== NONE; at = (at + 1) & this.#mask) {
+    for (let at = (free + 1) & this.#mask; !Number.isNaN(this.#keys[at]); at = (at + 1) & this.#mask) {
       const home = placeOf(this.#keys[at] as number, this.#shift);
       // It would be found no more if it went before its own place.
       if (((at - home) & this.#mask) < ((at - free) & this.#mask)) continue;
@@ -70,14 +73,14 @@ export class NumberMap<V> {
     this.#size = 0;
   }
 
-  /** As they are now, the smallest number first. */
+  /** As they are now. */
   keys(): number[] {
-    return [...this.#keys].filter((key) => key !== NONE).sort((one, other) => one - other);
+    return [...this.#keys].filter((key) => !Number.isNaN(key));
   }
 
-  /** As they are now, that of the smallest number first. */
+  /** As they are now, each where its key is in `keys`. */
   values(): V[] {
-    return this.keys().map((key) => this.get(key) as V);
+    return this.#values.filter((_, at) => !Number.isNaN(this.#keys[at])) as V[];
   }
 
   /** Where it is, or where it would be. */
@@ -85,7 +88,7 @@ export class NumberMap<V> {
     let at = placeOf(key, this.#shift);
     for (;;) {
       const found = this.#keys[at];
-      if (found === key || found === NONE) return at;
+      if (found === key || Number.isNaN(found)) return at;
       at = (at + 1) & this.#mask;
     }
   }
@@ -94,7 +97,7 @@ export class NumberMap<V> {
     const [keys, values] = [this.#keys, this.#values];
     this.#makeRoom(room);
     for (const [from, key] of keys.entries()) {
-      if (key === NONE) continue;
+      if (Number.isNaN(key)) continue;
       const at = this.#find(key);
       this.#keys[at] = key;
       this.#values[at] = values[from];

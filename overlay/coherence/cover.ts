@@ -204,8 +204,9 @@ export function attach(inode: Inode): void {
 }
 
 /** Of a cover whose phase is not "idle". */
-export function revokeOf({ key, revoke }: Cover): Revoke {
-  if (revoke === null) throw new AssertionError(`no revoke of ${key} is under way`);
+export function revokeOf(cover: Cover): Revoke {
+  const { revoke } = cover;
+  if (revoke === null) throw new AssertionError(`no revoke of ${cover.key} is under way`);
   return revoke;
 }
 

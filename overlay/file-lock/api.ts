@@ -68,6 +68,16 @@ export function lockFile({ cover }: Inode): string {
   return `f${cover.key}`;
 }
 
+/** RELEASE. Its name is made only where it has to be. */
+export function releaseLocks(locks: FileLocking | null, inode: Inode, fh: number): void {
+  if (locks?.inUse === true) locks.released(lockFile(inode), fh);
+}
+
+/** The kernel knows the file no more. */
+export function forgetLocks(locks: FileLocking | null, inode: Inode): void {
+  if (locks?.inUse === true) locks.forgotten(lockFile(inode));
+}
+
 export function lockFileOf(id: FileId): string {
   return `f${fileKey(id)}`;
 }

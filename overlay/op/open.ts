@@ -1,6 +1,6 @@
 /** OPEN, RELEASE, FLUSH, OPENDIR, RELEASEDIR: handles. */
 import type { ReplyTerms } from "../coherence/terms.ts";
-import { lockFile } from "../file-lock/api.ts";
+import { lockFile, releaseLocks } from "../file-lock/api.ts";
 import { FOPEN } from "../fuse/abi.ts";
 import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
@@ -91,7 +91,7 @@ export function release(mount: Mount, call: Call, request: ReleaseRequest | Rele
   const file = mount.handles.get(request.fh);
   if (file !== undefined) {
     // First: after a crash between the two the handle is open still, and closed once more.
-    if (!file.directory && mount.fileLocks?.inUse === true) mount.fileLocks.released(lockFile(file.inode), file.fh);
+    if (!file.directory) releaseLocks(mount.fileLocks, file.inode, file.fh);
     mount.handles.take(request.fh);
     closeFile(mount, file);
   }

@@ -6,7 +6,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Credentials, credentialsOf } from "../caller/status.ts";
 import { isRenaming } from "../caller/threads.ts";
 import type { SessionCoherence } from "../coherence/api.ts";
-import { type FileLocking, lockFile } from "../file-lock/api.ts";
+import { type FileLocking, forgetLocks } from "../file-lock/api.ts";
 import { HandleTable } from "../inode/handles.ts";
 import { InodeTable } from "../inode/table.ts";
 import type { DirectoryMoves } from "../lower/directory-moves.ts";
@@ -82,7 +82,7 @@ export function createMount(parts: MountParts): Mount {
     dropped: (inode, removed) => {
       if (removed) coherence.removed(inode);
       if (inode.kind === "directory") moved.isPlaced(inode);
-      if (inode.kind === "file" && fileLocks?.inUse === true) fileLocks.forgotten(lockFile(inode));
+      if (inode.kind === "file") forgetLocks(fileLocks, inode);
       if (asked.delete(inode.fuseNodeid)) askFlush(inode.fuseNodeid, false);
       coherence.forgotten(inode);
     },

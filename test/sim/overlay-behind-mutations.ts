@@ -310,6 +310,22 @@ export const overlayBehindMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },
   {
+    id: "unawaited-waits-once",
+    breaks: "what nobody waits for leaves by itself once, and then with the next call only",
+    file: "overlay/lower/remote/connection.ts",
+    find: "    this.#lingers = false;\n",
+    replace: "",
+    caughtBy: "test/unit/lower/remote.test.ts",
+  },
+  {
+    id: "unawaited-timer-once",
+    breaks: "the timer that sends what nobody waits for is not set again when it has fired",
+    file: "overlay/lower/remote/connection.ts",
+    find: "    else this.#unawaited.refresh();\n",
+    replace: "",
+    caughtBy: "test/unit/lower/remote.test.ts",
+  },
+  {
     id: "unawaited-waits-for-ever",
     breaks: "what nobody waits for leaves with the next call only",
     file: "overlay/lower/remote/connection.ts",

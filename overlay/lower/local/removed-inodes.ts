@@ -34,6 +34,7 @@ interface Remembered {
 export interface RemovedInodesOptions {
   readonly native: Pick<Native, "sync" | "pool">;
   readonly now?: () => number;
+  /** 1 at least. */
   readonly limit?: number;
   readonly keepMs?: number;
 }

@@ -262,9 +262,11 @@ it("sends what nobody waits for in one write with the next call that is waited f
   const one = await owner();
   const lower = remote();
   await lower.connect(one.address, 1);
-  const made = await Promise.all(["a", "b", "c", "d"].map(async (it) => await lower.create(lower.root, name(it), RDWR, 0o644, caller)));
-  const [a, b, c, d] = made.map(({ handle }) => handle);
-  if (a === undefined || b === undefined || c === undefined || d === undefined) throw new Error("four files are made");
+  const made = await Promise.all(
+    ["a", "b", "c", "d", "e"].map(async (it) => await lower.create(lower.root, name(it), RDWR, 0o644, caller)),
+  );
+  const [a, b, c, d, e] = made.map(({ handle }) => handle);
+  if (a === undefined || b === undefined || c === undefined || d === undefined || e === undefined) throw new Error("five files are made");
   // A turn of its own.
   await new Promise((resolve) => setImmediate(resolve));
   // On a busy machine that moment is over before the turn is.
@@ -285,15 +287,23 @@ it("sends what nobody waits for in one write with the next call that is waited f
   await turnOver;
   expect(grown()[0]).toBe(1);
   vi.advanceTimersByTime(UNAWAITED_MS);
+  expect(grown()[0]).toBe(2);
+  // Once more: the timer is the same one.
+  lower.close(d);
+  await new Promise<void>((resolve) => process.nextTick(resolve));
+  vi.advanceTimersByTime(UNAWAITED_MS - 1);
+  expect(grown()[0]).toBe(2);
+  vi.advanceTimersByTime(1);
+  expect(grown()[0]).toBe(3);
   vi.useRealTimers();
   await answer;
-  await until(() => grown()[1] === 4);
-  expect(grown()[0]).toBe(2);
-  lower.close(d);
-  lower.hurry();
+  await until(() => grown()[1] === 5);
   expect(grown()[0]).toBe(3);
+  lower.close(e);
   lower.hurry();
-  expect(grown()[0]).toBe(3);
+  expect(grown()[0]).toBe(4);
+  lower.hurry();
+  expect(grown()[0]).toBe(4);
 });
 
 it("costs one message each way", async () => {

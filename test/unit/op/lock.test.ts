@@ -1,10 +1,11 @@
 /** SETLK: FLUSH of a file comes here as soon as one of its closes may have a lock to give up (native/src/device.cc). */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import type { FileLocking } from "../../../overlay/file-lock/api.ts";
-import type { GetlkRequest, SetlkRequest } from "../../../overlay/fuse/request.ts";
+import { type FileLocking, forgetLocks, lockFile } from "../../../overlay/file-lock/api.ts";
+import type { GetlkRequest, ReleaseRequest, SetlkRequest } from "../../../overlay/fuse/request.ts";
 import type { Call } from "../../../overlay/op/call.ts";
 import { getlk, setlk } from "../../../overlay/op/lock.ts";
+import { release } from "../../../overlay/op/open.ts";
 import { Workbench } from "./workbench.ts";
 
 const request = { op: "setlk", owner: 5n, start: 0n, end: 9n, lockPid: 42, wait: false } as const;
@@ -42,6 +43,30 @@ it("flock(2), which no FLUSH gives up, and an unlock ask for none", async () => 
   await serve({ type: "write", flock: true });
   await serve({ type: "unlock", flock: false });
   expect(events).toEqual(["lock", "unlock"]);
+});
+
+it.each([true, false])("RELEASE gives up what was locked through that open file, if anything is locked: %s", (inUse) => {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  const told: unknown[][] = [];
+  const fileLocks = { inUse, released: (...what: unknown[]) => told.push(what) } as unknown as FileLocking;
+  const of = { fuseNodeid: bench.file.fuseNodeid, pid: 42, unique: 2 };
+  release({ ...bench.mount, fileLocks }, bench.call("release"), {
+    ...of,
+    op: "release",
+    fh,
+    flags: 0,
+    lockOwner: 0n,
+  } as unknown as ReleaseRequest);
+  expect(told).toEqual(inUse ? [[lockFile(bench.file), fh]] : []);
+});
+
+it.each([true, false])("what the kernel forgets has no locks any more, if anything is locked: %s", (inUse) => {
+  const { file } = new Workbench();
+  const told: string[] = [];
+  forgetLocks({ inUse, forgotten: (what: string) => told.push(what) } as unknown as FileLocking, file);
+  forgetLocks(null, file);
+  expect(told).toEqual(inUse ? [lockFile(file)] : []);
 });
 
 describe("a wait that ends so that another process can begin it again (hazard F45)", () => {
