@@ -2,7 +2,7 @@
  * One node of the cluster as a pure state machine: membership, recovery and locks put together. What comes in and goes
  * out: node-api.ts. Nothing here reads a clock or does I/O.
  */
-import { assert, AssertionError, assertNever } from "./base/assert.ts";
+import { assert, assertNever } from "./base/assert.ts";
 import type { GoneClient, ViewInfo, ClientEvent, QueryWhat } from "./wire/program.ts";
 import type { QueriedNode } from "./query/queried-node.ts";
 import { inspectHere, Inspections } from "./query/inspect.ts";
@@ -88,8 +88,8 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
 
   /** `newEngine`: another one than the builtin. */
   constructor(boot: NodeBoot, newEngine?: (port: NodeEnginePort) => E) {
-    if (!isIncarnation(boot.incarnation)) throw new AssertionError(`incarnation of 16 hex digits expected, found ${boot.incarnation}`);
-    if (boot.nodes.length > maxNodes) throw new AssertionError(`${boot.nodes.length} nodes configured, at most ${maxNodes} allowed`);
+    assert(isIncarnation(boot.incarnation), `incarnation of 16 hex digits expected, found ${boot.incarnation}`);
+    assert(boot.nodes.length <= maxNodes, `${boot.nodes.length} nodes configured, at most ${maxNodes} allowed`);
     assert(
       // Of a change that removes it the outcome is open.
       [...boot.nodes, ...(boot.former ?? [])].some((node) => node.nodeid === boot.nodeid),

@@ -2,7 +2,7 @@
  * The client of dlmd's local socket: `connectDlm` of api.ts. One connection, any number of lockspaces on it.
  */
 import { type Socket, createConnection } from "node:net";
-import { assert, AssertionError } from "../base/assert.ts";
+import { assert } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
 import { type ClientMessage, LOCAL_VERSION, type ServerMessage } from "../wire/local.ts";
 import type { QueryWhat } from "../wire/program.ts";
@@ -254,7 +254,7 @@ class Client implements DlmClient {
 
   #settle(id: number): Pending {
     const pending = this.#pending.get(id);
-    if (pending === undefined) throw new AssertionError(`an answer to request ${id}, which nobody made`);
+    assert(pending !== undefined, `an answer to request ${id}, which nobody made`);
     this.#pending.delete(id);
     return pending;
   }
@@ -358,7 +358,7 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
           client = new Client(connection, handlers, message.info, message.view);
           resolve(client);
         } else {
-          if (client === null) throw new AssertionError(`${message.kind} before the welcome`);
+          assert(client !== null, `${message.kind} before the welcome`);
           client.receive(message);
         }
       },

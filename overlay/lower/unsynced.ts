@@ -150,16 +150,20 @@ export class Unsynced {
 
   /** `lossesTold` of one that is opened now. */
   opened(id: FileId): number {
-    return this.#lost.size > 0 && this.#lost.get(fileKey(id))?.told === false ? 0 : this.#deaths;
+    return this.#lossOf(id)?.told === false ? 0 : this.#deaths;
+  }
+
+  #lossOf(id: FileId): Loss | undefined {
+    return this.#lost.size > 0 ? this.#lost.get(fileKey(id)) : undefined;
   }
 
   #isUntold({ id, lossesTold }: LossesTold): boolean {
-    return (this.#lost.get(fileKey(id))?.death ?? 0) > lossesTold;
+    return (this.#lossOf(id)?.death ?? 0) > lossesTold;
   }
 
   /** True once for an open file of which something may be lost. */
   takeLost(file: LossesTold): boolean {
-    const loss = this.#lost.size > 0 ? this.#lost.get(fileKey(file.id)) : undefined;
+    const loss = this.#lossOf(file.id);
     if (loss === undefined || loss.death <= file.lossesTold) return false;
     file.lossesTold = loss.death;
     loss.told = true;
@@ -169,7 +173,7 @@ export class Unsynced {
 
   /** True once after something that was written behind was lost, if nobody was told. Files that are open are told all the same. */
   takeLostBehind(id: FileId): boolean {
-    const loss = this.#lost.size > 0 ? this.#lost.get(fileKey(id)) : undefined;
+    const loss = this.#lossOf(id);
     if (loss?.behind !== true) return false;
     loss.told = true;
     loss.behind = false;

@@ -2,7 +2,7 @@
  * The ordered channel of a node: sender, receiver, and on the lowest nodeid of the view the sequencer; from view to view with a flush
  * between, so that all who go together have delivered the same packets. Facts and figures: dlmd/engine/README.md, "Ordered messages".
  */
-import { assert, AssertionError, assertNever } from "../../base/assert.ts";
+import { assert, assertNever } from "../../base/assert.ts";
 import type { Datagram } from "../../wire/datagram.ts";
 import type { Flush, Flushed, Last, Nack, OrderDatagram, Ordered, OrderStart, OrderState, StartedView } from "../../wire/order-datagram.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../../wire/view-id.ts";
@@ -186,8 +186,7 @@ export class Ordering {
     const { start, members } = view;
     if (this.view !== null) {
       this.#deliverTo(start.cut);
-      if (this.#receiver.delivered !== start.cut)
-        throw new AssertionError(`delivered ${this.#receiver.delivered} packets, the cut is at ${start.cut}`);
+      assert(this.#receiver.delivered === start.cut, `delivered ${this.#receiver.delivered} packets, the cut is at ${start.cut}`);
     }
     this.view = view;
     this.#pulling = null;

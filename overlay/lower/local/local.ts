@@ -5,7 +5,6 @@
  *
  * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
  */
-import { performance } from "node:perf_hooks";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";

@@ -6,7 +6,6 @@
  * Bounded in time and number, and given up early by whoever needs the room. What it was like is remembered longer: somebody may have it as
  * working directory, and ask.
  */
-import { performance } from "node:perf_hooks";
 import { NewestMap } from "../../../dlmd/base/newest-map.ts";
 import type { Native } from "../../../native/index.ts";
 import type { Attr, FileId } from "../lower.ts";
@@ -20,10 +19,10 @@ export const REMOVED_KEPT_MS = 2000;
 export const REMOVED_REMEMBERED_MAX = 4096;
 
 interface Removed {
-  fd: number;
-  until: number;
+  readonly fd: number;
+  readonly until: number;
   /** Freeing it waits for the disk. */
-  large: boolean;
+  readonly large: boolean;
 }
 
 interface Remembered {
@@ -44,7 +43,7 @@ export class RemovedInodes {
   readonly #now: () => number;
   readonly #limit: number;
   readonly #keepMs: number;
-  /** A ring, from the oldest on: its places are used again. */
+  /** A ring, from the oldest on. */
   readonly #kept: Removed[] = [];
   #oldest = 0;
   #count = 0;
@@ -68,15 +67,7 @@ export class RemovedInodes {
     this.#remembered.set(id.ino, { generation: id.generation, attr });
     if (fd < 0) return;
     if (this.#count === this.#limit) this.#closeOldest();
-    const until = this.#now() + this.#keepMs;
-    const at = (this.#oldest + this.#count) % this.#limit;
-    const place = this.#kept[at];
-    if (place === undefined) this.#kept[at] = { fd, until, large };
-    else {
-      place.fd = fd;
-      place.until = until;
-      place.large = large;
-    }
+    this.#kept[(this.#oldest + this.#count) % this.#limit] = { fd, until: this.#now() + this.#keepMs, large };
     this.#count += 1;
     this.#timer ??= this.#startTimer(this.#keepMs);
   }
@@ -115,8 +106,8 @@ export class RemovedInodes {
     else this.#options.native.sync.close(fd);
   }
 
-  /** There is one. Its place is used again by the next that is kept. */
-  #takeOldest(): Readonly<Removed> {
+  /** There is one. */
+  #takeOldest(): Removed {
     const oldest = this.#kept[this.#oldest] as Removed;
     this.#oldest = (this.#oldest + 1) % this.#limit;
     this.#count -= 1;

@@ -5,7 +5,6 @@
  *
  * One guard for each time that this node has the disk mounted. A directory has no disk that could be given up, and no guard.
  */
-import { performance } from "node:perf_hooks";
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";

@@ -134,7 +134,10 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         writeMade(w, q);
         w.u32(q.rdevMajor).u32(q.rdevMinor);
       },
-      read: (r) => ({ ...readMade(r), rdevMajor: r.u32(), rdevMinor: r.u32() }),
+      read: (r) => {
+        const { parent, name: made, tellParent, mode, caller } = readMade(r);
+        return { parent, name: made, tellParent, mode, caller, rdevMajor: r.u32(), rdevMinor: r.u32() };
+      },
     },
     entryMade,
   ),
@@ -147,7 +150,10 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         v.writeName(w, q.target);
         v.writeCaller(w, q.caller);
       },
-      read: (r) => ({ ...readChange(r), target: v.readName(r), caller: v.readCaller(r) }),
+      read: (r) => {
+        const { parent, name: made, tellParent } = readChange(r);
+        return { parent, name: made, tellParent, target: v.readName(r), caller: v.readCaller(r) };
+      },
     },
     entryMade,
   ),
