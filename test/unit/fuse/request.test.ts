@@ -53,6 +53,14 @@ describe("requests that an ordinary mount of this kernel does not send", () => {
     expect(decode(packet(OPCODE.FUSE_SYNCFS, longs(0n)))).toEqual({ op: "syncfs", ...head });
   });
 
+  test.each([1, 64, 65, 255])("a name of %i bytes is copied whole: the buffer is read into again", (length) => {
+    const name = Buffer.from(Array.from({ length }, (_, at) => 1 + (at % 255)));
+    const bytes = packet(OPCODE.FUSE_LOOKUP, Buffer.concat([name, Buffer.alloc(1)]));
+    const request = decode(bytes);
+    bytes.fill(0xff);
+    expect(request).toEqual({ op: "lookup", ...head, name });
+  });
+
   test("NOTIFY_REPLY, with exactly the data that it says", () => {
     const reply = (size: number): Buffer => Buffer.concat([longs(0n, 4096n), words(size, 0), longs(0n, 0n), Buffer.from("in the page")]);
     expect(decode(packet(OPCODE.FUSE_NOTIFY_REPLY, reply(11)))).toEqual({ op: "notifyReply", ...head, data: Buffer.from("in the page") });
