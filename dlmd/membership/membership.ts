@@ -24,7 +24,7 @@ import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
-import { isExcluded, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
+import { isExcluded, isJoining, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
 import { electorateBy, leaseGrounds, nextElectorate, type Parting, plainQuorum, quorateWithout, type QuorumBasis } from "./quorum.ts";
 
 export interface MembershipHost
@@ -517,12 +517,20 @@ export class Membership {
     }
     this.#wantSinceMs ??= nowMs;
     // The first proposes; the others only if it does not.
-    if (nowMs - this.#wantSinceMs < need.delayMs + rank * proposalShare * this.#boot.timeoutMs) return;
+    const sinceMs = Math.max(this.#wantSinceMs, this.#joiningUntilMs(situation, desired, nowMs));
+    if (nowMs - sinceMs < need.delayMs + rank * proposalShare * this.#boot.timeoutMs) return;
     const promised = agreement.promised;
     if (promised !== null && nowMs - promised.sinceMs < promiseShare * this.#boot.timeoutMs) {
       if (hasMember(desired, promised.view.proposer, promised.view.incarnation)) return;
     }
     agreement.propose(desired, need.why, nowMs);
+  }
+
+  /** Until when the view of a node that joins may come. From the first one on, so that nobody holds the members up for longer. */
+  #joiningUntilMs(situation: Situation, desired: readonly Member[], nowMs: number): number {
+    const { promised, stoppedMs } = this.#agreement;
+    if (promised === null || !isJoining(situation, promised.view, desired, nowMs)) return Number.NEGATIVE_INFINITY;
+    return stoppedMs + promiseShare * this.#boot.timeoutMs;
   }
 
   #giveUp(proposal: Proposal, desired: readonly Member[], nowMs: number): void {

@@ -2,7 +2,7 @@
  * Whether the present view will do, who should be in the next one, and in which order its members propose it: what a node judges by what it hears.
  * That it then proposes, and backs off, is up to membership.ts. Hazards C8, H13, H14.
  */
-import { type Electorate, hasMember, type Member, noView, sameView } from "../wire/view-id.ts";
+import { type Electorate, hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { InstalledView } from "./agreement.ts";
 import type { Detector } from "./detector.ts";
 import type { Peer } from "./peer-table.ts";
@@ -41,11 +41,14 @@ function isNew({ view, timeoutMs }: Situation, nowMs: number): boolean {
   return view !== null && nowMs - view.installedMs < timeoutMs;
 }
 
+function isRefused({ incarnation, left, evicted, barred, shunnedUntilMs }: Peer, nowMs: number): boolean {
+  return nowMs < shunnedUntilMs || barred || (incarnation !== null && (left === incarnation || evicted === incarnation));
+}
+
 function isEligible(situation: Situation, peer: Peer, nowMs: number): boolean {
   const { view, basis, detector } = situation;
   const { heartbeat, incarnation } = peer;
-  if (nowMs < peer.shunnedUntilMs || peer.barred) return false;
-  if (incarnation !== null && (peer.left === incarnation || peer.evicted === incarnation)) return false;
+  if (isRefused(peer, nowMs)) return false;
   const known = view?.members.find(({ nodeid }) => nodeid === peer.config.nodeid)?.incarnation;
   const member = known !== undefined && known === (incarnation ?? known);
   if (member && isNew(situation, nowMs)) return true;
@@ -114,6 +117,17 @@ export function isExcluded({ view, detector }: Situation, desired: readonly Memb
     if (!sameView(heartbeat.view, heartbeat.lineage) || sameView(heartbeat.view, view?.id ?? noView)) return false;
     return heartbeat.heard.some((heard) => !hasMember(desired, heard.nodeid, heard.incarnation));
   });
+}
+
+/**
+ * Who proposed that view is no member of this one, and not wanted yet: it has heard that all hear each other, and its heartbeat that says so is still under
+ * way. A view without it would evict it in the moment in which it joins (hazard H14).
+ */
+export function isJoining(situation: Situation, { proposer, incarnation }: ViewId, desired: readonly Member[], nowMs: number): boolean {
+  const { view, detector } = situation;
+  const peer = detector.peers.get(proposer);
+  if (peer === undefined || peer.incarnation !== incarnation || isRefused(peer, nowMs)) return false;
+  return ![...(view?.members ?? []), ...desired].some((member) => member.nodeid === proposer && member.incarnation === incarnation);
 }
 
 /** In which order the members propose: the lowest first, but whose configuration is the latest (hazard C8). -1: this node is not wanted. */

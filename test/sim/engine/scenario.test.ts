@@ -79,6 +79,57 @@ describe("views and messages", () => {
     }
   });
 
+  describe("H14: a node that joins has proposed a view, and who promised it has not heard all of it yet", () => {
+    const joining = (seed = 7): EngineSim => {
+      const sim = cluster(3, { seed });
+      together(sim, 1, 2, 3);
+      join(sim, 1, 2, 3);
+      sim.node(1).crash();
+      together(sim, 2, 3);
+      sim.node(1).start();
+      // Of its heartbeats only those come to node 2 that say that it hears nobody yet; and it does not get to the end with its view.
+      sim.lost = (message, from, to) =>
+        from === 1 && to === 2 && (message.kind === "flush" || (message.kind === "heartbeat" && message.heard.length > 0));
+      until(sim, "node 2 has promised it", () => sim.node(2).engine.membership.stopped);
+      return sim;
+    };
+
+    it("the others wait for it, and it is a member of the next view", () => {
+      const sim = joining();
+      expect(sim.node(1).engine.membership.view).toBeNull();
+      expect(sim.node(2).engine.membership.peers.get(1)?.heartbeat?.heard).toEqual([]);
+      sim.run(0.3 * sim.timeoutMs);
+      sim.lost = () => false;
+      until(sim, "a view", () => !sim.node(2).engine.membership.stopped);
+      expect(members(sim.node(2))).toBe("1 2 3");
+      expect(sim.node(1).evictions).toBe(0);
+    });
+
+    it("when it dies the others go on", () => {
+      const sim = joining();
+      const sinceMs = sim.agenda.nowMs;
+      sim.node(1).crash();
+      together(sim, 2, 3);
+      expect(sim.agenda.nowMs - sinceMs).toBeLessThan(0.8 * sim.timeoutMs);
+    });
+
+    it("when it proposes another one, which does not come either, the others wait no longer for that", () => {
+      let twice = 0;
+      for (let seed = 1; seed <= 12; seed++) {
+        const sim = joining(seed);
+        const { promisedEpoch } = sim.node(2).engine.membership;
+        const sinceMs = sim.agenda.nowMs;
+        until(sim, "another one", () => sim.node(2).engine.membership.promisedEpoch > promisedEpoch);
+        // It waits for a random time before it does: mostly for longer than the others do.
+        const isWaiting = members(sim.node(2)) === "" && sim.node(1).engine.membership.view === null;
+        if (sim.node(1).engine.membership.promisedEpoch > promisedEpoch && isWaiting) twice++;
+        together(sim, 2, 3);
+        expect(sim.agenda.nowMs - sinceMs).toBeLessThan(0.8 * sim.timeoutMs);
+      }
+      expect(twice).toBeGreaterThan(0);
+    });
+  });
+
   describe("the network was gone for all, and two hear each other before the third", () => {
     const back = (): EngineSim => {
       const sim = cluster(3);
