@@ -65,6 +65,8 @@ export interface Coherence {
   readonly terms: Terms;
   /** Pins if the lock is here and nobody waits before us. Never waits. */
   tryPin(inode: Inode, mode: PinMode): boolean;
+  /** `tryPin` would pin. */
+  has(inode: Inode, mode: PinMode): boolean;
   /** Waits for the lock, then pins. Rejects with Errno EINTR. */
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void>;
   unpin(inode: Inode, mode: PinMode): void;
@@ -82,10 +84,10 @@ export interface Coherence {
   pinChildren(inodes: readonly Inode[], since: Since, asks?: boolean): MaybePromise<readonly ChildPin[]>;
 
   /**
-   * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has
-   * passed (BRING_WAIT_MS). Nothing is pinned afterwards: a caller that pins children then finds most locks here.
+   * With nothing pinned: asks for locks that are not here, all in one message, and waits until they came or that many milliseconds have passed. Nothing is
+   * pinned afterwards: a caller that pins these inodes then finds most locks here.
    */
-  fetchLocks(inodes: readonly Inode[]): Promise<void>;
+  fetchLocks(inodes: readonly Inode[], mode: PinMode, waitMs: number): Promise<void>;
 
   /**
    * For READ, WRITE (from the page cache or not), SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE, LSEEK, whose pages the

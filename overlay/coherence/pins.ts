@@ -15,7 +15,7 @@ import { droppedOrHeld } from "./pages/held-page.ts";
 import type { Invalidation } from "./kernel/revoke-round.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
-import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock/lock-cache.ts";
+import { addWaiter, holdOf, isCovered, mayPin, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock/lock-cache.ts";
 import { orderWants } from "./lock/lock-order.ts";
 import { isStillHeld } from "./lock/revoke.ts";
 import { attributesChanged, tellAttributes } from "./kernel/told-attributes.ts";
@@ -43,8 +43,6 @@ export interface PinsOptions {
   readonly cachesNothing: boolean;
 }
 
-/** Bringing locks for a listing ends after this time: it is answered without what has not come. */
-const BRING_WAIT_MS = 20;
 const pinnedChild: ChildPin = { pinned: true, trip: false };
 const pinnedAnew: ChildPin = { pinned: true, trip: true };
 const unpinnedChild: ChildPin = { pinned: false, trip: false };
@@ -72,6 +70,10 @@ export class Pins implements Coherence, TermsPort {
   tryPin(inode: Inode, mode: PinMode): boolean {
     attach(inode);
     return !this.#state.abandoned && tryPin(inode.cover, mode);
+  }
+
+  has(inode: Inode, mode: PinMode): boolean {
+    return !this.#state.abandoned && mayPin(inode.cover, mode);
   }
 
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
@@ -165,14 +167,14 @@ export class Pins implements Coherence, TermsPort {
     return Promise.all(results.map((result) => Promise.resolve(result)));
   }
 
-  async fetchLocks(inodes: readonly Inode[]): Promise<void> {
+  async fetchLocks(inodes: readonly Inode[], mode: PinMode, waitMs: number): Promise<void> {
     const waiters = inodes.map((): Waiter => ({ interrupted: false, onInterrupt: null }));
     const timer = setTimeout(() => {
       for (const waiter of waiters) waiter.onInterrupt?.();
-    }, BRING_WAIT_MS);
+    }, waitMs);
     const came = inodes.map(async (inode, at) => {
       try {
-        await this.pin(inode, Mode.PR, waiters[at] as Waiter);
+        await this.pin(inode, mode, waiters[at] as Waiter);
       } catch (error) {
         if (error instanceof Errno && error.errno === E.EINTR) return;
         throw error;

@@ -12,6 +12,9 @@ import { fileOf, type Mount } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
+/** A listing waits no longer for locks that are elsewhere: it is answered without what has not come. */
+const BRING_WAIT_MS = 20;
+
 /** One name of the page on its way to the reply; `child` null: a plain entry, which counts as no lookup. */
 interface Row {
   readonly entry: DirEntry;
@@ -29,7 +32,7 @@ export async function readdir(mount: Mount, call: Call, request: ReaddirRequest)
   const away = await readdirplus(mount, call, request, file, false);
   if (away === null) return;
   try {
-    await mount.coherence.fetchLocks(away);
+    await mount.coherence.fetchLocks(away, Mode.PR, BRING_WAIT_MS);
   } finally {
     for (const child of away) mount.inodes.leave(child);
   }

@@ -27,7 +27,8 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
     call.negativeEntry();
     return;
   }
-  return andThen(mount.walkAhead.noteLookup(dir, name), () => askLower(mount, call, dir, name));
+  const ahead = mount.walkAhead.noteLookup(dir, name) ?? mount.removalsAhead.noteLookup(dir, name);
+  return andThen(ahead, () => askLower(mount, call, dir, name));
 }
 
 function askLower(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {

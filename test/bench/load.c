@@ -233,6 +233,28 @@ static void op_chmod(char **args) {
   report(now_ns() - start, (double)count);
 }
 
+/* remove-listed DIR EXPECTED: unlinks each file, in the order of the listing, as rm -r does: that reads the directory first. */
+static void op_remove_listed(char **args) {
+  long expected = number(args[1]), entries = 0;
+  char **names = calloc(expected, sizeof *names);
+  if (names == NULL) die("calloc");
+  double start = now_ns();
+  DIR *listing = opendir(args[0]);
+  if (listing == NULL) die("opendir %s", args[0]);
+  struct dirent *entry;
+  while (errno = 0, (entry = readdir(listing)) != NULL) {
+    if (entry->d_name[0] == '.') continue;
+    if (entries == expected) wrong("more files than expected");
+    names[entries++] = strdup(entry->d_name);
+  }
+  if (errno != 0) die("readdir %s", args[0]);
+  if (entries != expected) wrong("not as many files as expected");
+  for (long at = 0; at < entries; at++)
+    if (unlinkat(dirfd(listing), names[at], 0) != 0) die("unlink %s", names[at]);
+  closedir(listing);
+  report(now_ns() - start, (double)entries);
+}
+
 /* read-files DIR EXPECTED: opens, reads and closes each file, in the order of the listing, as tar does. */
 static void op_read_files(char **args) {
   static char data[65536];
@@ -598,7 +620,7 @@ static const struct {
     {"tree-make", 3, op_tree_make}, {"tree-stat", 3, op_tree_stat}, {"tcp-serve", 1, op_tcp_serve},
     {"tcp-ping", 3, op_tcp_ping},   {"lock", 2, op_lock},           {"lock-handover", 4, op_lock_handover},
     {"gaps", 3, op_gaps},           {"move", 2, op_move},           {"chmod", 2, op_chmod},
-    {"read-files", 2, op_read_files},
+    {"read-files", 2, op_read_files}, {"remove-listed", 2, op_remove_listed},
 };
 
 int main(int argc, char **argv) {

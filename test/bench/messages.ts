@@ -242,6 +242,7 @@ function walkCases(bench: Bench, cluster: Cluster): Case[] {
     row("rename of its own", other, ["move", files]),
     row("chmod of its own", other, ["chmod", files]),
     row("unlink of third's", third, ["remove", files]),
+    row("unlink of third's, listed", third, ["remove-listed", files]),
     row("first stat of third's", third, ["stat", files, 0, 0]),
     row("first open+read of third's, listed", third, ["read-files", files]),
     row("second open+read of third's, listed", third, ["read-files", files], ["read-files", files]),

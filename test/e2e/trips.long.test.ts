@@ -124,6 +124,14 @@ const ROWS: readonly Row[] = [
   { what: "first stat", made: "owner", others: true, run: `os.stat(f)`, files: WALK_FILES, most: { trips: 0.1, locks: 1 } },
   { what: "unlink", made: "elsewhere", run: `os.unlink(f)`, files: WALK_FILES, most: { trips: 1.1, locks: 4.2, answers: 2.2 } },
   {
+    what: "unlink, listed",
+    made: "elsewhere",
+    run: `os.unlink(f)`,
+    files: WALK_FILES,
+    listed: true,
+    most: { trips: 1.1, locks: 3.2, answers: 2.2 },
+  },
+  {
     what: "unlink, beside 8192 that are known",
     made: "elsewhere",
     crowded: true,

@@ -40,9 +40,14 @@ function take(cover: Cover, mode: PinMode, expected = false): void {
   } else if (!expected) cover.read = true;
 }
 
+/** The lock is here, and nobody waits before us. */
+export function mayPin(cover: Cover, mode: PinMode): boolean {
+  return cover.phase === "idle" && cover.waiters.length === 0 && modeCovers(cover.mode, mode);
+}
+
 /** Never waits, no effects: the way of nearly every operation. */
 export function tryPin(cover: Cover, mode: PinMode): boolean {
-  if (cover.phase !== "idle" || cover.waiters.length > 0 || !modeCovers(cover.mode, mode)) return false;
+  if (!mayPin(cover, mode)) return false;
   take(cover, mode);
   return true;
 }

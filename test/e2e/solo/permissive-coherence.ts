@@ -45,6 +45,9 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
     this.pins += 1;
     return true;
   }
+  has(): boolean {
+    return !this.withheld;
+  }
   pin(_inode: Inode, _mode: PinMode, waiter: Waiter): Promise<void> {
     return this.#wait(waiter);
   }

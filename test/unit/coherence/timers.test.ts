@@ -127,7 +127,7 @@ describe("locks", () => {
     const shell = shellOver(lockspace);
     const [free, taken] = [inodeOf(shell, 11, "file"), inodeOf(shell, 12, "file")];
     lockspace.createLock("i12.7", { ast: () => undefined, bast: () => undefined }).request(Mode.EX, 0);
-    expect(await around(shell.operations.fetchLocks([free, taken]), 20)).toEqual([false, true]);
+    expect(await around(shell.operations.fetchLocks([free, taken], Mode.PR, 20), 20)).toEqual([false, true]);
     expect([free, taken].map((inode) => shell.operations.tryPin(inode, Mode.PR))).toEqual([true, false]);
   });
 

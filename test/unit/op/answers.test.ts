@@ -272,7 +272,7 @@ describe("listings", () => {
     bench.coherence.child = { pinned: false, trip: true };
     bench.coherence.comes = true;
     const reply = await bench.serve(list(bench, "readdirplus"));
-    expect(bench.coherence.events.filter((event) => event.startsWith("bring"))).toEqual([`bring ${bench.file.cover.key}`]);
+    expect(bench.coherence.events.filter((event) => event.startsWith("bring"))).toEqual([`bring ${bench.file.cover.key} PR in 20 ms`]);
     expect(bench.coherence.violations).toEqual([]);
     expect(Number(reply?.body.readBigUInt64LE(0))).toBe(bench.file.fuseNodeid);
     expect([bench.file.nlookup, bench.file.useCount]).toEqual([2, 0]);

@@ -74,6 +74,9 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     this.#take(inode, mode);
     return true;
   }
+  has(): boolean {
+    return this.locks === "here";
+  }
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
     return this.#wait(() => this.#take(inode, mode), waiter);
   }
@@ -132,9 +135,9 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     });
     return this.childLater ? Promise.resolve(pins) : pins;
   }
-  fetchLocks(inodes: readonly Inode[]): Promise<void> {
+  fetchLocks(inodes: readonly Inode[], mode: PinMode, waitMs: number): Promise<void> {
     if (this.held > 0) this.violations.push("locks brought while another is pinned");
-    this.events.push(`bring ${inodes.map((inode) => inode.cover.key).join(" ")}`);
+    this.events.push(`bring ${inodes.map((inode) => inode.cover.key).join(" ")} ${mode === Mode.EX ? "EX" : "PR"} in ${waitMs} ms`);
     if (this.comes) this.child = { pinned: true, trip: false };
     return Promise.resolve();
   }

@@ -1,0 +1,329 @@
+/** Locks are asked for ahead for a program that removes one file of a directory after the other (overlay/op/removals-ahead.ts). */
+import { beforeEach, describe, expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { Cover } from "../../../overlay/coherence/cover.ts";
+import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
+import type { Attr, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
+import { RemovalsAhead, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
+
+const id = (ino: number): FileId => ({ ino, generation: 1 });
+const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, at) => from + at);
+
+class World {
+  nowMs = 0;
+  /** Numbers of the directory's inodes that are left, as they are listed. */
+  files: number[] = range(100, 400);
+  readonly directories = new Set<number>();
+  readonly known = new Set<number>();
+  readonly here = new Set<number>();
+  /** These do not come. */
+  readonly refused = new Set<number>();
+  hold = 5;
+  failing = false;
+  onRead: (() => void) | null = null;
+  onAsked: (() => void) | null = null;
+  gate: Promise<void> | null = null;
+  locks: Promise<void> | null = null;
+  /** What was asked for, each time. */
+  readonly asked: number[][] = [];
+  readonly waits: number[] = [];
+  readonly read: number[][] = [];
+  readonly from: bigint[] = [];
+  readonly open = new Set<LowerHandle>();
+  readonly inodes = new InodeTable({ root: id(2), createCover: (of, kind) => new Cover(of, kind), dropped: () => undefined });
+  opened = 0;
+  /** Locks that were here at a time. */
+  most = 0;
+  running = 0;
+
+  readonly lower: { keeps: boolean } & Omit<RemovalsAheadOptions["lower"], "keeps"> = {
+    keeps: true,
+    opendir: async () => {
+      if (this.failing) throw errnoError(E.EIO);
+      this.opened += 1;
+      const handle = this.opened as LowerHandle;
+      this.open.add(handle);
+      return handle;
+    },
+    close: (handle) => void this.open.delete(handle),
+    readdir: async (_handle, cookie, bytes, what): Promise<DirPage> => {
+      if (what !== "entries" || bytes % 320 !== 0) throw new Error(`read: ${what}, ${bytes} bytes`);
+      this.running += 1;
+      await this.gate;
+      this.from.push(cookie);
+      // One more than was asked for: names are shorter than that.
+      const left = this.files.filter((ino) => BigInt(ino) > cookie);
+      const some = left.slice(0, bytes / 320 + 1);
+      const entries = some.map((ino) => ({
+        name: Buffer.from(`f${ino}`),
+        type: 8,
+        ino,
+        cookie: BigInt(ino),
+        entry: { id: id(ino), attr: { mode: this.directories.has(ino) ? 0o040755 : 0o100644 } as Attr },
+      }));
+      this.onRead?.();
+      this.running -= 1;
+      return { entries, end: some.length === left.length };
+    },
+    knows: (_dir, name) => this.known.has(Number(name.toString().slice(1))),
+    prefetch: async (ids, what) => {
+      if (what !== "attributes") throw new Error(`brought: ${what}`);
+      this.read.push(ids.map(({ ino }) => ino));
+    },
+  };
+
+  readonly removals = new RemovalsAhead({
+    now: () => this.nowMs,
+    inodes: this.inodes,
+    lower: this.lower,
+    coherence: {
+      has: ({ cover }, mode) => mode === Mode.EX && this.here.has(cover.id.ino),
+      grantId: () => this.hold,
+      fetchLocks: async (inodes, mode, waitMs) => {
+        if (mode !== Mode.EX) throw new Error(`asked for in mode ${mode}`);
+        this.waits.push(waitMs);
+        const inos = inodes.map(({ cover }) => cover.id.ino);
+        this.asked.push(inos);
+        this.onAsked?.();
+        await this.locks;
+        for (const ino of inos) if (!this.refused.has(ino)) this.here.add(ino);
+      },
+    },
+  });
+
+  /** True: its lock was here. */
+  note(ino: number, dir: InodeRecord = this.inodes.root): boolean {
+    const wasHere = this.here.has(ino);
+    const victim = this.inodes.remember(id(ino), 0o100644);
+    this.removals.note(dir, victim);
+    this.inodes.leave(victim);
+    this.files = this.files.filter((other) => other !== ino);
+    this.here.delete(ino);
+    this.most = Math.max(this.most, this.here.size);
+    return wasHere;
+  }
+
+  async remove(...inos: readonly number[]): Promise<boolean[]> {
+    const wereHere = [];
+    for (const ino of inos) {
+      wereHere.push(this.note(ino));
+      await this.over();
+    }
+    return wereHere;
+  }
+
+  async over(): Promise<void> {
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  }
+}
+
+describe("removals in the order of the listing", () => {
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+  });
+
+  it("find their locks here after the second that cost one, within REMOVALS_MS", async () => {
+    expect(await world.remove(100)).toEqual([false]);
+    world.nowMs = 1000;
+    expect(await world.remove(101)).toEqual([false]);
+    expect(world.asked).toEqual([range(102, 16)]);
+    expect(world.waits).toEqual([250]);
+    expect(world.read).toEqual([range(102, 16)]);
+    const found = await world.remove(...range(102, 398));
+    expect(found).toEqual(found.map(() => true));
+    expect(world.files).toEqual([]);
+    // Nothing twice, and nothing after the end.
+    expect(world.asked.flat()).toEqual(range(102, 398));
+    expect([world.open.size, world.inodes.root.useCount]).toEqual([0, 0]);
+  });
+
+  it("begin anew after a longer pause", async () => {
+    await world.remove(100);
+    world.nowMs = 1001;
+    await world.remove(101);
+    expect(world.asked).toEqual([]);
+    world.nowMs = 2001;
+    await world.remove(102);
+    expect(world.asked).toEqual([range(103, 16)]);
+    // Of those that were asked for some are removed: no pause.
+    world.nowMs = 3001;
+    await world.remove(...range(103, 4));
+    expect(world.asked).toEqual([range(103, 16), range(119, 32)]);
+    // What is left of them is another program's.
+    world.nowMs = 4002;
+    world.here.clear();
+    await world.remove(300, 301);
+    expect(world.asked.slice(2)).toEqual([range(107, 16)]);
+  });
+
+  it("have twice as many locks asked for each time, up to REMOVALS_NAMES_MAX, 8 for each that was used, and never more than two such pieces", async () => {
+    await world.remove(...range(100, 2 + 3));
+    expect(world.asked.map(({ length }) => length)).toEqual([16]);
+    await world.remove(105);
+    expect(world.asked.map(({ length }) => length)).toEqual([16, 32]);
+    await world.remove(...range(106, 7));
+    expect(world.asked.map(({ length }) => length)).toEqual([16, 32]);
+    await world.remove(113);
+    expect(world.asked.map(({ length }) => length)).toEqual([16, 32, 64]);
+    await world.remove(...range(114, 290));
+    expect(world.asked.slice(0, 5).map(({ length }) => length)).toEqual([16, 32, 64, 64, 64]);
+    expect(world.most).toBeGreaterThan(64);
+    expect(world.most).toBeLessThanOrEqual(128);
+  });
+
+  it("cost nothing of the kind where the locks are here anyway", async () => {
+    for (const ino of world.files) world.here.add(ino);
+    await world.remove(...range(100, 50));
+    expect([world.asked, world.opened]).toEqual([[], 0]);
+  });
+
+  it("by another order: after MISSES_MAX in a row no more is asked for, before REMOVALS_AGAIN_MS are over", async () => {
+    await world.remove(100, 101);
+    // One that was asked for is no miss, whether it came or not.
+    await world.remove(400, 401, 102, 402, 403, 103, 104, 105);
+    expect(world.asked).toEqual([range(102, 16), range(118, 32)]);
+    world.here.clear();
+    await world.remove(404, 405, 406);
+    await world.remove(106, 107, 108, 109);
+    expect(world.asked).toHaveLength(2);
+    for (let nowMs = 900; nowMs < 10_000; nowMs += 900) {
+      world.nowMs = nowMs;
+      await world.remove(410 + nowMs / 900);
+    }
+    world.nowMs = 9999;
+    await world.remove(430);
+    expect(world.asked).toHaveLength(2);
+    world.nowMs = 10_000;
+    await world.remove(431);
+    expect(world.asked.slice(2)).toEqual([range(110, 16)]);
+  });
+
+  it("do not wait for locks that do not come", async () => {
+    for (const ino of [104, 110]) world.refused.add(ino);
+    await world.remove(100, 101);
+    expect(world.read).toEqual([range(102, 16).filter((ino) => ino !== 104 && ino !== 110)]);
+    expect(await world.remove(...range(102, 12))).toEqual(range(102, 12).map((ino) => ino !== 104 && ino !== 110));
+    expect(world.asked.length).toBeGreaterThan(1);
+  });
+
+  it("leave directories alone, and ask for nothing that is here or known", async () => {
+    world.directories.add(103);
+    world.here.add(104);
+    for (const ino of [104, 105]) world.known.add(ino);
+    await world.remove(100, 101);
+    const asked = range(102, 16).filter((ino) => ino !== 103 && ino !== 104);
+    expect(world.asked).toEqual([asked]);
+    // What is here is known or not like all else.
+    expect(world.read).toEqual([range(102, 16).filter((ino) => ino !== 103 && ino !== 104 && ino !== 105)]);
+  });
+
+  it("have read again what was known under a lock that had to be given up", async () => {
+    for (const ino of [104, 105]) world.known.add(ino);
+    world.onAsked = () => world.known.delete(105);
+    await world.remove(100, 101);
+    expect(world.read).toEqual([range(102, 16).filter((ino) => ino !== 104)]);
+  });
+
+  it("go on where others made names at the listing's end", async () => {
+    world.files = range(100, 6);
+    await world.remove(...range(100, 6));
+    expect(world.asked).toEqual([range(102, 4)]);
+    world.files = range(200, 10);
+    await world.remove(...range(200, 3));
+    expect(world.asked.slice(1)).toEqual([range(201, 9)]);
+  });
+});
+
+describe("a LOOKUP", () => {
+  const lookup = (world: World, ino: number): { waits: boolean } => {
+    const awaited = world.removals.noteLookup(world.inodes.root, Buffer.from(`f${ino}`));
+    const found = { waits: awaited !== null };
+    void awaited?.then(() => (found.waits = false));
+    return found;
+  };
+
+  it("waits for what is on its way, and for nothing else", async () => {
+    const world = new World();
+    let come = (): void => undefined;
+    world.locks = new Promise((resolve) => (come = resolve));
+    expect(lookup(world, 102).waits).toBe(false);
+    await world.remove(100, 101);
+    world.known.add(104);
+    const found = [102, 103, 104, 117, 118].map((ino) => lookup(world, ino));
+    expect(found.map(({ waits }) => waits)).toEqual([true, true, false, true, false]);
+    come();
+    await world.over();
+    expect(found.map(({ waits }) => waits)).toEqual([false, false, false, false, false]);
+    expect(lookup(world, 105).waits).toBe(false);
+  });
+
+  it("on the owner waits for nothing", async () => {
+    const world = new World();
+    world.lower.keeps = false;
+    world.locks = new Promise(() => undefined);
+    await world.remove(100, 101);
+    expect([world.asked.length, lookup(world, 102).waits]).toEqual([1, false]);
+  });
+});
+
+describe("nothing is asked for", () => {
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+  });
+
+  it("F21: of a listing that was read after the directory's lock had left", async () => {
+    world.onRead = () => (world.hold += 1);
+    await world.remove(100, 101);
+    expect([world.opened, world.asked, world.open.size]).toEqual([1, [], 0]);
+  });
+
+  it("where the directory's lock is not here", async () => {
+    world.hold = 0;
+    await world.remove(100, 101);
+    expect([world.opened, world.asked]).toEqual([0, []]);
+    world.hold = 6;
+    await world.remove(102);
+    expect(world.asked).toEqual([range(103, 16)]);
+  });
+
+  it("of a listing that fails; the next removal that costs a lock tries again", async () => {
+    world.failing = true;
+    await world.remove(100, 101);
+    world.failing = false;
+    await world.remove(102);
+    expect(world.asked).toEqual([range(103, 32)]);
+  });
+
+  it("for more than REMOVALS_MAX directories at a time", async () => {
+    let go = (): void => undefined;
+    world.gate = new Promise((resolve) => (go = resolve));
+    for (let ino = 10; ino < 15; ino++) {
+      const dir = world.inodes.remember(id(ino), 0o040755);
+      world.note(100 + 2 * ino, dir);
+      world.note(101 + 2 * ino, dir);
+    }
+    await world.over();
+    expect(world.running).toBe(4);
+    go();
+    await world.over();
+    expect(world.asked).toHaveLength(4);
+  });
+
+  it("after the end, which waits for what is under way", async () => {
+    let go = (): void => undefined;
+    world.gate = new Promise((resolve) => (go = resolve));
+    await world.remove(100, 101);
+    let ended = false;
+    const stop = world.removals.stop().then(() => (ended = true));
+    await world.over();
+    expect(ended).toBe(false);
+    go();
+    await stop;
+    expect([world.asked, world.open.size]).toEqual([[], 0]);
+    await world.remove(102, 103, 104);
+    expect(world.opened).toBe(1);
+  });
+});
