@@ -27,8 +27,7 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
     call.negativeEntry();
     return;
   }
-  const ahead = mount.walkAhead.noteLookup(dir, name) ?? mount.removalsAhead.noteLookup(dir, name);
-  return andThen(ahead, () => askLower(mount, call, dir, name));
+  return andThen(mount.walkAhead.noteLookup(dir, name), () => askLower(mount, call, dir, name));
 }
 
 function askLower(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {

@@ -48,15 +48,12 @@ interface Removing {
   /** Where the listing goes on; null: it has ended. */
   cookie: bigint | null;
   underWay: boolean;
-  /** Names whose locks are under way, and LOOKUPs that wait for what is read under those. */
-  readonly names: Set<string>;
-  waiting: (() => void)[];
 }
 
 const begun = { next: REMOVALS_FIRST, asked: 0, hits: 0, misses: 0, cookie: 0n };
 
 export interface RemovalsAheadOptions {
-  readonly lower: Pick<Lower, "opendir" | "readdir" | "keeps" | "knows" | "prefetch" | "close">;
+  readonly lower: Pick<Lower, "opendir" | "readdir" | "knows" | "prefetch" | "close">;
   readonly coherence: Pick<Coherence, "has" | "fetchLocks" | "grantId">;
   readonly inodes: InodeTable;
   /** Milliseconds of a monotonic clock. */
@@ -79,16 +76,6 @@ export class RemovalsAhead {
     await this.#fetches.idle();
   }
 
-  /** Of that name. Where it would ask the owner for what is on its way here: what it waits for; else null. */
-  noteLookup(dir: InodeRecord, name: Buffer): Promise<void> | null {
-    const removing = this.#removing.get(dir);
-    if (removing === undefined || removing.names.size === 0 || !removing.names.has(name.toString("latin1"))) return null;
-    const { lower } = this.#options;
-    // On the owner itself a look takes no longer than that.
-    if (!lower.keeps || lower.knows(dir.id, name)) return null;
-    return new Promise((resolve) => removing.waiting.push(resolve));
-  }
-
   /** A removal begins. */
   note(dir: InodeRecord, victim: InodeRecord): void {
     const removing = this.#removing.get(dir);
@@ -104,7 +91,7 @@ export class RemovalsAhead {
   #noteCostly(dir: InodeRecord, removing: Removing | undefined): void {
     const now = this.#options.now();
     if (removing === undefined) {
-      this.#removing.set(dir, { removedMs: now, fromMs: now, ahead: new Set(), underWay: false, names: new Set(), waiting: [], ...begun });
+      this.#removing.set(dir, { removedMs: now, fromMs: now, ahead: new Set(), underWay: false, ...begun });
       return;
     }
     const paused = now - removing.removedMs > REMOVALS_MS;
@@ -166,7 +153,7 @@ export class RemovalsAhead {
     }
   }
 
-  async #lock(dir: InodeRecord, removing: Removing, entries: readonly DirEntry[]): Promise<void> {
+  async #lock(dir: InodeRecord, { ahead }: Removing, entries: readonly DirEntry[]): Promise<void> {
     const { inodes, lower, coherence } = this.#options;
     const children: InodeRecord[] = [];
     const named = new Map<InodeRecord, Buffer>();
@@ -175,8 +162,7 @@ export class RemovalsAhead {
       const child = inodes.remember(entry.id, entry.attr.mode);
       children.push(child);
       named.set(child, name);
-      removing.ahead.add(child.id.ino);
-      removing.names.add(name.toString("latin1"));
+      ahead.add(child.id.ino);
     }
     const has = (child: InodeRecord): boolean => coherence.has(child, Mode.EX);
     try {
@@ -187,10 +173,6 @@ export class RemovalsAhead {
       if (unknown.length > 0 && !this.#stopped) await lower.prefetch(unknown, "attributes");
     } finally {
       for (const child of children) inodes.leave(child);
-      removing.names.clear();
-      const { waiting } = removing;
-      removing.waiting = [];
-      for (const resolve of waiting) resolve();
     }
   }
 }

@@ -166,7 +166,7 @@ describe("the bench over stand-ins", () => {
     ]);
     expect(delays).toEqual([0.125, 0, 0.125, 0.5, 2.5, 0, 0, 0.5, 2.5, 0]);
     expect(report.sqliteTrips.map(({ tripMs, us }) => [tripMs, us > 0])).toEqual([0, 0, 0, 2, 2, 2, 10, 10, 10].map((ms) => [ms, true]));
-    expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(30);
+    expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(31);
     expect(report.messages.every(({ lock, lower, fuse }) => lock === 0 && lower === 0 && fuse === 0)).toBe(true);
     expect(report.memory.map(({ node, files, inodes }) => [node, files, inodes])).toEqual([
       ["node1", 20, 7],

@@ -24,7 +24,6 @@ class World {
   onRead: (() => void) | null = null;
   onAsked: (() => void) | null = null;
   gate: Promise<void> | null = null;
-  locks: Promise<void> | null = null;
   /** What was asked for, each time. */
   readonly asked: number[][] = [];
   readonly waits: number[] = [];
@@ -37,8 +36,7 @@ class World {
   most = 0;
   running = 0;
 
-  readonly lower: { keeps: boolean } & Omit<RemovalsAheadOptions["lower"], "keeps"> = {
-    keeps: true,
+  readonly lower: RemovalsAheadOptions["lower"] = {
     opendir: async () => {
       if (this.failing) throw errnoError(E.EIO);
       this.opened += 1;
@@ -86,7 +84,6 @@ class World {
         const inos = inodes.map(({ cover }) => cover.id.ino);
         this.asked.push(inos);
         this.onAsked?.();
-        await this.locks;
         for (const ino of inos) if (!this.refused.has(ino)) this.here.add(ino);
       },
     },
@@ -233,38 +230,6 @@ describe("removals in the order of the listing", () => {
     world.files = range(200, 10);
     await world.remove(...range(200, 3));
     expect(world.asked.slice(1)).toEqual([range(201, 9)]);
-  });
-});
-
-describe("a LOOKUP", () => {
-  const lookup = (world: World, ino: number): { waits: boolean } => {
-    const awaited = world.removals.noteLookup(world.inodes.root, Buffer.from(`f${ino}`));
-    const found = { waits: awaited !== null };
-    void awaited?.then(() => (found.waits = false));
-    return found;
-  };
-
-  it("waits for what is on its way, and for nothing else", async () => {
-    const world = new World();
-    let come = (): void => undefined;
-    world.locks = new Promise((resolve) => (come = resolve));
-    expect(lookup(world, 102).waits).toBe(false);
-    await world.remove(100, 101);
-    world.known.add(104);
-    const found = [102, 103, 104, 117, 118].map((ino) => lookup(world, ino));
-    expect(found.map(({ waits }) => waits)).toEqual([true, true, false, true, false]);
-    come();
-    await world.over();
-    expect(found.map(({ waits }) => waits)).toEqual([false, false, false, false, false]);
-    expect(lookup(world, 105).waits).toBe(false);
-  });
-
-  it("on the owner waits for nothing", async () => {
-    const world = new World();
-    world.lower.keeps = false;
-    world.locks = new Promise(() => undefined);
-    await world.remove(100, 101);
-    expect([world.asked.length, lookup(world, 102).waits]).toEqual([1, false]);
   });
 });
 
