@@ -61,8 +61,6 @@ export class Agreement {
   /** The latest quorate view that this node installed in this life: what it holds, it holds since then. */
   lineage: ViewId = noView;
   promised: Promised | null = null;
-  /** When the first view after this one was promised. */
-  stoppedMs: number = Number.NEGATIVE_INFINITY;
   proposal: Proposal | null = null;
   promisedEpoch: number;
   highestEpoch: number;
@@ -134,7 +132,6 @@ export class Agreement {
   }
 
   #promise(view: ViewId, nowMs: number): void {
-    if (this.promised === null) this.stoppedMs = nowMs;
     this.promised = { view, sinceMs: nowMs, stored: false };
     this.promisedEpoch = view.epoch;
     this.#lastInstall = null;

@@ -70,6 +70,8 @@ export class Membership {
   /** Lives that were proved to be dead. With two_node such a half has lost, though its view may be the later one: its word ends nobody. */
   readonly #proved: Set<string> = new Set();
   #wantSinceMs: number | null = null;
+  /** When the first view of a node that joins was promised, after the present one. */
+  #joiningMs: number | null = null;
   #backoffUntilMs = Number.NEGATIVE_INFINITY;
   #nextTickMs: number;
   #random: number;
@@ -438,6 +440,7 @@ export class Membership {
 
   #installed(view: InstalledView): void {
     this.#wantSinceMs = null;
+    this.#joiningMs = null;
     this.#allHereMs = null;
     this.#broken = false;
     this.#host.install(view);
@@ -526,11 +529,14 @@ export class Membership {
     agreement.propose(desired, need.why, nowMs);
   }
 
-  /** Until when the view of a node that joins may come. From the first one on, so that nobody holds the members up for longer. */
+  /** Until when the view of a node that joins may come, and is not overtaken: all of them together have that long before the next view. */
   #joiningUntilMs(situation: Situation, desired: readonly Member[], nowMs: number): number {
-    const { promised, stoppedMs } = this.#agreement;
-    if (promised === null || !isJoining(situation, promised.view, desired, nowMs)) return Number.NEGATIVE_INFINITY;
-    return stoppedMs + promiseShare * this.#boot.timeoutMs;
+    const { promised } = this.#agreement;
+    if (promised === null) return Number.NEGATIVE_INFINITY;
+    if (this.#joiningMs === null && isJoining(situation, promised.view, nowMs)) this.#joiningMs = promised.sinceMs;
+    // Who is wanted is waited for by the promise itself.
+    if (this.#joiningMs === null || hasMember(desired, promised.view.proposer, promised.view.incarnation)) return Number.NEGATIVE_INFINITY;
+    return this.#joiningMs + promiseShare * this.#boot.timeoutMs;
   }
 
   #giveUp(proposal: Proposal, desired: readonly Member[], nowMs: number): void {

@@ -120,14 +120,13 @@ export function isExcluded({ view, detector }: Situation, desired: readonly Memb
 }
 
 /**
- * Who proposed that view is no member of this one, and not wanted yet: it has heard that all hear each other, and its heartbeat that says so is still under
- * way. A view without it would evict it in the moment in which it joins (hazard H14).
+ * Who proposed that view is no member of this one. It has heard that all hear each other, and its heartbeat that says so may still be under way: a view without
+ * it would evict it in the moment in which it joins (hazard H14).
  */
-export function isJoining(situation: Situation, { proposer, incarnation }: ViewId, desired: readonly Member[], nowMs: number): boolean {
-  const { view, detector } = situation;
+export function isJoining({ view, detector }: Situation, { proposer, incarnation }: ViewId, nowMs: number): boolean {
   const peer = detector.peers.get(proposer);
   if (peer === undefined || peer.incarnation !== incarnation || isRefused(peer, nowMs)) return false;
-  return ![...(view?.members ?? []), ...desired].some((member) => member.nodeid === proposer && member.incarnation === incarnation);
+  return !hasMember(view?.members ?? [], proposer, incarnation);
 }
 
 /** In which order the members propose: the lowest first, but whose configuration is the latest (hazard C8). -1: this node is not wanted. */

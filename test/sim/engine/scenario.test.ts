@@ -113,6 +113,26 @@ describe("views and messages", () => {
       expect(sim.agenda.nowMs - sinceMs).toBeLessThan(0.8 * sim.timeoutMs);
     });
 
+    it("the others wait for it also if they had promised another view for long", () => {
+      const sim = cluster(3);
+      together(sim, 1, 2, 3);
+      join(sim, 1, 2, 3);
+      sim.node(1).crash();
+      together(sim, 2, 3);
+      sim.run(1.2 * sim.timeoutMs);
+      sim.lost = (message, from, to) =>
+        message.kind === "flush" || (from === 1 && to === 2 && message.kind === "heartbeat" && message.heard.length > 0);
+      sim.node(2).engine.membership.setBroken();
+      until(sim, "they have promised one", () => [2, 3].every((nodeid) => sim.node(nodeid).engine.membership.stopped));
+      sim.run(0.7 * sim.timeoutMs);
+      sim.node(1).start();
+      until(sim, "node 1 proposes", () => sim.node(1).engine.membership.stopped);
+      const { promisedEpoch } = sim.node(1).engine.membership;
+      until(sim, "node 2 promises it", () => sim.node(2).engine.membership.promisedEpoch === promisedEpoch);
+      sim.run(0.4 * sim.timeoutMs);
+      expect([2, 3].map((nodeid) => sim.node(nodeid).engine.membership.promisedEpoch)).toEqual([promisedEpoch, promisedEpoch]);
+    });
+
     it("when it proposes another one, which does not come either, the others wait no longer for that", () => {
       let twice = 0;
       for (let seed = 1; seed <= 12; seed++) {

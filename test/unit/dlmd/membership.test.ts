@@ -2,12 +2,16 @@
 import { describe, expect, it } from "vitest";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { largestClique, nextMembers } from "../../../dlmd/membership/clique.ts";
+import type { InstalledView } from "../../../dlmd/membership/agreement.ts";
+import type { Detector } from "../../../dlmd/membership/detector.ts";
+import { isJoining, type Situation } from "../../../dlmd/membership/next-view.ts";
+import { newPeer, type Peer } from "../../../dlmd/membership/peer-table.ts";
 import { leaseEnd, newSendTimes, noteSent, sentAt } from "../../../dlmd/membership/lease.ts";
 import { leaseGrounds, plainQuorum, type QuorumBasis, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import { createNode } from "../../../dlmd/node.ts";
 import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import type { NodeAnswer } from "../../../dlmd/query/answer.ts";
-import { noLineage } from "../../../dlmd/wire/view-id.ts";
+import { type Member, noLineage } from "../../../dlmd/wire/view-id.ts";
 
 const nodes = (count: number): NodeConfig[] =>
   Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
@@ -120,6 +124,34 @@ describe("H14: the largest set that hears each other both ways", () => {
   it("31 nodes that all hear each other", () => {
     const all = Array.from({ length: 31 }, (_, i) => i + 1);
     expect(largestClique(all, () => true)).toEqual(all);
+  });
+});
+
+describe("H14: a node that joins", () => {
+  const [one, two, three] = members(1, 2, 3) as [Member, Member, Member];
+  const joining = (change: (peer: Peer) => void, inView: readonly Member[] = [two, three], incarnation = one.incarnation): boolean => {
+    const peer = newPeer(nodes(1)[0] as NodeConfig);
+    peer.incarnation = one.incarnation;
+    change(peer);
+    const view = { members: inView } as unknown as InstalledView;
+    const detector = { peers: new Map([[1, peer]]) } as unknown as Detector;
+    return isJoining({ view, detector } as unknown as Situation, { epoch: 5, proposer: 1, incarnation }, 1000);
+  };
+
+  it("has proposed a view, and is no member of this one", () => {
+    expect(joining(() => undefined)).toBe(true);
+    expect(joining(() => undefined, [one, two])).toBe(false);
+    expect(joining(() => undefined, [{ nodeid: 1, incarnation: "00000000000000bb" }, two])).toBe(true);
+  });
+
+  it.each<[string, (peer: Peer) => void]>([
+    ["is left out for a while", (peer) => (peer.shunnedUntilMs = 1001)],
+    ["has left", (peer) => (peer.left = peer.incarnation)],
+    ["was told to go", (peer) => (peer.evicted = peer.incarnation)],
+    ["has an agent running against it", (peer) => (peer.barred = true)],
+    ["has begun another life", (peer) => (peer.incarnation = "00000000000000bb")],
+  ])("is not waited for if it %s", (_, change) => {
+    expect(joining(change)).toBe(false);
   });
 });
 
