@@ -2,55 +2,57 @@
  * A program that removes the files of a directory one after the other pays for the lock of each, and where another node has it that node must give it up first.
  * `rm -r` goes by the listing. So after the second removal that cost a lock the locks of the names that are listed first are asked for ahead, in one message,
  * with the attributes under them: a LOOKUP comes before each removal. Names that are gone are not listed, so these are the ones that such a program comes to.
- * It goes on as long as it does.
  *
- * Other nodes give their locks up for this, before anything is removed. So it ends soon where the removals go by another order.
+ * Other nodes give their locks up for this, before anything is removed. So names have to be earned, by removals that found such a lock here.
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Errno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
-import type { DirEntry, Lower } from "../lower/lower.ts";
+import type { DirEntry, FileId, Lower } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 
-/** With a longer pause between its removals a directory is begun anew. */
+/** Two removals that cost a lock, with no longer pause between them. */
 const REMOVALS_MS = 1000;
-/** After removals by another order nothing is asked for ahead in that directory for so long. */
-const REMOVALS_AGAIN_MS = 10_000;
 /** So many directories at a time. */
 const REMOVALS_MAX = 4;
 /** So many names at first, then twice as many each time, up to so many. */
 const REMOVALS_FIRST = 16;
 const REMOVALS_NAMES_MAX = 64;
-/** And so many more for each removal that was one of those. */
+/** And never more than so many for each removal that was one of those, which are kept up to so many. */
 const NAMES_A_HIT = 8;
-/** So many removals in a row may cost a lock all the same. */
-const MISSES_MAX = 2;
+const NAMES_EARNED_MAX = 256;
+/** The first names may be asked for again so long after the last ones: so many are in vain at most where the removals go by another order. */
+const REMOVALS_AGAIN_MS = 10_000;
 /** Locks that have not come are waited for no longer before more are asked for. */
 const FETCH_WAIT_MS = 250;
 /** Of a listing, for a name. What comes beside is cut off. */
 const NAME_BYTES = 320;
 
-interface Removing {
-  /** The last removal that was one of those or cost a lock; when it may begin. */
-  removedMs: number;
-  fromMs: number;
-  /** Numbers of inodes that were asked for, and not removed since; how many are next. */
-  readonly ahead: Set<number>;
-  next: number;
-  /** Names that were asked for since it was begun, and removals of those. */
-  asked: number;
-  hits: number;
-  /** Removals in a row that cost a lock and were none of those. */
-  misses: number;
-  /** Where the listing goes on; null: it has ended. */
-  cookie: bigint | null;
-  underWay: boolean;
+interface Piece {
+  readonly cookie: bigint;
+  readonly names: number;
+  /** Of the directory's lock. */
+  readonly hold: number;
 }
 
-const begun = { next: REMOVALS_FIRST, asked: 0, hits: 0, misses: 0, cookie: 0n };
+interface Removing {
+  /** The last removal that cost a lock; when names were last asked for. */
+  costlyMs: number;
+  askedMs: number;
+  /** Names that may be asked for; how many are next. */
+  earned: number;
+  next: number;
+  /** Generations, by number, of what was asked for and not removed since: of the last piece, and of those before it. */
+  newer: Map<number, number>;
+  older: Map<number, number>;
+  /** Where the listing goes on; null: it has ended. */
+  cookie: bigint | null;
+  /** Numbers of what is removed since a listing was asked for, which may still name it; null: none is under way. */
+  gone: Set<number> | null;
+}
 
 export interface RemovalsAheadOptions {
   readonly lower: Pick<Lower, "opendir" | "readdir" | "knows" | "prefetch" | "close">;
@@ -60,11 +62,21 @@ export interface RemovalsAheadOptions {
   readonly now: () => number;
 }
 
+/** True: it was asked for. What was listed before is not come to any more. */
+function takeOut({ newer, older }: Removing, { ino, generation }: FileId): boolean {
+  if (newer.get(ino) === generation) {
+    older.clear();
+    return newer.delete(ino);
+  }
+  return older.get(ino) === generation && older.delete(ino);
+}
+
 export class RemovalsAhead {
   readonly #options: RemovalsAheadOptions;
   readonly #removing = new WeakMap<InodeRecord, Removing>();
   readonly #fetches: UnderWay = new UnderWay();
   #stopped = false;
+  #held = false;
 
   constructor(options: RemovalsAheadOptions) {
     this.#options = options;
@@ -76,70 +88,76 @@ export class RemovalsAhead {
     await this.#fetches.idle();
   }
 
+  /** True: locks are given up for the next process of this mount (hazard F33), and none is asked for ahead; false: they are kept again. */
+  hold(held: boolean): void {
+    this.#held = held;
+  }
+
   /** A removal begins. */
   note(dir: InodeRecord, victim: InodeRecord): void {
     const removing = this.#removing.get(dir);
-    if (removing?.ahead.delete(victim.id.ino) === true) {
-      removing.removedMs = this.#options.now();
-      removing.misses = 0;
-      removing.hits += 1;
-      const { ahead, next, asked, hits } = removing;
-      if (ahead.size <= next && asked + next <= REMOVALS_FIRST + NAMES_A_HIT * hits) this.#start(dir, removing);
-    } else if (!this.#options.coherence.has(victim, Mode.EX)) this.#noteCostly(dir, removing);
-  }
-
-  #noteCostly(dir: InodeRecord, removing: Removing | undefined): void {
-    const now = this.#options.now();
+    const isHere = this.#options.coherence.has(victim, Mode.EX);
     if (removing === undefined) {
-      this.#removing.set(dir, { removedMs: now, fromMs: now, ahead: new Set(), underWay: false, ...begun });
+      if (!isHere) this.#begin(dir);
       return;
     }
-    const paused = now - removing.removedMs > REMOVALS_MS;
-    removing.removedMs = now;
-    if (removing.underWay || now < removing.fromMs) return;
-    if (paused) return this.#restart(removing);
-    if (removing.ahead.size === 0) {
-      removing.cookie ??= 0n;
-      return this.#start(dir, removing);
+    removing.gone?.add(victim.id.ino);
+    const wasAhead = takeOut(removing, victim.id);
+    if (!isHere) this.#noteCostly(dir, removing, victim);
+    else if (wasAhead) {
+      removing.earned = Math.min(removing.earned + NAMES_A_HIT, NAMES_EARNED_MAX);
+      this.#start(dir, removing, victim);
     }
-    removing.misses += 1;
-    if (removing.misses <= MISSES_MAX) return;
-    removing.fromMs = now + REMOVALS_AGAIN_MS;
-    this.#restart(removing);
   }
 
-  #restart(removing: Removing): void {
-    removing.ahead.clear();
-    Object.assign(removing, begun);
+  #begin(dir: InodeRecord): void {
+    const [costlyMs, askedMs] = [this.#options.now(), Number.NEGATIVE_INFINITY];
+    const none = { newer: new Map(), older: new Map(), cookie: null, gone: null };
+    this.#removing.set(dir, { costlyMs, askedMs, earned: 0, next: REMOVALS_FIRST, ...none });
   }
 
-  #start(dir: InodeRecord, removing: Removing): void {
-    const { cookie } = removing;
+  #noteCostly(dir: InodeRecord, removing: Removing, victim: InodeRecord): void {
+    const now = this.#options.now();
+    const again = now - removing.costlyMs <= REMOVALS_MS;
+    removing.costlyMs = now;
+    if (!again || removing.gone !== null) return;
+    if (now - removing.askedMs >= REMOVALS_AGAIN_MS) {
+      const earned = Math.max(removing.earned, REMOVALS_FIRST);
+      Object.assign(removing, { earned, next: REMOVALS_FIRST, cookie: null });
+    }
+    // Others have made names since it ended.
+    if (removing.cookie === null) Object.assign(removing, { newer: new Map(), older: new Map(), cookie: 0n });
+    this.#start(dir, removing, victim);
+  }
+
+  /** `victim`: the listing will name it still. */
+  #start(dir: InodeRecord, removing: Removing, victim: InodeRecord): void {
+    const { cookie, earned, next, newer, older } = removing;
+    if (this.#stopped || this.#held || cookie === null || removing.gone !== null || this.#fetches.count >= REMOVALS_MAX) return;
     const hold = this.#options.coherence.grantId(dir);
-    if (this.#stopped || cookie === null || hold === 0 || removing.underWay || this.#fetches.count >= REMOVALS_MAX) return;
-    removing.underWay = true;
+    if (hold === 0 || earned < next || newer.size + older.size > next) return;
+    removing.gone = new Set([victim.id.ino]);
+    removing.earned -= next;
+    removing.askedMs = this.#options.now();
+    removing.next = Math.min(2 * next, REMOVALS_NAMES_MAX);
+    removing.cookie = null;
     this.#fetches.add(
-      this.#fetch(dir, removing, cookie, hold).finally(() => {
-        removing.underWay = false;
+      this.#fetch(dir, removing, { cookie, names: next, hold }).finally(() => {
+        removing.gone = null;
       }),
     );
   }
 
-  /** `hold`: of the directory's lock. */
-  async #fetch(dir: InodeRecord, removing: Removing, cookie: bigint, hold: number): Promise<void> {
+  async #fetch(dir: InodeRecord, removing: Removing, { cookie, names, hold }: Piece): Promise<void> {
     const { inodes, lower, coherence } = this.#options;
-    const { next } = removing;
-    removing.next = Math.min(2 * next, REMOVALS_NAMES_MAX);
-    removing.asked += next;
-    removing.cookie = null;
     inodes.use(dir);
     try {
       const handle = await lower.opendir(dir.id);
       try {
-        const page = await lower.readdir(handle, cookie, Math.min(next * NAME_BYTES, LISTING_BYTES_MAX), "entries");
+        const page = await lower.readdir(handle, cookie, Math.min(names * NAME_BYTES, LISTING_BYTES_MAX), "entries");
         // Else it may name what another node has just made, and holds without a message (hazard F21).
-        if (this.#stopped || coherence.grantId(dir) !== hold) return;
-        const entries = page.entries.slice(0, next);
+        if (this.#stopped || this.#held || coherence.grantId(dir) !== hold) return;
+        const entries = page.entries.slice(0, names);
         if (entries.length < page.entries.length || !page.end) removing.cookie = entries.at(-1)?.cookie ?? null;
         await this.#lock(dir, removing, entries);
       } finally {
@@ -153,16 +171,18 @@ export class RemovalsAhead {
     }
   }
 
-  async #lock(dir: InodeRecord, { ahead }: Removing, entries: readonly DirEntry[]): Promise<void> {
+  async #lock(dir: InodeRecord, removing: Removing, entries: readonly DirEntry[]): Promise<void> {
     const { inodes, lower, coherence } = this.#options;
+    removing.older = new Map([...removing.older, ...removing.newer]);
+    removing.newer = new Map();
     const children: InodeRecord[] = [];
     const named = new Map<InodeRecord, Buffer>();
     for (const { entry, name } of entries) {
-      if (entry === undefined || (entry.attr.mode & S_IFMT) === S_IFDIR) continue;
+      if (entry === undefined || (entry.attr.mode & S_IFMT) === S_IFDIR || removing.gone?.has(entry.id.ino) === true) continue;
       const child = inodes.remember(entry.id, entry.attr.mode);
       children.push(child);
       named.set(child, name);
-      ahead.add(child.id.ino);
+      removing.newer.set(entry.id.ino, entry.id.generation);
     }
     const has = (child: InodeRecord): boolean => coherence.has(child, Mode.EX);
     try {

@@ -107,6 +107,7 @@ export class Dispatch {
    */
   hold(passes: HoldRules): void {
     this.#options.mount.moved.hold(true);
+    this.#options.mount.removalsAhead.hold(true);
     this.#held ??= { requests: [], bytes: 0, yielded: 0, passes };
   }
 
@@ -148,6 +149,7 @@ export class Dispatch {
     const { heldRequests } = this;
     this.#held = null;
     this.#options.mount.moved.hold(false);
+    this.#options.mount.removalsAhead.hold(false);
     for (const bytes of heldRequests) this.begin(bytes);
   }
 
