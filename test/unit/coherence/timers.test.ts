@@ -131,6 +131,22 @@ describe("locks", () => {
     expect([free, taken].map((inode) => shell.operations.tryPin(inode, Mode.PR))).toEqual([true, false]);
   });
 
+  it("are asked for in the mode that is wanted, and are then here in that", async () => {
+    const asked: string[] = [];
+    const shell = shellOver(lockspaceThatGrants(asked).lockspace);
+    const [looked, removed] = [inodeOf(shell, 11, "file"), inodeOf(shell, 12, "file")];
+    await shell.operations.fetchLocks([looked], Mode.PR, 20);
+    await shell.operations.fetchLocks([removed], Mode.EX, 20);
+    expect(asked).toEqual([`lock i11.7 ${Mode.PR}`, `lock i12.7 ${Mode.EX}`]);
+    const has = (mode: typeof Mode.PR | typeof Mode.EX): boolean[] => [looked, removed].map((inode) => shell.operations.has(inode, mode));
+    expect([has(Mode.PR), has(Mode.EX)]).toEqual([
+      [true, true],
+      [false, true],
+    ]);
+    shell.failWaiters();
+    expect(has(Mode.PR)).toEqual([false, false]);
+  });
+
   it("of new inodes are registered after REGISTER_DELAY_MS", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);

@@ -1,11 +1,12 @@
 /** Locks are asked for ahead for a program that removes one file of a directory after the other (overlay/op/removals-ahead.ts). */
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import type { Attr, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { RemovalsAhead, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
+import { Workbench } from "./workbench.ts";
 
 const id = (ino: number): FileId => ({ ino, generation: 1 });
 const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, at) => from + at);
@@ -362,5 +363,19 @@ describe("nothing is asked for", () => {
     expect([world.asked, world.open.size]).toEqual([[], 0]);
     await world.remove(102, 103, 104);
     expect(world.opened).toBe(1);
+  });
+});
+
+describe("a removal", () => {
+  it("is noted before its locks are asked for: of a file, not of a directory", async () => {
+    const bench = new Workbench();
+    const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    bench.coherence.told.set("2.0 name", bench.file);
+    expect((await bench.serve({ op: "unlink", name: Buffer.from("name") }))?.errno).toBe(0);
+    expect(noted.mock.calls).toEqual([[bench.inodes.root, bench.file]]);
+    const below = bench.inodes.remember({ ino: 30, generation: 1 }, 0o040755);
+    bench.coherence.told.set("2.0 below", below);
+    expect((await bench.serve({ op: "rmdir", name: Buffer.from("below") }))?.errno).toBe(0);
+    expect(noted).toHaveBeenCalledOnce();
   });
 });

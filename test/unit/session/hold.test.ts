@@ -1,5 +1,5 @@
 /** Requests that are kept for another process of the mount: which pass, and that each begins once (hazard F33). */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
@@ -63,6 +63,15 @@ it("what has not begun is kept as it came, and begins once, in its order", async
   await turn();
   expect(answered).toEqual([1, 2]);
   expect(dispatch.heldRequests).toEqual([]);
+});
+
+it("F33: no lock is asked for ahead meanwhile", () => {
+  const { bench, dispatch } = setUp();
+  const held = vi.spyOn(bench.mount.removalsAhead, "hold");
+  dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
+  expect(held.mock.calls).toEqual([[true]]);
+  dispatch.letGo();
+  expect(held.mock.calls).toEqual([[true], [false]]);
 });
 
 it("requests of this process's own threads pass, and data of inodes that may have pages; other data does when it may", async () => {
