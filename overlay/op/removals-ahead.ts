@@ -6,13 +6,13 @@
  * Other nodes give their locks up for this, before anything is removed. So names have to be earned, by removals that found such a lock here.
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
-import { Errno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { DirEntry, FileId, Lower } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
+import { listAhead, NAME_BYTES } from "./walk-ahead.ts";
 
 /** Two removals that cost a lock, with no longer pause between them. */
 const REMOVALS_MS = 1000;
@@ -28,8 +28,6 @@ const NAMES_EARNED_MAX = 256;
 const REMOVALS_AGAIN_MS = 10_000;
 /** Locks that have not come are waited for no longer before more are asked for. */
 const FETCH_WAIT_MS = 250;
-/** Of a listing, for a name. What comes beside is cut off. */
-const NAME_BYTES = 320;
 
 interface Piece {
   readonly cookie: bigint;
@@ -148,51 +146,37 @@ export class RemovalsAhead {
     );
   }
 
-  async #fetch(dir: InodeRecord, removing: Removing, { cookie, names, hold }: Piece): Promise<void> {
-    const { inodes, lower, coherence } = this.#options;
-    inodes.use(dir);
-    try {
-      const handle = await lower.opendir(dir.id);
-      try {
-        const page = await lower.readdir(handle, cookie, Math.min(names * NAME_BYTES, LISTING_BYTES_MAX), "entries");
-        // Else it may name what another node has just made, and holds without a message (hazard F21).
-        if (this.#stopped || this.#held || coherence.grantId(dir) !== hold) return;
-        const entries = page.entries.slice(0, names);
-        if (entries.length < page.entries.length || !page.end) removing.cookie = entries.at(-1)?.cookie ?? null;
-        await this.#lock(dir, removing, entries);
-      } finally {
-        lower.close(handle);
-      }
-    } catch (error) {
-      // Whoever asks for the same meets the same error.
-      if (!(error instanceof Errno)) throw error;
-    } finally {
-      inodes.leave(dir);
-    }
+  #fetch(dir: InodeRecord, removing: Removing, { cookie, names, hold }: Piece): Promise<void> {
+    const { lower, coherence } = this.#options;
+    return listAhead(this.#options, dir, async (handle) => {
+      const page = await lower.readdir(handle, cookie, Math.min(names * NAME_BYTES, LISTING_BYTES_MAX), "entries");
+      // Else it may name what another node has just made, and holds without a message (hazard F21).
+      if (this.#stopped || this.#held || coherence.grantId(dir) !== hold) return;
+      const entries = page.entries.slice(0, names);
+      if (entries.length < page.entries.length || !page.end) removing.cookie = entries.at(-1)?.cookie ?? null;
+      await this.#lock(dir, removing, entries);
+    });
   }
 
   async #lock(dir: InodeRecord, removing: Removing, entries: readonly DirEntry[]): Promise<void> {
     const { inodes, lower, coherence } = this.#options;
     removing.older = new Map([...removing.older, ...removing.newer]);
     removing.newer = new Map();
-    const children: InodeRecord[] = [];
-    const named = new Map<InodeRecord, Buffer>();
+    const named: { readonly child: InodeRecord; readonly name: Buffer }[] = [];
     for (const { entry, name } of entries) {
       if (entry === undefined || (entry.attr.mode & S_IFMT) === S_IFDIR || removing.gone?.has(entry.id.ino) === true) continue;
-      const child = inodes.remember(entry.id, entry.attr.mode);
-      children.push(child);
-      named.set(child, name);
+      named.push({ child: inodes.remember(entry.id, entry.attr.mode), name });
       removing.newer.set(entry.id.ino, entry.id.generation);
     }
     const has = (child: InodeRecord): boolean => coherence.has(child, Mode.EX);
     try {
-      const away = children.filter((child) => !has(child));
+      const away = named.flatMap(({ child }) => (has(child) ? [] : [child]));
       await coherence.fetchLocks(away, Mode.EX, FETCH_WAIT_MS);
       // What was known of it under a weaker lock may be so no more.
-      const unknown = [...named].flatMap(([child, name]) => (has(child) && !lower.knows(dir.id, name) ? [child.id] : []));
+      const unknown = named.flatMap(({ child, name }) => (has(child) && !lower.knows(dir.id, name) ? [child.id] : []));
       if (unknown.length > 0 && !this.#stopped) await lower.prefetch(unknown, "attributes");
     } finally {
-      for (const child of children) inodes.leave(child);
+      for (const { child } of named) inodes.leave(child);
     }
   }
 }

@@ -32,7 +32,7 @@ const WALK_UNUSED_MAX = 8192;
 const WALK_NAMES_FIRST = 64;
 const WALK_NAMES_MAX = 512;
 /** Of a listing, for a name: enough for one of some 100 bytes. What comes beside is cut off. */
-const NAME_BYTES = 320;
+export const NAME_BYTES = 320;
 const LISTING_BYTES_MIN = 4096;
 /** What is known already is passed over, but so many pieces of a listing are asked for at a time. */
 const WALK_PAGES_MAX = 8;
@@ -66,6 +66,27 @@ function letGo(walked: Walked): void {
   const { waiting } = walked;
   walked.waiting = [];
   for (const resolve of waiting) resolve();
+}
+
+/** `work` with a handle of that directory, which is in use meanwhile. An errno ends it: whoever asks for the same meets the same error. */
+export async function listAhead(
+  { inodes, lower }: { readonly inodes: InodeTable; readonly lower: Pick<Lower, "opendir" | "close"> },
+  dir: InodeRecord,
+  work: (handle: LowerHandle) => Promise<void>,
+): Promise<void> {
+  inodes.use(dir);
+  try {
+    const handle = await lower.opendir(dir.id);
+    try {
+      await work(handle);
+    } finally {
+      lower.close(handle);
+    }
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+  } finally {
+    inodes.leave(dir);
+  }
 }
 
 export interface WalkAheadOptions {
@@ -158,20 +179,9 @@ export class WalkAhead {
     walked.names += next;
     walked.unused += next;
     walked.next = Math.min(2 * next, WALK_NAMES_MAX);
-    inodes.use(dir);
-    try {
-      const handle = await lower.opendir(dir.id);
-      try {
-        walked.cookie = await this.#read(dir, walked, handle, { from: cookie ?? 0n, names: next });
-      } finally {
-        lower.close(handle);
-      }
-    } catch (error) {
-      // Whoever asks for the same meets the same error.
-      if (!(error instanceof Errno)) throw error;
-    } finally {
-      inodes.leave(dir);
-    }
+    await listAhead({ inodes, lower }, dir, async (handle) => {
+      walked.cookie = await this.#read(dir, walked, handle, { from: cookie ?? 0n, names: next });
+    });
   }
 
   /** Gives where it is to go on; null: there is no more. */
