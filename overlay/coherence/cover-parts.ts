@@ -94,6 +94,10 @@ export class DirectoryTurn {
   /** When it is looked whether anything was changed since `changes` was `seen`. */
   lookAt = 0;
   seen = 0;
+  /** Something was changed while another node waited for its end. */
+  used = false;
+  /** Nothing was, in the last one that another node had to wait for: the next ones end at once. */
+  vain = false;
 }
 
 /** An open that waits for the write token. */

@@ -26,7 +26,7 @@ import {
   resumeRevoke,
 } from "./revoke.ts";
 import { doubtSize } from "../size/doubt.ts";
-import { lookMode, turnTimeLeft, turnUsedUp } from "./turn.ts";
+import { lookMode, turnTimeLeft, turnUsedUp, wantedBack } from "./turn.ts";
 import { isVain, noteTried } from "./upgrades.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
@@ -89,6 +89,7 @@ export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter
     return;
   }
   cover.waiters = [...cover.waiters, waiter];
+  wantedBack(cover, now);
   if (waiter.passes && (cover.phase === "draining" || cover.phase === "invalidating")) requestInRevoke(state, cover);
   else pump(state, cover, now);
 }

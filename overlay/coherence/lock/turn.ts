@@ -23,10 +23,16 @@ const FOUGHT_MS = 500;
 /** Its lock is about to be given up. */
 export function endTurn(cover: Cover, now: number): void {
   if (cover.kind !== "directory" || cover.mode !== Mode.EX) return;
-  const changed = (cover.turn?.changes ?? 0) > 0;
+  const last = cover.turn;
   cover.turn = new DirectoryTurn();
-  cover.turn.changedLast = changed;
+  cover.turn.changedLast = last !== null && last.changes > 0;
+  cover.turn.vain = last?.vain ?? false;
   cover.turn.endedAt = now;
+}
+
+/** Something here waits for the lock of the directory. So soon after the last turn, a longer one would have been worth its while. */
+export function wantedBack({ turn }: Cover, now: number): void {
+  if (turn !== null && now - turn.endedAt <= PAUSE_MS) turn.vain = false;
 }
 
 /** What is asked for where something waits that needs PR only. */
@@ -46,6 +52,7 @@ export function turnTimeLeft(state: CoherenceState, cover: Cover, now: number): 
   if (turn === null || mode !== Mode.EX || wanted !== Mode.EX) return null;
   if (revokedAt === null || grantedAt - revokedAt > FOUGHT_MS) return null;
   if (state.abandoned || state.suspended || !kernelKnows(cover) || turnUsedUp(cover)) return 0;
+  if (turn.vain && cover.pins === 0) return 0;
   if (turn.endsAt === 0) {
     // It had its time, and nobody wanted it.
     if (now - grantedAt > TURN_MS) return 0;
@@ -55,6 +62,8 @@ export function turnTimeLeft(state: CoherenceState, cover: Cover, now: number): 
   }
   if (now >= turn.lookAt) {
     const waits = cover.pins > 0 || turn.changes > turn.seen;
+    turn.used ||= waits;
+    turn.vain = !turn.used;
     if (!waits) return 0;
     turn.lookAt = Math.ceil(now) + PAUSE_MS;
     turn.seen = turn.changes;

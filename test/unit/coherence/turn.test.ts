@@ -189,6 +189,69 @@ describe("hazard F28: another node waits to change a directory that was just tak
   });
 });
 
+describe("hazard F28: a node that changes nothing while another one waits", () => {
+  /** The lock is here again at `now`, for a change that is over, and another node wants it. */
+  function wantedAgain(dir: Cover, now: number): void {
+    handleInvalidated(state, dir, false, now);
+    handleAst(state, dir, "granted", Mode.NL, now);
+    pinAndUnpin(dir, Mode.EX, now);
+    effects();
+    handleBast(state, dir, Mode.EX, now);
+  }
+
+  /** Waited for in vain, from 10 to 10 + PAUSE_MS. */
+  function waitedForInVain(): Cover {
+    const dir = fought();
+    handleBast(state, dir, Mode.EX, 10);
+    handleTimer(state, dir, 10 + PAUSE_MS);
+    expect(dir.phase).toBe("invalidating");
+    return dir;
+  }
+
+  it("has no more turns that are waited for", () => {
+    const dir = waitedForInVain();
+    for (const now of [100, 200, 300]) {
+      wantedAgain(dir, now);
+      expect(dir.phase, `at ${now}`).toBe("invalidating");
+    }
+  });
+
+  it("has no more than the change that is under way", () => {
+    const dir = waitedForInVain();
+    handleInvalidated(state, dir, false, 100);
+    handleAst(state, dir, "granted", Mode.NL, 100);
+    addWaiter(state, dir, waiter(Mode.EX), 100);
+    handleAst(state, dir, "granted", Mode.EX, 100);
+    effects();
+    handleBast(state, dir, Mode.EX, 100);
+    expect(dir.phase).toBe("idle");
+    unpin(state, dir, 101);
+    expect(dir.phase).toBe("invalidating");
+  });
+
+  it.each([
+    [PAUSE_MS, "idle"],
+    [PAUSE_MS + 1, "invalidating"],
+  ])("has them again if it wants the directory %i ms after it gave it up: it is %s then", (ms, phase) => {
+    const dir = waitedForInVain();
+    wantedAgain(dir, 100);
+    wantedAgain(dir, 100 + ms);
+    expect(dir.phase).toBe(phase);
+  });
+
+  it("has the next one if something was changed in this one", () => {
+    const dir = fought();
+    handleBast(state, dir, Mode.EX, 10);
+    change(dir, 11);
+    handleTimer(state, dir, 10 + PAUSE_MS);
+    expect(dir.phase).toBe("idle");
+    handleTimer(state, dir, 10 + 2 * PAUSE_MS);
+    expect(dir.phase).toBe("invalidating");
+    wantedAgain(dir, 100);
+    expect(dir.phase).toBe("idle");
+  });
+});
+
 describe("a node that looks at a directory which it changed in its last turn", () => {
   const looksWith = (dir: Cover, now: number): Mode | undefined => {
     effects();
