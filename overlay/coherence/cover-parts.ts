@@ -100,6 +100,18 @@ export class DirectoryTurn {
   vain = false;
 }
 
+/** The room lock/: a file whose lock goes to and fro between nodes (lock/migration.ts, lock/revoke.ts). */
+export class FileFight {
+  /** Times in a row that it was taken away and then read under again. */
+  returns = 0;
+  /** Times in a row that it was asked for to look, and then to change the file. */
+  upgrades = 0;
+  /** When that was the last time. A whole number. */
+  upgradedAt = 0;
+  /** EX was asked for to look, and nothing was changed under it yet. */
+  ahead = false;
+}
+
 /** An open that waits for the write token. */
 export type TokenWaiter = (result: "cached" | "direct") => void;
 

@@ -10,7 +10,7 @@ import { AssertionError } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type DirectoryTurn, type Revoke, SizeState, type WriteToken } from "./cover-parts.ts";
+import { type DirectoryTurn, type FileFight, type Revoke, SizeState, type WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
 import { type FileId, fileKey } from "../lower/lower.ts";
 
@@ -143,8 +143,8 @@ export class Cover {
   uses = 0;
   /** Somebody here read under it since it was last taken away. */
   read = false;
-  /** Times in a row that it was taken away and then read under again. */
-  returns = 0;
+  /** Of a file. null: its lock does not go to and fro. */
+  fight: FileFight | null = null;
   /** A whole number. */
   grantedAt = 0;
   /** The moment of the last grant (CoherenceState.moment), from 1: the lock was here all the time since. */

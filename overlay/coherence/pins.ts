@@ -215,7 +215,7 @@ export class Pins implements Coherence, TermsPort {
   }
 
   contended(inode: Inode): boolean {
-    return inode.cover.returns > 0;
+    return (inode.cover.fight?.returns ?? 0) > 0;
   }
 
   // --- what the kernel is told of attributes, and what it is to drop of pages

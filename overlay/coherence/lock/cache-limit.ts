@@ -78,7 +78,7 @@ export class CacheLimit {
         this.counts.inodesEvicted += 1;
         // Nobody else has it: it does not go to and fro (revoke.ts, returnExpected).
         cover.read = false;
-        cover.returns = 0;
+        cover.fight = null;
         enterRevoke(state, cover, Mode.NL, now);
         return;
       }

@@ -26,6 +26,7 @@ import {
   resumeRevoke,
 } from "./revoke.ts";
 import { doubtSize } from "../size/doubt.ts";
+import { asksAhead, noteUpgrade } from "./migration.ts";
 import { lookMode, turnTimeLeft, turnUsedUp, wantedBack } from "./turn.ts";
 import { isVain, noteTried } from "./upgrades.ts";
 import { giveUpIfWanted } from "./write-token.ts";
@@ -37,6 +38,7 @@ function take(cover: Cover, mode: PinMode, expected = false): void {
   if (mode === Mode.EX) {
     cover.attrTold = false;
     if (cover.turn !== null) cover.turn.changes += 1;
+    if (cover.fight !== null) cover.fight.ahead = false;
   } else if (!expected) cover.read = true;
 }
 
@@ -271,12 +273,17 @@ function pinWaiters(state: CoherenceState, cover: Cover): void {
 
 function askForWaiters(state: CoherenceState, cover: Cover, now: number): void {
   const mode = strongestWaiting(cover, now);
+  if (mode === Mode.EX) noteUpgrade(cover, now);
   if (mode === Mode.EX && isVain(state, cover, now)) enterRevoke(state, cover, Mode.NL, now);
   else ask(state, cover, mode, upgradeFlags(cover));
 }
 
 function strongestWaiting(cover: Cover, now: number): Mode {
-  return cover.waiters.some((waiter) => waiter.mode === Mode.EX) ? Mode.EX : lookMode(cover, now);
+  if (cover.waiters.some((waiter) => waiter.mode === Mode.EX)) return Mode.EX;
+  if (cover.kind === "directory") return lookMode(cover, now);
+  // Hazard F47.
+  const looks = cover.waiters.some(({ expected = false }) => !expected);
+  return looks && asksAhead(cover, now) ? Mode.EX : Mode.PR;
 }
 
 function upgradeFlags(cover: Cover): number {

@@ -15,10 +15,11 @@ import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { PageRange } from "../page-range.ts";
 import { publishBefore, takeKept } from "./new-inodes.ts";
 import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } from "../cover.ts";
-import { Revoke, type WriteToken } from "../cover-parts.ts";
+import { FileFight, Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
 import { noteNameRevoke, planExpiry } from "../names/names.ts";
 import { doubtSize, HELD_BACK_MAX, keepsReadsBack, mustBeTaken } from "../size/doubt.ts";
+import { endMigration, migrates } from "./migration.ts";
 import { endTurn } from "./turn.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
@@ -47,6 +48,7 @@ export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, n
   if (cover.phase !== "idle" || cover.asking !== null) throw new AssertionError(`revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
   endTurn(cover, now);
+  endMigration(cover);
   cover.revoke = new Revoke(target);
   resumeRevoke(state, cover, now);
   // Who came before waits behind somebody who wants more; an operation that still runs may wait for his page.
@@ -274,8 +276,14 @@ export function enterConverted(cover: Cover, now: number): void {
  * that brought a lock which nobody read under is the last until the reader has come back RETURNS_MIN times by himself.
  */
 function returnExpected(cover: Cover): boolean {
-  cover.returns = cover.read ? cover.returns + 1 : 0;
+  const { read } = cover;
   cover.read = false;
-  const worth = cover.returns >= RETURNS_MIN && cover.kind === "file" && !cover.doomed && kernelKnows(cover);
-  return worth && cover.waiters.length === 0;
+  if (!read || cover.kind !== "file") {
+    if (cover.fight !== null) cover.fight.returns = 0;
+    return false;
+  }
+  cover.fight ??= new FileFight();
+  cover.fight.returns += 1;
+  const worth = cover.fight.returns >= RETURNS_MIN && !cover.doomed && kernelKnows(cover);
+  return worth && cover.waiters.length === 0 && !migrates(cover);
 }

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/lock/cache-limit.ts";
 import { Cover, type InodeKind } from "../../../overlay/coherence/cover.ts";
+import { FileFight } from "../../../overlay/coherence/cover-parts.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 
 const MAX = 3;
@@ -129,9 +130,9 @@ describe("more inodes than can be dropped in time", () => {
 
   it("do not go to and fro: who reads them again is not expected by the lock", () => {
     const cover = tell(1);
-    Object.assign(cover, { read: true, returns: 5 });
+    Object.assign(cover, { read: true, fight: Object.assign(new FileFight(), { returns: 5 }) });
     for (const ino of [2, 3, 4]) tell(ino);
-    expect([evicted(), cover.read, cover.returns]).toEqual([[1], false, 0]);
+    expect([evicted(), cover.read, cover.fight]).toEqual([[1], false, null]);
   });
 });
 
