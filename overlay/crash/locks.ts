@@ -3,7 +3,7 @@
  * new row, so that there is a whole one whenever the process dies; of two rows of a file the later one counts.
  */
 import * as z from "zod";
-import type { FileLockRow, LockOwner } from "../file-lock/api.ts";
+import type { FileLockRow } from "../file-lock/api.ts";
 import { JOURNAL_LOCKS_BYTES_MAX, LOCKS_BODY_AT, TABLES } from "./layout.ts";
 import { Rows } from "./rows.ts";
 
@@ -20,8 +20,6 @@ const shape = z.object({
   ),
   users: z.array(z.object({ ...owner, handles: z.array(z.number().int()) })),
 });
-
-const ownerText = ({ kind, owner: of }: LockOwner): { kind: LockOwner["kind"]; owner: string } => ({ kind, owner: String(of) });
 
 export class JournalLocks {
   readonly #memory: ArrayBuffer;
@@ -100,14 +98,15 @@ function textOf({ file, shared, held, users }: FileLockRow, nowMs: number): z.in
     file,
     shared,
     held: held.map(({ owner: of, range: { type, start, end }, pid, heldMs }) => ({
-      ...ownerText(of),
+      kind: of.kind,
+      owner: String(of.owner),
       type,
       start: String(start),
       end: String(end),
       pid,
       sinceMs: nowMs - heldMs,
     })),
-    users: users.map(({ owner: of, handles }) => ({ ...ownerText(of), handles: [...handles] })),
+    users: users.map(({ owner: of, handles }) => ({ kind: of.kind, owner: String(of.owner), handles: [...handles] })),
   };
 }
 

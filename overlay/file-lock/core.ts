@@ -67,6 +67,11 @@ function isOfHeld(own: Request["own"]): boolean {
 
 const granted: FileLockAnswer = { status: "granted", found: null };
 
+/** Each time of one shape: spread, it would cost as much as all that is done with it. */
+function requestOf({ file, op, owner, range, pid, wait }: FileLockAsk, id: number, own: Request["own"], heldMs: number | null): Request {
+  return { file, op, owner, range, pid, wait, id, own, heldMs, first: own === "inherit", begun: false, overtaken: false };
+}
+
 export class FileLockCore {
   readonly files: ReadonlyMap<string, LockedFile>;
   readonly #files = new Map<string, LockedFile>();
@@ -129,7 +134,7 @@ export class FileLockCore {
   /** Gives its number; the answer may come before. */
   request(ask: FileLockAsk): number {
     const id = this.#nextId++;
-    const request: Request = { ...ask, id, own: null, heldMs: null, first: false, begun: false, overtaken: false };
+    const request = requestOf(ask, id, null, null);
     const known = this.#files.get(ask.file);
     if (ask.op === "unlock" && (known === undefined || !this.#concerns(known, ask.owner))) {
       this.#answer(request, granted);
@@ -245,8 +250,9 @@ export class FileLockCore {
     if (this.#full(table)) return this.#answer(request, { status: "limit", found: null });
     const blocker = wait ? table.blocker(holder, range, Number.POSITIVE_INFINITY) : (table.conflict(holder, range)?.holder ?? null);
     if (blocker === null) {
+      const { type, start, end } = range;
       this.#answer(request, granted);
-      return table.give(holder, { ...range, pid });
+      return table.give(holder, { type, start, end, pid });
     }
     if (wait) {
       const name = { nodeid: 0, requestId: request.id, sinceMs: this.#port.nowMs(), heldSinceMs: null };
@@ -307,8 +313,7 @@ export class FileLockCore {
   }
 
   #send(file: LockedFile, ask: FileLockAsk, own: "push" | "inherit" | "release", heldMs: number | null = null): void {
-    const first = own === "inherit";
-    const request: Request = { ...ask, id: this.#nextId++, own, heldMs, first, begun: false, overtaken: false };
+    const request = requestOf(ask, this.#nextId++, own, heldMs);
     this.#note(file, request);
     file.asked.set(request.id, request);
     this.#port.ask(request.id, request);
