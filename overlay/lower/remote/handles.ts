@@ -90,8 +90,8 @@ export class RemoteHandles {
   }
 
   /** Open here, and the owner does not know. */
-  addUnsent(handle: LowerHandle, id: FileId, flags: number, lossesTold: number): LowerHandle {
-    this.add(handle, id, flags, false, lossesTold);
+  addUnsent(handle: LowerHandle, id: FileId, flags: number, directory: boolean, lossesTold: number): LowerHandle {
+    this.add(handle, id, flags, directory, lossesTold);
     const file = this.get(handle);
     file.unsent = true;
     const key = fileKey(id);

@@ -21,6 +21,9 @@ export const TELL_OPENS_MS = 1000;
 /** So many at a time, the next ones when those are answered: programs' calls wait behind them. */
 export const TELL_OPENS_MAX = 256;
 
+/** As every listing of a directory that is removed (fs/readdir.c, iterate_dir). */
+const REMOVED_DIRECTORY = errnoError(E.ENOENT);
+
 export class Opens {
   readonly handles: RemoteHandles;
   readonly closes: Closes = new Closes((handles) => void this.#tellClosed(handles));
@@ -51,16 +54,19 @@ export class Opens {
   // --- open, and closed
 
   open(id: FileId, flags: number): MaybePromise<LowerHandle> {
-    if (!this.#isSafeHere(id, flags)) return this.#openThere(id, flags);
-    const handle = this.handles.addUnsent(this.allocate(), id, flags, this.#changes.unsynced.opened(id));
-    this.#tellLater();
-    return handle;
+    return this.#isSafeHere(id, flags, S.IFREG) ? this.#openHere(id, flags, false) : this.#openThere(id, flags);
   }
 
-  #isSafeHere(id: FileId, flags: number): boolean {
+  #isSafeHere(id: FileId, flags: number, type: number): boolean {
     if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY || !this.ownerAnswers) return false;
     const attr = this.#known.attr(id);
-    return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === S.IFREG;
+    return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === type;
+  }
+
+  #openHere(id: FileId, flags: number, directory: boolean): LowerHandle {
+    const handle = this.handles.addUnsent(this.allocate(), id, flags, directory, this.#changes.unsynced.opened(id));
+    this.#tellLater();
+    return handle;
   }
 
   /** What is opened, or written behind, while the owner cannot be told would keep the lock here. */
@@ -75,9 +81,13 @@ export class Opens {
     return this.opened(handle, id, flags);
   }
 
-  async opendir(id: FileId): Promise<LowerHandle> {
+  opendir(id: FileId): MaybePromise<LowerHandle> {
+    return this.#isSafeHere(id, O.RDONLY, S.IFDIR) ? this.#openHere(id, 0, true) : this.#opendirThere(id);
+  }
+
+  async #opendirThere(id: FileId): Promise<LowerHandle> {
     const handle = this.allocate();
-    await this.#session.call("opendir", { id, handle });
+    await this.#session.call("opendir", { id, handle, promised: false });
     return this.handles.add(handle, id, 0, true, this.#changes.unsynced.opened(id));
   }
 
@@ -129,12 +139,20 @@ export class Opens {
   /** The owner has them open before. */
   call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[]): Promise<AnswerOf<K>> {
     const unsent = handles.filter((handle) => handle.unsent);
-    return unsent.length === 0
-      ? this.#session.call(call, request, handles)
-      : this.#openedFor(
-          unsent,
-          this.#session.carried(() => this.#session.call(call, request, handles)),
-        );
+    const [first] = unsent;
+    if (first === undefined) return this.#session.call(call, request, handles);
+    const carried = this.#session.carried(() => this.#session.call(call, request, handles));
+    return first.directory ? this.#behindOpening(first, carried) : this.#openedFor(unsent, carried);
+  }
+
+  /** The owner opens that directory first, and makes what is asked behind that then: one trip. */
+  async #behindOpening<T>(directory: RemoteHandle, call: () => Promise<T>): Promise<T> {
+    const opening = this.#tell(directory);
+    try {
+      return await call();
+    } catch (error) {
+      throw (await opening) ?? directory.error ?? error;
+    }
   }
 
   async #openedFor<T>(unsent: readonly RemoteHandle[], call: () => Promise<T>): Promise<T> {
@@ -174,10 +192,11 @@ export class Opens {
   }
 
   async #send(file: RemoteHandle): Promise<Errno | null> {
-    const { id, flags, handle } = file;
+    const { id, flags, handle, directory } = file;
     try {
       file.asked = true;
-      await this.#session.call("open", { id, flags, handle, promised: true });
+      if (directory) await this.#session.call("opendir", { id, handle, promised: true });
+      else await this.#session.call("open", { id, flags, handle, promised: true });
     } catch (error) {
       if (!(error instanceof Errno)) throw error;
       this.#session.warn(error.code, { ino: id.ino, errno: error.code }, "an open file could not be opened at the owner");
@@ -186,7 +205,7 @@ export class Opens {
         this.handles.noteKept(file);
         return error;
       }
-      file.error = error;
+      file.error = directory ? REMOVED_DIRECTORY : error;
     }
     this.handles.noteSent(file);
     return null;
@@ -222,13 +241,12 @@ export class Opens {
     this.handles.noteSent(file);
     try {
       const { id, flags, handle } = file;
-      if (file.directory) await this.#session.callFirst("opendir", { id, handle });
+      if (file.directory) await this.#session.callFirst("opendir", { id, handle, promised: true });
       else await this.#reopenFile(id, flags, handle);
     } catch (error) {
       // ECANCELED: the connection broke; with the next one all are opened again.
       if (!(error instanceof Errno) || error.errno === E.ECANCELED) throw error;
-      // Removed: as every listing of a directory that is (fs/readdir.c, iterate_dir).
-      file.error = file.directory && error.errno === E.ESTALE ? errnoError(E.ENOENT) : error;
+      file.error = file.directory && error.errno === E.ESTALE ? REMOVED_DIRECTORY : error;
       this.#log.warn({ ino: file.id.ino, errno: error.code }, "an open file could not be opened at the new owner");
     }
   }

@@ -4,7 +4,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
-import { CALLS, type CallRow, isBehind } from "../wire/calls.ts";
+import { CALLS, type CallRow, isUnawaited } from "../wire/calls.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import type { RemoteHandle } from "./handles.ts";
 
@@ -53,7 +53,7 @@ export function createPendingCall<K extends CallName>(
     call,
     type: row.type,
     repeat: row.mutates ? repeatOf(call, request) : null,
-    awaited: call !== "close" && !isBehind(call, request),
+    awaited: !isUnawaited(call, request),
     remembered: row.remembered,
     doubtful: [],
     body: writer.copy(),

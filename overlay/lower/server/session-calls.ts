@@ -129,7 +129,7 @@ export class SessionCalls {
       case "fsync":
         return lower.fsync(this.#handles.get(one.request.handle), one.request.dataOnly);
       case "fsyncdir":
-        return lower.fsyncdir(this.#handles.get(one.request.handle), one.request.dataOnly);
+        return this.#handles.whenOpen(one.request.handle, (opened) => lower.fsyncdir(opened, one.request.dataOnly));
       case "fallocate": {
         const { handle, mode, offset, bytes } = one.request;
         return lower.fallocate(this.#handles.get(handle), mode, offset, bytes);
@@ -142,7 +142,7 @@ export class SessionCalls {
       }
       case "readdir": {
         const { handle, cookie, bytes, listing } = one.request;
-        return lower.readdir(this.#handles.get(handle), cookie, Math.min(bytes, MAX_IO_BYTES), listing);
+        return this.#handles.whenOpen(handle, (opened) => lower.readdir(opened, cookie, Math.min(bytes, MAX_IO_BYTES), listing));
       }
       case "statfs":
         return lower.statfs();

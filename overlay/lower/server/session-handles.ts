@@ -50,6 +50,11 @@ export class SessionHandles {
     return found.handle;
   }
 
+  /** What was asked right behind an opening waits for that, and fails with it. EBADF: not open. */
+  whenOpen<T>(handle: number, work: (opened: LowerHandle) => MaybePromise<T>): MaybePromise<T> {
+    return andThen(this.#opening.get(handle), () => work(this.get(handle)));
+  }
+
   /** For `handle`: one that is pinned was counted before. ENFILE. */
   #checkRoom(handle: number): void {
     const others = this.#open.size + (this.#pinned.has(handle) ? 0 : this.#pinned.size);

@@ -129,7 +129,8 @@ export interface WireCalls {
   };
   /** `promised`: the caller's program has it open already. If it cannot be opened now, the owner keeps it, but for ESTALE (hazard F22). */
   open: { request: Opened & Handled & { readonly promised: boolean }; answer: void };
-  opendir: { request: Identified & Handled; answer: void };
+  /** `promised`: a program has it open already; what is asked through it right behind this waits for it. */
+  opendir: { request: Identified & Handled & { readonly promised: boolean }; answer: void };
   /** Several files; one that is not open is none. */
   close: { request: { readonly handles: readonly number[] }; answer: void };
   /** `open`: as in "open", promised, before it is read, if that handle is not open yet. */

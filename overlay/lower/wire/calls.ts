@@ -236,9 +236,9 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     {
       write: (w, q) => {
         v.writeFileId(w, q.id);
-        w.u32(q.handle);
+        w.u32(q.handle).bool(q.promised);
       },
-      read: (r) => ({ id: v.readFileId(r), handle: r.u32() }),
+      read: (r) => ({ id: v.readFileId(r), handle: r.u32(), promised: r.bool() }),
     },
     nothing,
   ),
@@ -499,4 +499,10 @@ export function callOfType(type: number): CallName | undefined {
 export function isBehind<K extends CallName>(call: K, request: RequestOf<K>): boolean {
   if (call === "write") return (request as RequestOf<"write">).promised;
   return call === "setattr" && (request as RequestOf<"setattr">).promised;
+}
+
+/** Nobody waits for its answer: it leaves with the next call that somebody waits for. */
+export function isUnawaited<K extends CallName>(call: K, request: RequestOf<K>): boolean {
+  if (call === "opendir") return (request as RequestOf<"opendir">).promised;
+  return call === "close" || isBehind(call, request);
 }

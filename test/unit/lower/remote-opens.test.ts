@@ -1,10 +1,10 @@
 /** Files that are opened for reading under a lock that is here, of which the owner is told at the first READ (hazard F22), over the real wire. */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { TELL_OPENS_MAX } from "../../../overlay/lower/remote/opens.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { caller, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const { owner, remote } = remoteLab();
@@ -66,6 +66,118 @@ it("an open for reading and its close cost nothing; the first READ opens the fil
   expect([lower.counters.awaited - trips, one.lower.openHandles]).toEqual([2, 1]);
   lower.close(handle);
   await until(() => one.lower.openHandles === 0);
+});
+
+/** A directory whose attributes are known, with one file in it. */
+async function directory({ lower, other, one }: Pick<Bench, "lower" | "other" | "one">): Promise<FileId> {
+  const { id } = await other.mkdir(other.root, name("dir"), 0o755, caller);
+  const made = await other.create(id, name("entry"), RDWR, 0o644, caller);
+  other.close(made.handle);
+  await lower.getattr(id);
+  await until(() => one.lower.openHandles === 0);
+  return id;
+}
+
+function openedDirectory(lower: RemoteLower, id: FileId): LowerHandle {
+  const handle = lower.opendir(id);
+  if (handle instanceof Promise) throw new Error("the owner is asked");
+  return handle;
+}
+
+const names = async (lower: RemoteLower, handle: LowerHandle): Promise<string[]> => {
+  const { entries } = await lower.readdir(handle, 0n, 4096, "names");
+  return entries.map((entry) => entry.name.toString()).filter((entry) => !entry.startsWith("."));
+};
+
+describe("a directory that is opened under a lock that is here (hazard F22)", () => {
+  it("costs nothing; its listing, or its sync, is one trip, and opens it; its close is told", async () => {
+    const { lower, other, one } = await bench();
+    const id = await directory({ lower, other, one });
+    const trips = lower.counters.awaited;
+    lower.close(openedDirectory(lower, id));
+    const [listed, synced] = [openedDirectory(lower, id), openedDirectory(lower, id)];
+    expect([lower.counters.awaited - trips, one.lower.openHandles]).toEqual([0, 0]);
+    expect(await names(lower, listed)).toEqual(["entry"]);
+    expect([lower.counters.awaited - trips, one.lower.openHandles]).toEqual([1, 1]);
+    await lower.fsyncdir(synced, false);
+    expect([lower.counters.awaited - trips, one.lower.openHandles]).toEqual([2, 2]);
+    expect(await names(lower, listed)).toEqual(["entry"]);
+    for (const handle of [listed, synced]) lower.close(handle);
+    await until(() => one.lower.openHandles === 0);
+  });
+
+  it("two listings at a time open it once", async () => {
+    const { lower, other, one } = await bench();
+    const handle = openedDirectory(lower, await directory({ lower, other, one }));
+    expect(await Promise.all([names(lower, handle), names(lower, handle)])).toEqual([["entry"], ["entry"]]);
+    await until(() => one.lower.openHandles === 1);
+  });
+
+  it("without the lock the owner is asked", async () => {
+    const { lower, other, one, away } = await bench();
+    const id = await directory({ lower, other, one });
+    away.add(id.ino);
+    const uncovered = lower.opendir(id);
+    expect(uncovered).toBeInstanceOf(Promise);
+    lower.close(await uncovered);
+  });
+
+  it("before the lock leaves the owner is told: who removes it leaves an empty one to who has it open", async () => {
+    const { lower, other, one } = await bench();
+    const id = await directory({ lower, other, one });
+    const handle = openedDirectory(lower, id);
+    expect(one.lower.openHandles).toBe(0);
+    await lower.tellOpens(id);
+    expect(one.lower.openHandles).toBe(1);
+    const { id: entry } = await other.lookup(id, name("entry"));
+    await other.unlink(id, name("entry"), entry);
+    await other.rmdir(other.root, name("dir"), id);
+    await expect(names(lower, handle)).rejects.toMatchObject({ errno: E.ENOENT });
+  });
+
+  it("one that was removed where nobody was told is removed, and not an unknown handle", async () => {
+    const { lower, other, one } = await bench();
+    const id = await directory({ lower, other, one });
+    const handle = openedDirectory(lower, id);
+    const { id: entry } = await other.lookup(id, name("entry"));
+    await other.unlink(id, name("entry"), entry);
+    await other.rmdir(other.root, name("dir"), id);
+    for (const _ of [1, 2]) await expect(names(lower, handle)).rejects.toMatchObject({ errno: E.ENOENT });
+  });
+
+  it("the listing waits at the owner until it is open there", async () => {
+    let open = (): void => undefined;
+    const mayOpen = new Promise<void>((resolve) => (open = resolve));
+    const two = await owner(2, (lower) => ({ ...lower, opendir: (id) => mayOpen.then(() => lower.opendir(id)) }));
+    const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+    await lower.connect(two.address, 2);
+    await lower.getattr(lower.root);
+    const listed = names(lower, openedDirectory(lower, lower.root));
+    const [before] = [lower.counters.roundTrips];
+    // All that is asked and answered in between: the listing has come there long before.
+    for (let calls = 0; calls < 5; calls += 1) await lower.statfs();
+    expect(lower.counters.roundTrips - before).toBe(5);
+    open();
+    expect(await listed).toBeInstanceOf(Array);
+  });
+
+  it("that the owner has no room for it is told to who lists it, and the next listing opens it", async () => {
+    const full = { now: true };
+    const two = await owner(2, (lower) => ({
+      ...lower,
+      opendir: async (id) => {
+        if (full.now) throw errnoError(E.ENFILE);
+        return lower.opendir(id);
+      },
+    }));
+    const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+    await lower.connect(two.address, 2);
+    await lower.getattr(lower.root);
+    const handle = openedDirectory(lower, lower.root);
+    await expect(names(lower, handle)).rejects.toMatchObject({ errno: E.ENFILE });
+    full.now = false;
+    expect(await names(lower, handle)).toBeInstanceOf(Array);
+  });
 });
 
 it("two READs at a time open it once", async () => {

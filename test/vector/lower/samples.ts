@@ -80,7 +80,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   },
   link: { request: { id, newParent: other, newName: name, tellParent: true }, answer: { attr, parent: attr } },
   open: { request: { id, flags: 2, handle: 7, promised: true }, answer: undefined },
-  opendir: { request: { id, handle: 8 }, answer: undefined },
+  opendir: { request: { id, handle: 8, promised: true }, answer: undefined },
   close: { request: { handles: [7, 8] }, answer: undefined },
   fetch: {
     request: { id, handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 },
