@@ -4,8 +4,8 @@
  * What was found, or made, then stays true until it is changed here. Two things follow for which somebody would have to be asked otherwise:
  *
  *   - the inode behind a name: its generation costs the owner three system calls more than its attributes;
- *   - in a directory made here, all of whose names are therefore known, that there is no such name. A file is looked for before it is
- *     created, and the kernel's own cache does not know a name that never was.
+ *   - in a directory all of whose names are known, because it was made here or they were listed (local/names-listed.ts), that there is no
+ *     such name. A file is looked for before it is created, and the kernel's own cache does not know a name that never was.
  *
  * A change says so before it begins (`changing`), and only what is known after it is entered again.
  */
@@ -28,6 +28,8 @@ export interface NamesTold {
   /** True: these are all that there are; false: those that were changed. */
   readonly all: boolean;
   readonly names: readonly Buffer[];
+  /** Were changed, and are not there. */
+  readonly gone: readonly Buffer[];
 }
 
 interface Directory {
@@ -54,6 +56,8 @@ export class DirectoryNames {
   /** Counts noted changes, and beginnings of noting: so none of these has the number of an earlier one. */
   #version = 0;
   readonly #noted = new Set<Directory>();
+  /** Inode numbers of those that are being listed, and were not changed since that began. */
+  readonly #listing = new Set<number>();
   // One operation asks for its name again and again, and a string costs more than looking for it.
   #lastName: Buffer | null = null;
   #lastKey = "";
@@ -96,6 +100,7 @@ export class DirectoryNames {
 
   /** The name is about to be given, taken away, or given to another inode. */
   changing(directory: FileId, name: Buffer): void {
+    this.#listing.delete(directory.ino);
     const found = this.#find(directory);
     // Where not everything is known, what is not there is not known.
     if (found === undefined) return;
@@ -111,10 +116,34 @@ export class DirectoryNames {
     const { changes } = found;
     const all = changes === null || version < changes.since;
     if (all && !found.complete) return null;
-    const names = all ? [...found.names.keys()] : changes.noted.filter((one) => one.version > version).map(({ name }) => name);
-    if (names.length > most) return null;
+    const changed = all ? found.names.keys() : changes.noted.filter((one) => one.version > version).map(({ name }) => name);
+    const keys = [...new Set(changed)];
+    if (keys.length > most) return null;
     if (changes === null) this.#beginToNote(found);
-    return { version: this.#version, all, names: names.map((name) => Buffer.from(name, "latin1")) };
+    // Changes are noted where all names are known.
+    const isGone = (key: string): boolean => !found.names.has(key);
+    const bytes = (some: readonly string[]): Buffer[] => some.map((key) => Buffer.from(key, "latin1"));
+    return { version: this.#version, all, names: bytes(keys.filter((key) => !isGone(key))), gone: bytes(keys.filter(isGone)) };
+  }
+
+  /** All names of that directory are about to be listed, while nothing is changed there by this process. False: they are known. */
+  listing(directory: FileId): boolean {
+    if (this.#find(directory)?.complete === true) return false;
+    this.#listing.add(directory.ino);
+    return true;
+  }
+
+  /** These are all that there are; null: they could not be listed. Of no use if somebody else has changed one meanwhile. */
+  listed(directory: FileId, names: readonly Buffer[] | null): void {
+    if (!this.#listing.delete(directory.ino) || names === null) return;
+    const found = this.#find(directory) ?? this.#enter(directory, false);
+    for (const name of names) {
+      const key = name.toString("latin1");
+      if (!found.names.has(key)) this.#set(directory, found, key, null);
+      // There is no room for all of them.
+      if (this.#find(directory) !== found) return;
+    }
+    found.complete = true;
   }
 
   #beginToNote(found: Directory): void {
@@ -152,9 +181,13 @@ export class DirectoryNames {
 
   /** The directory was removed. */
   forget(directory: FileId): void {
-    const found = this.#directories.get(directory.ino);
-    if (found === undefined) return;
-    this.#drop(directory.ino, found);
+    this.#listing.delete(directory.ino);
+    this.#forgetNames(directory);
+  }
+
+  #forgetNames({ ino }: FileId): void {
+    const found = this.#directories.get(ino);
+    if (found !== undefined) this.#drop(ino, found);
   }
 
   #drop(ino: number, found: Directory): void {
@@ -166,11 +199,12 @@ export class DirectoryNames {
   clear(): void {
     this.#directories.clear();
     this.#noted.clear();
+    this.#listing.clear();
     this.#count = 0;
   }
 
   #enter(directory: FileId, complete: boolean): Directory {
-    this.forget(directory);
+    this.#forgetNames(directory);
     // A directory without names takes memory too.
     if (this.#directories.size >= this.#limits.all / 4) this.#forgetOldest();
     const entered: Directory = { generation: directory.generation, names: new Map(), complete, changes: null };
@@ -190,7 +224,7 @@ export class DirectoryNames {
     found.names.set(key, id);
     this.#count += found.names.size - before;
     if (found.names.size > this.#limits.directory) {
-      this.forget(directory);
+      this.#forgetNames(directory);
       return;
     }
     while (this.#count > this.#limits.all) this.#forgetOldest();

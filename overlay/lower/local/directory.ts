@@ -3,7 +3,7 @@
  * the directory on disk, so a listing goes on at the next owner where it stopped at this one.
  */
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
-import { parseEntries } from "./dirents.ts";
+import { isDots, parseEntries } from "./dirents.ts";
 import { SEEK } from "../linux.ts";
 import type { LocalContext } from "./context.ts";
 import { lookupMany } from "./names.ts";
@@ -32,10 +32,6 @@ function seekTo(context: LocalContext, fd: number, cookie: bigint): void {
   const low = Number(cookie & 0xffff_ffffn);
   checked(context.sync.lseek(fd, Number(cookie >> 32n) * 0x1_0000_0000, SEEK.SET));
   if (low !== 0) checked(context.sync.lseek(fd, low, SEEK.CUR));
-}
-
-function isDots(name: Buffer): boolean {
-  return name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
 }
 
 /** Those that fit the reply, in order. */

@@ -10,6 +10,7 @@ import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../../../native/index.ts";
 import { DirectoryDescriptors } from "./directory-descriptors.ts";
+import { NamesListed } from "./names-listed.ts";
 import { DirectoryNames, type NamesTold } from "../directory-names.ts";
 import { type Containment, DirectoryTree, wholeFileSystem } from "./containment.ts";
 import { Exclusive } from "./exclusive.ts";
@@ -275,8 +276,9 @@ function withRoom<T>(context: LocalContext, work: () => MaybePromise<T>): MaybeP
   }
 }
 
-async function closeAll(context: LocalContext): Promise<void> {
+async function closeAll(context: LocalContext, namesListed: NamesListed | null): Promise<void> {
   context.orphans.end();
+  await namesListed?.stop();
   await context.warmUp.stop();
   await context.handles.closeAll();
   await context.removed.releaseAll();
@@ -293,6 +295,8 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
   const context = createContext(options, fileSystem);
   const hasQuotas = quotasOn(context);
   const listed = whatIsListed(context, options.shared === true);
+  // Others change a shared one past this process.
+  const namesListed = options.shared === true ? null : new NamesListed(context, options.nowMs ?? (() => performance.now()));
   let shutdown: Promise<void> | null = null;
   return {
     root: context.root,
@@ -325,10 +329,14 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     get orphanCount(): number {
       return context.orphans.table.count;
     },
-    shutdown: () => (shutdown ??= closeAll(context)),
+    shutdown: () => (shutdown ??= closeAll(context, namesListed)),
 
     isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,
-    namesSince: (parent, version) => context.names.since(parent, version, MAX_NAMES_TOLD),
+    namesSince(parent, version) {
+      const told = context.names.since(parent, version, MAX_NAMES_TOLD);
+      if (told === null) namesListed?.wanted(parent);
+      return told;
+    },
     // To ask the kernel costs less than to know.
     keeps: false,
     knows: () => false,

@@ -52,8 +52,16 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
 }
 
 async function askAttr({ session, known }: RemoteCore, id: FileId): Promise<Attr> {
+  const since = known.namesSince(id);
   const reading = known.reading();
-  const attr = await session.call("getattr", { id });
+  if (since === null) {
+    const attr = await session.call("getattr", { id });
+    known.read(reading, id, attr);
+    return attr;
+  }
+  // Hazard F32: its names are what is asked for next.
+  const { attr, names } = await session.call("getattrSince", { id, since });
+  known.readNames(reading, id, since, names);
   known.read(reading, id, attr);
   return attr;
 }

@@ -228,7 +228,7 @@ export class KnownInodes {
     return fought && !all ? known.version : null;
   }
 
-  /** Hazard F32. The owner's answer to `namesSince`: these names are to be asked for, and of all others is known what was known then. */
+  /** Hazard F32. The owner's answer to `namesSince`: these names are to be asked for, or are gone, and of all others is known what was known then. */
   readNames(reading: Reading, directory: FileId, since: number, told: NamesTold | null): void {
     const known = this.#stillTrue(reading, directory);
     if (known === null || (known.complete && known.namesHold === known.hold)) return;
@@ -241,6 +241,7 @@ export class KnownInodes {
     known.complete = true;
     known.version = told.version;
     known.namesHold = known.hold;
+    for (const name of told.gone.map(nameKey)) if (found?.has(name) !== true) this.#names.delete(known, name);
     for (const name of told.names.map(nameKey)) if (found?.has(name) !== true) this.#names.set(known, name, "unsure");
   }
 

@@ -21,6 +21,9 @@ export const TELL_OPENS_MS = 1000;
 /** So many at a time, the next ones when those are answered: programs' calls wait behind them. */
 export const TELL_OPENS_MAX = 256;
 
+/** The owner makes these when the directory is open, if that is asked for before (server/session-handles.ts, whenOpen). */
+const WAIT_FOR_OPENING: ReadonlySet<CallName> = new Set(["readdir", "fsyncdir"]);
+
 /** As every listing of a directory that is removed (fs/readdir.c, iterate_dir). */
 const REMOVED_DIRECTORY = errnoError(E.ENOENT);
 
@@ -142,7 +145,7 @@ export class Opens {
     const [first] = unsent;
     if (first === undefined) return this.#session.call(call, request, handles);
     const carried = this.#session.carried(() => this.#session.call(call, request, handles));
-    return first.directory ? this.#behindOpening(first, carried) : this.#openedFor(unsent, carried);
+    return WAIT_FOR_OPENING.has(call) ? this.#behindOpening(first, carried) : this.#openedFor(unsent, carried);
   }
 
   /** The owner opens that directory first, and makes what is asked behind that then: one trip. */

@@ -68,6 +68,11 @@ export class SessionCalls {
         return lower.pathOf(one.request.id);
       case "getattr":
         return this.#xattrs.attr(one.request.id, lower.getattr(one.request.id));
+      case "getattrSince": {
+        const { id, since } = one.request;
+        const names = lower.namesSince(id, since);
+        return andThen(this.#xattrs.attr(id, lower.getattr(id)), (attr) => ({ attr, names }));
+      }
       case "getattrMany":
         return this.#xattrs.attrs(one.request.ids, lower.getattrMany(one.request.ids));
       case "readMany":

@@ -199,12 +199,15 @@ export function manyNames(r: ByteReader, most: number): Buffer[] {
   return Array.from({ length: count }, () => v.readName(r));
 }
 
-export function writeNamesTold(w: ByteWriter, { version, all, names }: NamesTold): void {
-  w.u64(version).bool(all).u16(names.length);
-  for (const one of names) v.writeName(w, one);
+export function writeNamesTold(w: ByteWriter, { version, all, names, gone }: NamesTold): void {
+  w.u64(version).bool(all);
+  for (const some of [names, gone]) {
+    w.u16(some.length);
+    for (const one of some) v.writeName(w, one);
+  }
 }
 export function readNamesTold(r: ByteReader): NamesTold {
-  return { version: r.u64(), all: r.bool(), names: manyNames(r, MAX_NAMES_TOLD) };
+  return { version: r.u64(), all: r.bool(), names: manyNames(r, MAX_NAMES_TOLD), gone: manyNames(r, MAX_NAMES_TOLD) };
 }
 
 export function manyOrNull<T>(one: Codec<T>): Codec<readonly (T | null)[]> {

@@ -465,6 +465,24 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
   byNumber: row<"byNumber">(39, false, { write: (w, q) => void w.u64(q.ino), read: (r) => ({ ino: r.u64() }) }, entry),
   parentOf: row<"parentOf">(40, false, identified, entry),
   pathOf: row<"pathOf">(46, false, identified, block),
+  getattrSince: row<"getattrSince">(
+    47,
+    false,
+    {
+      write: (w, q) => {
+        v.writeFileId(w, q.id);
+        w.u64(q.since);
+      },
+      read: (r) => ({ id: v.readFileId(r), since: r.u64() }),
+    },
+    {
+      write: (w, found) => {
+        attr.write(w, found.attr);
+        optional(w, found.names, writeNamesTold);
+      },
+      read: (r) => ({ attr: attr.read(r), names: r.bool() ? readNamesTold(r) : null }),
+    },
+  ),
   lookupSince: row<"lookupSince">(
     41,
     false,

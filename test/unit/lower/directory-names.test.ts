@@ -23,6 +23,53 @@ describe("names of a directory", () => {
     expect(names.count).toBe(1);
   });
 
+  it("are all known where they were listed, and nothing was changed meanwhile", () => {
+    const names = new DirectoryNames();
+    names.is(dir, name("f"), id(12));
+    expect(names.listing(dir)).toBe(true);
+    names.is(dir, name("g"), id(13));
+    names.listed(dir, [name("f"), name("h")]);
+    expect(["f", "g", "h", "i"].map((one) => names.get(dir, name(one)))).toEqual([id(12), id(13), undefined, null]);
+    expect(names.listing(dir)).toBe(false);
+    expect(names.since(dir, 0, 10)).toMatchObject({ all: true, names: [name("f"), name("g"), name("h")], gone: [] });
+  });
+
+  it.each<[string, (names: DirectoryNames) => void]>([
+    ["a name was changed", (names) => names.changing(dir, name("f"))],
+    ["the directory was forgotten", (names) => names.forget(dir)],
+    ["another one was made in its place", (names) => names.made(dir)],
+    ["all were forgotten", (names) => names.clear()],
+    ["they could not be listed", (names) => names.listed(dir, null)],
+  ])("are not known by a listing while which %s", (_what, happens) => {
+    const names = new DirectoryNames();
+    names.listing(dir);
+    happens(names);
+    names.listed(dir, [name("f"), name("g")]);
+    expect(names.get(dir, name("g"))).not.toEqual(id(12));
+    expect(names.since(dir, 0, 10)?.names ?? []).toEqual([]);
+  });
+
+  it("that are more than there is room for are not known by a listing", () => {
+    const names = new DirectoryNames({ directory: 2, all: 4 });
+    names.listing(dir);
+    names.listed(dir, [name("a"), name("b"), name("c"), name("d")]);
+    expect([names.get(dir, name("e")), names.count]).toEqual([undefined, 0]);
+  });
+
+  it("that were changed and are not there are told so, and each name once", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    const { version } = names.since(dir, 0, 10) ?? { version: -1 };
+    for (let times = 0; times < 20; times += 1) {
+      names.changing(dir, name("journal"));
+      names.is(dir, name("journal"), id(12));
+      names.changing(dir, name("journal"));
+      names.gone(dir, name("journal"));
+    }
+    names.changing(dir, name("maybe"));
+    expect(names.since(dir, version, 10)).toMatchObject({ all: false, names: [name("maybe")], gone: [name("journal")] });
+  });
+
   it("are not known while they are changed", () => {
     const names = new DirectoryNames();
     names.made(dir);
@@ -61,9 +108,10 @@ describe("names of a directory", () => {
 });
 
 describe("changed names", () => {
+  /** What is gone with a "-". */
   const told = (names: DirectoryNames, since: number, most = 10): [number, boolean, string[]] | null => {
     const found = names.since(dir, since, most);
-    return found && [found.version, found.all, found.names.map(String)];
+    return found && [found.version, found.all, [...found.names.map(String), ...found.gone.map((one) => `-${String(one)}`)]];
   };
   const make = (names: DirectoryNames, text: string): void => {
     names.changing(dir, name(text));
@@ -83,8 +131,8 @@ describe("changed names", () => {
     make(names, "b");
     names.changing(dir, name("a"));
     names.gone(dir, name("a"));
-    expect(told(names, first)).toEqual([first + 2, false, ["b", "a"]]);
-    expect(told(names, first + 1)).toEqual([first + 2, false, ["a"]]);
+    expect(told(names, first)).toEqual([first + 2, false, ["b", "-a"]]);
+    expect(told(names, first + 1)).toEqual([first + 2, false, ["-a"]]);
     expect(told(names, 0)).toEqual([first + 2, true, ["b"]]);
     make(names, "c");
     expect([told(names, 0, 1), told(names, first, 2)]).toEqual([null, null]);
@@ -151,12 +199,13 @@ describe("under any sequence of changes", () => {
     const change = fc.record({
       dir: fc.integer({ min: 2, max: 4 }),
       name: fc.constantFrom("a", "b", "c", "d", "e", "f"),
-      what: fc.constantFrom("make", "create", "remove", "fail", "look"),
+      what: fc.constantFrom("make", "create", "remove", "fail", "look", "list", "listed"),
     });
     fc.assert(
       fc.property(fc.array(change, { maxLength: 60 }), (changes) => {
         const names = new DirectoryNames({ directory: 4, all: 6 });
         const truth = new Map<number, Map<string, FileId>>([2, 3, 4].map((ino) => [ino, new Map<string, FileId>()]));
+        const listings = new Map<number, Buffer[]>();
         let nextIno = 100;
         for (const { dir: ino, name: text, what } of changes) {
           const real = truth.get(ino) as Map<string, FileId>;
@@ -173,6 +222,13 @@ describe("under any sequence of changes", () => {
             real.delete(text);
             names.gone(directory, name(text));
           }
+          if (what === "list" && names.listing(directory))
+            listings.set(
+              ino,
+              [...real.keys()].map((one) => name(one)),
+            );
+          const listed = listings.get(ino);
+          if (what === "listed" && listed !== undefined) names.listed(directory, listed);
           const found = real.get(text);
           if (what === "look" && found !== undefined) names.is(directory, name(text), found);
           const wrong = [...truth].flatMap(([at, entries]) =>

@@ -397,7 +397,7 @@ it("another owner begins with nothing known, and what was under way at the last 
 
 describe("names of a directory that several nodes change (hazard F32)", () => {
   const absent = (known: KnownInodes, ...names: string[]): boolean[] => names.map((name) => known.isAbsent(dir, bytes(name)));
-  const told = (version: number, all: boolean, ...names: string[]): NamesTold => ({ version, all, names: names.map(bytes) });
+  const told = (version: number, all: boolean, ...names: string[]): NamesTold => ({ version, all, names: names.map(bytes), gone: [] });
   /** This node has changed a name, and the lock was elsewhere. */
   const fought = (): { locks: Locks; known: KnownInodes } => {
     const { locks, known } = create();
@@ -440,6 +440,15 @@ describe("names of a directory that several nodes change (hazard F32)", () => {
     known.begin(dir);
     known.clear();
     expect(known.namesSince(dir)).toBe(0);
+  });
+
+  it("that the owner tells as gone are not there", () => {
+    const { locks, known } = fought();
+    read(known, told(7, true, "a", "b"));
+    known.readName(known.reading(), dir, bytes("a"), child);
+    locks.comeAgain();
+    read(known, { ...told(9, false, "b"), gone: [bytes("a")] });
+    expect(absent(known, "a", "b", "c")).toEqual([true, false, true]);
   });
 
   it("that were found under this very lock stay, whatever the owner tells or cannot tell", () => {
@@ -626,6 +635,7 @@ it("says nothing false, whatever the order in which the owner does things and an
     fc.record({ do: fc.constant("answer" as const), which: fc.nat() }),
     fc.record({ do: fc.constant("lose" as const), which: fc.nat() }),
     fc.record({ do: fc.constant("elsewhere" as const), name: fc.integer({ min: 0, max: 2 }) }),
+    fc.record({ do: fc.constant("list" as const) }),
   );
   interface Sent {
     readonly change: Change | null;
@@ -636,11 +646,11 @@ it("says nothing false, whatever the order in which the owner does things and an
     readonly since: number | null;
   }
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 80 }), fc.boolean(), (steps, madeThere) => {
       const { locks, known } = create();
       const names = new Set<number>();
       const owner = new DirectoryNames();
-      owner.made(dir);
+      if (madeThere) owner.made(dir);
       const change = (name: number, adds: boolean): void => {
         owner.changing(dir, bytes(`${name}`));
         if (adds) owner.is(dir, bytes(`${name}`), child);
@@ -674,6 +684,12 @@ it("says nothing false, whatever the order in which the owner does things and an
           change(one.name, !names.has(one.name));
           locks.comeAgain();
           known.read(known.reading(), child, childAttr);
+        } else if (one.do === "list") {
+          if (owner.listing(dir))
+            owner.listed(
+              dir,
+              [...names].map((name) => bytes(`${name}`)),
+            );
         } else {
           const [call] = executed.splice(one.which % Math.max(1, executed.length), 1);
           if (call === undefined) continue;

@@ -266,7 +266,7 @@ describe("what a call may ask for", () => {
     await make(MAX_NAMES_TOLD);
     expect(lower.namesSince(dir, 0)).toBeNull();
     const decoded = (count: number): number | undefined => {
-      const names = { version: 1, all: true, names: Array.from({ length: count }, () => name("f")) };
+      const names = { version: 1, all: true, names: Array.from({ length: count }, () => name("f")), gone: [] };
       const writer = new ByteWriter();
       CALLS.lookupSince.answer.write(writer, { entry: null, names });
       return decodeWith(CALLS.lookupSince.answer, writer.copy()).names?.names.length;

@@ -1,9 +1,10 @@
 /** What a caller knows of inodes whose locks it has, over the real wire: what it need not ask the owner for (hazard F21). */
 import { describe, expect, it } from "vitest";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { E, isErrno } from "../../../dlmd/base/errno.ts";
 import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
 import { ACCESS_ACL, DEFAULT_ACL } from "../../../overlay/lower/linux.ts";
-import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
+import type { Attr, Entry, FileId } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import { caller, name, RDWR, remoteLab, until } from "./remote-lab.ts";
@@ -222,9 +223,63 @@ it("in a directory that several nodes change, a lookup brings the names that wer
   grant += 1;
   expect(isAbsent("x")).toEqual([false]);
   expect(await lower.lookup(dir, name("late"))).toEqual(await other.lookup(dir, name("late")));
-  expect(isAbsent("new", "x", "mine", "theirs", "late")).toEqual([true, true, false, false, false]);
-  await expect(lower.lookup(dir, name("theirs"))).rejects.toThrow("ENOENT");
+  expect(isAbsent("new", "x", "mine", "theirs", "late")).toEqual([true, true, false, true, false]);
+  expect(() => lower.lookup(dir, name("theirs"))).toThrow("ENOENT");
   expect(lower.lookup(dir, name("late"))).not.toBeInstanceOf(Promise);
+});
+
+it("so do the attributes of that directory, which its kernel asks for first: then no name that is not there is asked for", async () => {
+  let grant = 1;
+  const lower = remote({}, undefined, { holds: { grants: () => grant, of: () => grant } });
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+  const make = (by: RemoteLower, called: string): unknown => by.mknod(dir, name(called), 0o100644, 0, 0, caller);
+  await make(lower, "mine");
+  for (const turn of [1, 2]) {
+    await make(other, "journal");
+    const { id } = await other.lookup(dir, name("journal"));
+    await other.unlink(dir, name("journal"), id);
+    grant += 1;
+    const trips = lower.counters.awaited;
+    expect(await lower.getattr(dir)).toEqual(await other.getattr(dir));
+    for (const called of ["journal", "wal"]) {
+      expect(() => lower.lookup(dir, name(called)), called).toThrow("ENOENT");
+      expect([turn, lower.isAbsent(dir, name(called))]).toEqual([turn, true]);
+    }
+    expect([turn, lower.counters.awaited - trips]).toEqual([turn, 1]);
+  }
+});
+
+it("what came with the attributes of a directory does not count where that was changed here meanwhile", async () => {
+  let grant = 1;
+  const lower = remote({}, undefined, { holds: { grants: () => grant, of: () => grant } });
+  const other = remote({ clientId: 6 });
+  let answer: () => void = () => undefined;
+  const gates: Promise<void>[] = [];
+  const { address } = await owner(1, (local) => ({
+    ...local,
+    getattr: (id) => {
+      const attr = local.getattr(id);
+      return gates.pop()?.then(() => attr) ?? attr;
+    },
+  }));
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+  const make = (called: string): MaybePromise<Entry> => lower.mknod(dir, name(called), 0o100644, 0, 0, caller);
+  await make("mine");
+  grant += 1;
+  gates.push(new Promise((resolve) => (answer = resolve)));
+  const asked = lower.getattr(dir);
+  const made = await make("new");
+  expect(gates).toEqual([]);
+  answer();
+  await asked;
+  expect(lower.isAbsent(dir, name("new"))).toBe(false);
+  expect((await lower.lookup(dir, name("new"))).id).toEqual(made.id);
 });
 
 it("those of a file come with the answer to a write, a change of attributes and a link; a name is looked up once", async () => {

@@ -117,9 +117,13 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   setxattr: { request: { id, name: Buffer.from("user.a"), value: Buffer.from("value"), flags: 1 }, answer: undefined },
   listxattr: { request: { id }, answer: Buffer.from("user.a\0user.b\0") },
   removexattr: { request: { id, name: Buffer.from("user.a") }, answer: undefined },
+  getattrSince: {
+    request: { id, since: 2 ** 40 },
+    answer: { attr, names: { version: 2 ** 40 + 3, all: true, names: [name], gone: [] } },
+  },
   lookupSince: {
     request: { parent: other, name, since: 2 ** 40 },
-    answer: { entry, names: { version: 2 ** 40 + 3, all: false, names: [name, Buffer.from("b")] } },
+    answer: { entry, names: { version: 2 ** 40 + 3, all: false, names: [name, Buffer.from("b")], gone: [Buffer.from("c")] } },
   },
   lookupMany: { request: { parent: other, names: [name, Buffer.from("b")] }, answer: [entry, null] },
   syncfs: { request: undefined, answer: undefined },

@@ -1,0 +1,127 @@
+/** The names of a directory that was there before its owner: listed once, and known from then on (hazard F32). */
+import { mkdirSync, unlinkSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { nativeAddon } from "../../../native/index.ts";
+import { MAX_NAMES_TOLD } from "../../../overlay/lower/limits.ts";
+import { createLocalLower, type LocalLower, type LocalLowerOptions } from "../../../overlay/lower/local/local.ts";
+import { LIST_AGAIN_MS, LISTED_MAX } from "../../../overlay/lower/local/names-listed.ts";
+import type { FileId } from "../../../overlay/lower/lower.ts";
+import { directoryPlace, type Place } from "../../compliance/lower-fixture.ts";
+import { caller, name, RDWR } from "./remote-lab.ts";
+
+let place: Place;
+let nowMs = 1000;
+const lowers: LocalLower[] = [];
+
+beforeEach(() => {
+  place = directoryPlace();
+});
+afterEach(async () => {
+  for (const lower of lowers.splice(0)) await lower.shutdown();
+  await place.release();
+});
+
+function owner(options: Partial<LocalLowerOptions> = {}): LocalLower {
+  const how = { rootFd: place.rootFd, metadataCalls: "inline", log: silentLog, nowMs: () => nowMs } as const;
+  const lower = createLocalLower({ native: nativeAddon(), ...how, ...options });
+  lowers.push(lower);
+  return lower;
+}
+
+const at = (...parts: string[]): string => path.join(`/proc/self/fd/${place.rootFd}`, ...parts);
+
+function make(dir: string, files: number): void {
+  mkdirSync(at(dir), { recursive: true });
+  for (let no = 0; no < files; no += 1) writeFileSync(at(dir, `f${no}`), "");
+}
+
+const idOf = async (lower: LocalLower, dir: string): Promise<FileId> => (await lower.lookup(lower.root, name(dir))).id;
+
+/** Long enough for a listing that has begun. */
+async function listed(lower: LocalLower, id: FileId): Promise<boolean> {
+  for (let turn = 0; turn < 50; turn += 1) await Promise.resolve(lower.statfs()).then(() => new Promise(setImmediate));
+  return lower.namesSince(id, 0) !== null;
+}
+
+it("are told from the second question on, without those of coverlay", async () => {
+  make("dir", 3);
+  writeFileSync(at(".coverlay.owner"), "");
+  writeFileSync(at("file"), "");
+  const lower = owner();
+  for (const [id, names] of [
+    [await idOf(lower, "dir"), ["f0", "f1", "f2"]],
+    [lower.root, ["dir", "file"]],
+  ] as const) {
+    expect(lower.namesSince(id, 0)).toBeNull();
+    while (lower.namesSince(id, 0) === null) await new Promise(setImmediate);
+    const told = lower.namesSince(id, 0);
+    expect(told?.names.map(String).sort()).toEqual(names);
+    expect(told).toMatchObject({ all: true, gone: [] });
+    expect(lower.isAbsent(id, name("none"))).toBe(true);
+  }
+});
+
+it("are those with what is made and removed while they are listed", async () => {
+  make("dir", 3);
+  const lower = owner();
+  const dir = await idOf(lower, "dir");
+  const gone = await lower.lookup(dir, name("f1"));
+  lower.namesSince(dir, 0);
+  const [made] = await Promise.all([lower.create(dir, name("made"), RDWR, 0o644, caller), lower.unlink(dir, name("f1"), gone.id)]);
+  lower.close(made.handle);
+  while (lower.namesSince(dir, 0) === null) await new Promise(setImmediate);
+  expect(lower.namesSince(dir, 0)?.names.map(String).sort()).toEqual(["f0", "f2", "made"]);
+});
+
+it(`of ${MAX_NAMES_TOLD}: with one more they are not listed again before LIST_AGAIN_MS`, async () => {
+  make("dir", MAX_NAMES_TOLD + 1);
+  const lower = owner();
+  const dir = await idOf(lower, "dir");
+  expect(lower.namesSince(dir, 0)).toBeNull();
+  expect(await listed(lower, dir)).toBe(false);
+  unlinkSync(at("dir", "f0"));
+  nowMs += LIST_AGAIN_MS - 1;
+  expect(await listed(lower, dir)).toBe(false);
+  expect(await listed(lower, dir)).toBe(false);
+  nowMs += 1;
+  lower.namesSince(dir, 0);
+  while (lower.namesSince(dir, 0) === null) await new Promise(setImmediate);
+  expect(lower.namesSince(dir, 0)?.names).toHaveLength(MAX_NAMES_TOLD);
+});
+
+it(`of ${LISTED_MAX} directories it is remembered that they were listed`, async () => {
+  make("large", MAX_NAMES_TOLD + 1);
+  for (let no = 0; no < LISTED_MAX; no += 1) make(`d${no}`, 0);
+  const lower = owner();
+  const large = await idOf(lower, "large");
+  lower.namesSince(large, 0);
+  expect(await listed(lower, large)).toBe(false);
+  unlinkSync(at("large", "f0"));
+  for (let no = 0; no < LISTED_MAX; no += 1) {
+    if (no === LISTED_MAX - 1) expect(await listed(lower, large)).toBe(false);
+    const id = await idOf(lower, `d${no}`);
+    while (lower.namesSince(id, 0) === null) await new Promise(setImmediate);
+  }
+  lower.namesSince(large, 0);
+  while (lower.namesSince(large, 0) === null) await new Promise(setImmediate);
+});
+
+it("are never listed where others change the directory past this process", async () => {
+  make("dir", 1);
+  const lower = owner({ shared: true });
+  const dir = await idOf(lower, "dir");
+  lower.namesSince(dir, 0);
+  expect(await listed(lower, dir)).toBe(false);
+});
+
+it("of a directory that is gone: nothing is known, and the owner ends in order", async () => {
+  make("dir", 0);
+  const lower = owner();
+  const dir = await idOf(lower, "dir");
+  await lower.rmdir(lower.root, name("dir"), dir);
+  lower.namesSince(dir, 0);
+  expect(await listed(lower, dir)).toBe(false);
+  await lower.shutdown();
+});
