@@ -3,19 +3,31 @@
  * before, in one trip. For files that are read here and written elsewhere by turns (Coherence.contended), whose attributes and pages this
  * kernel loses at each turn, and asks for one after the other.
  *
- * It is told under one condition (hazard F8): the hold of PR under which it was asked for is the one in force when it is wanted (Coherence.hold), so
+ * It is told under one condition (hazard F8): the hold under which it was asked for is the one in force when it is wanted (Coherence.hold), so
  * nothing can have changed it. It is told once; the kernel keeps it from then on.
+ *
+ * A kernel that goes past its page cache asks for a few bytes of a page, for the attributes, and for the page: SQLite does for its header, in each transaction
+ * that follows one of another node. So the first brings the page and the attributes, and the page answers what is read of it under that hold.
  */
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { Inode } from "../coherence/cover.ts";
+import { PAGE_BYTES } from "../coherence/page-range.ts";
 import type { Attr, Fetched, Lower, LowerHandle } from "../lower/lower.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /** A longer range is not fetched ahead. */
 const AHEAD_BYTES_MAX: number = 64 * 1024;
-/** Files with something fetched ahead; beyond, the one that came first is forgotten. */
+/** Files with something fetched ahead, and those with a page; beyond, the one that came first is forgotten. */
 const AHEAD_FILES_MAX = 64;
+
+interface AheadPage {
+  readonly hold: number;
+  /** Of the file, a whole page. */
+  readonly offset: number;
+  /** null: it could not be fetched. */
+  readonly data: Promise<Uint8Array | null>;
+}
 
 interface AheadFile {
   /** The range that was read last, through which handle, and by which thread. */
@@ -40,6 +52,7 @@ export class Prefetch {
   readonly #lower: Lower;
   readonly #coherence: Coherence;
   readonly #files = new Map<Inode, AheadFile>();
+  readonly #pages = new Map<Inode, AheadPage>();
 
   constructor(lower: Lower, coherence: Coherence) {
     this.#lower = lower;
@@ -80,9 +93,40 @@ export class Prefetch {
   read(inode: Inode, handle: LowerHandle, offset: number, bytes: number, tid: number): MaybePromise<Uint8Array> {
     if (!this.#coherence.contended(inode)) return this.#lower.read(handle, offset, bytes);
     const file = this.#note(inode, handle, offset, bytes, tid);
-    if (file === null || !file.dataLeft || file.hold !== this.#coherence.hold(inode)) return this.#lower.read(handle, offset, bytes);
+    if (file === null || !file.dataLeft || file.hold !== this.#coherence.hold(inode)) return this.#readPage(inode, handle, offset, bytes);
     file.dataLeft = false;
     return this.#dataOf(file, handle, offset, bytes);
+  }
+
+  #readPage(inode: Inode, handle: LowerHandle, offset: number, bytes: number): MaybePromise<Uint8Array> {
+    const page = this.#pageOf(inode, handle, offset, bytes);
+    return page === null ? this.#lower.read(handle, offset, bytes) : this.#partOf(page, handle, offset, bytes);
+  }
+
+  async #partOf(page: AheadPage, handle: LowerHandle, offset: number, bytes: number): Promise<Uint8Array> {
+    const data = await page.data;
+    const from = offset - page.offset;
+    return data?.subarray(from, from + bytes) ?? (await this.#lower.read(handle, offset, bytes));
+  }
+
+  /** With those bytes, as it is under the hold that is in force, or fetched now for less than all of it; null: they are of no one page, or it would be of no use. */
+  #pageOf(inode: Inode, handle: LowerHandle, offset: number, bytes: number): AheadPage | null {
+    const hold = this.#coherence.hold(inode);
+    const from = offset - (offset % PAGE_BYTES);
+    if (hold === 0 || offset + bytes > from + PAGE_BYTES) return null;
+    const known = this.#pages.get(inode);
+    if (known !== undefined && known.hold === hold && known.offset === from) return known;
+    const fetched = bytes < PAGE_BYTES ? this.#lower.fetch(inode.id, handle, from, PAGE_BYTES) : null;
+    if (fetched === null) return null;
+    const data = fetched.then(
+      (found) => Uint8Array.from(found.data),
+      () => null,
+    );
+    const page = { hold, offset: from, data };
+    this.#pages.delete(inode);
+    this.#pages.set(inode, page);
+    keepNewest(this.#pages, AHEAD_FILES_MAX);
+    return page;
   }
 
   async #dataOf({ fetched }: AheadFile, handle: LowerHandle, offset: number, bytes: number): Promise<Uint8Array> {

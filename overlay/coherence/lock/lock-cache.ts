@@ -60,11 +60,14 @@ export function isCovered(state: CoherenceState, cover: Cover): boolean {
 }
 
 /**
- * Which hold of PR is in force: while this number stays what it is, nothing has changed the inode, here or anywhere, because a change needs
- * EX and thereby another grant. 0: none.
+ * Which hold of PR is in force, or of EX that was asked for to look and under which nothing was changed (hazard F47): while this number stays what it is, nothing
+ * has changed the inode, here or anywhere, because a change needs EX, and thereby another grant or the end of that. 0: none. PR that is what EX was given down to has
+ * another number than that EX: in between it may have been changed.
  */
-export function holdOf(cover: Cover): number {
-  return cover.phase === "idle" && cover.mode === Mode.PR ? cover.grant : 0;
+export function holdOf({ phase, mode, fight, grant }: Cover): number {
+  if (phase !== "idle") return 0;
+  if (mode === Mode.PR) return grant;
+  return mode === Mode.EX && fight?.ahead === true ? -grant : 0;
 }
 
 /**

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type InodeKind, type PinMode } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
+import { addWaiter, handleAst, handleBast, holdOf, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 
 const FOUGHT_MS = 500;
@@ -145,6 +145,21 @@ describe("hazard F47: a file that was read and then changed twice in a row, each
   it("the expectation of a reader is none of a change", () => {
     const { cover, now } = migrated(2);
     expect(use(cover, Mode.PR, now, true)).toBe(Mode.PR);
+  });
+
+  it("what was read under that EX counts until something is changed under it, and not under the PR that it is given down to", () => {
+    const { cover, now } = migrated(2);
+    use(cover, Mode.PR, now);
+    const looked = holdOf(cover);
+    expect([cover.mode, looked === 0]).toEqual([Mode.EX, false]);
+    use(cover, Mode.PR, now + 1);
+    expect(holdOf(cover)).toBe(looked);
+    use(cover, Mode.EX, now + 2);
+    expect(holdOf(cover)).toBe(0);
+    handleBast(state, cover, Mode.PR, now + 3);
+    expect(holdOf(cover)).toBe(0);
+    handleAst(state, cover, "granted", Mode.PR, now + 3);
+    expect([cover.mode, holdOf(cover) === 0, holdOf(cover) === looked]).toEqual([Mode.PR, false, false]);
   });
 
   it("is a file: directories have turns", () => {

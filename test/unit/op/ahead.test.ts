@@ -15,14 +15,18 @@ class World {
   hold = 1;
   contended = true;
   failing = false;
+  fetches = true;
+  /** What a page has, if it is not of interest else. */
+  page: Uint8Array | null = null;
   readonly calls: string[] = [];
 
   readonly lower = {
     getattr: () => this.#answer("getattr", { size: this.version } as Attr),
     read: (_handle: LowerHandle, offset: number) => this.#answer("read", Uint8Array.of(this.version, offset / BYTES)),
     fetch: (_id: unknown, _handle: LowerHandle, offset: number) => {
-      const { version } = this;
-      return this.#answer<Fetched>("fetch", { attr: { size: version } as Attr, data: Uint8Array.of(version, offset / BYTES) });
+      const { version, page, fetches } = this;
+      const data = page ?? Uint8Array.of(version, offset / BYTES);
+      return fetches ? this.#answer<Fetched>("fetch", { attr: { size: version } as Attr, data }) : null;
     },
   } as unknown as Lower;
 
@@ -128,6 +132,49 @@ describe("what a reader will want next", () => {
     expect(await attr).toMatchObject({ size: 3 });
     expect([...(await world.ahead.read(inode, handle, BYTES, BYTES, 2))]).toEqual([3, 1]);
     expect([...(await world.ahead.read(inode, handle, 0, BYTES, 1))]).toEqual([3, 0]);
+  });
+
+  it("less than a page brings the page, which answers what is read of it under that hold", async () => {
+    const world = new World();
+    const read = async (offset: number, bytes: number): Promise<number[]> => [...(await world.ahead.read(inode, handle, offset, bytes, 1))];
+    world.page = Uint8Array.of(10, 11, 12, 13);
+    expect([await read(1, 2), await read(0, BYTES), await read(3, 9), await read(9, 9)]).toEqual([[11, 12], [10, 11, 12, 13], [13], []]);
+    expect(world.asked()).toEqual(["fetch"]);
+    world.written();
+    world.page = Uint8Array.of(20, 21);
+    expect(await read(1, 2)).toEqual([21]);
+    expect(world.asked()).toEqual(["fetch"]);
+  });
+
+  it("of a page that is not the one that was fetched, of two pages, and of a whole one it brings no page", async () => {
+    const world = new World();
+    const read = async (offset: number, bytes: number): Promise<unknown> => await world.ahead.read(inode, handle, offset, bytes, 1);
+    await read(8, 8);
+    expect(world.asked()).toEqual(["fetch"]);
+    for (const [offset, bytes] of [
+      [BYTES, BYTES],
+      [BYTES - 1, 2],
+      [0, BYTES + 1],
+    ] as const)
+      await read(offset, bytes);
+    expect(world.asked()).toEqual(["read", "read", "read"]);
+    await read(BYTES + 8, 8);
+    expect(world.asked()).toEqual(["fetch"]);
+  });
+
+  it("of a page is asked for anew where the page could not be fetched, where there is no hold, and where the lower fetches nothing", async () => {
+    const world = new World();
+    world.failing = true;
+    await expect(async () => await world.ahead.read(inode, handle, 8, 8, 1)).rejects.toMatchObject({ errno: E.EIO });
+    expect(world.asked()).toEqual(["fetch", "read"]);
+    world.failing = false;
+    world.hold = 0;
+    await world.ahead.read(inode, handle, 8, 8, 1);
+    expect(world.asked()).toEqual(["read"]);
+    world.hold = 9;
+    world.fetches = false;
+    await world.ahead.read(inode, handle, 8, 8, 1);
+    expect(world.asked()).toEqual(["read"]);
   });
 
   it("that could not be fetched is asked for anew, and the error is his who asks then", async () => {
