@@ -30,8 +30,8 @@ export const overlayLockMutations: readonly Mutation[] = [
     id: "hold-of-exclusive",
     breaks: "what was read under EX, which changes it, counts as unchanged",
     file: "overlay/coherence/lock/lock-cache.ts",
-    find: 'return cover.phase === "idle" && cover.mode === Mode.PR ? cover.grant : 0;',
-    replace: 'return cover.phase === "idle" && cover.mode !== Mode.NL ? cover.grant : 0;',
+    find: "  if (mode === Mode.PR) return grant;",
+    replace: "  if (mode !== Mode.NL) return grant;",
     caughtBy: "test/unit/coherence/lock-rules.test.ts",
   },
   {

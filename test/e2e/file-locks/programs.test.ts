@@ -1,8 +1,10 @@
 /** Programs that rely on file locks, from several nodes at a time: what they count must be right, and a lock that nobody else wants costs nothing. */
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import * as z from "zod";
 import { askOverlay, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
+import { AFTER_HELD_UP_MS } from "../../../overlay/lower/local/small-writes.ts";
 import { until, untilWaiting } from "../actor.ts";
 import { coverlay } from "../lab.ts";
 import { hazardLab } from "../hazards/hazard-lab.ts";
@@ -70,33 +72,51 @@ def transaction():
   const connect = `db = sqlite3.connect(name, isolation_level=None, timeout=100)\ndb.execute("pragma journal_mode=" + mode)${transaction}`;
   const trips = async (nodeid: number): Promise<number> => (await cluster.counters(nodeid))["lowerTripsAwaited"] ?? Number.NaN;
 
-  // What SQLite changes, syncs and opens, and one read of what it has written. Of closes there are two more, for which nobody waits.
+  /**
+   * A trip that comes back is there each time. On a busy machine one write of 50 ms at the owner lets each write be waited for, for 10 s: it is looked again
+   * when they are over.
+   */
+  async function least(most: number, measure: () => Promise<number>): Promise<number> {
+    for (let tries = 1; ; tries += 1) {
+      const cost = await measure();
+      if (cost <= most || tries === 3) return cost;
+      await sleep(AFTER_HELD_UP_MS);
+    }
+  }
+
+  // What SQLite changes and syncs, and a look at what it has written. Nobody waits for what it writes to a new journal, nor for closes.
   it.each([
-    ["delete", 21],
-    ["truncate", 22],
-    ["persist", 24],
+    ["delete", 10],
+    ["truncate", 21],
+    ["persist", 21],
   ] as const)("a SQLite transaction in %s mode, on another node than the owner and alone there: %i trips", async (mode, calls) => {
     const [nodeid] = cluster.remotes;
     const a = cluster.actor(nodeid);
     const given = { name: `alone-${mode}.db`, mode };
     await a.run(`${connect}\ndb.execute("create table t (v integer)")\ndb.execute("insert into t values (0)")\ntransaction()`, given);
-    const before = await trips(nodeid);
-    const rounds = 20;
-    await a.run(`for _ in range(rounds): transaction()`, { rounds });
-    expect(((await trips(nodeid)) - before) / rounds).toBeLessThanOrEqual(calls);
+    const cost = await least(calls, async () => {
+      const before = await trips(nodeid);
+      const rounds = 20;
+      await a.run(`for _ in range(rounds): transaction()`, { rounds });
+      return ((await trips(nodeid)) - before) / rounds;
+    });
+    expect(cost).toBeLessThanOrEqual(calls);
   });
 
-  it("a SQLite transaction that follows one of another node: 29 trips to the owner", async () => {
+  it("a SQLite transaction that follows one of another node: 13 trips to the owner", async () => {
     const actors = cluster.remotes.map((nodeid) => cluster.actor(nodeid));
     const [a] = actors;
     const given = { name: "turns.db", mode: "delete" };
     await a?.run(`${connect}\ndb.execute("create table t (v integer)")\ndb.execute("insert into t values (0)")`, given);
     for (const actor of actors) await actor.run(`${connect}\ntransaction()`, given);
     const sum = async (): Promise<number> => (await Promise.all(cluster.remotes.map(trips))).reduce((all, one) => all + one, 0);
-    const before = await sum();
-    const rounds = 10;
-    for (let round = 0; round < rounds; round += 1) for (const actor of actors) await actor.run(`transaction()`);
-    expect(((await sum()) - before) / (2 * rounds)).toBeLessThanOrEqual(29);
+    const cost = await least(13, async () => {
+      const before = await sum();
+      const rounds = 10;
+      for (let round = 0; round < rounds; round += 1) for (const actor of actors) await actor.run(`transaction()`);
+      return ((await sum()) - before) / (2 * rounds);
+    });
+    expect(cost).toBeLessThanOrEqual(13);
   });
 });
 
