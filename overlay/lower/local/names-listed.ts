@@ -4,6 +4,7 @@
  */
 import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import { checked } from "../../../dlmd/base/maybe-promise.ts";
+import { STAT } from "../../../native/index.ts";
 import { MAX_NAMES_TOLD } from "../limits.ts";
 import { O } from "../linux.ts";
 import type { FileId } from "../lower.ts";
@@ -12,6 +13,8 @@ import { type LocalContext, sameId } from "./context.ts";
 import { isDots, parseEntries } from "./dirents.ts";
 
 const GETDENTS_BYTES = 32_768;
+/** A larger directory is not listed: it may have few names, and take long to be read all the same. Changes of its names wait meanwhile. */
+export const DIRECTORY_BYTES_MAX = 262_144;
 /** One that was listed is not listed again for so long, whatever came of it. */
 export const LIST_AGAIN_MS = 10_000;
 /** Directories of which that is remembered; the longest known goes. */
@@ -70,6 +73,9 @@ export class NamesListed {
     const calls = native.pool.metadata;
     const fd = checked(await calls.openat2(dirfd, Buffer.from("."), O.RDONLY | O.DIRECTORY | O.NOATIME, 0, 0));
     try {
+      const stat = new Float64Array(STAT.FIELDS);
+      checked(native.sync.stat(fd, stat));
+      if ((stat[STAT.SIZE] as number) > DIRECTORY_BYTES_MAX) return null;
       const found: Buffer[] = [];
       for (;;) {
         const buffer = Buffer.allocUnsafeSlow(GETDENTS_BYTES);

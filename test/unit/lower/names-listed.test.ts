@@ -3,10 +3,10 @@ import { mkdirSync, unlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { nativeAddon, type Native } from "../../../native/index.ts";
+import { nativeAddon, type Native, STAT } from "../../../native/index.ts";
 import { MAX_NAMES_TOLD } from "../../../overlay/lower/limits.ts";
 import { createLocalLower, type LocalLower, type LocalLowerOptions } from "../../../overlay/lower/local/local.ts";
-import { LIST_AGAIN_MS, LISTED_MAX } from "../../../overlay/lower/local/names-listed.ts";
+import { DIRECTORY_BYTES_MAX, LIST_AGAIN_MS, LISTED_MAX } from "../../../overlay/lower/local/names-listed.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
 import { directoryPlace, type Place } from "../../compliance/lower-fixture.ts";
 import { caller, name, RDWR } from "./remote-lab.ts";
@@ -15,9 +15,12 @@ let place: Place;
 let nowMs = 1000;
 /** Calls in the pool: a listing has one, but for some microtasks. */
 let running = 0;
+/** Of each directory, as it says. */
+let directoryBytes: number | null = null;
 const lowers: LocalLower[] = [];
 
 beforeEach(() => {
+  directoryBytes = null;
   place = directoryPlace();
 });
 afterEach(async () => {
@@ -40,7 +43,12 @@ function owner(options: Partial<LocalLowerOptions> = {}): LocalLower {
       },
     ]),
   ) as unknown as Native["pool"]["metadata"];
-  const watched = { ...native, pool: { ...native.pool, metadata } };
+  const stat: Native["sync"]["stat"] = (fd, fields) => {
+    const result = native.sync.stat(fd, fields);
+    if (directoryBytes !== null) fields[STAT.SIZE] = directoryBytes;
+    return result;
+  };
+  const watched = { ...native, sync: { ...native.sync, stat }, pool: { ...native.pool, metadata } };
   const how = { rootFd: place.rootFd, metadataCalls: "inline", log: silentLog, nowMs: () => nowMs } as const;
   const lower = createLocalLower({ native: watched, ...how, ...options });
   lowers.push(lower);
@@ -104,6 +112,17 @@ it(`of ${MAX_NAMES_TOLD}: with one more they are not listed again before LIST_AG
   nowMs += 1;
   expect(await known(lower, dir)).toBe(true);
   expect(lower.namesSince(dir, 0)?.names).toHaveLength(MAX_NAMES_TOLD);
+});
+
+it.each([
+  [DIRECTORY_BYTES_MAX, true],
+  [DIRECTORY_BYTES_MAX + 1, false],
+])("of a directory of %i bytes are known: %s", async (bytes, areKnown) => {
+  make("dir", 3);
+  const lower = owner();
+  const dir = await idOf(lower, "dir");
+  directoryBytes = bytes;
+  expect(await known(lower, dir)).toBe(areKnown);
 });
 
 it(`of ${LISTED_MAX} directories it is remembered that they were listed`, async () => {
