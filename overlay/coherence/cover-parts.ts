@@ -96,8 +96,12 @@ export class DirectoryTurn {
   seen = 0;
   /** Something was changed while another node waited for its end. */
   used = false;
-  /** Nothing was, in the last one that another node had to wait for: the next ones end at once. */
-  vain = false;
+  /** Nothing was, in the last one that another node had to wait for: the next ones end at once, until this node came back soon after so many of them. */
+  vain = 0;
+  /** So many the next time. */
+  vainNext = 1;
+  /** The last one ended at once. */
+  cutShort = false;
 }
 
 /** The room lock/: a file whose lock goes to and fro between nodes (lock/migration.ts, lock/revoke.ts). */

@@ -115,7 +115,7 @@ export class DirectoryNames {
     if (found === undefined) return null;
     const { changes } = found;
     const all = changes === null || version < changes.since;
-    if (all && !found.complete) return null;
+    if (all && (!found.complete || found.names.size > most)) return null;
     const changed = all ? found.names.keys() : changes.noted.filter((one) => one.version > version).map(({ name }) => name);
     const keys = [...new Set(changed)];
     if (keys.length > most) return null;
@@ -126,9 +126,13 @@ export class DirectoryNames {
     return { version: this.#version, all, names: bytes(keys.filter((key) => !isGone(key))), gone: bytes(keys.filter(isGone)) };
   }
 
+  knowsAll(directory: FileId): boolean {
+    return this.#find(directory)?.complete === true;
+  }
+
   /** All names of that directory are about to be listed, while nothing is changed there by this process. False: they are known. */
   listing(directory: FileId): boolean {
-    if (this.#find(directory)?.complete === true) return false;
+    if (this.knowsAll(directory)) return false;
     this.#listing.add(directory.ino);
     return true;
   }

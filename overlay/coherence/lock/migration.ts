@@ -35,9 +35,9 @@ export function asksAhead(cover: Cover, now: number): boolean {
   return true;
 }
 
-/** Its lock is about to be given up. */
-export function endMigration({ fight }: Cover): void {
+/** Its lock is about to be given up. What was long ago does not count for what comes then (revoke.ts, returnExpected), either. */
+export function endMigration({ fight }: Cover, now: number): void {
   if (fight === null) return;
-  if (fight.ahead) fight.upgrades = 0;
+  if (fight.ahead || now - fight.upgradedAt > FOUGHT_MS) fight.upgrades = 0;
   fight.ahead = false;
 }

@@ -48,7 +48,7 @@ export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, n
   if (cover.phase !== "idle" || cover.asking !== null) throw new AssertionError(`revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
   endTurn(cover, now);
-  endMigration(cover);
+  endMigration(cover, now);
   cover.revoke = new Revoke(target);
   resumeRevoke(state, cover, now);
   // Who came before waits behind somebody who wants more; an operation that still runs may wait for his page.

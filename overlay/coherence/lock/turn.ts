@@ -17,6 +17,8 @@ export const TURN_CHANGES_MAX = 24;
 export const TURN_MS = 100;
 /** It is looked at so often: if nothing was changed here since, it is over. */
 const PAUSE_MS = 5;
+/** Nobody waits for so many turns at most before one is tried again. */
+const VAIN_MAX = 64;
 /** A lock that comes back within that time is fought over: it covers the turns of some other nodes. */
 const FOUGHT_MS = 500;
 
@@ -26,13 +28,23 @@ export function endTurn(cover: Cover, now: number): void {
   const last = cover.turn;
   cover.turn = new DirectoryTurn();
   cover.turn.changedLast = last !== null && last.changes > 0;
-  cover.turn.vain = last?.vain ?? false;
+  cover.turn.vain = last?.vain ?? 0;
+  cover.turn.vainNext = last?.vainNext ?? 1;
+  cover.turn.cutShort = last !== null && last.vain > 0 && last.lookAt === 0;
   cover.turn.endedAt = now;
 }
 
-/** Something here waits for the lock of the directory. So soon after the last turn, a longer one would have been worth its while. */
+/** Something here waits for the lock of the directory. So soon after a turn that ended at once, a longer one may have been worth its while. */
 export function wantedBack({ turn }: Cover, now: number): void {
-  if (turn !== null && now - turn.endedAt <= PAUSE_MS) turn.vain = false;
+  if (turn === null || !turn.cutShort || now - turn.endedAt > PAUSE_MS) return;
+  turn.cutShort = false;
+  turn.vain -= 1;
+}
+
+/** Another node waits, and nothing is changed. Each time again it takes longer until that is tried. */
+function noteVain(turn: DirectoryTurn): void {
+  turn.vain = turn.vainNext;
+  turn.vainNext = Math.min(2 * turn.vainNext, VAIN_MAX);
 }
 
 /** What is asked for where something waits that needs PR only. */
@@ -52,7 +64,7 @@ export function turnTimeLeft(state: CoherenceState, cover: Cover, now: number): 
   if (turn === null || mode !== Mode.EX || wanted !== Mode.EX) return null;
   if (revokedAt === null || grantedAt - revokedAt > FOUGHT_MS) return null;
   if (state.abandoned || state.suspended || !kernelKnows(cover) || turnUsedUp(cover)) return 0;
-  if (turn.vain && cover.pins === 0) return 0;
+  if (turn.vain > 0 && cover.pins === 0) return 0;
   if (turn.endsAt === 0) {
     // It had its time, and nobody wanted it.
     if (now - grantedAt > TURN_MS) return 0;
@@ -62,9 +74,14 @@ export function turnTimeLeft(state: CoherenceState, cover: Cover, now: number): 
   }
   if (now >= turn.lookAt) {
     const waits = cover.pins > 0 || turn.changes > turn.seen;
-    turn.used ||= waits;
-    turn.vain = !turn.used;
-    if (!waits) return 0;
+    if (waits) {
+      turn.used = true;
+      turn.vain = 0;
+      turn.vainNext = 1;
+    } else {
+      if (!turn.used) noteVain(turn);
+      return 0;
+    }
     turn.lookAt = Math.ceil(now) + PAUSE_MS;
     turn.seen = turn.changes;
   }

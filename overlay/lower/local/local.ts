@@ -334,7 +334,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,
     namesSince(parent, version) {
       const told = context.names.since(parent, version, MAX_NAMES_TOLD);
-      if (told === null) namesListed?.wanted(parent);
+      if (told === null && !context.names.knowsAll(parent)) namesListed?.wanted(parent);
       return told;
     },
     // To ask the kernel costs less than to know.

@@ -27,6 +27,7 @@ export class NamesListed {
   readonly #listed = new Map<number, number>();
   /** One at a time. */
   #running: Promise<void> | null = null;
+  #stopped = false;
 
   constructor(context: LocalContext, nowMs: () => number) {
     this.#context = context;
@@ -37,7 +38,7 @@ export class NamesListed {
   wanted(directory: FileId): void {
     const { names, log } = this.#context;
     const before = this.#listed.get(directory.ino);
-    if (this.#running !== null || (before !== undefined && this.#nowMs() - before < LIST_AGAIN_MS)) return;
+    if (this.#stopped || this.#running !== null || (before !== undefined && this.#nowMs() - before < LIST_AGAIN_MS)) return;
     this.#listed.delete(directory.ino);
     keepNewest(this.#listed, LISTED_MAX - 1);
     this.#listed.set(directory.ino, this.#nowMs());
@@ -50,7 +51,9 @@ export class NamesListed {
       .finally(() => (this.#running = null));
   }
 
+  /** No listing begins any more; resolves when one that is under way has ended. */
   async stop(): Promise<void> {
+    this.#stopped = true;
     await this.#running;
   }
 

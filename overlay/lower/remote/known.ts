@@ -149,6 +149,11 @@ export class KnownInodes {
     return data !== null && data !== undefined;
   }
 
+  /** Nobody changes the lower past its owner. */
+  get isExclusive(): boolean {
+    return this.#keepsXattrs();
+  }
+
   /** null: there is no such name; undefined: not known. */
   entry(directory: FileId, name: Buffer): Entry | null | undefined {
     const id = this.#named(directory, name);

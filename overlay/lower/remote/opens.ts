@@ -84,8 +84,9 @@ export class Opens {
     return this.opened(handle, id, flags);
   }
 
+  /** Where others change the lower past its owner, that is asked at once: the place of a directory may have another by now (ESTALE). */
   opendir(id: FileId): MaybePromise<LowerHandle> {
-    return this.#isSafeHere(id, O.RDONLY, S.IFDIR) ? this.#openHere(id, 0, true) : this.#opendirThere(id);
+    return this.#known.isExclusive && this.#isSafeHere(id, O.RDONLY, S.IFDIR) ? this.#openHere(id, 0, true) : this.#opendirThere(id);
   }
 
   async #opendirThere(id: FileId): Promise<LowerHandle> {
@@ -159,7 +160,9 @@ export class Opens {
   }
 
   async #openedFor<T>(unsent: readonly RemoteHandle[], call: () => Promise<T>): Promise<T> {
-    for (const failed of await Promise.all(unsent.map((handle) => this.#tell(handle)))) if (failed !== null) throw failed;
+    const told = Promise.all(unsent.map((handle) => this.#tell(handle)));
+    this.#session.hurry();
+    for (const failed of await told) if (failed !== null) throw failed;
     return call();
   }
 
@@ -185,7 +188,10 @@ export class Opens {
     this.handles.endRoom(id);
     this.closes.sendOf(id);
     const files = this.handles.unsentOf(id);
-    if (files.length > 0) return Promise.all(files.map((file) => this.#tell(file))).then(() => undefined);
+    if (files.length === 0) return;
+    const told = Promise.all(files.map((file) => this.#tell(file))).then(() => undefined);
+    this.#session.hurry();
+    return told;
   }
 
   /** Why the owner could not open it, for now; null: it is open there, or never will be. */
@@ -244,7 +250,7 @@ export class Opens {
     this.handles.noteSent(file);
     try {
       const { id, flags, handle } = file;
-      if (file.directory) await this.#session.callFirst("opendir", { id, handle, promised: true });
+      if (file.directory) await this.#session.callFirst("opendir", { id, handle, promised: false });
       else await this.#reopenFile(id, flags, handle);
     } catch (error) {
       // ECANCELED: the connection broke; with the next one all are opened again.

@@ -118,7 +118,7 @@ export class SessionCalls {
       case "open":
         return this.#handles.open(one.request.handle, one.request, one.request.promised);
       case "opendir":
-        return this.#handles.opendir(one.request.handle, one.request.id);
+        return this.#handles.opendir(one.request.handle, one.request.id, one.request.promised);
       case "close":
         return this.#handles.close(one.request.handles);
       case "read":

@@ -71,8 +71,9 @@ export class SessionHandles {
     });
   }
 
-  opendir(handle: number, id: FileId): MaybePromise<void> {
-    return this.#opened(handle, id, () => this.#withinRoom(handle, () => this.#lower.opendir(id)));
+  opendir(handle: number, id: FileId, promised: boolean): MaybePromise<void> {
+    const open = (): MaybePromise<LowerHandle> => this.#withinRoom(handle, () => this.#lower.opendir(id));
+    return this.#opened(handle, id, () => (promised ? this.#openPromised(handle, id, open) : open()));
   }
 
   /** Before its claim a caller opens what it had open at an earlier owner. */

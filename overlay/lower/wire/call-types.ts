@@ -90,9 +90,9 @@ export type Outcome =
 export interface WireCalls {
   lookup: { request: Name; answer: Entry };
   /** As "lookup", and what the caller has to ask anew of the names that it knew at `since`, 0: of none (hazard F32). Null: no such name; not to be told. */
-  /** Of a directory, with what was changed of its names. */
-  getattrSince: { request: Identified & { readonly since: number }; answer: { readonly attr: Attr; readonly names: NamesTold | null } };
   lookupSince: { request: Name & { readonly since: number }; answer: { readonly entry: Entry | null; readonly names: NamesTold | null } };
+  /** The same with the attributes of the directory. */
+  getattrSince: { request: Identified & { readonly since: number }; answer: { readonly attr: Attr; readonly names: NamesTold | null } };
   lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
   byNumber: { request: { readonly ino: number }; answer: Entry };
   parentOf: { request: Identified; answer: Entry };

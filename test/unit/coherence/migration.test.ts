@@ -142,6 +142,17 @@ describe("hazard F47: a file that was read and then changed twice in a row, each
     }
   });
 
+  it("who only reads since is expected again", () => {
+    const { cover, now } = migrated(2);
+    const expected: boolean[] = [];
+    for (let at = now + 2 * FOUGHT_MS; at < now + 2 * FOUGHT_MS + 50; at += 10) {
+      expect(use(cover, Mode.PR, at)).toBe(Mode.PR);
+      expected.push(taken(cover, at + 1));
+      // What was asked for in that message came, or not: it is asked for by hand here.
+    }
+    expect(expected.at(-1)).toBe(true);
+  });
+
   it("the expectation of a reader is none of a change", () => {
     const { cover, now } = migrated(2);
     expect(use(cover, Mode.PR, now, true)).toBe(Mode.PR);

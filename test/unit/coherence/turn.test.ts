@@ -232,11 +232,49 @@ describe("hazard F28: a node that changes nothing while another one waits", () =
   it.each([
     [PAUSE_MS, "idle"],
     [PAUSE_MS + 1, "invalidating"],
-  ])("has them again if it wants the directory %i ms after it gave it up: it is %s then", (ms, phase) => {
+  ])("has them again if it wants the directory %i ms after a turn that ended at once: it is %s then", (ms, phase) => {
     const dir = waitedForInVain();
     wantedAgain(dir, 100);
+    expect(dir.phase).toBe("invalidating");
     wantedAgain(dir, 100 + ms);
     expect(dir.phase).toBe(phase);
+  });
+
+  it("has none again if it wants the directory soon after one that was waited for in vain", () => {
+    const dir = waitedForInVain();
+    wantedAgain(dir, 10 + PAUSE_MS + 1);
+    expect(dir.phase).toBe("invalidating");
+  });
+
+  it("has one ever less often, where it comes back soon and each is in vain; one that is of use counts anew", () => {
+    const dir = waitedForInVain();
+    let now = 20;
+    /** Those that end at once until one is waited for. */
+    const cutShort = (): number => {
+      for (let turns = 0; ; turns += 1) {
+        wantedAgain(dir, now);
+        now += 1;
+        if (dir.phase === "idle") return turns;
+      }
+    };
+    const endInVain = (): void => {
+      now += PAUSE_MS;
+      handleTimer(state, dir, now);
+      expect(dir.phase).toBe("invalidating");
+    };
+    for (const turns of [1, 2, 4, 8, 16, 32, 64, 64]) {
+      expect(cutShort()).toBe(turns);
+      endInVain();
+    }
+    expect(cutShort()).toBe(64);
+    change(dir, now);
+    now += PAUSE_MS;
+    handleTimer(state, dir, now);
+    expect(dir.phase).toBe("idle");
+    endInVain();
+    expect(cutShort()).toBe(0);
+    endInVain();
+    expect(cutShort()).toBe(1);
   });
 
   it("has the next one if something was changed in this one", () => {

@@ -144,6 +144,16 @@ it("are never listed where others change the directory past this process", async
   expect(await known(lower, await idOf(lower, "dir"))).toBe(false);
 });
 
+it("are not listed by an owner that has ended", async () => {
+  make("dir", 1);
+  const failed: unknown[] = [];
+  const lower = owner({ log: { ...silentLog, debug: (fields) => void failed.push(fields) } });
+  const dir = await idOf(lower, "dir");
+  await lower.shutdown();
+  expect(await known(lower, dir)).toBe(false);
+  expect(failed).toEqual([]);
+});
+
 it("of a directory that is gone: nothing is known, and the owner ends in order", async () => {
   make("dir", 0);
   const lower = owner();

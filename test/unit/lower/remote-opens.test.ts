@@ -135,13 +135,20 @@ describe("a directory that is opened under a lock that is here (hazard F22)", ()
     await expect(names(lower, handle)).rejects.toMatchObject({ errno: E.ENOENT });
   });
 
-  it("one that was removed where nobody was told is removed, and not an unknown handle", async () => {
-    const { lower, other, one } = await bench();
-    const id = await directory({ lower, other, one });
-    const handle = openedDirectory(lower, id);
-    const { id: entry } = await other.lookup(id, name("entry"));
-    await other.unlink(id, name("entry"), entry);
-    await other.rmdir(other.root, name("dir"), id);
+  it.each<[string, () => never | Promise<never>]>([
+    [
+      "at once",
+      () => {
+        throw errnoError(E.ESTALE);
+      },
+    ],
+    ["later", () => Promise.reject(errnoError(E.ESTALE))],
+  ])("one that the owner finds removed, %s, is a removed one, and not an unknown handle", async (_when, opendir) => {
+    const two = await owner(2, (lower) => ({ ...lower, opendir }));
+    const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+    await lower.connect(two.address, 2);
+    await lower.getattr(lower.root);
+    const handle = openedDirectory(lower, lower.root);
     for (const _ of [1, 2]) await expect(names(lower, handle)).rejects.toMatchObject({ errno: E.ENOENT });
   });
 
