@@ -4,6 +4,7 @@ import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { E, isErrno } from "../../../dlmd/base/errno.ts";
 import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
 import { ACCESS_ACL, DEFAULT_ACL } from "../../../overlay/lower/linux.ts";
+import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import type { Attr, Entry, FileId } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
@@ -202,25 +203,36 @@ it("a listing with attributes brings names and attributes; so do the lookups of 
   for (const one of [handle, again]) lower.close(one);
 });
 
-it("in a directory that several nodes change, a lookup brings the names that were changed since the lock was here", async () => {
+/** A directory whose lock goes to and fro: `comeAgain`. */
+async function foughtOver(wrap?: (local: LocalLower) => LocalLower): Promise<{
+  readonly lower: RemoteLower;
+  readonly other: RemoteLower;
+  readonly dir: FileId;
+  readonly comeAgain: () => void;
+}> {
   let grant = 1;
   const lower = remote({}, undefined, { holds: { grants: () => grant, of: () => grant } });
   const other = remote({ clientId: 6 });
-  const { address } = await owner();
+  const { address } = await owner(1, wrap);
   await lower.connect(address, 1);
   await other.connect(address, 1);
   const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+  return { lower, other, dir, comeAgain: () => (grant += 1) };
+}
+
+it("in a directory that several nodes change, a lookup brings the names that were changed since the lock was here", async () => {
+  const { lower, other, dir, comeAgain } = await foughtOver();
   const make = (by: RemoteLower, called: string): unknown => by.mknod(dir, name(called), 0o100644, 0, 0, caller);
   const isAbsent = (...names: readonly string[]): boolean[] => names.map((called) => lower.isAbsent(dir, name(called)));
   await make(lower, "mine");
   await make(other, "theirs");
-  grant += 1;
+  comeAgain();
   await expect(lower.lookup(dir, name("new"))).rejects.toThrow("ENOENT");
   expect(isAbsent("new", "x", "mine", "theirs")).toEqual([true, true, false, false]);
   const { id } = await lower.lookup(dir, name("theirs"));
   await other.unlink(dir, name("theirs"), id);
   await make(other, "late");
-  grant += 1;
+  comeAgain();
   expect(isAbsent("x")).toEqual([false]);
   expect(await lower.lookup(dir, name("late"))).toEqual(await other.lookup(dir, name("late")));
   expect(isAbsent("new", "x", "mine", "theirs", "late")).toEqual([true, true, false, true, false]);
@@ -229,20 +241,14 @@ it("in a directory that several nodes change, a lookup brings the names that wer
 });
 
 it("so do the attributes of that directory, which its kernel asks for first: then no name that is not there is asked for", async () => {
-  let grant = 1;
-  const lower = remote({}, undefined, { holds: { grants: () => grant, of: () => grant } });
-  const other = remote({ clientId: 6 });
-  const { address } = await owner();
-  await lower.connect(address, 1);
-  await other.connect(address, 1);
-  const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+  const { lower, other, dir, comeAgain } = await foughtOver();
   const make = (by: RemoteLower, called: string): unknown => by.mknod(dir, name(called), 0o100644, 0, 0, caller);
   await make(lower, "mine");
   for (const turn of [1, 2]) {
     await make(other, "journal");
     const { id } = await other.lookup(dir, name("journal"));
     await other.unlink(dir, name("journal"), id);
-    grant += 1;
+    comeAgain();
     const trips = lower.counters.awaited;
     expect(await lower.getattr(dir)).toEqual(await other.getattr(dir));
     for (const called of ["journal", "wal"]) {
@@ -254,24 +260,18 @@ it("so do the attributes of that directory, which its kernel asks for first: the
 });
 
 it("what came with the attributes of a directory does not count where that was changed here meanwhile", async () => {
-  let grant = 1;
-  const lower = remote({}, undefined, { holds: { grants: () => grant, of: () => grant } });
-  const other = remote({ clientId: 6 });
   let answer: () => void = () => undefined;
   const gates: Promise<void>[] = [];
-  const { address } = await owner(1, (local) => ({
+  const { lower, dir, comeAgain } = await foughtOver((local) => ({
     ...local,
     getattr: (id) => {
       const attr = local.getattr(id);
       return gates.pop()?.then(() => attr) ?? attr;
     },
   }));
-  await lower.connect(address, 1);
-  await other.connect(address, 1);
-  const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
   const make = (called: string): MaybePromise<Entry> => lower.mknod(dir, name(called), 0o100644, 0, 0, caller);
   await make("mine");
-  grant += 1;
+  comeAgain();
   gates.push(new Promise((resolve) => (answer = resolve)));
   const asked = lower.getattr(dir);
   // Two at a time: what is there then is not known by themselves.
