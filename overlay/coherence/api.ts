@@ -101,8 +101,8 @@ export interface Coherence {
   unpinData(inode: Inode, mode: PinMode): void;
 
   /**
-   * With PR pinned: a number for this hold of it, 0 if there is none to speak of. As long as it is the same again, whatever was read of the
-   * inode from the lower, after it was given, is still true.
+   * With PR pinned: a number for this hold of it, or of EX that was asked for to look (hazard F47); 0 if there is none to speak of. As long as it is the same
+   * again, whatever was read of the inode from the lower, after it was given, is still true.
    */
   hold(inode: Inode): number;
   /**

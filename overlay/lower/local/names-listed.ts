@@ -6,13 +6,11 @@ import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import { checked } from "../../../dlmd/base/maybe-promise.ts";
 import { STAT } from "../../../native/index.ts";
 import { MAX_NAMES_TOLD } from "../limits.ts";
-import { O } from "../linux.ts";
 import type { FileId } from "../lower.ts";
 import { isReservedName } from "../reserved-names.ts";
 import { type LocalContext, sameId } from "./context.ts";
-import { isDots, parseEntries } from "./dirents.ts";
+import { isDots, listed } from "./dirents.ts";
 
-const GETDENTS_BYTES = 32_768;
 /** A larger directory is not listed: it may have few names, and take long to be read all the same. Changes of its names wait meanwhile. */
 export const DIRECTORY_BYTES_MAX = 262_144;
 /** One that was listed is not listed again for so long, whatever came of it. */
@@ -73,23 +71,15 @@ export class NamesListed {
 
   async #namesOf(dirfd: number): Promise<Buffer[] | null> {
     const { native } = this.#context;
-    const calls = native.pool.metadata;
-    const fd = checked(await calls.openat2(dirfd, Buffer.from("."), O.RDONLY | O.DIRECTORY | O.NOATIME, 0, 0));
-    try {
-      const stat = new Float64Array(STAT.FIELDS);
-      checked(native.sync.stat(fd, stat));
-      if ((stat[STAT.SIZE] as number) > DIRECTORY_BYTES_MAX) return null;
-      const found: Buffer[] = [];
-      for (;;) {
-        const buffer = Buffer.allocUnsafeSlow(GETDENTS_BYTES);
-        const count = checked(await calls.getdents(fd, buffer));
-        if (count === 0) return found;
-        for (const { name } of parseEntries(buffer.subarray(0, count))) found.push(name);
-        // "." and ".." are among them.
-        if (found.length > MAX_NAMES_TOLD + 2) return null;
-      }
-    } finally {
-      native.sync.close(fd);
+    const stat = new Float64Array(STAT.FIELDS);
+    checked(native.sync.stat(dirfd, stat));
+    if ((stat[STAT.SIZE] as number) > DIRECTORY_BYTES_MAX) return null;
+    const found: Buffer[] = [];
+    for await (const entries of listed(native, dirfd)) {
+      for (const { name } of entries) found.push(name);
+      // "." and ".." are among them.
+      if (found.length > MAX_NAMES_TOLD + 2) return null;
     }
+    return found;
   }
 }

@@ -7,9 +7,8 @@
 import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { Native } from "../../../native/index.ts";
-import { parseEntries } from "./dirents.ts";
+import { listed } from "./dirents.ts";
 import type { DirectoryDescriptors } from "./directory-descriptors.ts";
-import { O } from "../linux.ts";
 import type { FileId } from "../lower.ts";
 import { checked } from "../../../dlmd/base/maybe-promise.ts";
 
@@ -23,7 +22,6 @@ export const WARM_NAMES_MAX = 4096;
 const NAMES_IN_CALL = 128;
 /** Directories that are kept account of; the longest known goes. */
 const DIRECTORIES_MAX = 256;
-const GETDENTS_BYTES = 32_768;
 
 interface Account {
   coldLookups: number;
@@ -98,24 +96,16 @@ export class WarmUp {
 
   /** How many names it looked at. */
   async #run(dirfd: number): Promise<number> {
-    const calls = this.#native.pool.metadata;
-    const fd = checked(await calls.openat2(dirfd, Buffer.from("."), O.RDONLY | O.DIRECTORY | O.NOATIME, 0, 0));
-    try {
-      const buffer = Buffer.allocUnsafeSlow(GETDENTS_BYTES);
-      let seen = 0;
-      while (seen < WARM_NAMES_MAX && !this.#stopped) {
-        const entries = parseEntries(buffer.subarray(0, checked(await calls.getdents(fd, buffer))));
-        if (entries.length === 0) break;
-        seen += entries.length;
-        for (let at = 0; at < entries.length && !this.#stopped; at += NAMES_IN_CALL) {
-          const names = entries.slice(at, at + NAMES_IN_CALL).map(({ name }) => name);
-          // One after the other: a slow disk takes one thread of the pool for it and no more.
-          checked(await calls.warm(dirfd, joinNames(names)));
-        }
+    let seen = 0;
+    for await (const entries of listed(this.#native, dirfd)) {
+      seen += entries.length;
+      for (let at = 0; at < entries.length && !this.#stopped; at += NAMES_IN_CALL) {
+        const names = entries.slice(at, at + NAMES_IN_CALL).map(({ name }) => name);
+        // One after the other: a slow disk takes one thread of the pool for it and no more.
+        checked(await this.#native.pool.metadata.warm(dirfd, joinNames(names)));
       }
-      return seen;
-    } finally {
-      this.#native.sync.close(fd);
+      if (seen >= WARM_NAMES_MAX || this.#stopped) break;
     }
+    return seen;
   }
 }

@@ -95,6 +95,7 @@ it("are those with what is made and removed while they are listed", async () => 
   const dir = await idOf(lower, "dir");
   const gone = await lower.lookup(dir, name("f1"));
   lower.namesSince(dir, 0);
+  expect(running).toBe(1);
   const [made] = await Promise.all([lower.create(dir, name("made"), RDWR, 0o644, caller), lower.unlink(dir, name("f1"), gone.id)]);
   lower.close(made.handle);
   while (lower.namesSince(dir, 0) === null) await new Promise(setImmediate);
