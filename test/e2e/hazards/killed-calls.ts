@@ -115,7 +115,13 @@ export const waitingCalls: readonly WaitingCall[] = [
   { name: "rmdir", op: "rmdir", before: known, call: `os.rmdir("sub")`, lock: "directory PR" },
   { name: "rename", op: "rename", before: known, call: `os.rename("file", "new")`, lock: "directory PR" },
   // What only the owner can say.
-  { name: "lookup", op: "lookup", before: `os.listdir("..")`, call: `os.stat("../nobody made it")`, lock: null },
+  {
+    name: "lookup",
+    op: "lookup",
+    before: `os.listdir("../many"); name = os.path.basename(os.getcwd())`,
+    call: `os.stat("../many/not " + name)`,
+    lock: null,
+  },
   { name: "statfs", op: "statfs", call: `os.statvfs(".")`, lock: null },
   { name: "exec", op: "read", before: `os.stat("program")`, call: `os.execv("program", ["program"])`, lock: null },
   { name: "lsattr", op: "open", before: read, call: getFlags, lock: null },
@@ -131,6 +137,11 @@ export const takeLock: Readonly<Record<HeldLock, string>> = {
   "directory EX": `put("theirs", "x")`,
   "directory PR": `os.listdir(".")`,
 };
+
+/** By the owner, once: a directory with too many names to be told, so only the owner can say that one is not there (hazard F32). */
+export const makeMany = `
+os.mkdir("many")
+for n in range(count): os.mknod("many/%d" % n)`;
 
 /** `make`: what is in each directory before. */
 export const makeDirectories = `

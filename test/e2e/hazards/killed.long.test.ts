@@ -4,19 +4,22 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { noHang } from "../../../overlay/lab/hang.ts";
+import { MAX_NAMES_TOLD } from "../../../overlay/lower/limits.ts";
 import { type OverlayRequest, queryOverlayRequests } from "../../../overlay/query/overlay-requests.ts";
 import { queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import type { Report } from "../../../overlay/status/report.ts";
 import { type Actor, startActor, until, untilWaiting } from "../actor.ts";
 import { coverlay } from "../lab.ts";
 import { hazardLab } from "./hazard-lab.ts";
-import { children, makeDirectories, takeAll, takeLock, waitingCalls } from "./killed-calls.ts";
+import { children, makeDirectories, makeMany, takeAll, takeLock, waitingCalls } from "./killed-calls.ts";
 
 /** All of a table are killed, one after the other, and each has this long. */
 const STEP_MS = 600_000;
 const hazard = hazardLab();
+
+beforeAll(() => hazard.actor(hazard.owner).run(makeMany, { count: MAX_NAMES_TOLD + 1 }));
 
 const knob = (nodeid: number): string => path.join(hazard.lab.node(nodeid).runDir, "volume-lab/block");
 afterEach(async () => {
