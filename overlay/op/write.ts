@@ -34,7 +34,7 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
-import { dropReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
+import { dropReread, hasReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
 import { afterKill, checkReach, hasSetId, killSetId } from "./set-id.ts";
 import { Overwrite, WriteBack } from "../coherence/pages/write-order.ts";
@@ -108,7 +108,7 @@ function writeThrough(
       return answerWritten(mount, call, request, file, result, hold);
     };
     if (before !== null) return answer(before);
-    if (hold === null && killed === null && needsAnswerOnly(file) && writeBehind(mount, call, file, request))
+    if (hold === null && killed === null && needsAnswerOnly(call, request, file) && writeBehind(mount, call, file, request))
       return answer({ offset, bytes: data.length });
     const make = (): MaybePromise<Written> =>
       changeFor(mount.lower, call.unique, () => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
@@ -118,8 +118,8 @@ function writeThrough(
 }
 
 /** Nothing else has to be done in the kernel. */
-function needsAnswerOnly({ inode, cached }: OpenFile): boolean {
-  return cached && inode.rereads === null;
+function needsAnswerOnly(call: Call, { offset, data }: WriteRequest, { inode, cached }: OpenFile): boolean {
+  return cached && !hasReread(inode, { from: offset, to: offset + data.length }, call);
 }
 
 /** Hazard F23. False: it has to be waited for. */

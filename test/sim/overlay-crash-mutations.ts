@@ -34,8 +34,8 @@ export const overlayCrashMutations: readonly Mutation[] = [
     hazard: "F38",
     breaks: "what was made is made once more where its program was told",
     file: "overlay/lower/server/session.ts",
-    find: "if (start !== null && !this.#has(id)) ",
-    replace: "if (start !== null) ",
+    find: "if (queued !== null && !this.#has(id)) ",
+    replace: "if (queued !== null) ",
     caughtBy: "test/unit/lower/outcomes.test.ts",
   },
   {

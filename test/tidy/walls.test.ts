@@ -178,7 +178,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
 /** In order: each imports only those before it. */
 const REMOTE_LOWER = [
   ["acknowledgements", "fruitless-connections", "connection", "call-journal", "handles", "pending-call", "waiting-calls", "session"],
-  ["known-names", "known", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
+  ["known-names", "known", "room", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
   ["attributes", "data", "behind-calls", "again", "names", "remote"],
 ]
   .flat()

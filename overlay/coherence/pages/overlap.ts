@@ -69,6 +69,15 @@ export function outdateReads(inode: PagedInode, write: PageRange): void {
   for (const read of inode.pendingReads) read.outdated ||= overlap(read, write);
 }
 
+/** A WRITE of that range that came through a page cache leaves pages to drop. */
+export function hasReread(inode: PagedInode, write: PageRange, call: WriteCall): boolean {
+  return inode.rereads !== null && mayBeLeft(inode).some((read) => isStaleAfter(read, write, call));
+}
+
+function isStaleAfter(read: Reread, write: PageRange, { pid }: WriteCall): boolean {
+  return read.tid !== pid && overlap(read, write);
+}
+
 /** Before a WRITE of `made` is answered that came through a page cache; gives what is left to wait for after that. */
 export async function dropReread(
   coherence: Coherence,
@@ -78,7 +87,7 @@ export async function dropReread(
 ): Promise<(() => Promise<void>) | null> {
   const write = { from: made.offset, to: made.offset + made.data.byteLength };
   const rereads = mayBeLeft(inode);
-  const stale = rereads.filter((read) => read.tid !== call.pid && overlap(read, write));
+  const stale = rereads.filter((read) => isStaleAfter(read, write, call));
   if (stale.length === 0) return null;
   const others = rereads.filter((read) => !stale.includes(read));
   inode.rereads = others.length === 0 ? null : others;

@@ -79,7 +79,7 @@ async function append({ session, opens }: RemoteCore, request: RequestOf<"write"
   if (size === offset) return answered("write", await session.call("write", request));
   const bytes = size - offset;
   if (offset === NO_END || bytes < 0 || bytes > data.byteLength) return failed(E.EIO);
-  return answered("write", { offset, bytes, attr: null });
+  return answered("write", { offset, bytes, room: false, attr: null });
 }
 
 const writer: ByteWriter = new ByteWriter();

@@ -43,7 +43,7 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
     async setFileAttributes(handle, kind, value) {
       const file = opens.handles.get(handle);
       // What is written from now on may be refused (hazard F27).
-      opens.handles.endRoom(file.id);
+      opens.endRoom(file.id);
       await changes.of(file.id, () => opens.call("setFileAttributes", { handle, kind, value }, [file]));
       changes.note(file.id, "all");
     },

@@ -17,7 +17,7 @@ export function behindOf(core: RemoteCore): LowerBehind {
     writeBehind(handle, data, offset) {
       const file = opens.handles.get(handle);
       const copy = Uint8Array.from(data);
-      return behind.write(file, copy.byteLength, () => writeBehind(core, file, copy, offset));
+      return behind.write(file, offset, copy.byteLength, () => writeBehind(core, file, copy, offset));
     },
     writtenBehind: () => writtenBehind(core),
     setattrBehind(id, change) {
@@ -39,10 +39,9 @@ async function writeBehind(core: RemoteCore, file: RemoteHandle, data: Uint8Arra
   const { id } = file;
   const begun = changes.unsynced.begin();
   const expected = known.expected(id, behind.nowMs);
-  const changing =
-    expected === null ? known.begin(id) : known.beginExpected(id, attrWritten(expected, offset, data.byteLength, Date.now()));
+  const change = expected === null ? known.begin(id) : known.beginExpected(id, attrWritten(expected, offset, data.byteLength, Date.now()));
   try {
-    const { bytes } = await write(core, file, { data, offset, append: false, promised: true }, changing);
+    const { bytes } = await write(core, file, { data, offset, append: false, promised: true }, known.promised(change));
     changes.note(id, "data", begun);
     if (bytes < data.byteLength) throw errnoError(E.ENOSPC);
   } catch (error) {
@@ -55,7 +54,7 @@ async function setattrBehind(core: RemoteCore, id: FileId, change: AttrChange, e
   const begun = changes.unsynced.begin();
   const set = (): Promise<Attr> => session.call("setattr", { id, change, handle: null, promised: true });
   try {
-    await changes.ofOne(known.beginExpected(id, expected), set, (attr) => attr);
+    await changes.ofOne(known.promised(known.beginExpected(id, expected)), set, (attr) => attr);
     changes.note(id, "all", begun);
   } catch (error) {
     notMade(core, id, error, {}, "a change of a file's owner, mode or times, of which a program was told, is lost");
@@ -63,13 +62,14 @@ async function setattrBehind(core: RemoteCore, id: FileId, change: AttrChange, e
 }
 
 /** Throws the error, unless the file was removed. */
-function notMade({ known, opens, changes, log }: RemoteCore, id: FileId, error: unknown, fields: object, words: string): void {
+function notMade({ known, opens, changes, behind, log }: RemoteCore, id: FileId, error: unknown, fields: object, words: string): void {
   if (!(error instanceof Errno)) throw error;
   known.notAsExpected(id);
   // Under its lock nobody else can have removed it: it was removed here since, and an owner that ended has made both.
   if (isErrno(error, E.ESTALE)) return;
   // The next writes are told what became of them.
   opens.handles.endAllRoom();
+  behind.room.endAll();
   changes.unsynced.lost(id, opens.handles.all());
   log.error({ ino: id.ino, ...fields, errno: error.code }, words);
   throw error;

@@ -9,11 +9,12 @@ import { askAttrs } from "./attributes.ts";
 import type { RemoteCore } from "./core.ts";
 import type { RemoteHandle } from "./handles.ts";
 import type { Change } from "./known.ts";
+import { ROOM_MS } from "./write-behind.ts";
 
 const EMPTY = new Uint8Array(0);
 
 export function dataOf(core: RemoteCore): LowerData {
-  const { known, opens, changes, ahead } = core;
+  const { known, opens, changes, ahead, behind } = core;
   const { handles } = opens;
   return {
     open: (id, flags) => opens.open(id, flags),
@@ -39,6 +40,7 @@ export function dataOf(core: RemoteCore): LowerData {
       const at = append ? (known.attr(file.id)?.size ?? NO_END) : offset;
       const written = await write(core, file, { data, offset: at, append, promised: false });
       changes.note(file.id, "data");
+      behind.room.written(file.id, written.offset, written.bytes);
       return { offset: written.offset, bytes: written.bytes };
     },
     fsync: (handle, dataOnly) => fsync(core, "fsync", handle, dataOnly),
@@ -89,17 +91,22 @@ export function dataOf(core: RemoteCore): LowerData {
 
 /** `change`: this one, which has begun. */
 export function write(
-  { known, opens, changes }: RemoteCore,
+  { known, opens, changes, behind }: RemoteCore,
   file: RemoteHandle,
-  { data, offset, append, promised }: Omit<RequestOf<"write">, "handle" | "tell">,
+  { data, offset, append, promised }: Omit<RequestOf<"write">, "handle" | "room" | "tell">,
   change: Change = known.begin(file.id),
 ): Promise<AnswerOf<"write">> {
   const { id, handle } = file;
   const tell = known.wantsAttr(change) ? id : null;
+  const askedMs = behind.nowMs;
+  const room = behind.wantsRoom(file);
   return changes.ofOne(
     change,
-    () => opens.call("write", { handle, offset, append, promised, tell, data }, [file]),
-    ({ attr }) => attr,
+    () => opens.call("write", { handle, offset, append, promised, room, tell, data }, [file]),
+    (answer) => {
+      if (answer.room && !file.waits && known.isHeldSince(change)) behind.room.give(id, askedMs + ROOM_MS);
+      return answer.attr;
+    },
   );
 }
 

@@ -26,8 +26,10 @@ export interface RemoteHandle extends OpenFile, LossesTold {
   old: boolean;
   /** It is being told now. */
   sending: Promise<Errno | null> | null;
-  /** Until then a write of its first bytes need not be waited for (write-behind.ts). */
+  /** It was made here a moment ago: until then a write of its first bytes need not be waited for (write-behind.ts). */
   roomUntilMs: number;
+  /** A change that was made behind was lost while it was open: its program is told what becomes of each of its writes. */
+  waits: boolean;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
 }
@@ -81,6 +83,7 @@ export class RemoteHandles {
       old: false,
       sending: null,
       roomUntilMs,
+      waits: false,
       error: null,
     };
     this.#handles.set(handle, file);
@@ -106,7 +109,7 @@ export class RemoteHandles {
     return [...(this.#unsent.get(fileKey(id)) ?? [])];
   }
 
-  /** Nothing is written behind to that file from now on. */
+  /** It is no new file any more. */
   endRoom(id: FileId): void {
     const key = fileKey(id);
     const file = this.#withRoom.get(key);
@@ -115,10 +118,11 @@ export class RemoteHandles {
     this.#withRoom.delete(key);
   }
 
-  /** Nor to any other that is open now. */
+  /** Nor is any other, and each write to what is open now is waited for. */
   endAllRoom(): void {
     for (const file of this.#withRoom.values()) file.roomUntilMs = Number.NEGATIVE_INFINITY;
     this.#withRoom.clear();
+    for (const file of this.#handles.values()) file.waits = true;
   }
 
   get hasUnsent(): boolean {

@@ -40,6 +40,8 @@ interface Changing {
 /** As Changing, of all of them. */
 interface Known extends Directory, Changing, Recent<Known> {
   readonly id: FileId;
+  /** Of the changes that are under way: those after which the owner makes what is asked later. */
+  promised: number;
   /** The grant under which all of it is true. */
   hold: number;
   attr: Attr | null;
@@ -78,8 +80,10 @@ export interface Reading {
 export interface Change extends Reading {
   readonly known: Known;
   readonly names: readonly string[];
-  /** No other was under way when it began. */
+  /** All others that were under way when it began are made before it. */
   readonly alone: boolean;
+  /** The owner begins what is asked later when it has ended (hazard F23). */
+  readonly promised?: boolean;
   /** It may make an extended attribute, or take one away. */
   readonly xattrs?: boolean;
 }
@@ -284,7 +288,7 @@ export class KnownInodes {
   begin(id: FileId, ...changed: readonly Buffer[]): Change {
     const known = this.#enter(id);
     const names = changed.map(nameKey);
-    const alone = known.changing === 0;
+    const alone = known.changing === known.promised;
     known.attr = null;
     known.expected = null;
     this.#setData(known, null);
@@ -310,6 +314,12 @@ export class KnownInodes {
     return change;
   }
 
+  /** That change, which has just begun, is one of which a program was told that it is made. */
+  promised(change: Change): Change {
+    change.known.promised += 1;
+    return { ...change, promised: true };
+  }
+
   /** One of the changes after which it was expected was not made. */
   notAsExpected(id: FileId): void {
     const known = this.#inodes.get(id);
@@ -321,6 +331,11 @@ export class KnownInodes {
     return alone && this.#holds.of(known.id) !== 0;
   }
 
+  /** The lock has not left since it began, and is not about to. */
+  isHeldSince(change: Change): boolean {
+    return this.#grantId(change, change.known.id) !== 0;
+  }
+
   /** `attr`: read after it was made; null: not known. `named`: whose the names are now, null: nobody's; none: not known. */
   end(change: Change, attr: Attr | null, ...named: readonly (FileId | null)[]): void {
     const { known, alone, names } = change;
@@ -329,6 +344,7 @@ export class KnownInodes {
     known.changedAt = this.#now;
     if (names.length === 0) this.#changeAcl(known, -1);
     if (change.xattrs === true) this.#changeXattrs(known, -1);
+    if (change.promised === true) known.promised -= 1;
     for (const name of names) this.#changedNames.note(known.id, name, -1, this.#now);
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
@@ -416,6 +432,7 @@ export class KnownInodes {
       const changedAt = this.#forgotAt;
       known = {
         id,
+        promised: 0,
         older: null,
         newer: null,
         hold: 0,

@@ -180,12 +180,18 @@ export class Opens {
     return data;
   }
 
+  /** Nothing is written behind to that file from now on. */
+  endRoom(id: FileId): void {
+    this.handles.endRoom(id);
+    this.#behind.room.end(id);
+  }
+
   // --- what was opened without the owner
 
   /** The lock of that inode is about to leave, or its name to be taken away here: resolves when the owner has open what is open here. */
   tell(id: FileId): MaybePromise<void> {
     // Hazard F27: elsewhere it may become immutable, so each write is waited for.
-    this.handles.endRoom(id);
+    this.endRoom(id);
     this.closes.sendOf(id);
     const files = this.handles.unsentOf(id);
     if (files.length === 0) return;

@@ -1,15 +1,20 @@
 /**
- * Which changes a program need not wait for (hazard F23): writes of the first bytes of a file that was made here a moment ago, as far as the owner has said that
- * there is room, and changes of its owner, mode and times. README, "Written behind".
+ * Which changes a program need not wait for (hazard F23), as far as the owner has said that there is room: writes of the first bytes of a file that was made here a
+ * moment ago, and changes of its owner, mode and times; and writes to any file for which the owner has nothing to read. README, "Written behind".
  */
 import { BEHIND_BYTES_MAX } from "../limits.ts";
 import { O } from "../linux.ts";
 import type { Attr, AttrChange, Time } from "../lower.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { RemoteHandle } from "./handles.ts";
+import { Room } from "./room.ts";
 
-/** What ends behind this is waited for, as all that the owner gives to its pool (local/small-writes.ts). */
+/** What ends behind this in a new file is written by the owner's pool (local/small-writes.ts). And a longer write is waited for. */
 export const BEHIND_END_MAX: number = 64 * 1024;
+/** What ends behind this is waited for: each file system has files of that size. */
+export const BEHIND_FILE_MAX: number = 1024 * 1024 * 1024;
+/** While so many are under way that the pool writes, others of them are waited for: all that this node asks waits behind them. */
+export const BEHIND_POOL_MAX = 8;
 /** While so many are under way a write is waited for. */
 export const BEHIND_CALLS_MAX = 256;
 /** So long the owner's word counts that there is room. */
@@ -19,10 +24,12 @@ export const ROOM_MS = 200;
 const WAITS = O.SYNC | O.DIRECT;
 
 export class WritesBehind {
+  readonly room: Room = new Room();
   readonly #nowMs: () => number;
   /** They never reject. */
   readonly #all = new Map<Promise<void>, RemoteHandle | null>();
   #bytes = 0;
+  #pooled = 0;
 
   constructor(nowMs: () => number) {
     this.#nowMs = nowMs;
@@ -37,9 +44,24 @@ export class WritesBehind {
     return this.#nowMs();
   }
 
-  mayBegin({ roomUntilMs }: RemoteHandle, offset: number, bytes: number): boolean {
-    if (offset + bytes > BEHIND_END_MAX || this.#nowMs() >= roomUntilMs) return false;
-    return !this.full && this.#bytes + bytes <= BEHIND_BYTES_MAX;
+  mayBegin(file: RemoteHandle, offset: number, bytes: number): boolean {
+    if (this.full || this.#bytes + bytes > BEHIND_BYTES_MAX) return false;
+    return this.#isNew(file, offset + bytes) || this.#mayPool(file, offset, bytes);
+  }
+
+  #isNew({ roomUntilMs }: RemoteHandle, end: number): boolean {
+    return end <= BEHIND_END_MAX && this.#nowMs() < roomUntilMs;
+  }
+
+  #mayPool({ id, flags, waits }: RemoteHandle, offset: number, bytes: number): boolean {
+    if (waits || (flags & WAITS) !== 0 || this.#pooled >= BEHIND_POOL_MAX) return false;
+    return bytes <= BEHIND_END_MAX && offset + bytes <= BEHIND_FILE_MAX && this.room.isAt(id, offset, bytes, this.#nowMs());
+  }
+
+  /** The owner is to say with a write to it whether there is room: its last word is not a new one. */
+  wantsRoom({ id, flags, waits, roomUntilMs }: RemoteHandle): boolean {
+    if (waits || (flags & (WAITS | O.APPEND)) !== 0) return false;
+    return this.#nowMs() >= Math.max(roomUntilMs, this.room.untilMs(id)) - ROOM_MS / 2;
   }
 
   get full(): boolean {
@@ -52,12 +74,16 @@ export class WritesBehind {
     return false;
   }
 
-  async write(file: RemoteHandle, bytes: number, write: () => Promise<void>): Promise<void> {
+  async write(file: RemoteHandle, offset: number, bytes: number, write: () => Promise<void>): Promise<void> {
+    const pooled = this.#isNew(file, offset + bytes) ? 0 : 1;
     this.#bytes += bytes;
+    this.#pooled += pooled;
+    this.room.written(file.id, offset, bytes);
     try {
       await this.make(write, file);
     } finally {
       this.#bytes -= bytes;
+      this.#pooled -= pooled;
     }
   }
 

@@ -16,6 +16,11 @@ import { XattrWords } from "./xattr-words.ts";
  */
 const ROOM_FACTOR = 256;
 
+/** Hazard F23: one that took so long was held up, as by more dirty memory than the kernel allows. All that its caller asks for has waited. */
+export const BEHIND_HELD_UP_MS = 50;
+/** So long no other one of that caller is to come, but to a new file. */
+export const AFTER_BEHIND_HELD_UP_MS = 10_000;
+
 /** Of one call: programs' reads and writes are in the same queue. */
 const READ_MANY_AT_A_TIME = 4;
 
@@ -37,6 +42,7 @@ export class SessionCalls {
   readonly #handles: SessionHandles;
   readonly #asked: AskedOfOwner;
   readonly #xattrs: XattrWords;
+  #waitUntilMs: number = Number.NEGATIVE_INFINITY;
 
   constructor(lower: LocalLower, handles: SessionHandles, asked: AskedOfOwner) {
     this.#lower = lower;
@@ -125,12 +131,8 @@ export class SessionCalls {
         return this.#read(one.request);
       case "fetch":
         return this.#fetch(one.request);
-      case "write": {
-        const { handle, data, offset, append, tell } = one.request;
-        return andThen(lower.write(this.#handles.get(handle), data, offset, append), (written) =>
-          this.#withAttr(tell, (attr) => ({ offset: written.offset, bytes: written.bytes, attr })),
-        );
-      }
+      case "write":
+        return this.#write(one.request);
       case "fsync":
         return lower.fsync(this.#handles.get(one.request.handle), one.request.dataOnly);
       case "fsyncdir":
@@ -216,6 +218,16 @@ export class SessionCalls {
   #tmpfile({ parent, flags, mode, caller, linkable, handle }: RequestOf<"tmpfile">): MaybePromise<Entry> {
     const made = this.#handles.make(handle, () => this.#lower.tmpfile(parent, flags, mode, caller, linkable));
     return andThen(made, ({ entry }) => entry);
+  }
+
+  #write({ handle, data, offset, append, promised, tell, room: asked }: RequestOf<"write">): MaybePromise<AnswerOf<"write">> {
+    const begunMs = performance.now();
+    return andThen(this.#lower.write(this.#handles.get(handle), data, offset, append), (written) => {
+      const nowMs = performance.now();
+      if (promised && nowMs - begunMs >= BEHIND_HELD_UP_MS) this.#waitUntilMs = nowMs + AFTER_BEHIND_HELD_UP_MS;
+      const room = asked && nowMs >= this.#waitUntilMs && this.#hasRoom();
+      return this.#withAttr(tell, (attr) => ({ offset: written.offset, bytes: written.bytes, room, attr }));
+    });
   }
 
   #hasRoom(): boolean {

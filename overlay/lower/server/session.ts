@@ -9,7 +9,7 @@ import type { Log } from "../../../dlmd/base/log.ts";
 import type { LowerSessionId } from "../wire/handshake.ts";
 import { largeBuffers } from "../large-buffers.ts";
 import type { LocalLower } from "../local/local.ts";
-import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { type MaybePromise, promised } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
 import { SessionCalls } from "./session-calls.ts";
 import { SessionHandles } from "./session-handles.ts";
@@ -58,6 +58,26 @@ const noOthers: OtherSessions = {
   outcomes: (_session, { calls }) => Promise.resolve(calls.map(() => UNKNOWN)),
 };
 
+/** Of writes that wait and go on in each other so many bytes are written in one call. */
+export const TOGETHER_BYTES_MAX: number = 64 * 1024;
+
+interface WriteTogether {
+  readonly id: number;
+  readonly write: RequestOf<"write">;
+  readonly body: Uint8Array;
+}
+
+function goesOn(before: RequestOf<"write">, { handle, append, offset }: RequestOf<"write">): boolean {
+  return handle === before.handle && !append && !before.append && offset === before.offset + before.data.byteLength;
+}
+
+/** A call that waits. `write`: of one of which a program was told that it is made. */
+interface Queued {
+  readonly start: () => void;
+  readonly write: RequestOf<"write"> | null;
+  readonly body: Uint8Array;
+}
+
 export class ServerSession {
   readonly id: LowerSessionId;
   sink: AnswerSink | null = null;
@@ -72,7 +92,7 @@ export class ServerSession {
   #runningBytes = 0;
   /** Hazard F23: running changes of which programs were told that they are made: what came after them waits here, in its order. */
   #promised = 0;
-  readonly #queued: Map<number, () => void> = new Map();
+  readonly #queued: Map<number, Queued> = new Map();
   #closed = false;
   #retired = false;
   /** Its process has died. */
@@ -158,7 +178,7 @@ export class ServerSession {
     this.#callerDied = true;
     this.sink = null;
     await this.#allMade();
-    for (const { id, start } of made) if (start !== null && !this.#has(id)) this.#queued.set(id, start);
+    for (const { id, queued } of made) if (queued !== null && !this.#has(id)) this.#queued.set(id, queued);
     await this.#allMade();
     return calls.map(({ id }) => this.#outcome(id));
   }
@@ -168,15 +188,15 @@ export class ServerSession {
     return this.#running.has(id) || this.#queued.has(id) || this.#answers.has(id);
   }
 
-  #redo({ id, type, body }: AskedCall): { readonly id: number; readonly start: (() => void) | null } {
+  #redo({ id, type, body }: AskedCall): { readonly id: number; readonly queued: Queued | null } {
     const call = callOfType(type);
     if (call === undefined || !CALLS[call].remembered) throw errnoError(E.EINVAL);
-    if (body === null) return { id, start: null };
+    if (body === null) return { id, queued: null };
     try {
       // The frame that it lies in is given back before.
       const copy = Uint8Array.from(body);
       if (isBehind(call, decodeWith(CALLS[call].request as Codec<RequestOf<CallName>>, copy)))
-        return { id, start: this.#decode(call, id, copy) };
+        return { id, queued: this.#decode(call, id, copy) };
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
     }
@@ -215,10 +235,10 @@ export class ServerSession {
       return;
     }
     if (this.#retired) return;
-    const start = this.#decode(call, id, body);
-    if (this.#promised === 0 && this.#queued.size === 0) return start();
+    const queued = this.#decode(call, id, body);
+    if (this.#promised === 0 && this.#queued.size === 0) return queued.start();
     if (this.#queued.size >= MAX_RUNNING_CALLS) throw new WireError("more calls than a caller has outstanding");
-    this.#queued.set(id, start);
+    this.#queued.set(id, queued);
   }
 
   /** Also when the owner may serve again. */
@@ -227,18 +247,62 @@ export class ServerSession {
     while (this.#queued.size > 0 && this.#mayServe() && this.#promised === 0) {
       const [first] = this.#queued;
       if (first === undefined) return;
-      const [id, start] = first;
+      const [id, { start }] = first;
+      const together = this.#retired ? [] : this.#writesTogether();
+      if (together.length > 1) {
+        this.#startTogether(together);
+        continue;
+      }
       this.#queued.delete(id);
       if (!this.#retired) start();
     }
     this.#tellIdle();
   }
 
+  /** The first ones that wait, as far as each goes on where the one before ends: the pool writes them in one call. */
+  #writesTogether(): WriteTogether[] {
+    const writes: WriteTogether[] = [];
+    let bytes = 0;
+    for (const [id, { write, body }] of this.#queued) {
+      const before = writes.at(-1)?.write;
+      bytes += write?.data.byteLength ?? 0;
+      if (write === null || bytes > TOGETHER_BYTES_MAX || (before !== undefined && !goesOn(before, write))) break;
+      writes.push({ id, write, body });
+    }
+    return writes;
+  }
+
+  #startTogether(writes: readonly WriteTogether[]): void {
+    const row = CALLS.write;
+    const [first, last] = [writes[0] as WriteTogether, writes.at(-1) as WriteTogether];
+    const data = Buffer.concat(writes.map(({ write }) => write.data));
+    const room = writes.some(({ write }) => write.room);
+    for (const { id, body } of writes) {
+      this.#queued.delete(id);
+      this.#running.set(id, body.byteLength);
+      this.#runningBytes += body.byteLength;
+    }
+    this.#promised += writes.length;
+    const ended = (tell: (one: WriteTogether) => void): void => {
+      for (const one of writes) this.#ended(one.id, "write", one.body, true, () => tell(one));
+    };
+    const made = promised(() => this.#calls.execute("write", { ...first.write, data, room, tell: last.write.tell }));
+    void made.then(
+      (all) =>
+        ended(({ id, write }) => {
+          const bytes = Math.min(write.data.byteLength, Math.max(0, all.offset + all.bytes - write.offset));
+          this.#succeed(row, id, { offset: write.offset, bytes, room: all.room, attr: id === last.id ? all.attr : null }, false);
+        }),
+      (error: unknown) => ended(({ id }) => this.#fail(row, "write", id, error)),
+    );
+  }
+
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- it ties the row, its request and its answer together
-  #decode<K extends CallName>(call: K, id: number, body: Uint8Array): () => void {
+  #decode<K extends CallName>(call: K, id: number, body: Uint8Array): Queued {
     const row: CallRow<K> = CALLS[call];
     const request = decodeWith(row.request, body);
-    return () => this.#start(row, call, id, request, body);
+    const write = call === "write" && isBehind(call, request) ? (request as RequestOf<"write">) : null;
+    return { start: () => this.#start(row, call, id, request, body), write, body };
   }
 
   #start<K extends CallName>(row: CallRow<K>, call: K, id: number, request: RequestOf<K>, body: Uint8Array): void {
@@ -254,22 +318,22 @@ export class ServerSession {
       this.#succeed(row, id, answer, true);
       return;
     }
-    const promised = isBehind(call, request);
+    const behind = isBehind(call, request);
     this.#running.set(id, body.byteLength);
     this.#runningBytes += body.byteLength;
-    if (promised) this.#promised += 1;
-    const ended = (tell: () => void): void => this.#ended(id, call, body, promised, tell);
+    if (behind) this.#promised += 1;
+    const ended = (tell: () => void): void => this.#ended(id, call, body, behind, tell);
     answer.then(
       (value) => ended(() => this.#succeed(row, id, value, false)),
       (error: unknown) => ended(() => this.#fail(row, call, id, error)),
     );
   }
 
-  #ended(id: number, call: CallName, body: Uint8Array, promised: boolean, answer: () => void): void {
+  #ended(id: number, call: CallName, body: Uint8Array, behind: boolean, answer: () => void): void {
     // Of other calls the lower may remember a name.
     if (call === "write") largeBuffers.giveBack(body);
     const wasFull = this.full;
-    if (promised) this.#promised -= 1;
+    if (behind) this.#promised -= 1;
     this.#runningBytes -= this.#running.get(id) ?? 0;
     this.#running.delete(id);
     answer();

@@ -177,16 +177,17 @@ export interface WireCalls {
   write: {
     /**
      * `tell`: the file, if the answer is to bring its attributes. `promised`: the program has been told that it is written, so the owner begins no later call
-     * of this caller before it has ended (hazard F23).
+     * of this caller before it has ended (hazard F23). `room`: the answer is to say what that of "create" says.
      */
     request: Handled & {
       readonly offset: number;
       readonly append: boolean;
       readonly promised: boolean;
+      readonly room: boolean;
       readonly tell: FileId | null;
       readonly data: Uint8Array;
     };
-    answer: { readonly offset: number; readonly bytes: number; readonly attr: Attr | null };
+    answer: { readonly offset: number; readonly bytes: number; readonly room: boolean; readonly attr: Attr | null };
   };
   fsync: { request: Synced; answer: void };
   fsyncdir: { request: Synced; answer: void };

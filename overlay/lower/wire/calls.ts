@@ -260,7 +260,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     true,
     {
       write: (w, q) => {
-        w.u32(q.handle).u64(q.offset).bool(q.append).bool(q.promised);
+        w.u32(q.handle).u64(q.offset).bool(q.append).bool(q.promised).bool(q.room);
         optional(w, q.tell, v.writeFileId);
       },
       read: (r) => ({
@@ -268,6 +268,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         offset: r.u64(),
         append: r.bool(),
         promised: r.bool(),
+        room: r.bool(),
         tell: r.bool() ? v.readFileId(r) : null,
         data: tail(r),
       }),
@@ -275,10 +276,10 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     },
     {
       write: (w, value) => {
-        w.u64(value.offset).u32(value.bytes);
+        w.u64(value.offset).u32(value.bytes).bool(value.room);
         optional(w, value.attr, v.writeAttr);
       },
-      read: (r) => ({ offset: r.u64(), bytes: r.u32(), attr: readOptionalAttr(r) }),
+      read: (r) => ({ offset: r.u64(), bytes: r.u32(), room: r.bool(), attr: readOptionalAttr(r) }),
     },
   ),
   fsync: syncRow<"fsync">(19, synced),

@@ -56,7 +56,7 @@ const REQUESTS: { readonly [K in OwnChange]: (...args: Arguments<K>) => RequestO
   }),
   link: (id, newParent, newName) => ({ id, newParent, newName, tellParent: false }),
   // Its data comes again with the kernel's request.
-  write: (handle, _data, offset, append) => ({ handle, offset, append, promised: false, tell: null, data: NO_DATA }),
+  write: (handle, _data, offset, append) => ({ handle, offset, append, promised: false, room: false, tell: null, data: NO_DATA }),
   fallocate: (handle, mode, offset, bytes) => ({ handle, mode, offset, bytes }),
   copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) => ({ inHandle, inOffset, outHandle, outOffset, bytes }),
   setxattr: (id, name, value, flags) => ({ id, name, value, flags }),

@@ -47,23 +47,30 @@ const threadStates = (pid: number): string[] =>
   readdirSync(`/proc/${pid}/task`).map((tid) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${tid}/stat`, "latin1"))?.[1] ?? "?");
 
 /** In one step: the owner's word that there is room is soon too old on a busy machine. */
-const MAKE_AND_STOP = `
+const STANDS = `
 def stands(pid):
     try: stats = [open("/proc/%d/task/%s/stat" % (pid, tid), encoding="latin1").read() for tid in os.listdir("/proc/%d/task" % pid)]
     except OSError: return False
     return all(stat.rpartition(") ")[2][0] == "T" for stat in stats)
-fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+`;
+const STOP = `
 os.kill(owner, signal.SIGSTOP)
 while not stands(owner): pass
 `;
+const NEW = `fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)`;
+/** It was there before; its first write is waited for, and the one behind goes on in it. */
+const OLD = `fd = os.open("old", os.O_RDWR)
+os.ftruncate(fd, 0)
+os.pwrite(fd, b"before", 0)
+os.lseek(fd, 6, os.SEEK_SET)`;
 
 /** The owner stands still, and the program has written all the same, and done what is `next`. Gives the name. */
-async function writtenBehind(owner: number, writer: Actor, next = ""): Promise<string> {
+async function writtenBehind(owner: number, writer: Actor, next = "", file = NEW): Promise<string> {
   for (const end = Date.now() + ATTEMPTS_MS; Date.now() < end; ) {
     const name = `behind-${Date.now()}`;
     const pid = await overlayOf(owner);
     stopped = pid;
-    const source = `${MAKE_AND_STOP}result = os.write(fd, text.encode())\n${next}`;
+    const source = `${STANDS}${file}${STOP}result = os.write(fd, text.encode())\n${next}`;
     const wrote = writer.run<number>(source, { name, owner: pid, text: TEXT }, LONG_MS);
     // Before that it may be its creation that waits.
     await until("the owner stands still", () => threadStates(pid).every((state) => state === "T"));
@@ -89,6 +96,28 @@ it("other nodes see it as soon as its program does, though the owner had not tak
       `result = [os.fstat(fd).st_size, os.stat(name).st_size, os.pread(fd, 1 << 20, 0).decode()]\nos.close(fd)`,
     );
     expect(here).toEqual([TEXT.length, TEXT.length, TEXT]);
+  }
+});
+
+it("in a file that was there before, too: other nodes see it, and what is written through another descriptor of the node comes after it", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const [writer, after, reader] = [actorOn(near), actorOn(near), actorOn(far)];
+  await reader.run(`put("old", "old")`);
+  for (let round = 0; round < ROUNDS; round += 1) {
+    await writtenBehind(owner, writer, "", OLD);
+    const wrote = after.run(`fd = os.open("old", os.O_WRONLY)\nos.pwrite(fd, b"AFTER", 4)\nos.close(fd)`, {}, LONG_MS);
+    await untilWaiting(after);
+    const reads = reader.run<string>(`result = get("old")`, {}, LONG_MS);
+    await untilWaiting(reader);
+    letGo();
+    await wrote;
+    const seen = `befoAFTER${TEXT.slice(3)}`;
+    expect([`before${TEXT}`, seen]).toContain(await reads);
+    expect(await writer.run<[number, string]>(`result = [os.fstat(fd).st_size, os.pread(fd, 1 << 20, 0).decode()]\nos.close(fd)`)).toEqual([
+      seen.length,
+      seen,
+    ]);
+    expect(await reader.run<string>(`result = get("old")`)).toBe(seen);
   }
 });
 

@@ -231,7 +231,7 @@ describe("calls of a process that has died", () => {
 });
 
 function writeBody(request: Partial<RequestOf<"write">>): Uint8Array {
-  const whole = { handle: 1, offset: 0, append: false, promised: true, tell: null, data: Buffer.from("x"), ...request };
+  const whole = { handle: 1, offset: 0, append: false, promised: true, room: false, tell: null, data: Buffer.from("x"), ...request };
   const writer = new ByteWriter();
   CALLS.write.request.write(writer, whole);
   return Buffer.concat([writer.copy(), whole.data]);

@@ -21,7 +21,7 @@ describe("which changes are made again", () => {
   it("those that are the same twice, whatever they answer", () => {
     const sames = [
       repeatOf("setattr", { id, change: { size: 3 }, handle: null, promised: false }),
-      repeatOf("write", { handle: 1, offset: 5, append: false, promised: false, tell: null, data: name("x") }),
+      repeatOf("write", { handle: 1, offset: 5, append: false, promised: false, room: false, tell: null, data: name("x") }),
       repeatOf("fallocate", { handle: 1, mode: 0, offset: 0, bytes: 1 }),
       repeatOf("setxattr", { id, name: name("user.a"), value: name("b"), flags: 0 }),
       repeatOf("copyFileRange", { inHandle: 1, inOffset: 0, outHandle: 2, outOffset: 0, bytes: 1 }),
@@ -34,7 +34,7 @@ describe("which changes are made again", () => {
   });
 
   it("never an append, or a change that moves what lies behind", () => {
-    expect(repeatOf("write", { handle: 1, offset: 0, append: true, promised: false, tell: null, data: name("x") })).toEqual({
+    expect(repeatOf("write", { handle: 1, offset: 0, append: true, promised: false, room: false, tell: null, data: name("x") })).toEqual({
       again: false,
     });
     for (const mode of [0x08, 0x20]) expect(repeatOf("fallocate", { handle: 1, mode, offset: 0, bytes: 4096 })).toEqual({ again: false });

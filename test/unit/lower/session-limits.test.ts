@@ -14,7 +14,13 @@ import { WELCOME_TIMEOUT_MS } from "../../../overlay/lower/remote/connection.ts"
 import { MAX_OUTSTANDING_CALLS, MAX_WAITING_CALLS } from "../../../overlay/lower/remote/waiting-calls.ts";
 import { type ConnectionHost, ServerConnection } from "../../../overlay/lower/server/connection.ts";
 import { MAX_SESSION_HANDLES } from "../../../overlay/lower/server/session-handles.ts";
-import { MAX_REMEMBERED_ANSWERS, MAX_RUNNING_BYTES, MAX_RUNNING_CALLS, ServerSession } from "../../../overlay/lower/server/session.ts";
+import {
+  MAX_REMEMBERED_ANSWERS,
+  MAX_RUNNING_BYTES,
+  MAX_RUNNING_CALLS,
+  ServerSession,
+  TOGETHER_BYTES_MAX,
+} from "../../../overlay/lower/server/session.ts";
 import { encodeFrame, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
 import type { CallName, RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 import { CALLS } from "../../../overlay/lower/wire/calls.ts";
@@ -164,7 +170,15 @@ describe("a session at the owner", () => {
   it("is full with calls of MAX_RUNNING_BYTES", () => {
     const { session } = sessionOf({ open: () => 7 as never, write: never });
     session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
-    const head = bodyOf("write", { handle: 1, data: new Uint8Array(0), offset: 0, append: false, promised: false, tell: null });
+    const head = bodyOf("write", {
+      handle: 1,
+      data: new Uint8Array(0),
+      offset: 0,
+      append: false,
+      promised: false,
+      room: false,
+      tell: null,
+    });
     const body = Buffer.concat([head], 1024 * 1024);
     const calls = MAX_RUNNING_BYTES / body.length;
     for (let id = 2; id < calls + 1; id++) session.receive("write", id, body);
@@ -175,7 +189,7 @@ describe("a session at the owner", () => {
 });
 
 describe("what comes after a write that a program need not wait for (hazard F23)", () => {
-  const write = bodyOf("write", { handle: 1, data: new Uint8Array(1), offset: 0, append: false, promised: true, tell: null });
+  const write = bodyOf("write", { handle: 1, data: new Uint8Array(1), offset: 0, append: false, promised: true, room: false, tell: null });
   const none = new Uint8Array(0);
 
   function writing(mayServe?: () => boolean): { session: ServerSession; answers: number[]; begun: () => number; end: () => void } {
@@ -250,6 +264,72 @@ describe("what comes after a write that a program need not wait for (hazard F23)
     end();
     await retired;
     expect(begun()).toBe(0);
+  });
+});
+
+describe("writes that wait and go on in each other (hazard F23)", () => {
+  const half = TOGETHER_BYTES_MAX / 2;
+  const body = (offset: number, bytes: number): Uint8Array => {
+    const head = bodyOf("write", { handle: 1, data: new Uint8Array(0), offset, append: false, promised: true, room: false, tell: null });
+    return Buffer.concat([head], head.length + bytes);
+  };
+
+  interface Writing {
+    readonly session: ServerSession;
+    readonly answers: number[];
+    /** How long they are, as they begin. */
+    readonly written: number[];
+    readonly end: () => void;
+  }
+
+  /** One is under way, two wait. */
+  function three(bytes: number): Writing {
+    const written: number[] = [];
+    const ends: (() => void)[] = [];
+    const lower: Partial<LocalLower> = {
+      open: () => 7 as never,
+      write: (_handle, data, offset) => {
+        written.push(data.byteLength);
+        const made = { offset, bytes: data.byteLength };
+        return new Promise((resolve) => ends.push(() => resolve(made)));
+      },
+    };
+    const { session, answers } = sessionOf(lower);
+    session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
+    session.receive("write", 2, body(0, 1));
+    session.receive("write", 3, body(1, half));
+    session.receive("write", 4, body(1 + half, bytes));
+    return { session, answers, written, end: () => ends.shift()?.() };
+  }
+
+  it.each([
+    ["TOGETHER_BYTES_MAX are one call", half, [1, 2 * half]],
+    ["one byte more is two", half + 1, [1, half, half + 1]],
+  ])("%s", async (_what, bytes, wanted) => {
+    const { session, answers, written, end } = three(bytes);
+    expect([written, session.full]).toEqual([[1], true]);
+    await vi.waitFor(() => {
+      end();
+      expect(answers).toHaveLength(4);
+    });
+    expect([written, session.full, session.runningCalls]).toEqual([wanted, false, 0]);
+  });
+
+  it("are not begun when the session has ended; one that has is answered", async () => {
+    const { session, answers, written, end } = three(half);
+    const retired = session.retire();
+    end();
+    await retired;
+    expect([written, answers.length]).toEqual([[1], 2]);
+    const other = three(half);
+    other.end();
+    await vi.waitFor(() => expect(other.written).toEqual([1, 2 * half]));
+    let over = false;
+    const ends = other.session.retire().then(() => (over = true));
+    expect([over, other.answers.length]).toEqual([false, 2]);
+    other.end();
+    await ends;
+    expect(other.answers).toHaveLength(4);
   });
 });
 

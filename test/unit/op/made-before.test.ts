@@ -36,7 +36,7 @@ const OUTCOMES: { readonly [K in CallName]?: MadeOutcome } = {
   rmdir: outcomeOf("rmdir", { parent: null }),
   rename: outcomeOf("rename", { oldParent: null, newParent: null, moved: null }),
   link: outcomeOf("link", { attr: attrOf(FILE), parent: null }),
-  write: outcomeOf("write", { offset: 0, bytes: 10, attr: null }),
+  write: outcomeOf("write", { offset: 0, bytes: 10, room: false, attr: null }),
   fallocate: outcomeOf("fallocate", undefined),
   copyFileRange: outcomeOf("copyFileRange", 10),
   setxattr: outcomeOf("setxattr", undefined),
@@ -254,7 +254,7 @@ describe("data that was written", () => {
       fromCache: false,
       killSuidgid: true,
     };
-    expect(written(await answer(bench, write, outcomeOf("write", { offset: 0, bytes: 6, attr: null })))).toBe(6);
+    expect(written(await answer(bench, write, outcomeOf("write", { offset: 0, bytes: 6, room: false, attr: null })))).toBe(6);
     const copy = { op: "copyFileRange" as const, fh, fuseNodeid: node, offset: 0, outFh: fh, outOffset: 50, length: 10, flags: 0 };
     expect(written(await answer(bench, copy, outcomeOf("copyFileRange", 4)))).toBe(4);
     expect(bench.lower.calls).toEqual([]);
@@ -271,7 +271,7 @@ describe("data that was written", () => {
       data: Buffer.alloc(10, 7),
       flags: 2 | O_APPEND,
     };
-    const outcome = outcomeOf("write", { offset: 100, bytes: 10, attr: null });
+    const outcome = outcomeOf("write", { offset: 100, bytes: 10, room: false, attr: null });
     expect(written(await answer(bench, { ...append, fromCache: false, killSuidgid: false }, outcome))).toBe(10);
     expect(bench.coherence.events).toContain("raiseSize 20.1 110 7");
   });
@@ -288,7 +288,7 @@ describe("data that was written", () => {
       flags: 2,
       fromCache: true,
     };
-    const outcome = (bytes: number): MadeOutcome => outcomeOf("write", { offset: 96, bytes, attr: null });
+    const outcome = (bytes: number): MadeOutcome => outcomeOf("write", { offset: 96, bytes, room: false, attr: null });
     expect(written(await answer(bench, { ...back, killSuidgid: false }, outcome(4)))).toBe(10);
     expect(written(await answer(bench, { ...back, killSuidgid: false }, outcome(3)))).toBe(3);
   });

@@ -139,6 +139,18 @@ describe("a write that need not be waited for (hazard F23)", () => {
     expect(bench.coherence.held).toBe(0);
   });
 
+  it.each([
+    ["its own", 42, 12, true],
+    ["another, a part of it", 43, 12, false],
+    ["another, what lies behind it", 43, 13, true],
+  ])("is waited for where another thread has read what it changes; here %s", async (_who, tid, from, isBehind) => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    bench.file.rereads = [{ from, to: 20, tid, sweep: bench.file.cover.sweeps }];
+    await bench.serve(request(bench, bench.openFile().fh, { offset: 10, data: Buffer.from("new") }));
+    expect([behind.length, bench.lower.calls.includes("write")]).toEqual(isBehind ? [1, false] : [0, true]);
+  });
+
   it("is waited for where the lock is about to leave", async () => {
     const bench = new Workbench();
     const behind = behindOf(bench);

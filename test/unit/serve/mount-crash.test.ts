@@ -45,7 +45,7 @@ let again: string[];
 let answers: MadeAgain[];
 
 function behindWrite(): [Uint8Array, Uint8Array] {
-  const request = { handle: HANDLE, data: new Uint8Array(3), offset: 0, append: false, tell: null, promised: true };
+  const request = { handle: HANDLE, data: new Uint8Array(3), offset: 0, append: false, room: false, tell: null, promised: true };
   const writer = new ByteWriter();
   CALLS.write.request.write(writer, request);
   return [writer.copy(), Uint8Array.of(1, 2, 3)];

@@ -91,8 +91,8 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   setFileAttributes: { request: { handle: 7, kind: "fsxattr", value: Buffer.alloc(28, 3) }, answer: undefined },
   readMany: { request: { ids: [id, other] }, answer: [null, Buffer.from("data")] },
   write: {
-    request: { handle: 7, offset: 4096, append: false, promised: true, tell: id, data: Buffer.from("data") },
-    answer: { offset: 4096, bytes: 4, attr },
+    request: { handle: 7, offset: 4096, append: false, promised: true, room: true, tell: id, data: Buffer.from("data") },
+    answer: { offset: 4096, bytes: 4, room: true, attr },
   },
   fsync: { request: { handle: 7, dataOnly: true }, answer: undefined },
   fsyncdir: { request: { handle: 8, dataOnly: false }, answer: undefined },

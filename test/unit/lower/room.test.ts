@@ -1,0 +1,399 @@
+/** Hazard F23, over the real wire: which writes to a file that is not new need not be waited for, and what becomes of those. */
+import fs from "node:fs";
+import path from "node:path";
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { BEHIND_BYTES_MAX } from "../../../overlay/lower/limits.ts";
+import { O } from "../../../overlay/lower/linux.ts";
+import type { LocalLower } from "../../../overlay/lower/local/local.ts";
+import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Holds } from "../../../overlay/lower/remote/known.ts";
+import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
+import { ROOM_FILES_MAX, Room } from "../../../overlay/lower/remote/room.ts";
+import { BEHIND_END_MAX, BEHIND_FILE_MAX, BEHIND_POOL_MAX, ROOM_MS } from "../../../overlay/lower/remote/write-behind.ts";
+import { AFTER_BEHIND_HELD_UP_MS, BEHIND_HELD_UP_MS } from "../../../overlay/lower/server/session-calls.ts";
+import { errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
+
+const lab = remoteLab();
+
+const clock = vi.spyOn(performance, "now");
+let nowMs = 0;
+beforeEach(() => {
+  nowMs = 1_000_000;
+  clock.mockImplementation(() => nowMs);
+});
+afterEach(() => void clock.mockReset());
+afterAll(() => clock.mockRestore());
+
+const PAGE = 4096;
+const id = (ino: number): FileId => ({ ino, generation: 1 });
+
+class Hold implements Holds {
+  held = 1;
+  left = false;
+  grants(): number {
+    return this.held;
+  }
+  of(): number {
+    return this.left ? 0 : this.held;
+  }
+}
+
+/** Writes that wait at the owner, and which came. */
+class Pool {
+  readonly writes: { readonly offset: number; readonly text: string }[] = [];
+  room = 256 * BEHIND_BYTES_MAX;
+  error: Error | null = null;
+  most = Number.MAX_SAFE_INTEGER;
+  #open: (() => void) | null = null;
+  #opened: Promise<void> | null = null;
+
+  close(): void {
+    this.#opened = new Promise((resolve) => (this.#open = resolve));
+  }
+
+  open(): void {
+    this.#open?.();
+  }
+
+  wrap(lower: LocalLower): LocalLower {
+    return {
+      ...lower,
+      room: () => this.room,
+      write: async (handle, data, offset, append) => {
+        this.writes.push({ offset, text: Buffer.from(data).toString() });
+        await this.#opened;
+        if (this.error !== null) throw this.error;
+        return lower.write(handle, data.subarray(0, this.most), offset, append);
+      },
+    };
+  }
+}
+
+interface Here {
+  readonly pool: Pool;
+  readonly hold: Hold;
+  readonly one: Owner;
+  readonly lower: RemoteLower;
+  readonly file: { readonly id: FileId; readonly handle: LowerHandle };
+}
+
+/** A file of three pages that was there before, and is open here. */
+async function opened(flags: number = RDWR): Promise<Here> {
+  fs.writeFileSync(path.join(lab.place.path, "f"), "x".repeat(3 * PAGE));
+  const pool = new Pool();
+  const one = await lab.owner(1, (lower) => pool.wrap(lower));
+  const hold = new Hold();
+  const lower = lab.remote({}, undefined, { holds: hold });
+  await lower.connect(one.address, 1);
+  const { id: file } = await lower.lookup(lower.root, name("f"));
+  return { pool, hold, one, lower, file: { id: file, handle: await lower.open(file, flags) } };
+}
+
+/** The same, with the owner's word that there is room. */
+async function withRoom(flags: number = RDWR): Promise<Here> {
+  const here = await opened(flags);
+  await here.lower.write(here.file.handle, Buffer.from("0123456789"), 100, false);
+  here.pool.writes.length = 0;
+  return here;
+}
+
+const may = ({ lower, file }: Here, offset: number, bytes = 1): boolean => lower.mayWriteBehind(file.handle, offset, bytes);
+const onDisk = (): string => fs.readFileSync(path.join(lab.place.path, "f"), "latin1");
+
+function behind(here: Here, text: string, offset: number): Promise<void> {
+  if (!may(here, offset, text.length)) throw new Error("it has to be waited for");
+  return here.lower.writeBehind(here.file.handle, Buffer.from(text), offset);
+}
+
+describe("a write to a file that is not new", () => {
+  it("is waited for the first time; then not where the owner has nothing to read for it", async () => {
+    const here = await opened();
+    expect([may(here, 0, PAGE), may(here, 100)]).toEqual([false, false]);
+    await here.lower.write(here.file.handle, Buffer.from("0123456789"), 100, false);
+    // In what was written, where it ends, and whole pages.
+    const at = [100, 105, 110, 0, PAGE].map((offset) => may(here, offset, offset % PAGE === 0 ? PAGE : 3));
+    expect(at).toEqual([true, true, true, true, true]);
+    // Before it, behind it, a part of a page, and one that does not begin with its page.
+    expect([may(here, 99), may(here, 111), may(here, PAGE, 10), may(here, 0), may(here, PAGE + 1, PAGE)]).toEqual(Array(5).fill(false));
+  });
+
+  it("goes on where the last one ends, behind or waited for; elsewhere it begins anew", async () => {
+    const here = await withRoom();
+    await behind(here, "abc", 110);
+    expect([may(here, 113), may(here, 114)]).toEqual([true, false]);
+    await behind(here, "y".repeat(PAGE), 2 * PAGE);
+    expect([may(here, 113), may(here, 3 * PAGE)]).toEqual([false, true]);
+    await here.lower.write(here.file.handle, Buffer.from("z"), 50, false);
+    expect([may(here, 3 * PAGE), may(here, 51), may(here, 50)]).toEqual([false, true, true]);
+    expect(onDisk().slice(100, 113)).toBe("0123456789abc");
+  });
+
+  it("through any other handle, but for O_SYNC and O_DIRECT; and no append asks for room", async () => {
+    const here = await withRoom();
+    const flags = [RDWR, RDWR | O.SYNC, RDWR | O.DSYNC, RDWR | O.DIRECT];
+    const mayThrough: boolean[] = [];
+    for (const one of flags) mayThrough.push(here.lower.mayWriteBehind(await here.lower.open(here.file.id, one), 110, 1));
+    expect(mayThrough).toEqual([true, false, false, false]);
+    for (const one of [RDWR | O.APPEND, RDWR | O.DSYNC]) {
+      nowMs += ROOM_MS;
+      const handle = await here.lower.open(here.file.id, one);
+      await here.lower.write(handle, Buffer.from("z"), 110, false);
+      expect([one, may(here, 111)]).toEqual([one, false]);
+    }
+  });
+
+  it("ROOM_MS after the owner was asked it is waited for, and its answer counts anew", async () => {
+    const here = await withRoom();
+    nowMs += ROOM_MS - 1;
+    expect(may(here, 110)).toBe(true);
+    nowMs += 1;
+    expect(may(here, 110)).toBe(false);
+    await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
+    expect(may(here, 111)).toBe(true);
+  });
+
+  it("the answer to one behind counts as well", async () => {
+    const here = await withRoom();
+    nowMs += ROOM_MS / 2;
+    await behind(here, "a", 110);
+    nowMs += ROOM_MS / 2;
+    expect(may(here, 111)).toBe(true);
+  });
+
+  it("counts from when it was asked", async () => {
+    const here = await opened();
+    here.pool.close();
+    const written = here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
+    await until(() => here.pool.writes.length === 1);
+    nowMs += ROOM_MS;
+    here.pool.open();
+    await written;
+    expect(may(here, 1)).toBe(false);
+  });
+
+  it.each<[string, (here: Here) => unknown]>([
+    ["the lock is about to leave", ({ lower, file }) => lower.tellOpens(file.id)],
+    [
+      "its flags were changed (hazard F27)",
+      async ({ lower, file }) => lower.setFileAttributes(file.handle, "flags", await lower.fileAttributes(file.handle, "flags")),
+    ],
+    ["the owner cannot be reached", ({ lower }) => lower.ownerLost()],
+  ])("is waited for once %s", async (_what, then) => {
+    const here = await withRoom();
+    expect(may(here, 110)).toBe(true);
+    await then(here);
+    expect([may(here, 110), may(here, 0, PAGE)]).toEqual([false, false]);
+  });
+
+  it.each<[string, (hold: Hold) => unknown]>([
+    ["has left and come back", (hold) => (hold.held = 2)],
+    ["is about to leave", (hold) => (hold.left = true)],
+  ])("is waited for where the lock %s before the answer", async (_what, leave) => {
+    const here = await opened();
+    here.pool.close();
+    const written = here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
+    await until(() => here.pool.writes.length === 1);
+    leave(here.hold);
+    here.pool.open();
+    await written;
+    here.hold.left = false;
+    expect(may(here, 1)).toBe(false);
+  });
+
+  it("is waited for where the disk has no room", async () => {
+    const here = await opened();
+    here.pool.room -= 1;
+    await here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
+    expect(may(here, 1)).toBe(false);
+    here.pool.room += 1;
+    await here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
+    expect(may(here, 1)).toBe(true);
+  });
+
+  it("longer than BEHIND_END_MAX, or behind BEHIND_FILE_MAX, is waited for", async () => {
+    const here = await withRoom();
+    expect([may(here, 0, BEHIND_END_MAX), may(here, 0, BEHIND_END_MAX + PAGE)]).toEqual([true, false]);
+    expect([may(here, BEHIND_FILE_MAX - PAGE, PAGE), may(here, BEHIND_FILE_MAX, PAGE)]).toEqual([true, false]);
+  });
+
+  it("while BEHIND_POOL_MAX are under way the next one is waited for", async () => {
+    const here = await withRoom();
+    here.pool.close();
+    const written = Array.from({ length: BEHIND_POOL_MAX }, (_, at) => behind(here, "a", 110 + at));
+    expect(may(here, 110 + BEHIND_POOL_MAX)).toBe(false);
+    here.pool.open();
+    await Promise.all(written);
+    expect(may(here, 110 + BEHIND_POOL_MAX)).toBe(true);
+  });
+
+  it("of one that took BEHIND_HELD_UP_MS at the owner the next ones are waited for, AFTER_BEHIND_HELD_UP_MS long", async () => {
+    const here = await withRoom();
+    const after = async (tookMs: number): Promise<boolean> => {
+      await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
+      nowMs += ROOM_MS / 2;
+      here.pool.writes.length = 0;
+      here.pool.close();
+      const written = behind(here, "a", 110);
+      await until(() => here.pool.writes.length > 0);
+      nowMs += tookMs;
+      here.pool.open();
+      await written;
+      nowMs += ROOM_MS / 2;
+      return may(here, 110);
+    };
+    expect(await after(BEHIND_HELD_UP_MS - 1)).toBe(true);
+    expect(await after(BEHIND_HELD_UP_MS)).toBe(false);
+    const again = async (): Promise<boolean> => {
+      await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
+      return may(here, 110);
+    };
+    nowMs += AFTER_BEHIND_HELD_UP_MS - ROOM_MS / 2 - 1;
+    expect(await again()).toBe(false);
+    nowMs += 1;
+    expect(await again()).toBe(true);
+  });
+
+  it("one that is waited for says nothing of the pool, however long it takes", async () => {
+    const here = await opened();
+    here.pool.close();
+    const written = here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
+    await until(() => here.pool.writes.length === 1);
+    nowMs += BEHIND_HELD_UP_MS;
+    here.pool.open();
+    await written;
+    expect(may(here, 1)).toBe(true);
+  });
+
+  it("that is lost: fsync says EIO, and each write to what is open now is waited for, ever after", async () => {
+    const here = await withRoom();
+    here.pool.error = errnoError(E.ENOSPC);
+    expect(await errnoOf(() => behind(here, "a", 110))).toBe(E.ENOSPC);
+    expect(await errnoOf(async () => here.lower.fsync(here.file.handle, false))).toBe(E.EIO);
+    here.pool.error = null;
+    await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
+    expect(may(here, 111)).toBe(false);
+    const later = await here.lower.open(here.file.id, RDWR);
+    await here.lower.write(later, Buffer.from("a"), 110, false);
+    expect([here.lower.mayWriteBehind(later, 111, 1), may(here, 111)]).toEqual([true, false]);
+  });
+});
+
+it("ROOM_FILES_MAX files have room, the one that was given it first has none then", () => {
+  const room = new Room();
+  for (let ino = 0; ino <= ROOM_FILES_MAX; ino += 1) room.give(id(ino), 1);
+  expect([room.isAt(id(0), 0, PAGE, 0), room.isAt(id(1), 0, PAGE, 0), room.isAt(id(ROOM_FILES_MAX), 0, PAGE, 0)]).toEqual([
+    false,
+    true,
+    true,
+  ]);
+  // One that is given it again is a new one.
+  room.give(id(1), 1);
+  room.give(id(ROOM_FILES_MAX + 1), 1);
+  expect([room.isAt(id(1), 0, PAGE, 0), room.isAt(id(2), 0, PAGE, 0)]).toEqual([true, false]);
+});
+
+it("the answer to the last of several brings what the file is like then: nobody asks for it", async () => {
+  const here = await withRoom();
+  here.pool.close();
+  const [first, second] = [behind(here, "a", 110), behind(here, "y".repeat(PAGE), 3 * PAGE)];
+  here.pool.open();
+  await Promise.all([first, second]);
+  const before = here.one.server.counters.received;
+  expect((await here.lower.getattr(here.file.id)).size).toBe(4 * PAGE);
+  expect(here.one.server.counters.received).toBe(before);
+});
+
+it("where a write that was waited for is under way the last answer counts for nothing", async () => {
+  const here = await withRoom();
+  here.pool.close();
+  const first = here.lower.write(here.file.handle, Buffer.from("z"), 3 * PAGE, false);
+  const second = behind(here, "a", 110);
+  here.pool.open();
+  await Promise.all([first, second]);
+  const before = here.one.server.counters.received;
+  await here.lower.getattr(here.file.id);
+  expect(here.one.server.counters.received).toBe(before + 1);
+});
+
+describe("at the owner, those that wait and go on in each other", () => {
+  /** The first one is under way, and the others wait for it. */
+  async function waiting(here: Here, others: readonly (readonly [string, number])[]): Promise<Promise<number>[]> {
+    here.pool.close();
+    const before = here.one.server.counters.received;
+    const written = [["first", 110] as const, ...others].map(([text, offset]) => errnoOf(() => behind(here, text, offset)));
+    here.lower.hurry();
+    await until(() => here.one.server.counters.received >= before + written.length);
+    expect(here.pool.writes.map(({ text }) => text)).toEqual(["first"]);
+    here.pool.writes.length = 0;
+    return written;
+  }
+
+  it("are written in one call, and each has its answer", async () => {
+    const here = await withRoom();
+    const written = await waiting(here, [
+      ["ab", 115],
+      ["cde", 117],
+    ]);
+    const after = here.lower.getattr(here.file.id);
+    here.pool.open();
+    expect(await Promise.all(written)).toEqual([0, 0, 0]);
+    expect((await after).size).toBe(3 * PAGE);
+    expect(here.pool.writes).toEqual([{ offset: 115, text: "abcde" }]);
+    expect(onDisk().slice(110, 120)).toBe("firstabcde");
+  });
+
+  it("and those that do not are not", async () => {
+    const here = await withRoom();
+    const written = await waiting(here, [
+      ["ab", 115],
+      ["xy", 116],
+      ["z", 118],
+    ]);
+    here.pool.open();
+    await Promise.all(written);
+    expect(here.pool.writes).toEqual([
+      { offset: 115, text: "ab" },
+      { offset: 116, text: "xyz" },
+    ]);
+    expect(onDisk().slice(110, 119)).toBe("firstaxyz");
+  });
+
+  it("of another handle are not", async () => {
+    const here = await withRoom();
+    const other = await here.lower.open(here.file.id, RDWR);
+    here.pool.close();
+    const before = here.one.server.counters.received;
+    const written = [behind(here, "first", 110), behind(here, "ab", 115), here.lower.writeBehind(other, Buffer.from("cd"), 117)];
+    here.lower.hurry();
+    await until(() => here.one.server.counters.received >= before + written.length);
+    here.pool.open();
+    await Promise.all(written);
+    expect(here.pool.writes.map(({ text }) => text)).toEqual(["first", "ab", "cd"]);
+  });
+
+  it("a part of which was written: those that were are, the others are lost", async () => {
+    const here = await withRoom();
+    const written = await waiting(here, [
+      ["ab", 115],
+      ["cd", 117],
+      ["ef", 119],
+    ]);
+    here.pool.most = 3;
+    here.pool.open();
+    // The first one had come to the lower before.
+    expect(await Promise.all(written)).toEqual([E.ENOSPC, 0, E.ENOSPC, E.ENOSPC]);
+    expect(onDisk().slice(115, 120)).toBe("abcxx");
+  });
+
+  it("all fail with the error of that call", async () => {
+    const here = await withRoom();
+    const written = await waiting(here, [
+      ["ab", 115],
+      ["cd", 117],
+    ]);
+    here.pool.error = errnoError(E.EIO);
+    here.pool.open();
+    expect(await Promise.all(written)).toEqual([E.EIO, E.EIO, E.EIO]);
+  });
+});
