@@ -13,7 +13,7 @@ import type { InodeKind } from "../coherence/cover.ts";
 export const MAGIC: Buffer = Buffer.from("COVRJRNL");
 export const JOURNAL_HEIRS_MAX = 32;
 /** Another meaning of anything below is another version. */
-export const JOURNAL_VERSION = 4;
+export const JOURNAL_VERSION = 5;
 
 export const AT = {
   version: 8,

@@ -32,7 +32,7 @@ import { AppendHold } from "../coherence/pages/append-end.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
-import { O_APPEND } from "./linux.ts";
+import { O_APPEND, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { dropReread, hasReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
@@ -118,8 +118,9 @@ function writeThrough(
 }
 
 /** Nothing else has to be done in the kernel. */
-function needsAnswerOnly(call: Call, { offset, data }: WriteRequest, { inode, cached }: OpenFile): boolean {
-  return cached && !hasReread(inode, { from: offset, to: offset + data.length }, call);
+function needsAnswerOnly(call: Call, { offset, data, flags }: WriteRequest, { inode, cached }: OpenFile): boolean {
+  // O_DIRECT may have been set since it was opened (fcntl(2)).
+  return cached && (flags & O_DIRECT) === 0 && !hasReread(inode, { from: offset, to: offset + data.length }, call);
 }
 
 /** Hazard F23. False: it has to be waited for. */

@@ -93,6 +93,15 @@ const ROWS: readonly Row[] = [
     run: `os.close(os.open(f, os.O_RDONLY))`,
     most: { trips: 0, locks: 0 },
   },
+  // All of them to the last file.
+  {
+    what: "100 bytes more",
+    made: "here",
+    prepare: `d = os.open(f, os.O_WRONLY)`,
+    run: `os.write(d, b"x" * 100)`,
+    files: WALK_FILES,
+    most: { trips: 0.13, locks: 0, messages: 2.3 },
+  },
   { what: "chmod", made: "here", run: `os.chmod(f, 0o600)`, most: { trips: 1, locks: 0, messages: 2.1 } },
   { what: "rename", made: "here", run: `os.rename(f, f + ".moved")`, most: { trips: 1, locks: 0, messages: 2.1 } },
   { what: "unlink", made: "here", run: `os.unlink(f)`, most: { trips: 1, locks: 1, answers: 0 } },

@@ -133,8 +133,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F31",
     breaks: "the close of a file without a name waits, and with it its space",
     file: "overlay/lower/remote/opens.ts",
-    find: "    const waits = (attr?.nlink ?? 0) > 0;",
-    replace: "    const waits = attr !== undefined;",
+    find: "    const waits = (this.#known.ownership(file.id)?.nlink ?? 0) > 0;",
+    replace: "    const waits = true;",
     caughtBy: "test/unit/lower/closes.test.ts",
   },
   {
@@ -572,8 +572,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F21",
     breaks: "attributes from before a write count after it",
     file: "overlay/lower/remote/known.ts",
-    find: "    known.attr = null;\n    known.expected = null;\n    this.#setData(known, null);\n    known.changing",
-    replace: "    known.expected = null;\n    this.#setData(known, null);\n    known.changing",
+    find: "    known.attr = null;\n    known.expected = null;\n    known.owned = null;\n    this.#setData(known, null);\n    known.changing",
+    replace: "    known.expected = null;\n    known.owned = null;\n    this.#setData(known, null);\n    known.changing",
     caughtBy: "test/unit/lower/known.test.ts",
   },
   {

@@ -186,9 +186,9 @@ export const overlayOwnershipMutations: readonly Mutation[] = [
     id: "f36-asks-each-time",
     hazard: "F36",
     breaks: "each change of a file that was made here a moment ago asks who owns it",
-    file: "overlay/lower/remote/attributes.ts",
-    find: "known.attr(id) ?? known.expected(id, Number.NEGATIVE_INFINITY) ?? askAttr(core, id)",
-    replace: "known.attr(id) ?? askAttr(core, id)",
+    file: "overlay/lower/remote/known.ts",
+    find: "known.attr ?? known.expected?.attr ?? known.owned",
+    replace: "known.attr ?? known.owned",
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },
   {

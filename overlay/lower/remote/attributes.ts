@@ -9,8 +9,7 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
   const { session, known, opens, changes } = core;
   return {
     getattr: (id) => known.attr(id) ?? askAttr(core, id),
-    // What is under way, and what is expected after it, has told it (hazard F23). However long ago: only a change that begins needs the room.
-    ownership: (id) => known.attr(id) ?? known.expected(id, Number.NEGATIVE_INFINITY) ?? askAttr(core, id),
+    ownership: (id) => known.ownership(id) ?? askAttr(core, id),
     getattrMany(ids) {
       if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
       return askAttrs(core, ids);
@@ -44,7 +43,12 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
       const file = opens.handles.get(handle);
       // What is written from now on may be refused (hazard F27).
       opens.endRoom(file.id);
-      await changes.of(file.id, () => opens.call("setFileAttributes", { handle, kind, value }, [file]));
+      try {
+        await changes.of(file.id, () => opens.call("setFileAttributes", { handle, kind, value }, [file]));
+      } finally {
+        // A write that came meanwhile may have been made before.
+        opens.endRoom(file.id);
+      }
       changes.note(file.id, "all");
     },
     statfs: () => session.call("statfs", undefined),

@@ -39,7 +39,8 @@ async function writeBehind(core: RemoteCore, file: RemoteHandle, data: Uint8Arra
   const { id } = file;
   const begun = changes.unsynced.begin();
   const expected = known.expected(id, behind.nowMs);
-  const change = expected === null ? known.begin(id) : known.beginExpected(id, attrWritten(expected, offset, data.byteLength, Date.now()));
+  const change =
+    expected === null ? known.beginWrite(id) : known.beginExpected(id, attrWritten(expected, offset, data.byteLength, Date.now()));
   try {
     const { bytes } = await write(core, file, { data, offset, append: false, promised: true }, known.promised(change));
     changes.note(id, "data", begun);

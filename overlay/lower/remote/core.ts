@@ -118,6 +118,7 @@ export class RemoteCore {
   /** Resolves when nobody goes on with what was read from it. */
   #leaveLastOwner(kept: boolean): MaybePromise<unknown> {
     this.known.clear();
+    this.behind.room.endAll();
     if (kept) this.#allSynced();
     const handles = this.opens.handles.all();
     const unsynced = this.changes.unsynced.ownerDied(handles);

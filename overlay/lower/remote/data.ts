@@ -99,12 +99,13 @@ export function write(
   const { id, handle } = file;
   const tell = known.wantsAttr(change) ? id : null;
   const askedMs = behind.nowMs;
-  const room = behind.wantsRoom(file);
+  const asked = behind.wantsRoom(file) ? behind.room.asked(id, askedMs) : null;
   return changes.ofOne(
     change,
-    () => opens.call("write", { handle, offset, append, promised, room, tell, data }, [file]),
+    () => opens.call("write", { handle, offset, append, promised, room: asked !== null, tell, data }, [file]),
     (answer) => {
-      if (answer.room && !file.waits && known.isHeldSince(change)) behind.room.give(id, askedMs + ROOM_MS);
+      const hasRoom = answer.room && !file.waits && known.isHeldSince(change);
+      if (asked !== null && hasRoom) behind.room.give(id, asked, askedMs + ROOM_MS, answer.attr?.size ?? null);
       return answer.attr;
     },
   );

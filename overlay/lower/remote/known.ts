@@ -46,6 +46,8 @@ interface Known extends Directory, Changing, Recent<Known> {
   hold: number;
   attr: Attr | null;
   expected: Expected | null;
+  /** Attributes from before the writes behind that were begun since, and nothing else: whose it is, and its names, these do not change. */
+  owned: Attr | null;
   /** All of a small file that nobody here has read yet. */
   data: Uint8Array | null;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
@@ -131,6 +133,15 @@ export class KnownInodes {
   expected(id: FileId, nowMs: number): Attr | null {
     const expected = this.#inForce(id)?.expected ?? null;
     return expected === null || nowMs >= expected.untilMs ? null : expected.attr;
+  }
+
+  /**
+   * Owner, mode and links, also while changes are under way that have told them, or that do not change them (hazard F23). However long ago: only a change that
+   * begins needs the room. The other attributes may be older.
+   */
+  ownership(id: FileId): Attr | null {
+    const known = this.#inForce(id);
+    return known === undefined ? null : (known.attr ?? known.expected?.attr ?? known.owned);
   }
 
   /** null: it has none of that name; undefined: not known. */
@@ -291,6 +302,7 @@ export class KnownInodes {
     const alone = known.changing === known.promised;
     known.attr = null;
     known.expected = null;
+    known.owned = null;
     this.#setData(known, null);
     known.changing += 1;
     this.#now += 1;
@@ -304,6 +316,14 @@ export class KnownInodes {
       else this.#names.delete(known, name);
     }
     return { known, names, alone, grants: this.#holds.grants(), at: this.#now };
+  }
+
+  /** As `begin`, of a write behind. */
+  beginWrite(id: FileId): Change {
+    const before = this.ownership(id);
+    const change = this.begin(id);
+    change.known.owned = before;
+    return change;
   }
 
   /** As `begin`; afterwards the inode has `attr`, but for its times: of one of which it was `expected`. */
@@ -323,7 +343,7 @@ export class KnownInodes {
   /** One of the changes after which it was expected was not made. */
   notAsExpected(id: FileId): void {
     const known = this.#inodes.get(id);
-    if (known !== undefined) known.expected = null;
+    if (known !== undefined) [known.expected, known.owned] = [null, null];
   }
 
   /** True: attributes that the answer brings will count, unless something comes in between. */
@@ -418,6 +438,7 @@ export class KnownInodes {
     known.hold = hold;
     known.attr = null;
     known.expected = null;
+    known.owned = null;
     known.acl = undefined;
     known.xattrNames = null;
     this.#setData(known, null);
@@ -438,6 +459,7 @@ export class KnownInodes {
         hold: 0,
         attr: null,
         expected: null,
+        owned: null,
         data: null,
         names: null,
         complete: false,

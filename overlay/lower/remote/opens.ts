@@ -109,8 +109,7 @@ export class Opens {
   close(handle: LowerHandle): void {
     const file = this.handles.find(handle);
     if (file === null) return;
-    const attr = this.#known.attr(file.id) ?? this.#known.expected(file.id, this.#behind.nowMs);
-    const waits = (attr?.nlink ?? 0) > 0;
+    const waits = (this.#known.ownership(file.id)?.nlink ?? 0) > 0;
     // What is written behind is made again at a new owner, where the handle has to be open for that: it stays until its close is answered.
     if (this.#behind.has(file)) return this.closes.add(file, waits);
     this.handles.remove(handle);

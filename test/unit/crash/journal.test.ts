@@ -422,5 +422,5 @@ it("the layout is that of this version: with another one the version is another,
   const layout = createHash("sha256")
     .update(JSON.stringify([AT, TABLES, CONSTANTS_AT, JOURNAL_BYTES]))
     .digest("hex");
-  expect([JOURNAL_VERSION, layout.slice(0, 16)]).toEqual([4, "3e557344020329a4"]);
+  expect([JOURNAL_VERSION, layout.slice(0, 16)]).toEqual([5, "3e557344020329a4"]);
 });

@@ -9,7 +9,7 @@ import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
-import { ROOM_FILES_MAX, Room } from "../../../overlay/lower/remote/room.ts";
+import { ROOM_FILES_MAX, Room, WRITTEN_BYTES_MAX } from "../../../overlay/lower/remote/room.ts";
 import { BEHIND_END_MAX, BEHIND_FILE_MAX, BEHIND_POOL_MAX, ROOM_MS } from "../../../overlay/lower/remote/write-behind.ts";
 import { AFTER_BEHIND_HELD_UP_MS, BEHIND_HELD_UP_MS } from "../../../overlay/lower/server/session-calls.ts";
 import { errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
@@ -46,6 +46,7 @@ class Pool {
   error: Error | null = null;
   most = Number.MAX_SAFE_INTEGER;
   #open: (() => void) | null = null;
+  #flags: (() => Promise<void>) | null = null;
   #opened: Promise<void> | null = null;
 
   close(): void {
@@ -56,9 +57,25 @@ class Pool {
     this.#open?.();
   }
 
+  /** The next change of flags waits at the owner. */
+  holdFlags(): { begun: boolean; readonly end: () => void } {
+    let end = (): void => undefined;
+    const ended = new Promise<void>((resolve) => (end = resolve));
+    const held = { begun: false, end };
+    this.#flags = async () => {
+      held.begun = true;
+      await ended;
+    };
+    return held;
+  }
+
   wrap(lower: LocalLower): LocalLower {
     return {
       ...lower,
+      setFileAttributes: async (...given) => {
+        await this.#flags?.();
+        return lower.setFileAttributes(...given);
+      },
       room: () => this.room,
       write: async (handle, data, offset, append) => {
         this.writes.push({ offset, text: Buffer.from(data).toString() });
@@ -111,21 +128,17 @@ describe("a write to a file that is not new", () => {
     const here = await opened();
     expect([may(here, 0, PAGE), may(here, 100)]).toEqual([false, false]);
     await here.lower.write(here.file.handle, Buffer.from("0123456789"), 100, false);
-    // In what was written, where it ends, and whole pages.
-    const at = [100, 105, 110, 0, PAGE].map((offset) => may(here, offset, offset % PAGE === 0 ? PAGE : 3));
-    expect(at).toEqual([true, true, true, true, true]);
-    // Before it, behind it, a part of a page, and one that does not begin with its page.
-    expect([may(here, 99), may(here, 111), may(here, PAGE, 10), may(here, 0), may(here, PAGE + 1, PAGE)]).toEqual(Array(5).fill(false));
+    expect([may(here, 110), may(here, 0, PAGE), may(here, 2 * PAGE, PAGE)]).toEqual([true, true, true]);
+    expect([may(here, 110, PAGE), may(here, PAGE, 10), may(here, PAGE + 1, PAGE)]).toEqual([false, false, false]);
   });
 
   it("goes on where the last one ends, behind or waited for; elsewhere it begins anew", async () => {
     const here = await withRoom();
     await behind(here, "abc", 110);
-    expect([may(here, 113), may(here, 114)]).toEqual([true, false]);
     await behind(here, "y".repeat(PAGE), 2 * PAGE);
     expect([may(here, 113), may(here, 3 * PAGE)]).toEqual([false, true]);
     await here.lower.write(here.file.handle, Buffer.from("z"), 50, false);
-    expect([may(here, 3 * PAGE), may(here, 51), may(here, 50)]).toEqual([false, true, true]);
+    expect([may(here, 2 * PAGE + 5), may(here, 51), may(here, 50)]).toEqual([false, true, true]);
     expect(onDisk().slice(100, 113)).toBe("0123456789abc");
   });
 
@@ -281,16 +294,177 @@ describe("a write to a file that is not new", () => {
 
 it("ROOM_FILES_MAX files have room, the one that was given it first has none then", () => {
   const room = new Room();
-  for (let ino = 0; ino <= ROOM_FILES_MAX; ino += 1) room.give(id(ino), 1);
+  const give = (ino: number): void => room.give(id(ino), room.asked(id(ino), 0), 1, null);
+  for (let ino = 0; ino <= ROOM_FILES_MAX; ino += 1) give(ino);
   expect([room.isAt(id(0), 0, PAGE, 0), room.isAt(id(1), 0, PAGE, 0), room.isAt(id(ROOM_FILES_MAX), 0, PAGE, 0)]).toEqual([
     false,
     true,
     true,
   ]);
   // One that is given it again is a new one.
-  room.give(id(1), 1);
-  room.give(id(ROOM_FILES_MAX + 1), 1);
+  give(1);
+  give(ROOM_FILES_MAX + 1);
   expect([room.isAt(id(1), 0, PAGE, 0), room.isAt(id(2), 0, PAGE, 0)]).toEqual([true, false]);
+});
+
+describe("where the owner has nothing to read", () => {
+  /** A file of three pages, of which that is known. */
+  function roomAfter(...writes: readonly (readonly [number, number])[]): (offset: number, bytes: number) => boolean {
+    const room = new Room();
+    room.give(id(1), room.asked(id(1), 0), 1, 3 * PAGE);
+    for (const [offset, bytes] of writes) room.written(id(1), offset, bytes);
+    return (offset, bytes) => room.isAt(id(1), offset, bytes, 0);
+  }
+
+  it("whole pages, and all in pages that were written to", () => {
+    const is = roomAfter([100, 10]);
+    expect([is(0, PAGE), is(PAGE, PAGE), is(0, 2 * PAGE), is(100, 10), is(5, 1), is(110, PAGE - 110), is(4000, 96)]).toEqual(
+      Array(7).fill(true),
+    );
+    // What begins there and ends in another page, and the other way round; other parts of pages; from a whole page into one.
+    expect([is(110, PAGE), is(4000, 97), is(PAGE, 10), is(0, PAGE + 1), is(PAGE + 1, PAGE - 1), is(2 * PAGE + 5, 1)]).toEqual(
+      Array(6).fill(false),
+    );
+    expect(roomAfter()(0, 1)).toBe(false);
+    expect(roomAfter()(0, PAGE)).toBe(true);
+  });
+
+  it("from a page that is there into another one, and over whole ones between", () => {
+    const is = roomAfter([PAGE - 5, 10]);
+    expect([is(PAGE - 1, 2), is(0, PAGE + 1), is(1, 2 * PAGE - 1), is(1, 2 * PAGE)]).toEqual([true, true, true, false]);
+  });
+
+  it("what ends at the file's end or behind it", () => {
+    const is = roomAfter([3 * PAGE - 10, 10]);
+    expect([is(3 * PAGE - 1, 2), is(3 * PAGE, 10), is(3 * PAGE, 5 * PAGE + 1)]).toEqual([true, true, true]);
+    // Where no page has been looked at, its beginning is read.
+    expect(is(3 * PAGE + 1, 1)).toBe(false);
+    // The file is longer then.
+    const longer = roomAfter([3 * PAGE, 10], [3 * PAGE + 10, PAGE], [0, PAGE]);
+    expect([longer(3 * PAGE, 10), longer(3 * PAGE, PAGE + 10)]).toEqual([false, true]);
+  });
+
+  it("of a file whose length was not told, the end is not known", () => {
+    const room = new Room();
+    room.give(id(1), room.asked(id(1), 0), 1, null);
+    room.written(id(1), 0, 10);
+    expect([room.isAt(id(1), 10, 10, 0), room.isAt(id(1), 10, PAGE, 0)]).toEqual([true, false]);
+    // An older word of it counts for less than what was written since.
+    room.written(id(1), 10, PAGE);
+    const asked = room.asked(id(1), 0);
+    room.give(id(1), asked, 1, PAGE + 10);
+    room.give(id(1), asked, 1, 10);
+    expect([room.isAt(id(1), 10, 2 * PAGE, 0), room.isAt(id(1), PAGE, 5, 0), room.isAt(id(1), 2 * PAGE, 5, 0)]).toEqual([true, true, true]);
+    room.written(id(1), 2 * PAGE, PAGE);
+    expect(room.isAt(id(1), 2 * PAGE, PAGE + 1, 0)).toBe(true);
+    expect(room.isAt(id(1), 10, PAGE, 0)).toBe(false);
+  });
+
+  it("of what was written the last WRITTEN_BYTES_MAX count", () => {
+    const is = roomAfter([0, WRITTEN_BYTES_MAX], [WRITTEN_BYTES_MAX, PAGE]);
+    expect([is(PAGE + 1, 1), is(PAGE - 1, 1)]).toEqual([true, false]);
+  });
+
+  it("and nothing of what was written before the last word was too old", () => {
+    const room = new Room();
+    const give = (askedMs: number): void => room.give(id(1), room.asked(id(1), askedMs), askedMs + 10, 3 * PAGE);
+    give(0);
+    room.written(id(1), 5, 5);
+    give(9);
+    expect(room.isAt(id(1), 5, 1, 10)).toBe(true);
+    give(19);
+    expect([room.isAt(id(1), 5, 1, 20), room.isAt(id(1), 0, PAGE, 20)]).toEqual([false, true]);
+  });
+});
+
+it("who owns the file is known while writes to it are under way, and nobody asks for it", async () => {
+  const here = await withRoom();
+  await here.lower.getattr(here.file.id);
+  here.pool.close();
+  const before = here.one.server.counters.received;
+  const written = [0, 1, 2].map((at) => {
+    expect(here.lower.ownership(here.file.id)).toMatchObject({ uid: 0, nlink: 1 });
+    return behind(here, "a", 110 + at);
+  });
+  expect(here.lower.ownership(here.file.id)).toMatchObject({ uid: 0, nlink: 1 });
+  here.pool.open();
+  await Promise.all(written);
+  expect(here.one.server.counters.received - before).toBe(3);
+});
+
+it.each<[string, (here: Here) => unknown]>([
+  ["the lock has left", ({ hold }) => (hold.held = 2)],
+  ["the lock is about to leave", ({ hold }) => (hold.left = true)],
+  ["there is another owner", ({ lower }) => lower.ownerLost()],
+  ["something else is changed", ({ lower, file }) => void errnoOf(async () => lower.setattr(file.id, { mode: 0o600 }, null))],
+  [
+    "a write that is waited for is under way",
+    ({ lower, file }) => void errnoOf(async () => lower.write(file.handle, Buffer.from("a"), 0, false)),
+  ],
+])("who owns it is asked for once %s", async (_what, then) => {
+  const here = await withRoom();
+  here.pool.close();
+  void errnoOf(() => behind(here, "a", 110));
+  expect(here.lower.ownership(here.file.id)).toMatchObject({ uid: 0 });
+  then(here);
+  const asked = here.lower.ownership(here.file.id);
+  expect(asked).toBeInstanceOf(Promise);
+  const answered = errnoOf(async () => asked);
+  here.pool.open();
+  here.lower.shutdown();
+  await answered;
+});
+
+it("after a loss who owns it is asked for", async () => {
+  const here = await withRoom();
+  here.pool.close();
+  const [first, second] = [errnoOf(() => behind(here, "a", 110)), errnoOf(() => behind(here, "b", 300))];
+  here.pool.error = errnoError(E.EIO);
+  const asked = first.then(async () => {
+    const of = here.lower.ownership(here.file.id);
+    return [of instanceof Promise, (await of).uid];
+  });
+  here.pool.open();
+  expect([await first, await second, await asked]).toEqual([E.EIO, E.EIO, [true, 0]]);
+});
+
+it("a file that was written to behind and is closed is told with others", async () => {
+  const here = await withRoom();
+  await here.lower.getattr(here.file.id);
+  here.pool.close();
+  const written = behind(here, "a", 110);
+  here.lower.hurry();
+  const before = here.lower.counters.messagesSent;
+  here.lower.close(here.file.handle);
+  here.lower.hurry();
+  expect(here.lower.counters.messagesSent).toBe(before);
+  here.pool.open();
+  await written;
+});
+
+describe("an answer gives no room where the flags were changed (hazard F27)", () => {
+  const setFlags = async ({ lower, file }: Here): Promise<void> =>
+    lower.setFileAttributes(file.handle, "flags", await lower.fileAttributes(file.handle, "flags"));
+
+  it("while it was under way", async () => {
+    const here = await opened();
+    here.pool.close();
+    const written = errnoOf(async () => here.lower.write(here.file.handle, Buffer.from("a"), 0, false));
+    await setFlags(here);
+    here.pool.open();
+    expect([await written, may(here, 0, PAGE)]).toEqual([0, false]);
+  });
+
+  it("or were being changed then", async () => {
+    const here = await opened();
+    const set = here.pool.holdFlags();
+    const changed = setFlags(here);
+    await until(() => set.begun);
+    await here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
+    set.end();
+    await changed;
+    expect(may(here, 0, PAGE)).toBe(false);
+  });
 });
 
 it("the answer to the last of several brings what the file is like then: nobody asks for it", async () => {

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
+import { O_DIRECT } from "../../../overlay/op/linux.ts";
 import { rightSizes } from "./right-sizes.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -137,6 +138,13 @@ describe("a write that need not be waited for (hazard F23)", () => {
     await bench.mount.writesBehind.idle();
     expect(bench.coherence.events).toEqual(["size unknown 20.1", "distrust 20.1 with pages", "unpin 20.1 EX"]);
     expect(bench.coherence.held).toBe(0);
+  });
+
+  it("is waited for with O_DIRECT, which may have been set since the file was opened", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    await bench.serve(request(bench, bench.openFile().fh, { flags: 2 | O_DIRECT }));
+    expect([behind, bench.lower.calls.includes("write")]).toEqual([[], true]);
   });
 
   it.each([
