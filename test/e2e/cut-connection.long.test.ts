@@ -97,8 +97,8 @@ it(
   "an owner whose disk hangs for half a minute is waited for: nothing ends, and all goes on",
   async () => {
     const [writer, maker, reader] = [on(near), on(near), on(far)];
-    // The open that makes a file may write behind (F23), and then the program would not wait.
-    await writer.run(`put("slow", ""); fd = os.open("slow", os.O_RDWR); os.pwrite(fd, b"before", 0)`);
+    // Without O_DSYNC it might be written behind (F23), and then the program would not wait.
+    await writer.run(`put("slow", ""); fd = os.open("slow", os.O_RDWR | os.O_DSYNC); os.pwrite(fd, b"before", 0)`);
     await sleep(CLOSES_TOLD_MS);
     await reader.run(`fd = os.open("slow", os.O_RDONLY); result = os.fstat(fd).st_size`);
     const root = lowerRoot(lab, owner);
@@ -168,8 +168,8 @@ it("an owner whose serving thread waits for its disk is waited for, though anoth
 
 it("a node that can not reach the owner keeps others from nothing: it is ended for a lock that they want", async () => {
   const [cutOff, wanting] = [on(near), on(far)];
-  // The open that makes a file may write behind (F23), and then the program would not wait.
-  await cutOff.run(`os.close(os.open("wanted", os.O_RDWR | os.O_CREAT))\nfd = os.open("wanted", os.O_RDWR); os.pwrite(fd, b"before", 0)`);
+  // Without O_DSYNC it might be written behind (F23), and then the program would not wait.
+  await cutOff.run(`put("wanted", ""); fd = os.open("wanted", os.O_RDWR | os.O_DSYNC); os.pwrite(fd, b"before", 0)`);
   await sleep(CLOSES_TOLD_MS);
   await wanting.run(`fd = os.open("wanted", os.O_RDWR); result = os.fstat(fd).st_size`);
   await cutOff.run(`os.pwrite(fd, b"before", 0)`);

@@ -88,8 +88,8 @@ result = {name: mappable(fds[name]) for name in names}`,
     async () => {
       const owner = await lab.owner();
       const [waiting, wanting] = nodeids.filter((nodeid) => nodeid !== owner) as [number, number];
-      // Opened, not made, by this handle: nothing of it is written behind (hazard F23).
-      await on(waiting).run(`put("slow", ""); slow = os.open("slow", os.O_RDWR); os.pwrite(slow, b"before", 0)`);
+      // Nothing of it is written behind (hazard F23).
+      await on(waiting).run(`put("slow", ""); slow = os.open("slow", os.O_RDWR | os.O_DSYNC); os.pwrite(slow, b"before", 0)`);
       await on(wanting).run(`slow = os.open("slow", os.O_RDONLY); result = os.fstat(slow).st_size`);
       await on(waiting).run(`os.pwrite(slow, b"before", 0)`);
       const pid = lab.overlayPid(owner) ?? 0;
