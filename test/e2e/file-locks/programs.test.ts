@@ -84,11 +84,12 @@ def transaction():
     }
   }
 
-  // What SQLite makes, opens and syncs, and a look at what it has written. Nobody waits for what it writes, nor for closes.
+  // What SQLite makes, opens and syncs, and a look at what it has written. Nobody waits for what it writes, nor for closes; but
+  // where the owner's pool is slow, of nine writes to an old journal the last ones wait (BEHIND_POOL_MAX).
   it.each([
     ["delete", 8],
-    ["truncate", 10],
-    ["persist", 11],
+    ["truncate", 12],
+    ["persist", 12],
   ] as const)("a SQLite transaction in %s mode, on another node than the owner and alone there: %i trips", async (mode, calls) => {
     const [nodeid] = cluster.remotes;
     const a = cluster.actor(nodeid);
