@@ -251,7 +251,7 @@ export const overlayBehindMutations: readonly Mutation[] = [
     hazard: "F23",
     breaks: "after a loss programs are told that more is written",
     file: "overlay/lower/remote/behind-calls.ts",
-    find: "  opens.handles.endAllRoom();\n",
+    find: "  opens.endAllRoom();\n",
     replace: "",
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },

@@ -63,14 +63,13 @@ async function setattrBehind(core: RemoteCore, id: FileId, change: AttrChange, e
 }
 
 /** Throws the error, unless the file was removed. */
-function notMade({ known, opens, changes, behind, log }: RemoteCore, id: FileId, error: unknown, fields: object, words: string): void {
+function notMade({ known, opens, changes, log }: RemoteCore, id: FileId, error: unknown, fields: object, words: string): void {
   if (!(error instanceof Errno)) throw error;
   known.notAsExpected(id);
   // Under its lock nobody else can have removed it: it was removed here since, and an owner that ended has made both.
   if (isErrno(error, E.ESTALE)) return;
   // The next writes are told what became of them.
-  opens.handles.endAllRoom();
-  behind.room.endAll();
+  opens.endAllRoom();
   changes.unsynced.lost(id, opens.handles.all());
   log.error({ ino: id.ino, ...fields, errno: error.code }, words);
   throw error;

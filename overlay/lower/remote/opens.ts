@@ -185,6 +185,12 @@ export class Opens {
     this.#behind.room.end(id);
   }
 
+  /** Nor to any other; and each write to what is open now is waited for. */
+  endAllRoom(): void {
+    this.handles.endAllRoom();
+    this.#behind.room.endAll();
+  }
+
   // --- what was opened without the owner
 
   /** The lock of that inode is about to leave, or its name to be taken away here: resolves when the owner has open what is open here. */

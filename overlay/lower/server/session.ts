@@ -279,10 +279,8 @@ export class ServerSession {
     const room = writes.some(({ write }) => write.room);
     for (const { id, body } of writes) {
       this.#queued.delete(id);
-      this.#running.set(id, body.byteLength);
-      this.#runningBytes += body.byteLength;
+      this.#begun(id, body, true);
     }
-    this.#promised += writes.length;
     const ended = (tell: (one: WriteTogether) => void): void => {
       for (const one of writes) this.#ended(one.id, "write", one.body, true, () => tell(one));
     };
@@ -319,14 +317,18 @@ export class ServerSession {
       return;
     }
     const behind = isBehind(call, request);
-    this.#running.set(id, body.byteLength);
-    this.#runningBytes += body.byteLength;
-    if (behind) this.#promised += 1;
+    this.#begun(id, body, behind);
     const ended = (tell: () => void): void => this.#ended(id, call, body, behind, tell);
     answer.then(
       (value) => ended(() => this.#succeed(row, id, value, false)),
       (error: unknown) => ended(() => this.#fail(row, call, id, error)),
     );
+  }
+
+  #begun(id: number, body: Uint8Array, behind: boolean): void {
+    this.#running.set(id, body.byteLength);
+    this.#runningBytes += body.byteLength;
+    if (behind) this.#promised += 1;
   }
 
   #ended(id: number, call: CallName, body: Uint8Array, behind: boolean, answer: () => void): void {

@@ -287,9 +287,21 @@ describe("a write to a file that is not new", () => {
     await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
     expect(may(here, 111)).toBe(false);
     const later = await here.lower.open(here.file.id, RDWR);
+    expect(here.lower.mayWriteBehind(later, 111, 1)).toBe(false);
     await here.lower.write(later, Buffer.from("a"), 110, false);
     expect([here.lower.mayWriteBehind(later, 111, 1), may(here, 111)]).toEqual([true, false]);
   });
+});
+
+it("at the next owner the first write is waited for: its memory is another", async () => {
+  const here = await withRoom();
+  expect(may(here, 110)).toBe(true);
+  here.lower.ownerLost();
+  const two = await lab.owner(2);
+  here.lower.ownerFound(two.address, 2);
+  await here.lower.statfs();
+  expect([may(here, 110), may(here, 0, PAGE)]).toEqual([false, false]);
+  await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
 });
 
 it("ROOM_FILES_MAX files have room, the one that was given it first has none then", () => {
