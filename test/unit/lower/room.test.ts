@@ -1,7 +1,7 @@
 /** Hazard F23, over the real wire: which writes to a file that is not new need not be waited for, and what becomes of those. */
 import fs from "node:fs";
 import path from "node:path";
-import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { BEHIND_BYTES_MAX } from "../../../overlay/lower/limits.ts";
 import { O } from "../../../overlay/lower/linux.ts";
@@ -12,18 +12,12 @@ import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import { ROOM_FILES_MAX, Room, WRITTEN_BYTES_MAX } from "../../../overlay/lower/remote/room.ts";
 import { BEHIND_END_MAX, BEHIND_FILE_MAX, BEHIND_POOL_MAX, ROOM_MS } from "../../../overlay/lower/remote/write-behind.ts";
 import { AFTER_BEHIND_HELD_UP_MS, BEHIND_HELD_UP_MS } from "../../../overlay/lower/server/session-calls.ts";
+import { handClock } from "./hand-clock.ts";
 import { errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const lab = remoteLab();
 
-const clock = vi.spyOn(performance, "now");
-let nowMs = 0;
-beforeEach(() => {
-  nowMs = 1_000_000;
-  clock.mockImplementation(() => nowMs);
-});
-afterEach(() => void clock.mockReset());
-afterAll(() => clock.mockRestore());
+const clock = handClock();
 
 const PAGE = 4096;
 const id = (ino: number): FileId => ({ ino, generation: 1 });
@@ -149,7 +143,7 @@ describe("a write to a file that is not new", () => {
     for (const one of flags) mayThrough.push(here.lower.mayWriteBehind(await here.lower.open(here.file.id, one), 110, 1));
     expect(mayThrough).toEqual([true, false, false, false]);
     for (const one of [RDWR | O.APPEND, RDWR | O.DSYNC]) {
-      nowMs += ROOM_MS;
+      clock.nowMs += ROOM_MS;
       const handle = await here.lower.open(here.file.id, one);
       await here.lower.write(handle, Buffer.from("z"), 110, false);
       expect([one, may(here, 111)]).toEqual([one, false]);
@@ -158,9 +152,9 @@ describe("a write to a file that is not new", () => {
 
   it("ROOM_MS after the owner was asked it is waited for, and its answer counts anew", async () => {
     const here = await withRoom();
-    nowMs += ROOM_MS - 1;
+    clock.nowMs += ROOM_MS - 1;
     expect(may(here, 110)).toBe(true);
-    nowMs += 1;
+    clock.nowMs += 1;
     expect(may(here, 110)).toBe(false);
     await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
     expect(may(here, 111)).toBe(true);
@@ -168,9 +162,9 @@ describe("a write to a file that is not new", () => {
 
   it("the answer to one behind counts as well", async () => {
     const here = await withRoom();
-    nowMs += ROOM_MS / 2;
+    clock.nowMs += ROOM_MS / 2;
     await behind(here, "a", 110);
-    nowMs += ROOM_MS / 2;
+    clock.nowMs += ROOM_MS / 2;
     expect(may(here, 111)).toBe(true);
   });
 
@@ -179,7 +173,7 @@ describe("a write to a file that is not new", () => {
     here.pool.close();
     const written = here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
     await until(() => here.pool.writes.length === 1);
-    nowMs += ROOM_MS;
+    clock.nowMs += ROOM_MS;
     here.pool.open();
     await written;
     expect(may(here, 1)).toBe(false);
@@ -244,15 +238,15 @@ describe("a write to a file that is not new", () => {
     const here = await withRoom();
     const after = async (tookMs: number): Promise<boolean> => {
       await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
-      nowMs += ROOM_MS / 2;
+      clock.nowMs += ROOM_MS / 2;
       here.pool.writes.length = 0;
       here.pool.close();
       const written = behind(here, "a", 110);
       await until(() => here.pool.writes.length > 0);
-      nowMs += tookMs;
+      clock.nowMs += tookMs;
       here.pool.open();
       await written;
-      nowMs += ROOM_MS / 2;
+      clock.nowMs += ROOM_MS / 2;
       return may(here, 110);
     };
     expect(await after(BEHIND_HELD_UP_MS - 1)).toBe(true);
@@ -261,9 +255,9 @@ describe("a write to a file that is not new", () => {
       await here.lower.write(here.file.handle, Buffer.from("a"), 110, false);
       return may(here, 110);
     };
-    nowMs += AFTER_BEHIND_HELD_UP_MS - ROOM_MS / 2 - 1;
+    clock.nowMs += AFTER_BEHIND_HELD_UP_MS - ROOM_MS / 2 - 1;
     expect(await again()).toBe(false);
-    nowMs += 1;
+    clock.nowMs += 1;
     expect(await again()).toBe(true);
   });
 
@@ -272,7 +266,7 @@ describe("a write to a file that is not new", () => {
     here.pool.close();
     const written = here.lower.write(here.file.handle, Buffer.from("a"), 0, false);
     await until(() => here.pool.writes.length === 1);
-    nowMs += BEHIND_HELD_UP_MS;
+    clock.nowMs += BEHIND_HELD_UP_MS;
     here.pool.open();
     await written;
     expect(may(here, 1)).toBe(true);

@@ -1,7 +1,7 @@
 /** Hazard F23, over the real wire: what a program has written without waiting for the owner. */
 import fs from "node:fs";
 import path from "node:path";
-import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { BEHIND_BYTES_MAX } from "../../../overlay/lower/limits.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
@@ -10,20 +10,13 @@ import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import { UNAWAITED_BYTES_MAX } from "../../../overlay/lower/remote/connection.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import { BEHIND_CALLS_MAX, BEHIND_END_MAX, ROOM_MS } from "../../../overlay/lower/remote/write-behind.ts";
+import { handClock } from "./hand-clock.ts";
 import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const lab = remoteLab();
 const { owner, proxyTo, remote } = lab;
 
-// On a busy machine ROOM_MS are soon over, and one write takes HELD_UP_MS.
-const clock = vi.spyOn(performance, "now");
-let nowMs = 0;
-beforeEach(() => {
-  nowMs = 1_000_000;
-  clock.mockImplementation(() => nowMs);
-});
-afterEach(() => void clock.mockReset());
-afterAll(() => clock.mockRestore());
+const clock = handClock();
 
 const O_SYNC = 0o4010000;
 const O_DSYNC = 0o10000;
@@ -172,7 +165,7 @@ it("the owner's word that there is room counts from when it was asked for", asyn
   const made = create(lower, "f");
   // In the turn in which the owner makes it: its answer is read in a later one.
   await until(() => fs.existsSync(path.join(lab.place.path, "f")));
-  nowMs += ROOM_MS;
+  clock.nowMs += ROOM_MS;
   expect(lower.mayWriteBehind((await made).handle, 0, 1)).toBe(false);
 });
 
@@ -419,9 +412,9 @@ describe("a write is waited for", () => {
     gate.open();
     const file = await create(lower, "f");
     await behind(lower, file, "x");
-    nowMs += ROOM_MS - 1;
+    clock.nowMs += ROOM_MS - 1;
     expect(lower.mayWriteBehind(file.handle, 0, 1)).toBe(true);
-    nowMs += 1;
+    clock.nowMs += 1;
     expect(lower.mayWriteBehind(file.handle, 0, 1)).toBe(false);
   });
 
@@ -617,7 +610,7 @@ describe("a change of owner, mode or times", () => {
     ["it was removed", ({ lower, file }) => lower.unlink(lower.root, name("f"), file.id)],
     ["room was made in it", ({ lower, file }) => lower.fallocate(file.handle, 0, 0, 1)],
     ["it was written to, and that was waited for", ({ lower, file }) => lower.write(file.handle, Buffer.from("new"), 0, false)],
-    ["ROOM_MS have passed", () => (nowMs += ROOM_MS)],
+    ["ROOM_MS have passed", () => (clock.nowMs += ROOM_MS)],
     ["there is another owner", ({ lower }) => lower.ownerLost()],
   ])("is waited for once %s", async (_what, then) => {
     const here = await madeHere();
