@@ -21,6 +21,8 @@ import ctypes,errno,fcntl,hashlib,json,mmap,os,random,signal,socket,sqlite3,stat
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+# MCL_CURRENT: a page of python3 itself that has to be read from the disk would look like a wait in the mount.
+if libc.mlockall(1): raise OSError(ctypes.get_errno(), "mlockall")
 libc.msync.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]

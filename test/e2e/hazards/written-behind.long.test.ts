@@ -22,6 +22,7 @@ let lab: TestLab;
 beforeAll(async () => {
   lab = await startLab({ nodes: 3 });
 });
+let attempts = 0;
 let stopped: number | null = null;
 const letGo = (): void => {
   if (stopped !== null && processRef(stopped) !== null) process.kill(stopped, "SIGCONT");
@@ -43,9 +44,6 @@ function logsOf(nodeid: number): string {
   return logs.map((file) => readFileSync(`${runDir}/${file}`, "utf8")).join("\n");
 }
 
-const threadStates = (pid: number): string[] =>
-  readdirSync(`/proc/${pid}/task`).map((tid) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${tid}/stat`, "latin1"))?.[1] ?? "?");
-
 /** In one step: the owner's word that there is room is soon too old on a busy machine. */
 const STANDS = `
 def stands(pid):
@@ -56,6 +54,7 @@ def stands(pid):
 const STOP = `
 os.kill(owner, signal.SIGSTOP)
 while not stands(owner): pass
+with open("/proc/self/comm", "w") as file: file.write(stood)
 `;
 const NEW = `fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)`;
 /** It was there before; its first write is waited for, and the one behind goes on in it. */
@@ -71,9 +70,10 @@ async function writtenBehind(owner: number, writer: Actor, next = "", file = NEW
     const pid = await overlayOf(owner);
     stopped = pid;
     const source = `${STANDS}${file}${STOP}result = os.write(fd, text.encode())\n${next}`;
-    const wrote = writer.run<number>(source, { name, owner: pid, text: TEXT }, LONG_MS);
-    // Before that it may be its creation that waits.
-    await until("the owner stands still", () => threadStates(pid).every((state) => state === "T"));
+    // The name of its process from then on: what it waits for before that may be its creation, or a page of its own program.
+    const stood = `stands-${(attempts += 1)}`;
+    const wrote = writer.run<number>(source, { name, owner: pid, text: TEXT, stood }, LONG_MS);
+    await until("the owner stands still", () => readFileSync(`/proc/${writer.pid}/comm`, "utf8") === `${stood}\n`);
     const count = await untilWaitingOrEnded(writer, wrote);
     if (count === TEXT.length) return name;
     // The owner's word that there is room was too old all the same, or it has said no: then the program waits.
