@@ -85,15 +85,16 @@ export interface RequestOptions {
   readonly transaction?: number;
 }
 
-export interface LockHandlers {
+/** `astarg`: as in dlm_lock() of fs/dlm, whatever the program gave with the lock: with it one object may have the handlers of very many locks. */
+export interface LockHandlers<A = void> {
   /**
    * The request ended. "granted": `lock.mode` is the new mode (after a conversion down too); "again": NOQUEUE
    * and not granted, the mode is what it was; "canceled"; "deadlock": a conversion that would wait for itself
    * or waits in a circle (the mode is what it was); "timeout"; "unlocked": the lock is gone; "error": dlmd refused it, `lock.error` says why.
    */
-  readonly ast: (lock: Lock, status: LockStatus) => void;
+  readonly ast: (lock: Lock, status: LockStatus, astarg: A) => void;
   /** Somebody waits for a mode that this lock blocks. May repeat; `wanted` is the strongest asked. */
-  readonly bast: (lock: Lock, wanted: Mode) => void;
+  readonly bast: (lock: Lock, wanted: Mode, astarg: A) => void;
 }
 
 export interface Lock {
@@ -129,6 +130,7 @@ export interface Lockspace {
   readonly name: string;
   /** A lock that holds nothing yet; no message. `resource`: at most 64 bytes of UTF-8. */
   createLock(resource: string, handlers: LockHandlers): Lock;
+  createLock<A>(resource: string, handlers: LockHandlers<A>, astarg: A): Lock;
   /** Several requests made inside `make` leave as one message per master. */
   batch(make: () => void): void;
 }

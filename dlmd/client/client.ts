@@ -29,7 +29,7 @@ import { ClientFileLocks, FileLockRequests } from "./file-lock.ts";
 import type { FileLocks } from "./file-lock-api.ts";
 import { Groups } from "./group.ts";
 import type { Group, GroupHandlers } from "./group-api.ts";
-import { ClientLock, checkName } from "./lock.ts";
+import { ClientLock, type OpenLockspace, checkName } from "./lock.ts";
 
 /** dlmd accepts at once; if not, it hangs. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -78,26 +78,28 @@ function openSocket(socketPath: string): Promise<Socket> {
   });
 }
 
-class ClientLockspace implements Lockspace {
+class ClientLockspace implements Lockspace, OpenLockspace {
   readonly name: string;
   readonly lockspaceId: number;
-  readonly #connection: Connection;
+  readonly connection: Connection;
 
   constructor(connection: Connection, name: string, lockspaceId: number) {
-    this.#connection = connection;
+    this.connection = connection;
     this.name = name;
     this.lockspaceId = lockspaceId;
   }
 
-  createLock(resource: string, handlers: LockHandlers): Lock {
+  createLock(resource: string, handlers: LockHandlers): Lock;
+  createLock<A>(resource: string, handlers: LockHandlers<A>, astarg: A): Lock;
+  createLock<A>(resource: string, handlers: LockHandlers<A | undefined>, astarg?: A): Lock {
     checkName("a resource's name", resource);
-    return new ClientLock(this.#connection, this.lockspaceId, resource, handlers);
+    return new ClientLock(this, resource, handlers, astarg);
   }
 
   batch(make: () => void): void {
     // Everything of one turn is one write already; a batch leaves at its end instead of the turn's.
     make();
-    this.#connection.flush();
+    this.connection.flush();
   }
 }
 

@@ -13,41 +13,87 @@ import type { Connection, LockResults } from "./connection.ts";
 
 const noOptions: RequestOptions = {};
 
-export class ClientLock implements Lock, LockResults {
+/** What results have told besides the mode, as in the lock status block of fs/dlm (struct dlm_lksb). */
+type StatusBlock = Required<Pick<Lock, "lvb" | "lvbValid" | "demoted" | "altMode" | "error">>;
+
+/** That of most locks. There are very many of them: so none has a block of its own that has nothing to say, and none is changed in place. */
+const NOTHING: StatusBlock = { lvb: null, lvbValid: false, demoted: false, altMode: false, error: null };
+
+/** A lockspace that is open on that connection. */
+export interface OpenLockspace {
+  readonly connection: Connection;
+  readonly lockspaceId: number;
+}
+
+/** `A`: what the handlers are called with, as `astarg` of dlm_lock(). */
+export class ClientLock<A> implements Lock, LockResults {
   readonly resource: string;
   mode: Mode = Mode.NL;
   busy = false;
-  lvb: Uint8Array | null = null;
-  lvbValid = false;
-  demoted = false;
-  altMode = false;
-  error: Error | null = null;
   /** The connection's number for this lock while dlmd knows it; -1: it does not. */
   lockId = -1;
-  readonly #connection: Connection;
-  readonly #lockspaceId: number;
-  readonly #handlers: LockHandlers;
+  readonly #space: OpenLockspace;
+  readonly #handlers: LockHandlers<A>;
+  readonly #astarg: A;
+  #status: StatusBlock = NOTHING;
   exists = false;
   /** FORCEUNLOCK was sent while a request was outstanding: two results are under way. */
   #forced = false;
   /** An unlock was sent, and its end is told after this turn. */
   #givenUp = false;
 
-  constructor(connection: Connection, lockspaceId: number, resource: string, handlers: LockHandlers) {
-    this.#connection = connection;
-    this.#lockspaceId = lockspaceId;
+  constructor(space: OpenLockspace, resource: string, handlers: LockHandlers<A>, astarg: A) {
+    this.#space = space;
     this.resource = resource;
     this.#handlers = handlers;
+    this.#astarg = astarg;
+  }
+
+  get lvb(): Uint8Array | null {
+    return this.#status.lvb;
+  }
+
+  get lvbValid(): boolean {
+    return this.#status.lvbValid;
+  }
+
+  get demoted(): boolean {
+    return this.#status.demoted;
+  }
+
+  get altMode(): boolean {
+    return this.#status.altMode;
+  }
+
+  get error(): Error | null {
+    return this.#status.error;
+  }
+
+  get #connection(): Connection {
+    return this.#space.connection;
+  }
+
+  #noteFlags(demoted: boolean, altMode: boolean): void {
+    const status = this.#status;
+    if (status.demoted !== demoted || status.altMode !== altMode) this.#status = { ...status, demoted, altMode };
+  }
+
+  #noteError(error: Error | null): void {
+    if (this.#status.error !== error) this.#status = { ...this.#status, error };
+  }
+
+  #end(status: LockStatus): void {
+    this.#handlers.ast(this, status, this.#astarg);
   }
 
   request(mode: Mode, flags: number, lvb?: Uint8Array, options: RequestOptions = noOptions): void {
     if (this.busy) throw new AssertionError(`${this.resource}: a request is outstanding`);
     const writer = this.#connection.entry();
     this.busy = true;
-    this.error = null;
+    this.#noteError(null);
     if (!this.exists) {
       this.lockId = this.#connection.register(this);
-      encodeRequest.lock(writer, this.lockId, this.#lockspaceId, this.resource, mode, flags, options.timeoutMs, options.transaction);
+      encodeRequest.lock(writer, this.lockId, this.#space.lockspaceId, this.resource, mode, flags, options.timeoutMs, options.transaction);
       return;
     }
     const ahead = this.#endsWhenSent(mode, flags, lvb);
@@ -72,10 +118,9 @@ export class ClientLock implements Lock, LockResults {
     if (this.#connection.over) return;
     if (!this.#forced) {
       this.busy = false;
-      this.demoted = false;
-      this.altMode = false;
+      this.#noteFlags(false, false);
     }
-    this.#handlers.ast(this, "granted");
+    this.#end("granted");
   }
 
   unlock(flags: number, lvb?: Uint8Array): void {
@@ -88,7 +133,7 @@ export class ClientLock implements Lock, LockResults {
     const writer = this.#connection.entry();
     const ahead = !this.busy && isBlock(lvb) && wrongFlags("unlock", this.mode, Mode.NL, flags) === null;
     this.busy = true;
-    this.error = null;
+    this.#noteError(null);
     this.mode = Mode.NL;
     if (!ahead) {
       encodeRequest.unlock(writer, this.lockId, flags, lvb ?? null);
@@ -104,10 +149,9 @@ export class ClientLock implements Lock, LockResults {
     if (this.#connection.over) return;
     this.#givenUp = false;
     this.busy = false;
-    this.demoted = false;
-    this.altMode = false;
+    this.#noteFlags(false, false);
     this.#forget();
-    this.#handlers.ast(this, "unlocked");
+    this.#end("unlocked");
   }
 
   cancel(): void {
@@ -119,24 +163,20 @@ export class ClientLock implements Lock, LockResults {
     if (!this.busy) throw new AssertionError(`${this.resource}: a result without a request`);
     if (this.#forced && status !== "unlocked") {
       // That of the request which the unlock cuts short: the lock's end is still to come.
-      this.#handlers.ast(this, status);
+      this.#end(status);
       return;
     }
     this.#forced = false;
     this.busy = false;
-    this.demoted = (sbFlags & DEMOTED) !== 0;
-    this.altMode = (sbFlags & ALTMODE) !== 0;
+    this.#noteFlags((sbFlags & DEMOTED) !== 0, (sbFlags & ALTMODE) !== 0);
     if (status === "granted") {
       this.exists = true;
       this.mode = mode;
-      if (lvbRead) {
-        this.lvb = lvb === null ? null : lvb.slice();
-        this.lvbValid = lvbValid;
-      }
+      if (lvbRead) this.#status = { ...this.#status, lvb: lvb === null ? null : lvb.slice(), lvbValid };
     } else if (status === "unlocked" || !this.exists) {
       this.#forget();
     } else this.mode = mode;
-    this.#handlers.ast(this, status);
+    this.#end(status);
   }
 
   receiveRefused(mode: Mode, errno: number, reason: string): void {
@@ -144,18 +184,19 @@ export class ClientLock implements Lock, LockResults {
     if (this.#forced && errno === E.ENOENT) return this.receiveAst("unlocked", mode, 0, false, null, false);
     this.#forced = false;
     this.busy = false;
-    this.error = new OperatingError(`lock ${this.resource}: ${reason}`, {
+    const error = new OperatingError(`lock ${this.resource}: ${reason}`, {
       code: errnoName(errno),
       hint: "client/api.ts says what each flag and request may be, dlmd/LIMITS.md the limits.",
     });
+    this.#noteError(error);
     this.mode = mode;
     if (!this.exists) this.#forget();
-    this.#handlers.ast(this, "error");
+    this.#end("error");
   }
 
   receiveBast(wanted: Mode): void {
     // Sent before dlmd saw our conversion down: nothing to step down from any more.
-    if (!modesCompatible(this.mode, wanted)) this.#handlers.bast(this, wanted);
+    if (!modesCompatible(this.mode, wanted)) this.#handlers.bast(this, wanted, this.#astarg);
   }
 
   #forget(): void {

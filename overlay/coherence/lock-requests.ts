@@ -24,26 +24,8 @@ export interface LockRequestsOptions {
   readonly told: (cover: Cover) => void;
 }
 
-/** The handlers of one inode's lock: an object and no closures, because there is one for each cached inode. */
-class CoverLock implements LockHandlers {
-  readonly #cover: Cover;
-  readonly #requests: LockRequests;
-
-  constructor(cover: Cover, requests: LockRequests) {
-    this.#cover = cover;
-    this.#requests = requests;
-  }
-
-  ast(lock: Lock, status: LockStatus): void {
-    this.#requests.handleAst(this.#cover, lock, status);
-  }
-
-  bast(lock: Lock, wanted: Mode): void {
-    this.#requests.handleBast(this.#cover, lock, wanted);
-  }
-}
-
-export class LockRequests {
+/** The handlers of all inodes' locks, which are called with the cover. */
+export class LockRequests implements LockHandlers<Cover> {
   readonly counts: { lockRequests: number; bastsReceived: number } = { lockRequests: 0, bastsReceived: 0 };
   readonly #options: LockRequestsOptions;
   readonly #state: CoherenceState;
@@ -75,7 +57,7 @@ export class LockRequests {
       cover.lock = early.lock;
       return;
     }
-    // Not what is wanted after all: it is taken back, or given back as soon as it comes (handleAst).
+    // Not what is wanted after all: it is taken back, or given back as soon as it comes (`ast`).
     early?.lock.cancel();
     if (cover.lock === null) this.#locks += 1;
     cover.lock ??= this.#create(cover);
@@ -106,10 +88,10 @@ export class LockRequests {
   }
 
   #create(cover: Cover): Lock {
-    return this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this));
+    return this.#options.lockspace.createLock(`i${cover.key}`, this, cover);
   }
 
-  handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
+  ast(lock: Lock, status: LockStatus, cover: Cover): void {
     if (status === "error") {
       this.#options.fail(lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`));
       return;
@@ -128,7 +110,7 @@ export class LockRequests {
     this.#options.told(cover);
   }
 
-  handleBast(cover: Cover, lock: Lock, wanted: Mode): void {
+  bast(lock: Lock, wanted: Mode, cover: Cover): void {
     if (lock !== cover.lock) return;
     this.counts.bastsReceived += 1;
     handleBast(this.#state, cover, wanted, this.#options.now());

@@ -6,13 +6,13 @@
  * forgets: Documentation/filesystems/fuse.rst, fs/fuse/inode.c (fuse_iget, fuse_evict_inode).
  *
  * A record lives while the kernel counts lookups of it, while it is open, and while an operation uses it. Memory: a record
- * and two table rows; how many there are is the kernel's choice (it forgets when memory is short).
+ * and one table row; how many there are is the kernel's choice (it forgets when memory is short).
  */
 import { AssertionError } from "../../dlmd/base/assert.ts";
 import { type Cover, type Inode, type InodeKind, type NumberedInode, ROOT_FUSE_NODEID } from "../coherence/cover.ts";
-import type { Attr, FileId } from "../lower/lower.ts";
+import type { FileId } from "../lower/lower.ts";
 import type { PagedInode } from "../coherence/pages/paged-inode.ts";
-import { COUNTED_FROM, fuseNodeidOf } from "./numbers.ts";
+import { COUNTED_FROM, fuseNodeidOf, inoOf } from "./numbers.ts";
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
@@ -28,8 +28,6 @@ export function inodeKind(mode: number): InodeKind {
 export interface InodeRecord extends PagedInode {
   /** Operations that hold this record now. */
   useCount: number;
-  /** Its attributes, read under that hold of PR (Coherence.hold): as long as it is in force they are true. */
-  attrHeld: { readonly hold: number; readonly attr: Attr } | null;
   /** Coherence.grantId when it was made here: a file that was just made has no capabilities. 0: it may have. */
   uncappedHold: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
@@ -75,9 +73,11 @@ export class InodeTable {
   readonly root: InodeRecord;
   readonly #options: InodeTableOptions;
   readonly #journal: InodeJournal | null;
-  readonly #byNodeid = new Map<number, InodeRecord>();
-  // By inode number, and from there along `sibling`: a key is a string, and building one for each lookup costs more than the lookup.
+  /** By inode number, which the kernel's number has in it, and from there along `sibling`. */
   readonly #byIno = new Map<number, InodeRecord>();
+  /** By the kernel's number: those that the number does not lead to, being the root's, counted, or that of an inode whose identity another one has. */
+  readonly #byNodeid = new Map<number, InodeRecord>();
+  #size = 0;
   /** Numbers of which `unknown` has taken lookups off. */
   readonly #takenOff = new Set<number>();
   #nextCounted = COUNTED_FROM;
@@ -90,13 +90,13 @@ export class InodeTable {
   }
 
   get size(): number {
-    return this.#byNodeid.size;
+    return this.#size;
   }
 
   /** All but the root, and the next number that is counted. null: one is of a lost inode, and another one has its identity. */
   rows(): { readonly rows: readonly InodeRow[]; readonly nextCounted: number } | null {
     const rows: InodeRow[] = [];
-    for (const record of this.#byNodeid.values()) {
+    for (const record of this.all()) {
       if (record === this.root) continue;
       if (this.find(record.id) !== record) return null;
       const { fuseNodeid, id, kind, nlookup, nlinkHint } = record;
@@ -110,7 +110,7 @@ export class InodeTable {
     this.#nextCounted = nextCounted;
     this.#journal?.countedUp(nextCounted);
     for (const { fuseNodeid, id, kind, nlookup, nlinkHint, row } of rows) {
-      if (this.#byNodeid.has(fuseNodeid)) throw new AssertionError(`inode ${fuseNodeid} was handed over twice`);
+      if (this.get(fuseNodeid) !== undefined) throw new AssertionError(`inode ${fuseNodeid} was handed over twice`);
       const record = this.#create(id, kind, fuseNodeid);
       record.nlookup = nlookup;
       record.nlinkHint = nlinkHint;
@@ -124,12 +124,17 @@ export class InodeTable {
   }
 
   all(): InodeRecord[] {
-    return [...this.#byNodeid.values()];
+    const records = new Set(this.#byNodeid.values());
+    for (const ino of this.#byIno.keys()) for (const record of this.withIno(ino)) records.add(record);
+    return [...records];
   }
 
   /** The record behind the number that a request names; undefined: the kernel was never told it, or forgot it. */
   get(fuseNodeid: number): InodeRecord | undefined {
-    return this.#byNodeid.get(fuseNodeid);
+    const ino = inoOf(fuseNodeid);
+    let record = ino === null ? null : (this.#byIno.get(ino) ?? null);
+    while (record !== null && record.fuseNodeid !== fuseNodeid) record = record.sibling;
+    return record ?? this.#byNodeid.get(fuseNodeid);
   }
 
   /** All records of that inode number: of several generations, if the kernel has not forgotten the older ones. */
@@ -146,7 +151,10 @@ export class InodeTable {
   remember(id: FileId, mode: number): InodeRecord {
     const kind = inodeKind(mode);
     const found = this.find(id);
-    if (found !== undefined && found.kind !== kind) this.#unlinkSibling(found);
+    if (found !== undefined && found.kind !== kind) {
+      this.#unlinkSibling(found);
+      this.#byNodeid.set(found.fuseNodeid, found);
+    }
     const record = found?.kind === kind ? found : this.#create(id, kind, this.#numberOf(id));
     record.useCount += 1;
     return record;
@@ -201,7 +209,7 @@ export class InodeTable {
 
   /** FORGET: the kernel gives back that many lookups. A number that is not known here is the kernel's error and ignored. */
   forget(fuseNodeid: number, nlookups: number): void {
-    const record = this.#byNodeid.get(fuseNodeid);
+    const record = this.get(fuseNodeid);
     if (record === undefined || record === this.root) return;
     // Of lookups that were taken off before it came (`unknown`), and more than this process has given: it is not of these.
     if (nlookups > record.nlookup && this.#takenOff.delete(fuseNodeid)) return;
@@ -228,7 +236,7 @@ export class InodeTable {
 
   /** The mount is gone, and with it all that its kernel knew. */
   clear(): void {
-    for (const record of this.#byNodeid.values()) {
+    for (const record of this.all()) {
       record.nlookup = 0;
       record.openCount = 0;
       record.mappableCount = 0;
@@ -236,12 +244,14 @@ export class InodeTable {
     }
     this.#byNodeid.clear();
     this.#byIno.clear();
+    this.#size = 0;
   }
 
   #settle(record: InodeRecord): void {
     if (record.nlookup > 0 || record.openCount > 0 || record.useCount > 0) return;
-    if (this.#byNodeid.get(record.fuseNodeid) !== record) return;
+    if (this.get(record.fuseNodeid) !== record) return;
     this.#byNodeid.delete(record.fuseNodeid);
+    this.#size -= 1;
     this.#journal?.dropped(record);
     // Another one may have taken its identity.
     if (this.find(record.id) === record) this.#unlinkSibling(record);
@@ -278,7 +288,7 @@ export class InodeTable {
   /** An older generation, or one of another kind, may have its number, as long as the kernel has not forgotten it. */
   #numberOf(id: FileId): number {
     const fuseNodeid = fuseNodeidOf(id);
-    return fuseNodeid === null || this.#byNodeid.has(fuseNodeid) ? this.#count() : fuseNodeid;
+    return fuseNodeid === null || this.get(fuseNodeid) !== undefined ? this.#count() : fuseNodeid;
   }
 
   #create(id: FileId, kind: InodeKind, fuseNodeid: number): InodeRecord {
@@ -294,12 +304,7 @@ export class InodeTable {
       useCount: 0,
       readSweep: -1,
       readsUnderWay: 0,
-      onReadsOver: null,
-      attrHeld: null,
-      appendEnd: null,
-      pendingReads: null,
-      rereads: null,
-      writeOrder: null,
+      requests: null,
       uncappedHold: 0,
       nlinkHint: 1,
       row: -1,
@@ -307,8 +312,9 @@ export class InodeTable {
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,
     };
-    this.#byNodeid.set(record.fuseNodeid, record);
+    if (inoOf(fuseNodeid) === null) this.#byNodeid.set(fuseNodeid, record);
     this.#byIno.set(id.ino, record);
+    this.#size += 1;
     return record;
   }
 }

@@ -97,19 +97,23 @@ function replyAttr(
   if (mount.coherence.sizes.known(inode)) answer(attr);
   else {
     const hold = mount.coherence.hold(inode);
-    if (hold !== 0) inode.attrHeld = { hold, attr };
+    if (hold !== 0) attrsHeld.set(inode, { hold, attr });
     return finallyDo(
       () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer, isReader() ? call.pid : 0),
-      () => (inode.attrHeld = null),
+      () => attrsHeld.delete(inode),
     );
   }
 }
+
+/** Attributes that were read under that hold of PR (Coherence.hold), while a call waits for the size: as long as it is in force they are true. */
+const attrsHeld = new WeakMap<InodeRecord, { readonly hold: number; readonly attr: Attr }>();
 
 /** With a pin held: without a trip to the owner if they were read, or fetched, under this hold of PR. */
 function heldAttr(mount: Mount, inode: InodeRecord): MaybePromise<Attr> {
   const hold = mount.coherence.hold(inode);
   if (hold === 0) return mount.lower.getattr(inode.id);
-  if (inode.attrHeld?.hold === hold) return inode.attrHeld.attr;
+  const held = attrsHeld.get(inode);
+  if (held?.hold === hold) return held.attr;
   return mount.ahead.attr(inode) ?? mount.lower.getattr(inode.id);
 }
 

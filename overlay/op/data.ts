@@ -48,10 +48,11 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
     }
     let data: Uint8Array = NOTHING;
     for (let tries = 0; ; tries += 1) {
-      if (inode.appendEnd !== null) {
+      const appendEnd = inode.requests?.appendEnd ?? null;
+      if (appendEnd !== null) {
         if (counted) readOver(inode);
         counted = false;
-        await inode.appendEnd.heldBack(file.cached ? { from: request.offset, to: request.offset + request.size } : null);
+        await appendEnd.heldBack(file.cached ? { from: request.offset, to: request.offset + request.size } : null);
       }
       if (!counted) inode.readsUnderWay += 1;
       counted = true;
@@ -106,7 +107,7 @@ function lockedPages({ offset, size, flags, lockOwner }: ReadRequest, { cached }
 
 function readOver(inode: InodeRecord): void {
   inode.readsUnderWay -= 1;
-  if (inode.readsUnderWay === 0) inode.onReadsOver?.();
+  if (inode.readsUnderWay === 0) inode.requests?.onReadsOver?.();
 }
 
 /**

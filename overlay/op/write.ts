@@ -166,7 +166,7 @@ function answerWritten(
     return andThen(dropped, () => answer(null));
   }
   outdateReads(inode, { from: written.offset, to: end });
-  if (inode.rereads === null) return answer(null);
+  if ((inode.requests?.rereads ?? null) === null) return answer(null);
   return dropReread(coherence, inode, { offset: written.offset, data: request.data.subarray(0, written.bytes) }, call).then(answer);
 }
 

@@ -70,8 +70,8 @@ export const lockMutations: readonly Mutation[] = [
     hazard: "H2",
     breaks: "the number of a lock that was given up is not free: a program runs out of them",
     file: "dlmd/client/lock.ts",
-    find: "    this.altMode = false;\n    this.#forget();\n",
-    replace: "    this.altMode = false;\n    this.exists = false;\n    this.lockId = -1;\n",
+    find: "    this.#noteFlags(false, false);\n    this.#forget();\n",
+    replace: "    this.#noteFlags(false, false);\n    this.exists = false;\n    this.lockId = -1;\n",
     caughtBy: "test/unit/dlmd-shell/local-client.test.ts",
   },
   {

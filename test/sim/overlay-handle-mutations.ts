@@ -11,7 +11,7 @@ export const overlayHandleMutations: readonly Mutation[] = [
     hazard: "F29",
     breaks: "two inodes that the kernel knows have one number",
     file: "overlay/inode/table.ts",
-    find: " || this.#byNodeid.has(fuseNodeid) ? this.#count()",
+    find: " || this.get(fuseNodeid) !== undefined ? this.#count()",
     replace: " ? this.#count()",
     caughtBy: TABLE,
   },

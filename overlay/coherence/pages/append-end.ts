@@ -14,7 +14,7 @@
  */
 import type { Coherence } from "../api.ts";
 import { type PageRange, without } from "../page-range.ts";
-import type { AppendEnd, PagedInode } from "./paged-inode.ts";
+import { type AppendEnd, dropRequests, type PagedInode, requestsOf } from "./paged-inode.ts";
 import { inTime } from "../../../dlmd/base/maybe-promise.ts";
 
 /** READs under way are let out, and pages dropped, so often: a second at most, as each waits DRAIN_MS. Then the answer goes out. */
@@ -32,7 +32,7 @@ export class AppendHold implements AppendEnd {
 
   constructor(inode: PagedInode) {
     this.#inode = inode;
-    inode.appendEnd = this;
+    requestsOf(inode).appendEnd = this;
     this.#hold();
   }
 
@@ -48,7 +48,11 @@ export class AppendHold implements AppendEnd {
   }
 
   release(): void {
-    if (this.#inode.appendEnd === this) this.#inode.appendEnd = null;
+    const { requests } = this.#inode;
+    if (requests?.appendEnd === this) {
+      requests.appendEnd = null;
+      dropRequests(this.#inode);
+    }
     this.#letGo();
   }
 
@@ -85,10 +89,11 @@ export class AppendHold implements AppendEnd {
     const inode = this.#inode;
     if (inode.readsUnderWay === 0) return true;
     const over = new Promise<void>((resolve) => {
-      inode.onReadsOver = resolve;
+      requestsOf(inode).onReadsOver = resolve;
     });
     const ended = await inTime(over, DRAIN_MS);
-    inode.onReadsOver = null;
+    requestsOf(inode).onReadsOver = null;
+    dropRequests(inode);
     return ended;
   }
 }

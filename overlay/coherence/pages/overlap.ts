@@ -4,7 +4,7 @@
  */
 import type { Coherence } from "../api.ts";
 import { overlap, PAGE_BYTES, type PagePart, type PageRange, without } from "../page-range.ts";
-import type { PagedInode, PendingRead, Reread } from "./paged-inode.ts";
+import { dropRequests, type PagedInode, type PendingRead, requestsOf, type Reread } from "./paged-inode.ts";
 import { isGone } from "./held-page.ts";
 import { isWrittenBack } from "./write-order.ts";
 
@@ -31,8 +31,9 @@ export function mayHavePages(inode: PagedInode): boolean {
 export function beginRead(inode: PagedInode, from: number, bytes: number, locks: PendingRead["locks"]): PendingRead | null {
   if (inode.cover.token === null && locks === null) return null;
   const read = { from, to: from + bytes, locks, outdated: false };
-  inode.pendingReads ??= new Set();
-  inode.pendingReads.add(read);
+  const requests = requestsOf(inode);
+  requests.pendingReads ??= new Set();
+  requests.pendingReads.add(read);
   return read;
 }
 
@@ -41,8 +42,12 @@ export function isOutdated(read: PendingRead | null): boolean {
 }
 
 export function endRead(inode: PagedInode, read: PendingRead): void {
-  inode.pendingReads?.delete(read);
-  if (inode.pendingReads?.size === 0) inode.pendingReads = null;
+  const { requests } = inode;
+  if (requests === null) return;
+  requests.pendingReads?.delete(read);
+  if (requests.pendingReads?.size !== 0) return;
+  requests.pendingReads = null;
+  dropRequests(inode);
 }
 
 /** To be called in the turn of the answer; `tid`: the calling thread. */
@@ -50,13 +55,15 @@ export function answerRead(inode: PagedInode, { from, to }: PageRange, tid: numb
   const { sweeps, token } = inode.cover;
   if (token === null || token.users === 0) return;
   const read = { from, to, tid, sweep: sweeps };
-  const rereads = (inode.rereads = mayBeLeft(inode));
+  const requests = requestsOf(inode);
+  const rereads = (requests.rereads = mayBeLeft(inode));
   if (rereads.length < REREADS_MAX) rereads.push(read);
-  else inode.rereads = [{ from: 0, to: Number.MAX_SAFE_INTEGER, tid: 0, sweep: sweeps }];
+  else requests.rereads = [{ from: 0, to: Number.MAX_SAFE_INTEGER, tid: 0, sweep: sweeps }];
 }
 
 /** What was read and no revoke has dropped; one that is on its way may not have come to it yet. */
-function mayBeLeft({ rereads, cover }: PagedInode): Reread[] {
+function mayBeLeft({ requests, cover }: PagedInode): Reread[] {
+  const rereads = requests?.rereads ?? null;
   if (rereads === null) return [];
   return cover.revoke?.notifying === true || rereads[0]?.sweep === cover.sweeps
     ? rereads
@@ -65,13 +72,12 @@ function mayBeLeft({ rereads, cover }: PagedInode): Reread[] {
 
 /** To be called in the turn in which the lower has answered a WRITE. */
 export function outdateReads(inode: PagedInode, write: PageRange): void {
-  if (inode.pendingReads === null) return;
-  for (const read of inode.pendingReads) read.outdated ||= overlap(read, write);
+  for (const read of inode.requests?.pendingReads ?? []) read.outdated ||= overlap(read, write);
 }
 
 /** A WRITE of that range that came through a page cache leaves pages to drop. */
 export function hasReread(inode: PagedInode, write: PageRange, call: WriteCall): boolean {
-  return inode.rereads !== null && mayBeLeft(inode).some((read) => isStaleAfter(read, write, call));
+  return mayBeLeft(inode).some((read) => isStaleAfter(read, write, call));
 }
 
 function isStaleAfter(read: Reread, write: PageRange, { pid }: WriteCall): boolean {
@@ -90,7 +96,8 @@ export async function dropReread(
   const stale = rereads.filter((read) => isStaleAfter(read, write, call));
   if (stale.length === 0) return null;
   const others = rereads.filter((read) => !stale.includes(read));
-  inode.rereads = others.length === 0 ? null : others;
+  requestsOf(inode).rereads = others.length === 0 ? null : others;
+  dropRequests(inode);
   // The kernel has let go of the page of a caller that was killed, and maybe of the inode: it must not be asked for in this thread.
   const page = call.interrupted ? null : heldPage(write);
   const outside = stale
@@ -126,8 +133,8 @@ function heldPage({ from, to }: PageRange): PageRange | null {
 }
 
 /** A READ has pages of that range locked, and its caller was not killed: the kernel lets go of them then. It began before the WRITE was made, and brings what that has made; or after it. */
-function isBeingRead({ pendingReads }: PagedInode, range: PageRange): boolean {
-  for (const read of pendingReads ?? []) if (read.locks?.interrupted === false && overlap(read, range)) return true;
+function isBeingRead({ requests }: PagedInode, range: PageRange): boolean {
+  for (const read of requests?.pendingReads ?? []) if (read.locks?.interrupted === false && overlap(read, range)) return true;
   return false;
 }
 

@@ -33,19 +33,37 @@ export interface AppendEnd {
   heldBack(pages: PageRange | null): Promise<void>;
 }
 
+/** What goes on with the pages of an inode, and what it has left that the rules of this room still need. */
+export class PageRequests {
+  /** Called when no READ is under way any more that is not held back. */
+  onReadsOver: (() => void) | null = null;
+  /** An append is under way, and READs wait until it is answered (append-end.ts). */
+  appendEnd: AppendEnd | null = null;
+  /** READs under way, and what was read since the last revoke where there are writers with a page cache (overlap.ts). */
+  pendingReads: Set<PendingRead> | null = null;
+  rereads: Reread[] | null = null;
+  /** WRITEs and write-backs of mappings (write-order.ts); null: there are none. */
+  writeOrder: WriteOrder | null = null;
+}
+
 /** The inode as this room sees it; inode/table.ts has the record. */
 export interface PagedInode extends Inode {
   /** READs under way that are not held back. */
   readsUnderWay: number;
-  /** Called when there are none of these any more. */
-  onReadsOver: (() => void) | null;
-  /** An append is under way, and READs wait until it is answered (append-end.ts). */
-  appendEnd: AppendEnd | null;
-  /** READs under way, and what was read since the last revoke where there are writers with a page cache (overlap.ts). */
-  pendingReads: Set<PendingRead> | null;
-  rereads: Reread[] | null;
-  /** WRITEs and write-backs of mappings (write-order.ts); null: there are none. */
-  writeOrder: WriteOrder | null;
+  /** null, as with most: there are none. */
+  requests: PageRequests | null;
   /** Cover.sweeps at the last READ: if there was none since, the kernel may have pages (overlap.ts). -1: there was no READ. */
   readSweep: number;
+}
+
+export function requestsOf(inode: PagedInode): PageRequests {
+  inode.requests ??= new PageRequests();
+  return inode.requests;
+}
+
+/** To be called where one of its parts has become null. */
+export function dropRequests(inode: PagedInode): void {
+  const { requests } = inode;
+  if (requests === null || requests.onReadsOver !== null || requests.appendEnd !== null) return;
+  if (requests.pendingReads === null && requests.rereads === null && requests.writeOrder === null) inode.requests = null;
 }

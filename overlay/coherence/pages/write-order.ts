@@ -2,7 +2,7 @@
  * WRITEs and the write-back of mappings, of the same pages: not in the lower at a time, and the WRITE on top. Why:
  * overlay/coherence/pages/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import type { PagedInode, WriteOrder } from "./paged-inode.ts";
+import { dropRequests, type PagedInode, requestsOf, type WriteOrder } from "./paged-inode.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 type Made = WriteOrder["made"] extends Set<infer T> ? T : never;
@@ -36,7 +36,7 @@ export class Overwrite {
 
   /** No page from before is left, or nothing was made. */
   over(): void {
-    const { writeOrder } = this.#inode;
+    const writeOrder = this.#inode.requests?.writeOrder ?? null;
     if (writeOrder === null) return;
     if (this.#made !== null) writeOrder.made.delete(this.#made);
     this.#made = null;
@@ -84,8 +84,8 @@ export class WriteBack {
 }
 
 /** So a notification may wait for that, and not for a request that holds the page. */
-export function isWrittenBack({ writeOrder }: PagedInode): boolean {
-  return writeOrder !== null && writeOrder.writeBacks > 0;
+export function isWrittenBack({ requests }: PagedInode): boolean {
+  return (requests?.writeOrder?.writeBacks ?? 0) > 0;
 }
 
 function putOnTop(data: Uint8Array, offset: number, made: Made): void {
@@ -95,8 +95,9 @@ function putOnTop(data: Uint8Array, offset: number, made: Made): void {
 }
 
 function orderOf(inode: PagedInode): WriteOrder {
-  inode.writeOrder ??= { last: 0, making: new Set(), writeBacks: 0, writingBack: new Set(), made: new Set(), waiting: [] };
-  return inode.writeOrder;
+  const requests = requestsOf(inode);
+  requests.writeOrder ??= { last: 0, making: new Set(), writeBacks: 0, writingBack: new Set(), made: new Set(), waiting: [] };
+  return requests.writeOrder;
 }
 
 function change(order: WriteOrder): Promise<void> {
@@ -124,5 +125,8 @@ function changed(inode: PagedInode, order: WriteOrder): void {
   if (waiting.length > 0) {
     order.waiting = [];
     for (const wake of waiting) wake();
-  } else if (order.making.size === 0 && order.writeBacks === 0 && order.made.size === 0) inode.writeOrder = null;
+  } else if (order.making.size === 0 && order.writeBacks === 0 && order.made.size === 0) {
+    requestsOf(inode).writeOrder = null;
+    dropRequests(inode);
+  }
 }

@@ -1,6 +1,6 @@
 /** dlmd has died, and the lease holds (hazard F42): what is here is given up without it, and what is not here does not come. */
 import { expect, it } from "vitest";
-import type { Lockspace } from "../../../dlmd/client/api.ts";
+import type { Lock, LockHandlers, Lockspace } from "../../../dlmd/client/api.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
@@ -16,8 +16,8 @@ const turn = (): Promise<unknown> => new Promise((resolve) => setImmediate(resol
 function mortal(asked: string[]): { readonly lockspace: Lockspace; readonly rig: { dead: boolean } } {
   const { lockspace } = lockspaceThatGrants(asked);
   const rig = { dead: false };
-  const createLock: Lockspace["createLock"] = (resource, handlers) => {
-    const lock = lockspace.createLock(resource, handlers);
+  const createLock = <A>(resource: string, handlers: LockHandlers<A | undefined>, astarg?: A): Lock => {
+    const lock = lockspace.createLock(resource, handlers, astarg);
     const request = lock.request.bind(lock);
     return Object.assign(lock, {
       request: (mode: Mode, flags: number) => (rig.dead ? void asked.push(`${resource} ${mode} of the dead`) : request(mode, flags)),

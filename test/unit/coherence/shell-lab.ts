@@ -18,7 +18,11 @@ export function lockspaceThatGrants(asked: string[]): {
   const flagsOf = new Map<string, number>();
   /** By resource: what waits there until the lock is gone. */
   const behind = new Map<string, () => void>();
-  const createLock = (resource: string, of: LockHandlers): Lock => {
+  const createLock = <A>(resource: string, given: LockHandlers<A | undefined>, astarg?: A): Lock => {
+    const of: LockHandlers = {
+      ast: (about, status) => given.ast(about, status, astarg),
+      bast: (about, wanted) => given.bast(about, wanted, astarg),
+    };
     const lock = {
       resource,
       mode: Mode.NL as Mode,

@@ -5,7 +5,7 @@ import path from "node:path";
 import type { FSWatcher } from "chokidar";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
-import type { Lockspace } from "../../../dlmd/client/api.ts";
+import type { LockHandlers, Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { nativeAddon } from "../../../native/index.ts";
 import { WATCH_BEGIN_MS, watchLocalChanges } from "../../../overlay/local-changes/watch.ts";
@@ -22,7 +22,7 @@ const tell = (unwatched: string | null): void => void told.push(unwatched);
 /** Grants at once. */
 const lockspace = {
   name: "played",
-  createLock: (resource, { ast }) => {
+  createLock: (resource: string, { ast }: LockHandlers) => {
     const lock = {
       request: (mode: Mode) => {
         asked.push(`${mode === Mode.EX ? "EX" : "PR"} ${resource}`);

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
 import { AppendHold } from "../../../overlay/coherence/pages/append-end.ts";
+import { requestsOf } from "../../../overlay/coherence/pages/paged-inode.ts";
 import { Workbench } from "./workbench.ts";
 
 const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -43,7 +44,7 @@ describe("an append holds READs back", () => {
     hold.release();
     await Promise.all(reads);
     expect(bench.done.slice(3)).toEqual(["read 4096", "read 16384"]);
-    expect(bench.file.appendEnd).toBeNull();
+    expect(bench.file.requests).toBeNull();
   });
 
   it("once those under way are answered", async () => {
@@ -54,7 +55,7 @@ describe("an append holds READs back", () => {
     await soon();
     expect(bench.done).toEqual([]);
     bench.file.readsUnderWay = 0;
-    bench.file.onReadsOver?.();
+    bench.file.requests?.onReadsOver?.();
     await cleared;
     expect(bench.done).toEqual(["drop 0 to 4096"]);
     hold.release();
@@ -116,7 +117,7 @@ describe("READ", () => {
     const bench = new Workbench();
     const { fh } = bench.openFile();
     let told = 0;
-    bench.file.onReadsOver = () => (told += 1);
+    requestsOf(bench.file).onReadsOver = () => (told += 1);
     bench.lower.later = true;
     const served = [bench.serve(request(bench, fh)), bench.serve(request(bench, fh))];
     expect(bench.file.readsUnderWay).toBe(2);

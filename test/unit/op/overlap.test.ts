@@ -64,7 +64,7 @@ describe("a WRITE through a page cache", () => {
     await write(4090, WRITER);
     await write(4090, WRITER);
     expect(drops(bench)).toEqual(["reply", "reply", "dropPages 20.1 0 4096", "reply", "reply"]);
-    expect(bench.file.pendingReads).toBeNull();
+    expect(bench.file.requests?.pendingReads).toBeNull();
   });
 
   it("leaves alone what its own thread has read, what a revoke has dropped since, and other pages", async () => {
@@ -106,7 +106,7 @@ describe("a WRITE through a page cache", () => {
     bench.file.cover.token = null;
     bench.lower.later = true;
     const reading = read(0, READER, OWNED);
-    expect(bench.file.pendingReads).toBeNull();
+    expect(bench.file.requests).toBeNull();
     await reading;
   });
 
@@ -281,7 +281,7 @@ describe("a WRITE through a page cache", () => {
     expect(mayLast()).toBe(false);
     bench.coherence.pinData = () => Promise.reject(new Errno(E.EINTR));
     await read(0, READER);
-    expect(bench.file.pendingReads).toBeNull();
+    expect(bench.file.requests).toBeNull();
   });
 
   it("says of its last page whether a READ has it locked: one that goes by the page cache, or fills a private mapping, as long as it is not answered, nor its caller killed", async () => {
@@ -313,7 +313,7 @@ describe("a WRITE through a page cache", () => {
     const bench = shared();
     const { read, write } = requests(bench, bench.openFile());
     for (let at = 0; at <= REREADS_MAX; at += 1) await read(at * 4096, READER);
-    expect(bench.file.rereads).toHaveLength(1);
+    expect(bench.file.requests?.rereads).toHaveLength(1);
     await write(0, WRITER);
     expect(drops(bench)).toContain(`dropPages 20.1 4096 ${Number.MAX_SAFE_INTEGER - 4096}`);
   });
@@ -334,7 +334,7 @@ describe("a WRITE through a page cache", () => {
     await read(8192, READER);
     await write(4096, WRITER);
     expect(drops(bench).slice(4)).toEqual(["reply", "reply"]);
-    expect(bench.file.rereads).toHaveLength(1);
+    expect(bench.file.requests?.rereads).toHaveLength(1);
   });
 
   it("has a READ of its pages that is under way read again", async () => {

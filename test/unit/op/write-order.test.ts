@@ -50,7 +50,7 @@ describe("a WRITE and a write-back of the same file", () => {
     expect(second.seen).toEqual(["...."]);
     overwrite.over();
     await second.end();
-    expect(file.writeOrder).toBeNull();
+    expect(file.requests).toBeNull();
   });
 
   it("what the WRITE made is on top of what is written back, until its pages are gone", async () => {
@@ -116,7 +116,7 @@ describe("a WRITE and a write-back of the same file", () => {
       if (called === "back 2") await ends.get("back 3")?.();
     }
     expect(order).toEqual(["write 1", "back 1", "write 2", "back 2", "back 3", "write 3"]);
-    expect(file.writeOrder).toBeNull();
+    expect(file.requests).toBeNull();
   });
 
   it("what a WRITE made whose caller was killed is put on top of nothing: who has the file since may have written more", async () => {
@@ -131,7 +131,7 @@ describe("a WRITE and a write-back of the same file", () => {
     expect(back.seen).toEqual(["...."]);
     await back.end();
     overwrite.over();
-    expect(bench.file.writeOrder).toBeNull();
+    expect(bench.file.requests).toBeNull();
   });
 
   it("one that failed is waited for no more", async () => {
@@ -146,7 +146,7 @@ describe("a WRITE and a write-back of the same file", () => {
     await turns();
     expect(back.seen).toEqual(["...."]);
     await back.end();
-    expect(bench.file.writeOrder).toBeNull();
+    expect(bench.file.requests).toBeNull();
   });
 
   it("a page may be waited for that is written back, from when that came until it is answered", async () => {
@@ -182,7 +182,7 @@ describe("served", () => {
     const later = Buffer.from("old old old");
     await bench.serve({ op: "write", ...common, offset: 0, data: later, fromCache: true });
     expect(later.toString()).toBe("old old old");
-    expect([bench.file.writeOrder, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+    expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
   });
 
   it("a WRITE that waited for a write-back is not made any more if its caller was killed meanwhile", async () => {
@@ -198,6 +198,6 @@ describe("served", () => {
     await first.end();
     await writing;
     expect(bench.lower.calls.filter((one) => one.startsWith("write"))).toEqual([]);
-    expect([bench.file.writeOrder, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+    expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
   });
 });

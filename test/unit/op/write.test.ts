@@ -1,6 +1,7 @@
 /** Hazard F5: where a write goes, and what the kernel must drop when that is not where it believes. */
 import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { requestsOf } from "../../../overlay/coherence/pages/paged-inode.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
 import { O_DIRECT } from "../../../overlay/op/linux.ts";
@@ -154,7 +155,7 @@ describe("a write that need not be waited for (hazard F23)", () => {
   ])("is waited for where another thread has read what it changes; here %s", async (_who, tid, from, isBehind) => {
     const bench = new Workbench();
     const behind = behindOf(bench);
-    bench.file.rereads = [{ from, to: 20, tid, sweep: bench.file.cover.sweeps }];
+    requestsOf(bench.file).rereads = [{ from, to: 20, tid, sweep: bench.file.cover.sweeps }];
     await bench.serve(request(bench, bench.openFile().fh, { offset: 10, data: Buffer.from("new") }));
     expect([behind.length, bench.lower.calls.includes("write")]).toEqual(isBehind ? [1, false] : [0, true]);
   });
@@ -265,7 +266,7 @@ describe("of a lower that answers at once", () => {
     expect(served).toBe(undefined);
     expect(bench.replies.map((reply) => [reply.errno, reply.held])).toEqual([[0, 1]]);
     expect(bench.coherence.held).toBe(0);
-    expect(bench.file.writeOrder).toBe(null);
+    expect(bench.file.requests).toBeNull();
   });
 
   it("EIO: nobody knows whether it was made, and nothing cached is trusted", async () => {

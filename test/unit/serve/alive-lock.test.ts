@@ -32,7 +32,7 @@ class Queue {
         this.batches += 1;
         make();
       },
-      createLock: (resource, handlers) => {
+      createLock: (resource: string, handlers: LockHandlers) => {
         assert(resource === this.#kind.resource, resource);
         const lock = { busy: false, exists: false, error: null } as unknown as Lock & { busy: boolean; exists: boolean };
         let entry: Entry | null = null;
@@ -223,7 +223,8 @@ it("says what dlmd refuses", () => {
   const lockspace: Lockspace = {
     name: "vol",
     batch: (make) => make(),
-    createLock: (_, handlers) => ({ request: () => handlers.ast({ error: refused } as unknown as Lock, "error") }) as unknown as Lock,
+    createLock: (_: string, handlers: LockHandlers) =>
+      ({ request: () => handlers.ast({ error: refused } as unknown as Lock, "error") }) as unknown as Lock,
   };
   new AliveLock(ownerAlive, { lockspace, fail: (error) => void failures.push(error.message) }).ask();
   expect(failures).toEqual(["refused"]);

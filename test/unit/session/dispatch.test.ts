@@ -100,7 +100,7 @@ it.each([
   end();
   await dispatch.drained();
   expect(isWrittenBack(bench.file)).toBe(false);
-  expect([dispatch.counters.bugs, bench.file.writeOrder]).toEqual([0, null]);
+  expect([dispatch.counters.bugs, bench.file.requests]).toEqual([0, null]);
 });
 
 /** After a crash; null: the process before had come to rest. Gives errnos of answers, and what was asked of the lower. */

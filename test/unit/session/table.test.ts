@@ -67,7 +67,9 @@ describe("inode table", () => {
       const { fuseNodeid } = inodes.standIn();
       const counted = inodes.remember(sameNumber, FILE);
       expect(inodes.get(old.fuseNodeid)).toBe(old);
+      expect(inodes.get(counted.fuseNodeid)).toBe(counted);
       inodes.leave(counted);
+      expect(inodes.get(counted.fuseNodeid)).toBeUndefined();
       for (const one of [fuseNodeid, counted.fuseNodeid]) {
         expect([one >= COUNTED_FROM, Number.isSafeInteger(one), inoOf(one), seen.has(one)]).toEqual([true, true, null, false]);
         seen.add(one);
@@ -87,7 +89,9 @@ describe("inode table", () => {
     expect([made.kind, made.fuseNodeid === lost.fuseNodeid]).toEqual(["directory", false]);
     expect(inodes.get(lost.fuseNodeid)).toBe(lost);
     expect(inodes.remember(id, DIRECTORY)).toBe(made);
+    expect([inodes.size, new Set(inodes.all())]).toEqual([3, new Set([inodes.root, lost, made])]);
     inodes.forget(lost.fuseNodeid, 1);
+    expect([inodes.size, inodes.get(lost.fuseNodeid)]).toEqual([2, undefined]);
     expect(dropped.map(({ inode }) => inode)).toEqual([lost]);
     expect(inodes.remember(id, DIRECTORY)).toBe(made);
   });

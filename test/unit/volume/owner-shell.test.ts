@@ -24,7 +24,7 @@ function fakeLockspace(locks: FakeLock[]): Lockspace {
   return {
     name: volumeLockspace("u"),
     batch: (make) => make(),
-    createLock: (resource, handlers) => {
+    createLock: (resource: string, handlers: LockHandlers) => {
       const lock: FakeLock = {
         resource,
         handlers,
