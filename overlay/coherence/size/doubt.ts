@@ -65,9 +65,9 @@ export function doubtSize(cover: Cover): void {
   if (size.late.effect !== "sets") size.late.harms = true;
 }
 
-/** A reply tells the kernel that size. */
-export function noteTold(cover: Cover, told: number): void {
-  const size = sizeOf(cover);
+/** A reply tells the kernel that size. Of most files nothing is noted: no READ waits to be answered, nor anything else for which it matters. */
+export function noteTold({ size }: Cover, told: number): void {
+  if (size === null) return;
   // The kernel drops one that is older than its last change: so what is told is not what it has.
   if (told < size.least) size.least = -1;
   if (size.told === told) return;

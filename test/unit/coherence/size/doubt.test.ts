@@ -97,6 +97,12 @@ describe("doubt", () => {
   });
 });
 
+it("of a file that nobody reads or changes nothing is kept of what is told: there are very many", () => {
+  const cover = coverOf();
+  noteTold(cover, 100);
+  expect(cover.size).toBeNull();
+});
+
 describe("a late reply", () => {
   it("harms if it was misplaced, or if a revoke came before its end was proved", () => {
     const state = new CoherenceState();
