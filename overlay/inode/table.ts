@@ -111,7 +111,10 @@ export class InodeTable {
     this.#journal?.countedUp(nextCounted);
     for (const { fuseNodeid, id, kind, nlookup, nlinkHint, row } of rows) {
       if (this.get(fuseNodeid) !== undefined) throw new AssertionError(`inode ${fuseNodeid} was handed over twice`);
+      const same = this.find(id);
       const record = this.#create(id, kind, fuseNodeid);
+      // After a crash: one of the two was lost. The other was made when that number was taken, and so counted, which makes larger numbers.
+      if (same !== undefined) this.#lose(same.fuseNodeid < fuseNodeid ? same : record);
       record.nlookup = nlookup;
       record.nlinkHint = nlinkHint;
       if (row === undefined) {
@@ -151,10 +154,7 @@ export class InodeTable {
   remember(id: FileId, mode: number): InodeRecord {
     const kind = inodeKind(mode);
     const found = this.find(id);
-    if (found !== undefined && found.kind !== kind) {
-      this.#unlinkSibling(found);
-      this.#byNodeid.set(found.fuseNodeid, found);
-    }
+    if (found !== undefined && found.kind !== kind) this.#lose(found);
     const record = found?.kind === kind ? found : this.#create(id, kind, this.#numberOf(id));
     record.useCount += 1;
     return record;
@@ -265,6 +265,12 @@ export class InodeTable {
     return record ?? undefined;
   }
 
+  /** Another one has its identity. */
+  #lose(record: InodeRecord): void {
+    this.#unlinkSibling(record);
+    this.#byNodeid.set(record.fuseNodeid, record);
+  }
+
   #unlinkSibling(record: InodeRecord): void {
     const first = this.#byIno.get(record.id.ino);
     if (first === record) {
@@ -312,7 +318,7 @@ export class InodeTable {
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,
     };
-    if (inoOf(fuseNodeid) === null) this.#byNodeid.set(fuseNodeid, record);
+    if (inoOf(fuseNodeid) !== id.ino) this.#byNodeid.set(fuseNodeid, record);
     this.#byIno.set(id.ino, record);
     this.#size += 1;
     return record;

@@ -96,6 +96,43 @@ describe("inode table", () => {
     expect(inodes.remember(id, DIRECTORY)).toBe(made);
   });
 
+  it.each([0, 1])(
+    "has after a crash both of one identity, in whatever order they come, and the one that was made later is of it",
+    (first) => {
+      const { inodes, dropped } = table();
+      const id = { ino: 12, generation: 5 };
+      const number = fuseNodeidOf(id) ?? 0;
+      const lost = { fuseNodeid: number, id, kind: "file", nlookup: 1, nlinkHint: 1, row: 0 } as const;
+      const made = { ...lost, fuseNodeid: COUNTED_FROM, kind: "directory", row: 1 } as const;
+      inodes.restore(first === 0 ? [lost, made] : [made, lost], COUNTED_FROM + 1);
+      expect(inodes.find(id)).toBe(inodes.get(COUNTED_FROM));
+      expect([inodes.get(number)?.kind, inodes.get(COUNTED_FROM)?.kind, inodes.size, inodes.rows()]).toEqual([
+        "file",
+        "directory",
+        3,
+        null,
+      ]);
+      inodes.forget(number, 1);
+      expect([inodes.get(number), inodes.size, inodes.all().length, dropped.length]).toEqual([undefined, 2, 2, 1]);
+      expect(inodes.rows()?.rows.map(({ fuseNodeid }) => fuseNodeid)).toEqual([COUNTED_FROM]);
+      inodes.forget(COUNTED_FROM, 1);
+      expect([inodes.find(id), inodes.get(COUNTED_FROM), inodes.size]).toEqual([undefined, undefined, 1]);
+    },
+  );
+
+  it("goes on with older generations of a number, and with a number of another inode's", () => {
+    const { inodes } = table();
+    const row = { kind: "file", nlookup: 1, nlinkHint: 1 } as const;
+    const rows = [
+      { ...row, fuseNodeid: fuseNodeidOf({ ino: 12, generation: 5 }) ?? 0, id: { ino: 12, generation: 5 } },
+      { ...row, fuseNodeid: COUNTED_FROM, id: { ino: 12, generation: 5 + 4096 } },
+      { ...row, fuseNodeid: fuseNodeidOf({ ino: 99, generation: 1 }) ?? 0, id: { ino: 13, generation: 1 } },
+    ];
+    inodes.restore(rows, COUNTED_FROM + 1);
+    expect(rows.map(({ fuseNodeid }) => inodes.get(fuseNodeid)?.id)).toEqual(rows.map(({ id }) => id));
+    expect(rows.map(({ id, fuseNodeid }) => inodes.find(id) === inodes.get(fuseNodeid))).toEqual([true, true, true]);
+  });
+
   it("keeps a record while it is counted, open or in use, and drops it once", () => {
     const { inodes, dropped } = table();
     const record = inodes.remember({ ino: 5, generation: 0 }, DIRECTORY);
