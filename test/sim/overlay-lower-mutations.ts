@@ -425,7 +425,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known-names.ts",
     find: "    this.#forgotAt = Math.max(this.#forgotAt, oldest.changedAt);\n",
     replace: "",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f21-page-of-another-hold",
@@ -538,7 +538,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: '      if (known.complete) this.#names.set(known, name, "unsure");\n      else this',
     replace: "      this",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f21-of-last-owner",
@@ -762,7 +762,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: 'if (found?.has(name) !== true) this.#names.set(known, name, "unsure");',
     replace: "void name;",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-of-an-earlier-lock",
@@ -771,7 +771,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: "const found = known.namesHold === known.hold ? known.names : null;",
     replace: "const found = known.names;",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-before-the-owner-told",
@@ -780,7 +780,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: "if (known === undefined || known.namesHold !== known.hold) return undefined;",
     replace: "if (known === undefined) return undefined;",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-beside-change",
@@ -790,7 +790,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     find: "    const known = this.#stillTrue(reading, directory);\n    if (known === null || (known.complete",
     replace:
       "    void reading;\n    const known = this.#under(this.#enter(directory), this.#holds.of(directory));\n    if (known.hold === 0 || (known.complete",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-answer-to-another-question",
@@ -799,7 +799,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: "known.complete && known.version === since;",
     replace: "known.complete;",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-of-last-owner",
@@ -808,7 +808,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: "    if (hold === 0 || !known.complete || known.version === 0) this.#names.drop(known);",
     replace: "    if (!known.complete || known.version === 0) this.#names.drop(known);",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-change-not-noted",
@@ -853,7 +853,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: "    for (const name of told.gone.map(nameKey)) if (found?.has(name) !== true) this.#names.delete(known, name);\n",
     replace: "",
-    caughtBy: "test/unit/lower/known.test.ts",
+    caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
     id: "f32-attributes-before-names",
