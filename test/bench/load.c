@@ -233,21 +233,34 @@ static void op_chmod(char **args) {
   report(now_ns() - start, (double)count);
 }
 
+static DIR *list(const char *dir) {
+  DIR *listing = opendir(dir);
+  if (listing == NULL) die("opendir %s", dir);
+  return listing;
+}
+
+/* The next name but . and .., and any other that is hidden; NULL: there is none. */
+static const char *next_name(DIR *listing, const char *dir) {
+  struct dirent *entry;
+  do {
+    errno = 0;
+    entry = readdir(listing);
+    if (entry == NULL && errno != 0) die("readdir %s", dir);
+  } while (entry != NULL && entry->d_name[0] == '.');
+  return entry == NULL ? NULL : entry->d_name;
+}
+
 /* remove-listed DIR EXPECTED: unlinks each file, in the order of the listing, as rm -r does: that reads the directory first. */
 static void op_remove_listed(char **args) {
   long expected = number(args[1]), entries = 0;
   char **names = calloc(expected, sizeof *names);
   if (names == NULL) die("calloc");
   double start = now_ns();
-  DIR *listing = opendir(args[0]);
-  if (listing == NULL) die("opendir %s", args[0]);
-  struct dirent *entry;
-  while (errno = 0, (entry = readdir(listing)) != NULL) {
-    if (entry->d_name[0] == '.') continue;
+  DIR *listing = list(args[0]);
+  for (const char *name; (name = next_name(listing, args[0])) != NULL;) {
     if (entries == expected) wrong("more files than expected");
-    names[entries++] = strdup(entry->d_name);
+    names[entries++] = strdup(name);
   }
-  if (errno != 0) die("readdir %s", args[0]);
   if (entries != expected) wrong("not as many files as expected");
   for (long at = 0; at < entries; at++)
     if (unlinkat(dirfd(listing), names[at], 0) != 0) die("unlink %s", names[at]);
@@ -260,18 +273,13 @@ static void op_read_files(char **args) {
   static char data[65536];
   long expected = number(args[1]), entries = 0;
   double start = now_ns();
-  DIR *listing = opendir(args[0]);
-  if (listing == NULL) die("opendir %s", args[0]);
-  struct dirent *entry;
-  while (errno = 0, (entry = readdir(listing)) != NULL) {
-    if (entry->d_name[0] == '.') continue;
-    int fd = openat(dirfd(listing), entry->d_name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) die("open %s", entry->d_name);
-    if (read(fd, data, sizeof data) < 0) die("read %s", entry->d_name);
-    if (close(fd) != 0) die("close %s", entry->d_name);
-    entries++;
+  DIR *listing = list(args[0]);
+  for (const char *name; (name = next_name(listing, args[0])) != NULL; entries++) {
+    int fd = openat(dirfd(listing), name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) die("open %s", name);
+    if (read(fd, data, sizeof data) < 0) die("read %s", name);
+    if (close(fd) != 0) die("close %s", name);
   }
-  if (errno != 0) die("readdir %s", args[0]);
   closedir(listing);
   if (entries != expected) wrong("not as many files as expected");
   report(now_ns() - start, (double)entries);
@@ -285,16 +293,10 @@ static void op_list(char **args) {
   for (long pass = 0; pass <= warmups; pass++) {
     start = now_ns();
     entries = 0;
-    DIR *listing = opendir(args[0]);
-    if (listing == NULL) die("opendir %s", args[0]);
-    struct dirent *entry;
+    DIR *listing = list(args[0]);
     struct stat found;
-    while (errno = 0, (entry = readdir(listing)) != NULL) {
-      if (entry->d_name[0] == '.') continue;
-      if (fstatat(dirfd(listing), entry->d_name, &found, AT_SYMLINK_NOFOLLOW) != 0) die("stat %s", entry->d_name);
-      entries++;
-    }
-    if (errno != 0) die("readdir %s", args[0]);
+    for (const char *name; (name = next_name(listing, args[0])) != NULL; entries++)
+      if (fstatat(dirfd(listing), name, &found, AT_SYMLINK_NOFOLLOW) != 0) die("stat %s", name);
     closedir(listing);
   }
   double ns = now_ns() - start;
