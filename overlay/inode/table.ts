@@ -127,9 +127,12 @@ export class InodeTable {
   }
 
   all(): InodeRecord[] {
-    const records = new Set(this.#byNodeid.values());
-    for (const ino of this.#byIno.keys()) for (const record of this.withIno(ino)) records.add(record);
-    return [...records];
+    const records: InodeRecord[] = [];
+    for (const first of this.#byIno.values()) {
+      for (let record: InodeRecord | null = first; record !== null; record = record.sibling) records.push(record);
+    }
+    for (const record of this.#byNodeid.values()) if (this.find(record.id) !== record) records.push(record);
+    return records;
   }
 
   /** The record behind the number that a request names; undefined: the kernel was never told it, or forgot it. */
