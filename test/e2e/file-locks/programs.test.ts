@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import * as z from "zod";
 import { askOverlay, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import { AFTER_HELD_UP_MS } from "../../../overlay/lower/local/small-writes.ts";
+import { median } from "../../bench/stats.ts";
 import { until, untilWaiting } from "../actor.ts";
 import { coverlay } from "../lab.ts";
 import { hazardLab } from "../hazards/hazard-lab.ts";
@@ -12,6 +13,8 @@ import { countingSuite, opened } from "./counting-suite.ts";
 
 const cluster = hazardLab();
 const kinds = ["posix", "ofd", "flock"] as const;
+/** Transactions that are counted. */
+const ROUNDS = 20;
 
 countingSuite(cluster, { pingPong: [[3, ["-rw"]]], counters: ["posix"], journals: ["delete"] });
 
@@ -73,12 +76,15 @@ def transaction():
   const trips = async (nodeid: number): Promise<number> => (await cluster.counters(nodeid))["lowerTripsAwaited"] ?? Number.NaN;
 
   /**
-   * A trip that comes back is there each time. On a busy machine one write of 50 ms at the owner lets each write be waited for, for 10 s: it is looked again
-   * when they are over.
+   * What one of them costs: the median. A trip that comes back is there each time. Where the machine stands still for longer than ROOM_MS within a transaction,
+   * a write waits (README of lower, "Written behind"). And one write of 50 ms at the owner lets each write be waited for, for 10 s: it is looked again when
+   * they are over.
    */
-  async function least(most: number, measure: () => Promise<number>): Promise<number> {
+  async function usual(most: number, measure: () => Promise<number>): Promise<number> {
     for (let tries = 1; ; tries += 1) {
-      const cost = await measure();
+      const costs: number[] = [];
+      while (costs.length < ROUNDS) costs.push(await measure());
+      const cost = median(costs);
       if (cost <= most || tries === 3) return cost;
       await sleep(AFTER_HELD_UP_MS);
     }
@@ -95,11 +101,10 @@ def transaction():
     const a = cluster.actor(nodeid);
     const given = { name: `alone-${mode}.db`, mode };
     await a.run(`${connect}\ndb.execute("create table t (v integer)")\ndb.execute("insert into t values (0)")\ntransaction()`, given);
-    const cost = await least(calls, async () => {
+    const cost = await usual(calls, async () => {
       const before = await trips(nodeid);
-      const rounds = 20;
-      await a.run(`for _ in range(rounds): transaction()`, { rounds });
-      return ((await trips(nodeid)) - before) / rounds;
+      await a.run(`transaction()`);
+      return (await trips(nodeid)) - before;
     });
     expect(cost).toBeLessThanOrEqual(calls);
   });
@@ -111,11 +116,10 @@ def transaction():
     await a?.run(`${connect}\ndb.execute("create table t (v integer)")\ndb.execute("insert into t values (0)")`, given);
     for (const actor of actors) await actor.run(`${connect}\ntransaction()`, given);
     const sum = async (): Promise<number> => (await Promise.all(cluster.remotes.map(trips))).reduce((all, one) => all + one, 0);
-    const cost = await least(13, async () => {
+    const cost = await usual(13, async () => {
       const before = await sum();
-      const rounds = 10;
-      for (let round = 0; round < rounds; round += 1) for (const actor of actors) await actor.run(`transaction()`);
-      return ((await sum()) - before) / (2 * rounds);
+      for (const actor of actors) await actor.run(`transaction()`);
+      return ((await sum()) - before) / 2;
     });
     expect(cost).toBeLessThanOrEqual(13);
   });
