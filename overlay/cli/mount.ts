@@ -147,6 +147,7 @@ interface MountArguments {
 
 const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
   localflocks   file locks (fcntl, flock) stay in this node: other nodes neither see nor obey them
+  deepidle      idle processors may sleep deeply while programs work in the mount: slower, for less power (docs/tuning.md)
   transport=fuse-native  libfuse 2 serves the mount, for root alone; with localflocks (overlay/session/fuse-native/README.md)
   wait          waits, and says for what, where dlmd or other nodes must be started first; else the mount is refused
   timeout=N     waits for N seconds at most, until the mount is there; then it is refused

@@ -17,11 +17,12 @@ import { largeBuffers } from "../lower/large-buffers.ts";
 import type { Holder } from "../restart/holder.ts";
 import { REHEARSED, type Rehearsal, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
-
+import { CpuLatency } from "../serve/cpu-latency.ts";
 import { type CrashGuard, tellKeeper } from "../serve/crash-guard.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { createHolder, endOrPause, holdingAnswers, holdToEnd } from "../serve/holding.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
+import { runningSystem } from "../session/system.ts";
 import { requireOwnerBlock, type StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
 import { noBit } from "../volume/lower-mount.ts";
@@ -212,6 +213,12 @@ async function serve(args: ServeArguments): Promise<void> {
       bastLimitMs: args.bastLimitMs,
       localFlocks: mountOptions.localFlocks,
       transport: mountOptions.transport,
+      cpuLatency: new CpuLatency({
+        limits: !mountOptions.deepIdle,
+        log,
+        nowMs: () => performance.now(),
+        every: runningSystem.every,
+      }),
       ...(takeOver === null ? {} : { takeOver }),
       afterCrash: args.afterCrash,
       leaveStatus: () => {

@@ -5,6 +5,7 @@ import type { TakeOver } from "../restart/take.ts";
 import type { StoredBit } from "../volume/bit.ts";
 import type { LowerSource } from "../volume/lower-mount.ts";
 import type { Transport } from "../volume/mount-options.ts";
+import type { CpuLatency } from "./cpu-latency.ts";
 
 export interface MountProcessOptions {
   readonly native: Native;
@@ -27,6 +28,8 @@ export interface MountProcessOptions {
   readonly bastLimitMs: number;
   /** File locks stay in this node's kernel (-o localflocks). */
   readonly localFlocks: boolean;
+  /** For requests of the kernel and of other nodes. */
+  readonly cpuLatency: CpuLatency;
   /** Not given: the kernel's protocol. */
   readonly transport?: Transport;
   /** This process goes on with the mount of another one (overlay/restart/). */

@@ -251,6 +251,7 @@ export class MountStatus implements StatusAnswers {
       underWay: session?.underWay.byOperation() ?? {},
       locks: coherence?.counters.locksHeld ?? 0,
       counters: this.#counters(),
+      cpuLatency: mount.cpuLatency.describe(),
       memory: process.memoryUsage(),
     };
   }

@@ -49,7 +49,7 @@ export interface OpenSessionOptions {
 export function openSession(options: OpenSessionOptions): Promise<Session> {
   const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, moves, journal, resume } =
     options;
-  const { native, log, mountpoint, mountFlags, lower: source, transport } = options.mount;
+  const { native, log, mountpoint, mountFlags, lower: source, transport, cpuLatency } = options.mount;
   const shared = { native, lower, system: runningSystem, log, lease, source: source.path, mountpoint, mountFlags, disconnected, fail };
   const createCoherence = (caches: KernelCaches, ownInodes: OwnInodes): CoherenceShell => {
     const coherence = new CoherenceShell({
@@ -71,6 +71,7 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
   let own: OwnInodes | null = null;
   return mountSession({
     ...shared,
+    requested: () => cpuLatency.noted(),
     moves,
     walk: (path) => own?.walk(path) ?? Promise.resolve(-E.EAGAIN),
     ...(fileLocks === null ? {} : { fileLocks }),

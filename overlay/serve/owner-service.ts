@@ -259,7 +259,7 @@ export class OwnerService {
   }
 
   #createServer(client: DlmClient, mount: LowerMount, served: LocalLower, disk: GuardedDisk | null): LowerServer {
-    const { native, log, bit } = this.#host.options;
+    const { native, log, bit, cpuLatency } = this.#host.options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     const custody = this.#inheritedAfter(mount.cleanAfter) ?? this.#createCustody(client, mount.epoch);
     custody.succeed(mount.epoch);
@@ -278,6 +278,7 @@ export class OwnerService {
       mayServe: () => this.#host.leaseHolds(),
       freeMemory: (memory) => native.freeArrayBuffer(memory),
       isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
+      received: () => cpuLatency.noted(),
       claimed: () => this.#host.reopened(),
       isGone: (session) => this.#gone.some((client) => isOf(session, client)),
       admits: (session) => !this.servesOnlyItself || isOf(session, client.info),

@@ -53,6 +53,8 @@ export interface SessionOptions {
   /** MountParts.moves, MountParts.walk */
   readonly moves?: DirectoryMoves;
   readonly walk?: (path: Buffer) => Promise<number>;
+  /** A request of the kernel has come. */
+  readonly requested?: () => void;
   /** A broken invariant; the composition root takes the node out. */
   readonly fail: (error: Error) => void;
   /** Goes on with the mount of another process (overlay/restart/): nothing is mounted, and nothing is read before `begin`. */
@@ -309,6 +311,7 @@ class Serving {
 
   #receive(bytes: number): void {
     try {
+      this.#options.requested?.();
       if (this.#state !== null) this.#state.dispatch.receive(bytes);
       else this.#firstRequest(bytes);
     } catch (error) {

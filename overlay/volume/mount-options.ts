@@ -32,6 +32,8 @@ export interface MountOptions {
   readonly runDir: string | null;
   /** File locks (fcntl(2), flock(2)) stay in this node's kernel: other nodes see nothing of them. */
   readonly localFlocks: boolean;
+  /** Idle processors may sleep as deeply as they like, also while programs work in the mount (serve/cpu-latency.ts). */
+  readonly deepIdle: boolean;
   /** How the kernel's requests come here: by ourselves, or by libfuse 2 (session/fuse-native/). */
   readonly transport: Transport;
   /** A mount that others must make possible is waited for so long (mount-wait.ts); infinity: without end; null: it is refused at once. */
@@ -83,7 +85,7 @@ const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
 const shown: readonly string[] = ["default_permissions", "allow_other"];
 const shownWithValue: readonly string[] = ["user_id", "group_id", "max_read", "blksize"];
 const ownWithValue: readonly string[] = ["runDir", "retry", "timeout", "transport"];
-const own: readonly string[] = ["localflocks", "wait", "bg", "fg"];
+const own: readonly string[] = ["localflocks", "deepidle", "wait", "bg", "fg"];
 
 /** Of `bg` alone, that of nfs(5): a week. */
 const BACKGROUND_WAIT_MS = 10_000 * 60_000;
@@ -109,6 +111,7 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
   let flags = present;
   let runDir: string | null = null;
   let localFlocks = false;
+  let deepIdle = false;
   let waitMs: number | null = null;
   let background = false;
   let transport: Transport = "kernel";
@@ -120,6 +123,7 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
     if (effect !== undefined) flags = (flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
     else if (option === "remount" || (remount && isShown(name, value))) continue;
     else if (name === "localflocks" && value === null) localFlocks = true;
+    else if (name === "deepidle" && value === null) deepIdle = true;
     else if (name === "wait" && value === null) waitMs = Number.POSITIVE_INFINITY;
     else if ((name === "bg" || name === "fg") && value === null) background = name === "bg";
     else if (Object.hasOwn(UNIT_MS, name) && value !== null) waitMs = durationMs(name, value);
@@ -129,7 +133,7 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
   }
   if (transport === "fuse-native" && !localFlocks && !remount) throw locksNotLocal();
   if (background) waitMs ??= BACKGROUND_WAIT_MS;
-  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, transport, waitMs, background };
+  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, deepIdle, transport, waitMs, background };
 }
 
 /** Commas inside double quotes belong to the value, as mount(8) reads them. */

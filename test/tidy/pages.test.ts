@@ -153,6 +153,6 @@ it("mount options on a page are those of a mount", () => {
   const page = read("docs/tuning.md");
   const [, table = ""] = /^## Mount options\n\n([\s\S]*?)\n\n/m.exec(page) ?? [];
   const options = [...table.matchAll(/^\| `(\w+)` \|/gm)].map(([, option = ""]) => option);
-  expect(options).toHaveLength(2);
+  expect(options).toHaveLength(3);
   expect(options.filter((option) => !knownOptions.includes(option))).toEqual([]);
 });

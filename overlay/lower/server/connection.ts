@@ -42,6 +42,8 @@ export interface ConnectionHost {
   /** It ends its service: nobody gets a session any more. */
   readonly closing: boolean;
   readonly counters: LowerServerCounters;
+  /** A message has come. */
+  received(): void;
   readonly freeMemory: (memory: ArrayBuffer) => void;
   /** Why that caller gets no session; null: it does. */
   check(hello: handshake.Hello): Omit<handshake.Refused, "owner"> | null;
@@ -189,7 +191,7 @@ export class ServerConnection {
 
   #frame(type: number, id: number, body: Uint8Array): void {
     if (type === FrameType.ALIVE && this.#session !== null) return decodeAlive(body);
-    this.#server.counters.received += 1;
+    this.#server.received();
     const session = this.#session;
     if (session === null) {
       if (type !== FrameType.HELLO) throw new WireError(`frame of type 0x${type.toString(16)} before the caller said which client it is`);

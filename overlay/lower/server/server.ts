@@ -59,6 +59,8 @@ export interface LowerServerOptions {
   readonly freeMemory: (memory: ArrayBuffer) => void;
   /** That life of the node is in the present view. A node that was evicted, has left or was removed from the configuration is not. */
   readonly isMember: (nodeid: number, incarnation: string) => boolean;
+  /** A message of a caller has come. */
+  readonly received?: () => void;
   /** A caller has opened all that it had open at an earlier owner, and there may be no other that has not: `hasClaimed`. */
   readonly claimed?: () => void;
   /** A caller asks for the volume to be given to another node; without it the answer is a refusal. */
@@ -197,6 +199,11 @@ class ServerCore implements ConnectionHost {
   /** Such as ENFILE: the next connection may be taken again. */
   acceptFailed(error: Error): void {
     this.#warn("accept", { error: error.message }, "a connection to the volume's owner could not be taken");
+  }
+
+  received(): void {
+    this.counters.received += 1;
+    this.options.received?.();
   }
 
   refused(address: string, reason: string): void {

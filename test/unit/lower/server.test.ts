@@ -14,6 +14,17 @@ import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
 const lab = remoteLab();
 afterEach(() => void vi.restoreAllMocks());
 
+it("tells of each message of a caller: its processors are not to sleep deeply then (serve/cpu-latency.ts)", async () => {
+  let received = 0;
+  const server = createLowerServer({ ...testServerOptions((await lab.owner()).lower, 1), received: () => void (received += 1) });
+  const remote = lab.remote();
+  await remote.connect(await listenOn(server), 1);
+  const before = received;
+  await remote.create(remote.root, name("made"), RDWR, 0o600, caller);
+  expect([received > before, received]).toEqual([true, server.counters.received]);
+  await server.close();
+});
+
 it("says when connections cannot be taken, once for many, and goes on", async () => {
   const said: unknown[] = [];
   const listen = vi.spyOn(Server.prototype, "listen");

@@ -363,6 +363,7 @@ describe("a connection at the owner", () => {
       mayServe: true,
       closing: false,
       counters: { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0, refused: 0 },
+      received: () => undefined,
       freeMemory: () => undefined,
       check: () => null,
       attach: () => ({ session: session as ServerSession, resumed: false }),

@@ -21,6 +21,7 @@ describe("mount options", () => {
       flags: 0,
       runDir: null,
       localFlocks: false,
+      deepIdle: false,
       transport: "kernel",
       waitMs: null,
       background: false,
@@ -38,6 +39,11 @@ describe("mount options", () => {
     expect(parseMountOptions("noatime,relatime").flags).toBe(MountFlag.RELATIME);
     expect(parseMountOptions("user,exec").flags).toBe(MountFlag.NOSUID | MountFlag.NODEV);
     expect(parseMountOptions("nosuid,defaults").flags).toBe(0);
+  });
+
+  test("deepidle", () => {
+    expect(parseMountOptions("deepidle").deepIdle).toBe(true);
+    expect(refusal("deepidle=1").message).toBe('mount option "deepidle=1" takes no value');
   });
 
   test("runDir", () => {
