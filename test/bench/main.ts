@@ -15,7 +15,7 @@ import { type Placement, placeNodes } from "./dlmd/placement.ts";
 import { BINDFS_FLAGS, startPlainSystems } from "./plain-systems.ts";
 import { type Report, renderReport, reportJson } from "./report.ts";
 import { runBench } from "./run.ts";
-import { type Cluster, FULL, QUICK, type Scale, type System, dropKernelCaches } from "./system.ts";
+import { type Cluster, FULL, QUICK, type Scale, type System, dropKernelCaches, untilProcessorsSleep } from "./system.ts";
 
 const note = (line: string): void => void process.stderr.write(`${line}\n`);
 
@@ -119,6 +119,7 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<Report
         cluster,
         signal,
         dropCaches: dropKernelCaches,
+        settle: untilProcessorsSleep,
         note,
         only: options.only,
         nodePeer,

@@ -32,6 +32,7 @@ export async function runRounds(
         const where = `${step.name} on ${system.name}`;
         if (!step.systems.includes(system.name) || failed.has(where)) continue;
         try {
+          await bench.settle();
           const values = await step.run(bench, system);
           step.figures.forEach((figure, at) => {
             const result = figures.find(({ name }) => name === figure.name);

@@ -2,6 +2,8 @@
 import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { ROW_LOOK_MS } from "../../overlay/serve/cpu-latency.ts";
+import { cpuLatencyLimitUs, limitsCpuLatency } from "../cpu-latency.ts";
 import type { Placement } from "./dlmd/placement.ts";
 import { type HeldAt, type LoadValues, loadValue, runHeldLoad, runLoad } from "./load.ts";
 
@@ -133,6 +135,17 @@ export const QUICK: Scale = {
 
 /** After caches were dropped, the servers are still busy with the kernel's FORGETs. */
 const SETTLE_MS = 150;
+/** No process has set a limit: less than what the kernel begins with. */
+const NO_LIMIT_US = 2_000_000_000;
+const AWAKE_MS_MAX = 500;
+
+/** Mounts of coverlay limit how deeply idle processors sleep, and take that back a moment later (overlay/serve/cpu-latency.ts). */
+export async function untilProcessorsSleep(): Promise<void> {
+  if (!limitsCpuLatency) return;
+  // Another program may limit it all the time.
+  const endMs = performance.now() + AWAKE_MS_MAX;
+  while (cpuLatencyLimitUs() < NO_LIMIT_US && performance.now() < endMs) await sleep(ROW_LOOK_MS);
+}
 
 /** 1: pages; 2: dentries and inodes, of every file system of this machine (Documentation/admin-guide/sysctl/vm.rst). */
 export async function dropKernelCaches(what: 1 | 2): Promise<void> {
@@ -161,6 +174,8 @@ export interface Bench {
   /** Microseconds of one operation. */
   loadUs(...words: (string | number)[]): Promise<number>;
   dropCaches(what: 1 | 2): Promise<void>;
+  /** What one system has set in the kernel is gone before another one is measured. */
+  settle(): Promise<void>;
   /** A name that was not used before in this run. */
   fresh(prefix: string): string;
   /** Does something the first time it is asked for under that key. */
@@ -177,6 +192,7 @@ export interface BenchParts {
   readonly placement: Placement;
   readonly signal: AbortSignal;
   readonly dropCaches: (what: 1 | 2) => Promise<void>;
+  readonly settle: () => Promise<void>;
   readonly note: (line: string) => void;
 }
 

@@ -5,7 +5,7 @@ import { type MessageCount, brokeSilence } from "./messages.ts";
 import type { FigureResult } from "./rounds.ts";
 import type { DirectoryResult, MemoryResult } from "./size.ts";
 import { type SqliteTrips, shareOfTrips } from "./sqlite-trips.ts";
-import { speedRatio } from "./stats.ts";
+import { fastest, speedRatio } from "./stats.ts";
 import type { SystemName } from "./system.ts";
 import type { StageCost } from "./stages.ts";
 import type { TlsCost } from "./tls.ts";
@@ -38,6 +38,20 @@ export interface Measured {
 
 const BINDFS_RATIO = 1.5;
 const NATIVE_RATIO = 0.9;
+/** How many times as long as with the faster mount of bindfs it may take. */
+const TIMES_BINDFS: readonly (readonly [figure: string, system: "owner" | "other", most: number])[] = [
+  ["create-write", "owner", 1.2],
+  ["create-unlink", "owner", 0.8],
+  ["untar", "owner", 1],
+  ["clone", "owner", 1],
+  ["sqlite-own", "owner", 1.2],
+  ["create-write", "other", 3],
+  ["untar", "other", 2],
+  ["clone", "other", 2],
+  ["cold-list", "other", 1],
+  ["unlink", "other", 2.5],
+  ["sqlite-own", "other", 2.5],
+];
 const ROUND_TRIPS = 4;
 const LOCK_ROUND_TRIPS = 3;
 const TRIPS_SHARE = 0.7;
@@ -47,6 +61,7 @@ const CACHED_SYSTEMS = ["owner", "other"] as const;
 export function judge(measured: Measured): Target[] {
   return [
     ...["lookup", "create-unlink"].flatMap((figure) => againstBindfs(measured, figure)),
+    ...TIMES_BINDFS.map(([figure, system, most]) => timesBindfs(measured, figure, system, most)),
     ...["warm-stat", "read-cached"].flatMap((figure) => CACHED_SYSTEMS.map((system) => againstNative(measured, figure, system))),
     ...CACHED_SYSTEMS.flatMap((system) =>
       ["warm stat", "cached 4 KiB read", "lock and unlock"].map((what) => silence(measured, `${what}, ${system}`)),
@@ -89,6 +104,19 @@ function againstBindfs(measured: Measured, name: string): Target[] {
       reached: null,
     },
   ];
+}
+
+function timesBindfs(measured: Measured, name: string, system: SystemName, most: number): Target {
+  const figure = figureNamed(measured, name);
+  const value = figure?.median[system];
+  const base = figure === undefined ? null : fastest(figure.unit, [figure.median.bindfs, figure.median["bindfs-uncached"]]);
+  const times = value === undefined || base === null ? null : value / base;
+  return {
+    name: `${figure?.title ?? name}, ${system}, beside bindfs`,
+    wanted: `<= ${most} times as long as bindfs`,
+    found: times === null ? "not measured" : times.toFixed(2),
+    reached: times === null ? null : times <= most,
+  };
 }
 
 function againstNative(measured: Measured, name: string, system: SystemName): Target {

@@ -98,6 +98,7 @@ function parts(cluster: Cluster | null, systems = SYSTEM_NAMES.map(standInSystem
     placement: placeNodes(0),
     signal: new AbortController().signal,
     dropCaches: async (what: 1 | 2) => void dropped.push(what),
+    settle: async () => undefined,
     note: () => undefined,
   };
 }
