@@ -120,8 +120,11 @@ export interface Lock {
    * asked for in it leaves in the same message.
    */
   request(mode: Mode, flags: number, lvb?: Uint8Array, options?: RequestOptions): void;
-  /** Gives the lock up; ends in `ast` "unlocked". Without a request outstanding it takes effect when sent, and does not wait for dlmd either. */
-  unlock(flags: number, lvb?: Uint8Array): void;
+  /**
+   * Gives the lock up; ends in `ast` "unlocked". Without a request outstanding it takes effect when sent, and does not wait for dlmd either.
+   * `canWait`: nobody is known to want it. It leaves with what is asked for next, or a moment later, and many in one message.
+   */
+  unlock(flags: number, lvb?: Uint8Array, canWait?: boolean): void;
   /** Takes an outstanding request back: its `ast` is "canceled" (or "granted", if that was faster). */
   cancel(): void;
 }

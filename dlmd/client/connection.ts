@@ -15,6 +15,9 @@ import type { LockStatus } from "./api.ts";
 /** What one turn of the event loop may ask for. */
 const MAX_UNSENT_BYTES: number = 256 * 1024 * 1024;
 
+/** What can wait leaves with what is asked for next, with the answer to what dlmd says, or so long after it. */
+export const SOON_MS = 20;
+
 /** What comes for one lock. */
 export interface LockResults {
   receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void;
@@ -37,6 +40,8 @@ export class Connection implements ResultSink {
   readonly #freeLockIds: number[] = [];
   readonly #flush: () => void;
   #flushScheduled = false;
+  /** Something was gathered that can wait. */
+  #soon: NodeJS.Timeout | null = null;
   /** Who gathers on his own what this turn asks for, and has not given it here yet. */
   readonly #gathering: (() => void)[] = [];
   #over = false;
@@ -70,9 +75,10 @@ export class Connection implements ResultSink {
     return this.#over;
   }
 
-  /** The writer, ready for one more entry of the batch of this turn. */
-  entry(): ByteWriter {
-    this.#schedule();
+  /** The writer, ready for one more entry of the batch of this turn; `canWait`: it leaves SOON_MS later, if nothing leaves before. */
+  entry(canWait = false): ByteWriter {
+    if (canWait) this.#soon ??= setTimeout(this.#flush, SOON_MS);
+    else this.#schedule();
     this.counters.sent++;
     return this.#gatherer.entry();
   }
@@ -93,6 +99,8 @@ export class Connection implements ResultSink {
   flush(): void {
     for (const give of this.#gathering.splice(0)) give();
     this.#flushScheduled = false;
+    if (this.#soon !== null) clearTimeout(this.#soon);
+    this.#soon = null;
     if (this.#gatherer.length > 0 && !this.#over) this.#socket.write(this.#gatherer.take());
   }
 
@@ -135,6 +143,8 @@ export class Connection implements ResultSink {
 
   #receive(body: Uint8Array): void {
     if (this.#over) return;
+    // It may be for somebody who waits for what was given up.
+    if (this.#soon !== null) this.flush();
     const message = decodeServerMessage(body);
     if (message.kind === "results") {
       decodeResults(message.entries, this);
@@ -147,6 +157,7 @@ export class Connection implements ResultSink {
   #fail(reason: Error): void {
     if (this.#over) return;
     this.#over = true;
+    if (this.#soon !== null) clearTimeout(this.#soon);
     this.#socket.destroy();
     this.#handlers.disconnected(reason);
   }

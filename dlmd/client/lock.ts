@@ -123,14 +123,14 @@ export class ClientLock<A> implements Lock, LockResults {
     this.#end("granted");
   }
 
-  unlock(flags: number, lvb?: Uint8Array): void {
+  unlock(flags: number, lvb?: Uint8Array, canWait = false): void {
     if (flags === LockFlag.CANCEL) return this.cancel();
     // Forced or not, it goes.
     if (this.#givenUp && (flags & LockFlag.FORCEUNLOCK) !== 0) return;
     this.#forced = this.busy && (flags & LockFlag.FORCEUNLOCK) !== 0;
     if (this.busy && !this.#forced) throw new AssertionError(`${this.resource}: a request is outstanding`);
     if (!this.exists && !this.#forced) throw new AssertionError(`${this.resource}: nothing to unlock`);
-    const writer = this.#connection.entry();
+    const writer = this.#connection.entry(canWait);
     const ahead = !this.busy && isBlock(lvb) && wrongFlags("unlock", this.mode, Mode.NL, flags) === null;
     this.busy = true;
     this.#noteError(null);

@@ -205,14 +205,14 @@ export class LockRequests implements LockHandlers<Cover> {
 
   /** Nobody here wants anything of that inode any more. */
   drop(cover: Cover): void {
-    this.#unlockIdle(cover);
-    unlockIdle(this.#tokenLocks.get(cover)?.lock);
+    this.#unlockIdle(cover, true);
+    unlockIdle(this.#tokenLocks.get(cover)?.lock, true);
     this.#tokenLocks.delete(cover);
   }
 
-  #unlockIdle(cover: Cover): void {
+  #unlockIdle(cover: Cover, canWait = false): void {
     if (cover.lock === null) return;
-    unlockIdle(cover.lock);
+    unlockIdle(cover.lock, canWait);
     cover.lock = null;
     this.#locks -= 1;
   }
@@ -225,6 +225,6 @@ export class LockRequests implements LockHandlers<Cover> {
 }
 
 /** A lock that was never granted is not known to dlmd; one with a request outstanding goes with the connection. */
-function unlockIdle(lock: Lock | undefined): void {
-  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0);
+function unlockIdle(lock: Lock | undefined, canWait = false): void {
+  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0, undefined, canWait);
 }

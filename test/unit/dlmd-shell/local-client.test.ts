@@ -1,8 +1,9 @@
 /** The client of the local socket: what a program asks for, in which order, and what it is told. */
 import path from "node:path";
-import { expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { type GoneClient, LockFlag, type LockStatus } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
+import { SOON_MS } from "../../../dlmd/client/connection.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { ClientEvent } from "../../../dlmd/wire/program.ts";
 import { granted, heard, info, localSocketLab, view } from "./local-socket-lab.ts";
@@ -126,6 +127,69 @@ test("H2: what is asked for when a lock was given up goes along with it, under i
   });
   await lab.until(() => basts.length > 0);
   expect([ends, basts, next.mode]).toEqual([["r granted", "r unlocked", "s granted"], [Mode.PW], Mode.PR]);
+});
+
+describe("an unlock that can wait", () => {
+  afterEach(() => void vi.useRealTimers());
+
+  /** Two locks that are held, of which the first is given up so. From then on timers are the test's. */
+  async function givenUp() {
+    const lab = current();
+    const client = await lab.connect();
+    const space = await client.lockspace("data");
+    const statuses: LockStatus[] = [];
+    const handlers = {
+      ast(_: unknown, status: LockStatus) {
+        statuses.push(status);
+        lab.happened();
+      },
+      bast() {},
+    };
+    const [lock, other] = [space.createLock("r", handlers), space.createLock("s", handlers)];
+    for (const one of [lock, other]) one.request(Mode.EX, 0);
+    await lab.until(() => statuses.length === 2);
+    lab.onRequests = () => {};
+    lab.reads.length = 0;
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    lock.unlock(0, undefined, true);
+    expect([lock.mode, vi.getTimerCount()]).toEqual([Mode.NL, 1]);
+    const kinds = (): string[] => lab.reads.flatMap(({ requests }) => requests.map(({ kind }) => kind));
+    const read = (): Promise<void> => lab.until(() => lab.reads.length > 0);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([statuses, kinds()]).toEqual([["granted", "granted", "unlocked"], []]);
+    return { lab, client, other, kinds, read };
+  }
+
+  test("leaves SOON_MS later", async () => {
+    const { kinds, read } = await givenUp();
+    vi.advanceTimersByTime(SOON_MS - 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(kinds()).toEqual([]);
+    vi.advanceTimersByTime(1);
+    await read();
+    expect([kinds(), vi.getTimerCount()]).toEqual([["unlock"], 0]);
+  });
+
+  test("leaves with what is asked for next, before it", async () => {
+    const { other, kinds, read } = await givenUp();
+    other.request(Mode.PR, 0);
+    await read();
+    expect([kinds(), vi.getTimerCount()]).toEqual([["unlock", "convert"], 0]);
+  });
+
+  test("leaves when dlmd says something: somebody may wait for that lock", async () => {
+    const { lab, client, kinds, read } = await givenUp();
+    lab.send(client.info.clientId, { kind: "bast", lockId: 0, wanted: Mode.PR });
+    await read();
+    expect(kinds()).toEqual(["unlock"]);
+  });
+
+  test("leaves at the end of the connection", async () => {
+    const { client, kinds, read } = await givenUp();
+    await client.close();
+    await read();
+    expect(kinds()).toEqual(["unlock"]);
+  });
 });
 
 test("an unlock whose end only dlmd knows waits for it", async () => {
