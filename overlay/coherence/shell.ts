@@ -11,7 +11,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Coherence, SessionCoherence } from "./api.ts";
-import { registerBorn, type RegisterOptions } from "./lock/new-inodes.ts";
+import { LOWERED_THEN, registerBorn, type RegisterOptions } from "./lock/new-inodes.ts";
 import { CacheLimit } from "./lock/cache-limit.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
@@ -22,7 +22,7 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
-import { handleInvalidated } from "./lock/revoke.ts";
+import { handleInvalidated, lowerKept } from "./lock/revoke.ts";
 import { SizeCheck, type SizeCounters } from "./size/check.ts";
 import { mustBeTaken } from "./size/doubt.ts";
 import { Rest } from "./rest.ts";
@@ -70,6 +70,8 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
 const UNSURE_MISSES = 6;
 /** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. A file in use waits once more. */
 const REGISTER_DELAY_MS = 1000;
+/** Between two turns in which files that were made here are lowered (hazard F34): operations come between. */
+const LOWER_DELAY_MS = 5;
 /** From so many unregistered locks on ... */
 const UNREGISTERED_MAX = 256;
 /** ... that many are made known at once, the oldest: a revoke of a directory waits for all that are left. */
@@ -94,6 +96,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   /** Births until the last time that all were made known, but for what was in use. */
   #bornBefore = 0;
   #registerTimer: NodeJS.Timeout | null = null;
+  #lowerTimer: NodeJS.Timeout | null = null;
   /** Effects are being done. */
   #running = false;
   #closed = false;
@@ -212,6 +215,9 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       case "timer":
         this.#setTimer(effect.cover, effect.purpose, effect.delayMs);
         return;
+      case "lower-rest":
+        if (!this.#closed) this.#lowerTimer ??= setTimeout(() => this.#lowerRest(), LOWER_DELAY_MS);
+        return;
       case "request-token":
         this.#locks.requestToken(effect.cover, effect.how ?? null);
         return;
@@ -280,6 +286,12 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#register({ shared: false, keeps: true, inUseAfter: this.#bornBefore });
     this.#bornBefore = this.#state.births;
     if (this.#state.unregistered.size > 0) this.noteBorn();
+  }
+
+  #lowerRest(): void {
+    this.#lowerTimer = null;
+    if (lowerKept(this.#state, LOWERED_THEN, this.#options.now())) this.#state.effects.push({ do: "lower-rest" });
+    this.run();
   }
 
   #register(which: RegisterOptions): void {
@@ -413,6 +425,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#registerTimer !== null) clearTimeout(this.#registerTimer);
+    if (this.#lowerTimer !== null) clearTimeout(this.#lowerTimer);
     if (!this.#keepsLocks) this.#giveBack();
     this.#gaveBack = true;
     await this.#options.caches.close();

@@ -30,8 +30,12 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
   return first;
 }
 
-/** So many files stay EX until a directory's lock goes: it waits while they are lowered. What is made known beyond is PR at once. */
-export const KEPT_MAX = 4096;
+/** So many files stay EX until a directory's lock goes. What is made known beyond is PR at once. */
+export const KEPT_MAX = 65_536;
+/** A directory's lock waits while so many of them are lowered, the oldest ... */
+export const LOWERED_FIRST = 4096;
+/** ... and then the others, so many at a time. */
+export const LOWERED_THEN = 512;
 
 /** It is gone before anybody was told. */
 export function dropUnregistered(state: CoherenceState, cover: Cover): void {
@@ -89,10 +93,11 @@ export function registerBorn(
   }
 }
 
-/** Kept as EX, and may be lowered now without waiting for anybody; those that were taken away since are forgotten. */
-export function takeKept(state: CoherenceState): readonly Cover[] {
+/** Kept as EX, and may be lowered now without waiting for anybody, the oldest `most`; those that were taken away since are forgotten. */
+export function takeKept(state: CoherenceState, most: number): readonly Cover[] {
   const taken: Cover[] = [];
   for (const cover of state.kept) {
+    if (taken.length === most) break;
     const resting = cover.phase === "idle" && cover.asking === null && cover.wanted === Mode.NL && isAtRest(cover);
     if (cover.mode === Mode.EX && !resting) continue;
     state.kept.delete(cover);

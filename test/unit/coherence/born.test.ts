@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { enterUnregistered, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
+import { enterUnregistered, KEPT_MAX, LOWERED_FIRST, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { noteLateReply, noteThread } from "../../../overlay/coherence/size/doubt.ts";
 import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
@@ -147,6 +147,28 @@ it("F34: what the clock made known stays EX here, and is lowered to PR before a 
   expect(tryPin(file, Mode.PR)).toBe(false);
   handleAst(state, file, "granted", Mode.PR, 3);
   expect([tryPin(file, Mode.PR), tryPin(file, Mode.EX), file.phase, state.kept.size]).toEqual([true, false, "idle", 0]);
+});
+
+it("F34: what the clock makes known stays EX until KEPT_MAX do, and what comes then is PR", () => {
+  const state = new CoherenceState();
+  keptFiles(state, KEPT_MAX);
+  const late = new Cover({ ino: 9, generation: 7 }, "file");
+  enterUnregistered(state, late, 1);
+  registerBorn(state, { shared: false, keeps: true });
+  expect([late.mode, state.kept.size, state.kept.has(late)]).toEqual([Mode.PR, KEPT_MAX, false]);
+});
+
+it("F34: a directory's lock waits for LOWERED_FIRST of them, the oldest; the others come behind it", () => {
+  const state = new CoherenceState();
+  const files = keptFiles(state, LOWERED_FIRST + 1);
+  handleBast(state, directoryHere(), Mode.PR, 2);
+  expect(state.effects.some((effect) => effect.do === "lower-rest")).toBe(true);
+  const asked = requests(state);
+  expect([asked.length, asked[0], asked.at(-1)]).toEqual([LOWERED_FIRST + 1, ["20.7", Mode.PR], ["12.7", Mode.PR]]);
+  expect([...state.kept]).toEqual([files.at(-1)]);
+  handleBast(state, directoryHere(), Mode.PR, 3);
+  expect(state.effects.some((effect) => effect.do === "lower-rest")).toBe(false);
+  expect(state.kept.size).toBe(0);
 });
 
 it("F34: of it nothing is lowered that is in use, wanted, or asked for: a later directory does that", () => {

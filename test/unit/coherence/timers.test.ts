@@ -1,13 +1,14 @@
 /** Times that the coherence layer waits, and how often it does so: each test goes past one, by a clock of its own. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
+import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names/names.ts";
-import { KEPT_MAX } from "../../../overlay/coherence/lock/new-inodes.ts";
+import { LOWERED_FIRST, LOWERED_THEN } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
 
@@ -185,13 +186,27 @@ describe("locks", () => {
     await shell.close();
   });
 
-  it("of new files are registered EX by the clock until KEPT_MAX are, and then PR (hazard F34)", async () => {
+  it("of new files are lowered LOWERED_THEN at a time behind a directory's, each time LOWER_DELAY_MS later, to the last (hazard F34)", async () => {
     const asked: string[] = [];
-    const shell = shellOver(lockspaceThatGrants(asked).lockspace);
-    for (let ino = 1; ino <= KEPT_MAX + 1; ino += 1) shell.operations.enterNew(inodeOf(shell, ino, "file"));
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const files = LOWERED_FIRST + LOWERED_THEN + 1;
+    shell.operations.enterNew(inodeOf(shell, 9, "directory"));
+    for (let ino = 10; ino < 10 + files; ino += 1) shell.operations.enterNew(inodeOf(shell, ino, "file"));
     await vi.advanceTimersByTimeAsync(1000);
-    const last = [KEPT_MAX - 1, KEPT_MAX].map((at) => asked[at]);
-    expect([asked.length, ...last]).toEqual([KEPT_MAX + 1, `lock i${KEPT_MAX}.7 ${Mode.EX}`, `lock i${KEPT_MAX + 1}.7 ${Mode.PR}`]);
+    expect(asked.length).toBe(1 + files);
+    asked.length = 0;
+    const [lock, of] = [...handlers].find(([{ resource }]) => resource === "i9.7") as [Lock, LockHandlers];
+    of.bast(lock, Mode.PR);
+    await soon();
+    const lowered = (): number => asked.filter((one) => one.endsWith(` ${Mode.PR}`)).length;
+    expect([lowered(), asked.at(-1)]).toEqual([LOWERED_FIRST + 1, `convert i9.7 ${Mode.PR}`]);
+    await vi.advanceTimersByTimeAsync(4);
+    expect(lowered()).toBe(LOWERED_FIRST + 1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(lowered()).toBe(LOWERED_FIRST + 1 + LOWERED_THEN);
+    await vi.advanceTimersByTimeAsync(5);
+    expect([lowered(), vi.getTimerCount()]).toEqual([files + 1, 0]);
     await shell.close();
   });
 });
