@@ -43,8 +43,8 @@ export type Effect =
   | { readonly do: "expect"; readonly cover: Cover }
   /** Being given up, and a change waits here for the lock: EX is asked for in the same message, from the end of the queue. */
   | { readonly do: "ask-anew"; readonly cover: Cover }
-  /** More files that were made here are to be lowered, a few at a time (hazard F34). */
-  | { readonly do: "lower-rest" }
+  /** So many more files that were made here are to be lowered, a few at a time (hazard F34). */
+  | { readonly do: "lower-rest"; readonly files: number }
   | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
   | { readonly do: "request-token"; readonly cover: Cover; readonly how?: TokenRequest }
   | { readonly do: "unlock-token"; readonly cover: Cover }

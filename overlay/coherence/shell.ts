@@ -11,7 +11,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Coherence, SessionCoherence } from "./api.ts";
-import { LOWERED_THEN, registerBorn, type RegisterOptions } from "./lock/new-inodes.ts";
+import { LOWERED_THEN, registerBorn, takeOldest, type RegisterOptions } from "./lock/new-inodes.ts";
 import { CacheLimit } from "./lock/cache-limit.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
@@ -22,7 +22,7 @@ import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
-import { handleInvalidated, lowerKept } from "./lock/revoke.ts";
+import { handleInvalidated, lower } from "./lock/revoke.ts";
 import { SizeCheck, type SizeCounters } from "./size/check.ts";
 import { mustBeTaken } from "./size/doubt.ts";
 import { Rest } from "./rest.ts";
@@ -97,6 +97,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   #bornBefore = 0;
   #registerTimer: NodeJS.Timeout | null = null;
   #lowerTimer: NodeJS.Timeout | null = null;
+  /** So many files at most are to be lowered still. */
+  #toLower = 0;
   /** Effects are being done. */
   #running = false;
   #closed = false;
@@ -126,6 +128,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         state.suspended = false;
         state.effects.push(...effects);
         this.run();
+        this.#lowerLater();
       },
       now,
       log,
@@ -216,7 +219,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         this.#setTimer(effect.cover, effect.purpose, effect.delayMs);
         return;
       case "lower-rest":
-        if (!this.#closed) this.#lowerTimer ??= setTimeout(() => this.#lowerRest(), LOWER_DELAY_MS);
+        this.#toLower = Math.max(this.#toLower, effect.files);
+        this.#lowerLater();
         return;
       case "request-token":
         this.#locks.requestToken(effect.cover, effect.how ?? null);
@@ -288,10 +292,21 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     if (this.#state.unregistered.size > 0) this.noteBorn();
   }
 
+  #lowerLater(): void {
+    // Without the lease it waits: what is given up meanwhile has to be dropped once more.
+    const { suspended, abandoned } = this.#state;
+    if (suspended || abandoned || this.#closed || this.#keepsLocks || this.#toLower <= 0) return;
+    this.#lowerTimer ??= setTimeout(() => this.#lowerRest(), LOWER_DELAY_MS);
+  }
+
   #lowerRest(): void {
     this.#lowerTimer = null;
-    if (lowerKept(this.#state, LOWERED_THEN, this.#options.now())) this.#state.effects.push({ do: "lower-rest" });
-    this.run();
+    if (!this.#state.suspended && !this.#state.abandoned && !this.#keepsLocks) {
+      this.#toLower -= LOWERED_THEN;
+      lower(this.#state, takeOldest(this.#state), this.#options.now());
+      this.run();
+    }
+    this.#lowerLater();
   }
 
   #register(which: RegisterOptions): void {

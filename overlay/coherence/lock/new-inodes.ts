@@ -3,8 +3,8 @@
  * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
  * again by then (temporary files, lock files) and never costs a message.
  *
- * A file that is made known by the clock stays EX: its maker changes it without a message. Another node that looks at it would have to take it away: so all such
- * files that are at rest are lowered to PR before a directory's lock goes (hazard F34). Who looks comes by a directory. Pure.
+ * A file that is made known by the clock stays EX: its maker changes it without a message. Another node that looks at it would have to take it away: so such
+ * files that are at rest are lowered to PR before a directory's lock goes, or right behind it (hazard F34). Who looks comes by a directory. Pure.
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Cover } from "../cover.ts";
@@ -32,7 +32,7 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
 
 /** So many files stay EX until a directory's lock goes. What is made known beyond is PR at once. */
 export const KEPT_MAX = 65_536;
-/** A directory's lock waits while so many of them are lowered, the oldest ... */
+/** A directory's lock waits while the youngest are lowered, so many: another node is likely to want these ... */
 export const LOWERED_FIRST = 4096;
 /** ... and then the others, so many at a time. */
 export const LOWERED_THEN = 512;
@@ -93,14 +93,30 @@ export function registerBorn(
   }
 }
 
-/** Kept as EX, and may be lowered now without waiting for anybody, the oldest `most`; those that were taken away since are forgotten. */
-export function takeKept(state: CoherenceState, most: number): readonly Cover[] {
+/** Of the LOWERED_FIRST youngest that are kept as EX: what may be lowered now without waiting for anybody. */
+export function takeYoungest({ kept }: CoherenceState): readonly Cover[] {
+  return takeKept(kept, [...kept].slice(-LOWERED_FIRST));
+}
+
+/** The same of the LOWERED_THEN oldest. What may not be lowered counts among the youngest from now on: it is in use. */
+export function takeOldest({ kept }: CoherenceState): readonly Cover[] {
+  const oldest: Cover[] = [];
+  for (const cover of kept) {
+    if (oldest.length === LOWERED_THEN) break;
+    oldest.push(cover);
+  }
+  const taken = takeKept(kept, oldest);
+  for (const cover of oldest) if (kept.delete(cover)) kept.add(cover);
+  return taken;
+}
+
+/** Those that were taken away since are forgotten. */
+function takeKept(kept: Set<Cover>, some: readonly Cover[]): readonly Cover[] {
   const taken: Cover[] = [];
-  for (const cover of state.kept) {
-    if (taken.length === most) break;
+  for (const cover of some) {
     const resting = cover.phase === "idle" && cover.asking === null && cover.wanted === Mode.NL && isAtRest(cover);
     if (cover.mode === Mode.EX && !resting) continue;
-    state.kept.delete(cover);
+    kept.delete(cover);
     if (cover.mode === Mode.EX) taken.push(cover);
   }
   return taken;

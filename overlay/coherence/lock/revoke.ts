@@ -13,7 +13,7 @@
 import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { PageRange } from "../page-range.ts";
-import { LOWERED_FIRST, publishBefore, takeKept } from "./new-inodes.ts";
+import { LOWERED_FIRST, publishBefore, takeYoungest } from "./new-inodes.ts";
 import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } from "../cover.ts";
 import { FileFight, Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
@@ -96,17 +96,19 @@ export function handleRegistered(state: CoherenceState, what: Cover | WriteToken
 
 function enterInvalidating(state: CoherenceState, cover: Cover, now: number): void {
   // Who has the directory next looks at what is in it (hazard F34).
-  if (cover.kind === "directory" && lowerKept(state, LOWERED_FIRST, now)) state.effects.push({ do: "lower-rest" });
+  if (cover.kind === "directory") {
+    const rest = state.kept.size - LOWERED_FIRST;
+    lower(state, takeYoungest(state), now);
+    if (rest > 0) state.effects.push({ do: "lower-rest", files: rest });
+  }
   cover.phase = "invalidating";
   if (keepsReadsBack(cover)) gather(state, cover, revokeOf(cover), GATHER_KEPT_MS);
   else startRound(state, cover, now);
 }
 
-/** Hazard F34. True: there may be more. */
-export function lowerKept(state: CoherenceState, most: number, now: number): boolean {
-  const taken = takeKept(state, most);
-  for (const kept of taken) enterRevoke(state, kept, Mode.PR, now);
-  return taken.length === most;
+/** Hazard F34. */
+export function lower(state: CoherenceState, taken: readonly Cover[], now: number): void {
+  for (const cover of taken) enterRevoke(state, cover, Mode.PR, now);
 }
 
 function startRound(state: CoherenceState, cover: Cover, now: number): void {

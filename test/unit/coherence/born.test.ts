@@ -1,6 +1,13 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { enterUnregistered, KEPT_MAX, LOWERED_FIRST, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
+import {
+  enterUnregistered,
+  KEPT_MAX,
+  LOWERED_FIRST,
+  LOWERED_THEN,
+  registerBorn,
+  takeOldest,
+} from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { noteLateReply, noteThread } from "../../../overlay/coherence/size/doubt.ts";
 import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
@@ -158,17 +165,28 @@ it("F34: what the clock makes known stays EX until KEPT_MAX do, and what comes t
   expect([late.mode, state.kept.size, state.kept.has(late)]).toEqual([Mode.PR, KEPT_MAX, false]);
 });
 
-it("F34: a directory's lock waits for LOWERED_FIRST of them, the oldest; the others come behind it", () => {
+it("F34: a directory's lock waits for LOWERED_FIRST of them, the youngest; the others come behind it", () => {
   const state = new CoherenceState();
-  const files = keptFiles(state, LOWERED_FIRST + 1);
+  const [oldest] = keptFiles(state, LOWERED_FIRST + 1) as [Cover];
   handleBast(state, directoryHere(), Mode.PR, 2);
-  expect(state.effects.some((effect) => effect.do === "lower-rest")).toBe(true);
+  expect(state.effects.filter((effect) => effect.do === "lower-rest")).toEqual([{ do: "lower-rest", files: 1 }]);
   const asked = requests(state);
-  expect([asked.length, asked[0], asked.at(-1)]).toEqual([LOWERED_FIRST + 1, ["20.7", Mode.PR], ["12.7", Mode.PR]]);
-  expect([...state.kept]).toEqual([files.at(-1)]);
+  expect([asked.length, asked[0], asked.at(-1)]).toEqual([LOWERED_FIRST + 1, ["21.7", Mode.PR], ["12.7", Mode.PR]]);
+  expect([...state.kept]).toEqual([oldest]);
   handleBast(state, directoryHere(), Mode.PR, 3);
   expect(state.effects.some((effect) => effect.do === "lower-rest")).toBe(false);
   expect(state.kept.size).toBe(0);
+});
+
+it("F34: the others are the LOWERED_THEN oldest at a time; one in use counts among the youngest then", () => {
+  const state = new CoherenceState();
+  const files = keptFiles(state, LOWERED_THEN + 2);
+  const [pinned] = files as [Cover];
+  expect(tryPin(pinned, Mode.EX)).toBe(true);
+  expect(takeOldest(state)).toEqual(files.slice(1, LOWERED_THEN));
+  expect([...state.kept]).toEqual([...files.slice(LOWERED_THEN), pinned]);
+  expect(takeOldest(state)).toEqual(files.slice(LOWERED_THEN));
+  expect([...state.kept]).toEqual([pinned]);
 });
 
 it("F34: of it nothing is lowered that is in use, wanted, or asked for: a later directory does that", () => {

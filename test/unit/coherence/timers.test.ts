@@ -192,7 +192,8 @@ describe("locks", () => {
     const shell = shellOver(lockspace);
     const files = LOWERED_FIRST + LOWERED_THEN + 1;
     shell.operations.enterNew(inodeOf(shell, 9, "directory"));
-    for (let ino = 10; ino < 10 + files; ino += 1) shell.operations.enterNew(inodeOf(shell, ino, "file"));
+    const made = Array.from({ length: files }, (_, at) => inodeOf(shell, 10 + at, "file"));
+    for (const file of made) shell.operations.enterNew(file);
     await vi.advanceTimersByTimeAsync(1000);
     expect(asked.length).toBe(1 + files);
     asked.length = 0;
@@ -205,6 +206,12 @@ describe("locks", () => {
     expect(lowered()).toBe(LOWERED_FIRST + 1);
     await vi.advanceTimersByTimeAsync(1);
     expect(lowered()).toBe(LOWERED_FIRST + 1 + LOWERED_THEN);
+    // Not without the lease.
+    shell.suspend();
+    await vi.advanceTimersByTimeAsync(1000);
+    expect([lowered(), made[LOWERED_THEN]?.cover.phase]).toEqual([LOWERED_FIRST + 1 + LOWERED_THEN, "idle"]);
+    shell.resume(false);
+    await soon();
     await vi.advanceTimersByTimeAsync(5);
     expect([lowered(), vi.getTimerCount()]).toEqual([files + 1, 0]);
     await shell.close();
