@@ -15,7 +15,7 @@ import type { LockStatus } from "./api.ts";
 /** What one turn of the event loop may ask for. */
 const MAX_UNSENT_BYTES: number = 256 * 1024 * 1024;
 
-/** What can wait leaves with what is asked for next, with the answer to what dlmd says, or so long after it. */
+/** What can wait leaves with what is asked for next, when dlmd says something, or so much later (hazard H2). */
 export const SOON_MS = 20;
 
 /** What comes for one lock. */

@@ -205,8 +205,9 @@ export class LockRequests implements LockHandlers<Cover> {
 
   /** Nobody here wants anything of that inode any more. */
   drop(cover: Cover): void {
-    this.#unlockIdle(cover, true);
-    unlockIdle(this.#tokenLocks.get(cover)?.lock, true);
+    const canWait = cover.wanted === Mode.NL && cover.token?.wanted !== true;
+    this.#unlockIdle(cover, canWait);
+    unlockIdle(this.#tokenLocks.get(cover)?.lock, canWait);
     this.#tokenLocks.delete(cover);
   }
 

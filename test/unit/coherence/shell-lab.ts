@@ -53,8 +53,8 @@ export function lockspaceThatGrants(asked: string[]): {
         if (held) behind.set(resource, grant);
         else grant();
       },
-      unlock: () => {
-        asked.push(`unlock ${resource}`);
+      unlock: (_flags: number, _lvb?: Uint8Array, canWait = false) => {
+        asked.push(`unlock ${resource}${canWait ? ", in its time" : ""}`);
         lock.mode = Mode.NL;
         end("unlocked");
         behind.get(resource)?.();

@@ -398,7 +398,38 @@ describe("the shell", () => {
     await shell.operations.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
     shell.operations.unpin(dir, Mode.EX);
     expect(shell.counters).toMatchObject({ covers: 1, locksHeld: 1 });
-    expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.PR}`, "unlock i13.7"]);
+    expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.PR}`, "unlock i13.7, in its time"]);
+    await shell.close();
+  });
+
+  it.each([
+    ["nobody wants", Mode.NL, ", in its time"],
+    ["somebody waits for", Mode.EX, ""],
+  ])("gives back the lock of a removed inode that %s when the kernel forgets it (hazard H2)", async (_who, wanted, when) => {
+    const asked: string[] = [];
+    const shell = shellOver(lockspaceThatGrants(asked).lockspace);
+    const inode = inodeOf(shell, 12, "file");
+    await shell.operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(inode, Mode.EX);
+    // It was revoked a moment ago, and is held for its time.
+    inode.cover.wanted = wanted;
+    inode.nlookup = 0;
+    shell.removed(inode);
+    shell.forgotten(inode);
+    expect(asked).toEqual([`lock i12.7 ${Mode.EX}`, `unlock i12.7${when}`]);
+    await shell.close();
+  });
+
+  it("gives up what others want at once (hazard H2)", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const inode = inodeOf(shell, 12, "file");
+    await shell.operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(inode, Mode.EX);
+    for (const [lock, of] of handlers) of.bast(lock, Mode.EX);
+    await soon();
+    expect(asked).toEqual([`lock i12.7 ${Mode.EX}`, "unlock i12.7"]);
     await shell.close();
   });
 
@@ -421,7 +452,7 @@ describe("the shell", () => {
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`]);
     lost.nlookup = 0;
     shell.forgotten(lost);
-    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7"]);
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7, in its time"]);
     expect(shell.createCover(made.id, "directory")).toBe(made.cover);
     expect(shell.counters.covers).toBe(1);
     await shell.close();
