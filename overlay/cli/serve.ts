@@ -248,7 +248,13 @@ async function serve(args: ServeArguments): Promise<void> {
     const device = `0:${connection}`;
     statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
     // After its file: a mount whose record has no file beside it is told of as one that cannot be asked.
-    const record = { source: args.device, mountPoint: args.mountpoint, runDir: args.runDir, localFlocks: mountOptions.localFlocks };
+    const record = {
+      source: args.device,
+      mountPoint: args.mountpoint,
+      runDir: args.runDir,
+      localFlocks: mountOptions.localFlocks,
+      deepIdle: mountOptions.deepIdle,
+    };
     writeMountRecord(device, record);
     let noted = 0;
     noteKept = () => {

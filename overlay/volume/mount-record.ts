@@ -25,6 +25,8 @@ export interface MountRecord extends ProcessName {
   readonly runDir: string;
   /** -o localflocks; not in records of 0.1.0. */
   readonly localFlocks?: boolean;
+  /** -o deepidle; not in older records. */
+  readonly deepIdle?: boolean;
   /** Its process has let go of dlmd, and waits until that was restarted. */
   readonly paused?: boolean;
   /** It is the owner, and keeps the files of so many mounts that are paused. */

@@ -38,8 +38,10 @@ export function clusteredMountAt(directory: string): MountEntry {
 /** Changes the flags of a mount: those that it has, and what `options` says. */
 export function remount(directory: string, options: string, sloppy: boolean): void {
   const entry = clusteredMountAt(directory);
-  const { flags, localFlocks } = parseMountOptions(options, sloppy, flagsOfMount(entry.options));
-  if (localFlocks && readMountRecord(entry.device)?.localFlocks !== true) throw mountedWithout(entry.mountPoint);
+  const { flags, localFlocks, deepIdle } = parseMountOptions(options, sloppy, flagsOfMount(entry.options));
+  const record = readMountRecord(entry.device);
+  if (localFlocks && record?.localFlocks !== true) throw mountedWithout("localflocks", entry.mountPoint);
+  if (deepIdle && record?.deepIdle !== true) throw mountedWithout("deepidle", entry.mountPoint);
   const result = nativeAddon().mount(entry.source, entry.mountPoint, "fuse", flags | MountFlag.REMOUNT, "");
   if (result >= 0) return;
   const code = errnoName(-result);
@@ -50,11 +52,11 @@ export function remount(directory: string, options: string, sloppy: boolean): vo
   });
 }
 
-/** The kernel asks once, when it is mounted, where file locks are kept. */
-function mountedWithout(mountPoint: string): OperatingError {
-  return new OperatingError(`${mountPoint} is mounted without localflocks, and a remount can not change that`, {
+/** The kernel asks once, when it is mounted, where file locks are kept; and the process of a mount is told its options once. */
+function mountedWithout(option: string, mountPoint: string): OperatingError {
+  return new OperatingError(`${mountPoint} is mounted without ${option}, and a remount can not change that`, {
     code: "remount-failed",
-    hint: "Unmount it, and mount it with localflocks.",
+    hint: `Unmount it, and mount it with ${option}.`,
     exitStatus: 32,
   });
 }
