@@ -292,20 +292,22 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     if (this.#state.unregistered.size > 0) this.noteBorn();
   }
 
-  #lowerLater(): void {
-    // Without the lease it waits: what is given up meanwhile has to be dropped once more.
+  /** Not without the lease: what is given up meanwhile has to be dropped once more. */
+  get #mayLower(): boolean {
     const { suspended, abandoned } = this.#state;
-    if (suspended || abandoned || this.#closed || this.#keepsLocks || this.#toLower <= 0) return;
-    this.#lowerTimer ??= setTimeout(() => this.#lowerRest(), LOWER_DELAY_MS);
+    return !suspended && !abandoned && !this.#closed && !this.#keepsLocks;
+  }
+
+  #lowerLater(): void {
+    if (this.#toLower > 0 && this.#mayLower) this.#lowerTimer ??= setTimeout(() => this.#lowerRest(), LOWER_DELAY_MS);
   }
 
   #lowerRest(): void {
     this.#lowerTimer = null;
-    if (!this.#state.suspended && !this.#state.abandoned && !this.#keepsLocks) {
-      this.#toLower -= LOWERED_THEN;
-      lower(this.#state, takeOldest(this.#state), this.#options.now());
-      this.run();
-    }
+    if (!this.#mayLower) return;
+    this.#toLower -= LOWERED_THEN;
+    lower(this.#state, takeOldest(this.#state), this.#options.now());
+    this.run();
     this.#lowerLater();
   }
 

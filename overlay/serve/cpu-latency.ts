@@ -74,7 +74,10 @@ export interface CpuLatencyFiles {
   readonly driver: string;
 }
 
-const FILES: CpuLatencyFiles = { limit: "/dev/cpu_dma_latency", driver: "/sys/devices/system/cpu/cpuidle/current_driver" };
+export const CPU_LATENCY_FILES: CpuLatencyFiles = {
+  limit: "/dev/cpu_dma_latency",
+  driver: "/sys/devices/system/cpu/cpuidle/current_driver",
+};
 
 export interface CpuLatencyOptions extends Omit<RequestRowOptions, "changed"> {
   /** False: processors may sleep as they like (-o deepidle). */
@@ -96,13 +99,13 @@ export interface CpuLatencyState {
 export class CpuLatency {
   readonly #log: Log;
   readonly #row: RequestRow;
-  #limitUs: number | null = null;
+  #limit: { readonly fd: number; readonly us: number } | null = null;
+  /** There is none. */
   #why: string | null = null;
-  #fd: number | null = null;
   #times = 0;
 
   /** Never throws: without a limit the mount is slower, and nothing else. */
-  constructor({ limits, log, files = FILES, nowMs, every }: CpuLatencyOptions) {
+  constructor({ limits, log, files = CPU_LATENCY_FILES, nowMs, every }: CpuLatencyOptions) {
     this.#log = log;
     this.#row = new RequestRow({ nowMs, every, changed: (goesOn) => this.#set(goesOn) });
     if (!limits) this.#why = "the mount has the option deepidle";
@@ -111,11 +114,11 @@ export class CpuLatency {
 
   /** A request of the kernel or of another node has come. */
   noted(): void {
-    if (this.#fd !== null) this.#row.noted();
+    if (this.#limit !== null) this.#row.noted();
   }
 
   describe(): CpuLatencyState {
-    return { limitUs: this.#limitUs, why: this.#why, held: this.#fd !== null && this.#row.goesOn, times: this.#times };
+    return { limitUs: this.#limit?.us ?? null, why: this.#why, held: this.#limit !== null && this.#row.goesOn, times: this.#times };
   }
 
   #open(files: CpuLatencyFiles): void {
@@ -125,22 +128,21 @@ export class CpuLatency {
         this.#why = "the kernel has no idle states to choose from";
         return;
       }
-      this.#fd = openSync(files.limit, "r+");
-      this.#limitUs = driver === "haltpoll" ? GUEST_LIMIT_US : LIMIT_US;
+      this.#limit = { fd: openSync(files.limit, "r+"), us: driver === "haltpoll" ? GUEST_LIMIT_US : LIMIT_US };
     } catch (error) {
       this.#refused(error);
     }
   }
 
   #set(held: boolean): void {
-    if (this.#fd === null || this.#limitUs === null) return;
+    if (this.#limit === null) return;
+    const { fd, us } = this.#limit;
     try {
-      writeSync(this.#fd, held ? Int32Array.of(this.#limitUs) : NONE);
+      writeSync(fd, held ? Int32Array.of(us) : NONE);
       if (held) this.#times += 1;
     } catch (error) {
-      closeSync(this.#fd);
-      this.#fd = null;
-      this.#limitUs = null;
+      closeSync(fd);
+      this.#limit = null;
       this.#refused(error);
     }
   }

@@ -2,10 +2,10 @@
 import type { LongHandovers } from "./handover.ts";
 import { tripsByCables, tripsOfLock } from "./long-locks.ts";
 import { type MessageCount, speedByTrips } from "./messages.ts";
-import type { Failure, FigureResult } from "./rounds.ts";
+import { type Failure, fasterBindfs, type FigureResult } from "./rounds.ts";
 import { shareOfTrips, tripsByClock } from "./sqlite-trips.ts";
 import { STAGES } from "./stages.ts";
-import { fastest, formatValue, speedRatio } from "./stats.ts";
+import { formatValue, speedRatio } from "./stats.ts";
 import { SYSTEM_NAMES, type SystemName } from "./system.ts";
 import type { Measured, Target } from "./targets.ts";
 import type { TlsCost } from "./tls.ts";
@@ -29,12 +29,12 @@ export function columns(rows: readonly (readonly string[])[]): string {
 }
 
 /** [against native, against the faster mount of bindfs]; null where one of the two is missing. */
-export function ratiosOf({ unit, median }: FigureResult, system: SystemName): { toNative: number | null; toBindfs: number | null } {
+export function ratiosOf(figure: FigureResult, system: SystemName): { toNative: number | null; toBindfs: number | null } {
+  const { unit, median } = figure;
   const value = median[system];
-  const bindfs = fastest(unit, [median.bindfs, median["bindfs-uncached"]]);
   const against = (base: number | null | undefined): number | null =>
     value === undefined || base === null || base === undefined ? null : speedRatio(unit, value, base);
-  return { toNative: against(median.native), toBindfs: against(bindfs) };
+  return { toNative: against(median.native), toBindfs: against(fasterBindfs(figure)) };
 }
 
 const ratioText = (ratio: number | null): string => (ratio === null ? "-" : `${ratio.toFixed(2)}x`);

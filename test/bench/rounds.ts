@@ -1,6 +1,6 @@
 /** Runs the steps over the systems in rounds, so that what disturbs the machine for a while disturbs all of them. */
 import { interrupted } from "./load.ts";
-import { median, rotated } from "./stats.ts";
+import { fastest, median, rotated } from "./stats.ts";
 import type { Figure, Step } from "./steps.ts";
 import type { Bench, SystemName } from "./system.ts";
 
@@ -8,6 +8,11 @@ export interface FigureResult extends Figure {
   /** One for each round, in their order. */
   readonly samples: Partial<Record<SystemName, number[]>>;
   readonly median: Partial<Record<SystemName, number>>;
+}
+
+/** Of the faster mount of bindfs; null: there is none. */
+export function fasterBindfs({ unit, median: { bindfs, "bindfs-uncached": uncached } }: FigureResult): number | null {
+  return fastest(unit, [bindfs, uncached]);
 }
 
 export interface Failure {

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { ROW_LOOK_MS } from "../../overlay/serve/cpu-latency.ts";
-import { cpuLatencyLimitUs, limitsCpuLatency } from "../cpu-latency.ts";
+import { cpuLatencyLimitUs, noCpuLatency } from "../cpu-latency.ts";
 import type { Placement } from "./dlmd/placement.ts";
 import { type HeldAt, type LoadValues, loadValue, runHeldLoad, runLoad } from "./load.ts";
 
@@ -141,7 +141,7 @@ const AWAKE_MS_MAX = 500;
 
 /** Mounts of coverlay limit how deeply idle processors sleep, and take that back a moment later (overlay/serve/cpu-latency.ts). */
 export async function untilProcessorsSleep(): Promise<void> {
-  if (!limitsCpuLatency) return;
+  if (noCpuLatency !== null) return;
   // Another program may limit it all the time.
   const endMs = performance.now() + AWAKE_MS_MAX;
   while (cpuLatencyLimitUs() < NO_LIMIT_US && performance.now() < endMs) await sleep(ROW_LOOK_MS);

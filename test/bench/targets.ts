@@ -2,10 +2,10 @@
 import type { Handover, LongHandovers, RoundTrip } from "./handover.ts";
 import { type LockHandover, tripsOfLock } from "./long-locks.ts";
 import { type MessageCount, brokeSilence } from "./messages.ts";
-import type { FigureResult } from "./rounds.ts";
+import { fasterBindfs, type FigureResult } from "./rounds.ts";
 import type { DirectoryResult, MemoryResult } from "./size.ts";
 import { type SqliteTrips, shareOfTrips } from "./sqlite-trips.ts";
-import { fastest, speedRatio } from "./stats.ts";
+import { speedRatio } from "./stats.ts";
 import type { SystemName } from "./system.ts";
 import type { StageCost } from "./stages.ts";
 import type { TlsCost } from "./tls.ts";
@@ -109,7 +109,7 @@ function againstBindfs(measured: Measured, name: string): Target[] {
 function timesBindfs(measured: Measured, name: string, system: SystemName, most: number): Target {
   const figure = figureNamed(measured, name);
   const value = figure?.median[system];
-  const base = figure === undefined ? null : fastest(figure.unit, [figure.median.bindfs, figure.median["bindfs-uncached"]]);
+  const base = figure === undefined ? null : fasterBindfs(figure);
   const times = value === undefined || base === null ? null : value / base;
   return {
     name: `${figure?.title ?? name}, ${system}, beside bindfs`,

@@ -1,13 +1,12 @@
 /** Idle processors do not sleep deeply while programs work in a mount, and may as soon as they do not. */
 import { describe, expect, it } from "vitest";
-import { run } from "../../overlay/lab/command.ts";
-import { netnsArguments } from "../../overlay/lab/layout.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import type { CpuLatencyState } from "../../overlay/serve/cpu-latency.ts";
-import { cpuLatencyLimitUs, limitsCpuLatency } from "../cpu-latency.ts";
+import { cpuLatencyLimitUs, noCpuLatency } from "../cpu-latency.ts";
 import { endActors, until } from "./actor.ts";
 import { hazardLab } from "./hazards/hazard-lab.ts";
-import { coverlay, coverlayProgram } from "./lab.ts";
+import { coverlay } from "./lab.ts";
+import { mountAgain } from "./mount-again.ts";
 
 const cluster = hazardLab();
 
@@ -30,13 +29,11 @@ const STOP = `
 works = False
 worker.join()`;
 
-const NOT_HERE = "this kernel has no idle states to choose from, or no /dev/cpu_dma_latency";
-
 describe("while a program works in a mount", () => {
   it.for(["owner", "other"] as const)(
     "of the %s: the kernel has the limit; it is gone a moment after the last request",
     async (where, { skip }) => {
-      skip(!limitsCpuLatency, NOT_HERE);
+      skip(noCpuLatency !== null, noCpuLatency ?? "");
       const nodeid = where === "owner" ? cluster.owner : cluster.remotes[0];
       const { limitUs, times } = await latency(nodeid);
       expect(limitUs).toEqual(expect.any(Number));
@@ -58,26 +55,21 @@ describe("while a program works in a mount", () => {
   );
 
   it("with the option deepidle: no limit", async ({ skip }) => {
-    skip(!limitsCpuLatency, NOT_HERE);
+    skip(noCpuLatency !== null, noCpuLatency ?? "");
     const nodeid = cluster.remotes[1];
-    const { mount, runDir, netns } = cluster.lab.node(nodeid);
-    const device = (await queryOverlayStatus(runDir))["device"];
-    const mountAgain = async (options: string): Promise<void> => {
-      await until(`${mount} is unmounted`, async () => (await coverlay(["umount", mount])).status === 0);
-      const words = [process.execPath, coverlayProgram, "mount", device, mount, "-o", `runDir=${runDir}${options}`];
-      const { status, stderr } = await run("nsenter", netnsArguments(netns, words));
-      expect([status, stderr]).toEqual([0, ""]);
-    };
+    const node = cluster.lab.node(nodeid);
+    const { mount, runDir } = node;
+    const { device } = await queryOverlayStatus(runDir);
     try {
       const refused = await coverlay(["mount", mount, "-o", "remount,deepidle"]);
       expect([refused.status, refused.stderr]).toEqual([32, expect.stringContaining("mounted without deepidle")]);
-      await mountAgain(",deepidle");
+      await mountAgain(node, device, "deepidle");
       expect((await coverlay(["mount", mount, "-o", "remount,deepidle,noatime"])).status).toBe(0);
       await cluster.actor(nodeid).run(`for _ in range(500):\n    put("deep", b"x")\n    os.unlink("deep")`);
       expect(await latency(nodeid)).toEqual({ limitUs: null, why: "the mount has the option deepidle", held: false, times: 0 });
     } finally {
       endActors();
-      await mountAgain("");
+      await mountAgain(node, device);
     }
     expect((await latency(nodeid)).why).toBe(null);
   });

@@ -1,11 +1,11 @@
 /** A lab whose node 2 is served by libfuse, beside our own transport on the others. */
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { mountAt } from "../../dlmd/base/mount-table.ts";
-import { type RunResult, run } from "../../overlay/lab/command.ts";
-import { netnsArguments } from "../../overlay/lab/layout.ts";
+import type { RunResult } from "../../overlay/lab/command.ts";
 import { readMountRecord } from "../../overlay/volume/mount-record.ts";
 import { loadFuseNative } from "../../overlay/session/fuse-native/binding.ts";
-import { coverlayProgram, type TestLab } from "./lab.ts";
+import type { TestLab } from "./lab.ts";
+import { mountOn } from "./mount-again.ts";
 
 /** The node whose transport is fuse-native. */
 export const NATIVE_NODE = 2;
@@ -22,10 +22,8 @@ export function noFuseNative(): string | null {
 }
 
 /** `coverlay mount` of that node. */
-export async function mountNative(lab: TestLab, device: string, options: string): Promise<RunResult> {
-  const { mount, runDir, netns } = lab.node(NATIVE_NODE);
-  const words = [process.execPath, coverlayProgram, "mount", device, mount, "-o", `runDir=${runDir},${options}`];
-  return run("nsenter", netnsArguments(netns, words));
+export function mountNative(lab: TestLab, device: string, options: string): Promise<RunResult> {
+  return mountOn(lab.node(NATIVE_NODE), device, options);
 }
 
 /** Gives the device that is mounted. */

@@ -885,8 +885,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     id: "idle-limit-not-taken-back",
     breaks: "the kernel keeps the limit when the row is over",
     file: "overlay/serve/cpu-latency.ts",
-    find: "held ? Int32Array.of(this.#limitUs) : NONE",
-    replace: "Int32Array.of(this.#limitUs + 0 * Number(held))",
+    find: "held ? Int32Array.of(us) : NONE",
+    replace: "Int32Array.of(us + 0 * Number(held))",
     caughtBy: "test/unit/serve/cpu-latency.test.ts",
   },
   {

@@ -1,9 +1,8 @@
 /** What fcntl(2) and flock(2) promise, between the nodes of a cluster (overlay/file-lock/README.md, "File locks"). */
 import { describe, expect, it } from "vitest";
-import { run } from "../../../overlay/lab/command.ts";
-import { netnsArguments } from "../../../overlay/lab/layout.ts";
-import { type Actor, endActors, until, untilWaiting } from "../actor.ts";
-import { coverlay, coverlayProgram } from "../lab.ts";
+import { type Actor, endActors, untilWaiting } from "../actor.ts";
+import { coverlay } from "../lab.ts";
+import { mountAgain } from "../mount-again.ts";
 import { hazardLab } from "../hazards/hazard-lab.ts";
 import { PYTHON_LOCKS } from "./python-locks.ts";
 
@@ -209,24 +208,17 @@ result.append(lock(fd, "flock", "read"))`),
 
 describe("-o localflocks", () => {
   it("leaves file locks to each kernel, and mount, status and remount say so", async () => {
-    const { lab } = cluster;
-    const { mount, runDir, netns } = lab.node(3);
+    const node = cluster.lab.node(3);
+    const { mount, runDir } = node;
     const overlay = async (): Promise<Record<string, unknown>> =>
       (JSON.parse((await coverlay(["status", "--json", "--run-dir", runDir])).stdout) as { overlay: Record<string, unknown> }).overlay;
     const before = await overlay();
     expect(before["fileLocks"]).toBe("cluster");
     const refused = await coverlay(["mount", mount, "-o", "remount,localflocks"]);
     expect([refused.status, refused.stderr]).toEqual([32, expect.stringContaining("mounted without localflocks")]);
-    const mountAgain = async (options: string): Promise<string> => {
-      // Programs that were killed have it as their working directory for a moment still.
-      await until(`${mount} is unmounted`, async () => (await coverlay(["umount", mount])).status === 0);
-      const words = [process.execPath, coverlayProgram, "mount", String(before["device"]), mount, "-o", `runDir=${runDir}${options}`];
-      const { status, stdout, stderr } = await run("nsenter", netnsArguments(netns, words));
-      expect([status, stderr]).toEqual([0, ""]);
-      return stdout;
-    };
+    const device = String(before["device"]);
     try {
-      expect(await mountAgain(",localflocks")).toContain("file locks are local to this node");
+      expect(await mountAgain(node, device, "localflocks")).toContain("file locks are local to this node");
       expect((await overlay())["fileLocks"]).toBe("local");
       expect((await coverlay(["status", "--run-dir", runDir])).stdout).toContain("file locks are local to this node");
       const [a, c, near] = [await opened(1, "local"), await opened(3, "local"), await opened(3, "local")];
@@ -236,7 +228,7 @@ describe("-o localflocks", () => {
       expect((await coverlay(["mount", mount, "-o", "remount,localflocks,noatime"])).status).toBe(0);
     } finally {
       endActors();
-      await mountAgain("");
+      await mountAgain(node, device);
     }
     expect((await overlay())["fileLocks"]).toBe("cluster");
   });

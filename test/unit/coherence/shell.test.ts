@@ -420,19 +420,6 @@ describe("the shell", () => {
     await shell.close();
   });
 
-  it("gives up what others want at once (hazard H2)", async () => {
-    const asked: string[] = [];
-    const { lockspace, handlers } = lockspaceThatGrants(asked);
-    const shell = shellOver(lockspace);
-    const inode = inodeOf(shell, 12, "file");
-    await shell.operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
-    shell.operations.unpin(inode, Mode.EX);
-    for (const [lock, of] of handlers) of.bast(lock, Mode.EX);
-    await soon();
-    expect(asked).toEqual([`lock i12.7 ${Mode.EX}`, "unlock i12.7"]);
-    await shell.close();
-  });
-
   it("has a lock of its own for an inode of another kind that has the identity of one that was lost, and gives that one's back when the kernel forgets it", async () => {
     const asked: string[] = [];
     const { lockspace } = lockspaceThatGrants(asked);

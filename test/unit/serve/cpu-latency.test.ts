@@ -14,7 +14,7 @@ import {
   ROW_REQUESTS,
   ROW_REQUESTS_MIN,
 } from "../../../overlay/serve/cpu-latency.ts";
-import { cpuLatencyLimitUs, limitsCpuLatency } from "../../cpu-latency.ts";
+import { cpuLatencyLimitUs, noCpuLatency } from "../../cpu-latency.ts";
 
 /** A clock, and the timer that runs, if one does. */
 function clock() {
@@ -160,7 +160,7 @@ describe("the kernel's limit", () => {
   });
 
   it("is that of the running kernel: it takes both, and one process' limit is that of all", ({ skip }) => {
-    skip(!limitsCpuLatency, "this kernel has no idle states to choose from, or no /dev/cpu_dma_latency");
+    skip(noCpuLatency !== null, noCpuLatency ?? "");
     const here = clock();
     const latency = new CpuLatency({ limits: true, log: silentLog, nowMs: () => here.nowMs, every: here.options.every });
     const { limitUs } = latency.describe();
