@@ -11,7 +11,7 @@ import type { QuorumBasis } from "./quorum.ts";
 /** Shares of the time-out. */
 const firstViewShare = 0.3;
 const joinShare = 0.1;
-/** Without a quorum for so long, nodes that have one again wait as long for those of the last view. */
+/** Nodes that have a quorum again wait so long for those of the last view. */
 const returnShare = 0.5;
 const strayShare = 0.5;
 const brokenShare = 0.25;
@@ -72,7 +72,7 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
   if (view === null) return { why: "first view", delayMs: all ? 0 : firstViewShare * timeoutMs };
   const lost = view.members.filter((member) => !hasMember(desired, member.nodeid, member.incarnation));
   if (lost.length > 0) return { why: `lost ${lost.map((member) => lostWords(situation, member, nowMs)).join(", ")}`, delayMs: 0 };
-  if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinDelayMs(situation, desired, nowMs) };
+  if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinDelayMs(situation, desired) };
   if (situation.stopped) return { why: "a promised view did not come", delayMs: 0 };
   const age = nowMs - view.installedMs;
   for (const member of view.members) {
@@ -92,10 +92,9 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
 }
 
 /** When a network comes back as a whole, some hear each other first. A view of theirs would end what the others have open. */
-function joinDelayMs({ view, lastMembers, timeoutMs }: Situation, desired: readonly Member[], nowMs: number): number {
+function joinDelayMs({ view, lastMembers, timeoutMs }: Situation, desired: readonly Member[]): number {
   const othersMayCome = lastMembers.some(({ nodeid }) => !desired.some((member) => member.nodeid === nodeid));
-  const isBack = view !== null && !view.quorum.quorate && nowMs - view.installedMs >= returnShare * timeoutMs;
-  return (isBack && othersMayCome ? returnShare : joinShare) * timeoutMs;
+  return (view?.quorum.quorate === false && othersMayCome ? returnShare : joinShare) * timeoutMs;
 }
 
 function lostWords({ view, detector, timeoutMs }: Situation, { nodeid }: Member, nowMs: number): string {

@@ -60,12 +60,11 @@ export class CorosyncEngine implements SteppedEngine {
       persist: () => this.#persist(),
       // Nothing of the view before is acknowledged any more before what this node says next (hazard C4).
       begun: () => {
-        if (this.#stream.stop(this.#nowMs)) this.#tell(true);
+        if (this.#stream.stop()) this.#tell(true);
       },
       install: (decision) => this.#install(decision),
       evicted: (reason) => this.#evicted(reason),
       past: () => this.#past(),
-      quorumLostMs: () => this.#stream.quorumLostMs,
     });
   }
 
@@ -285,6 +284,7 @@ export class CorosyncEngine implements SteppedEngine {
   }
 
   #receiveQuorum({ ring, quorate }: Extract<CorosyncEvent, { kind: "quorum" }>): void {
+    if (!quorate) this.#round.quorumLost();
     // Each states it anew.
     if (this.#seats.receiveQuorum(ring, quorate) && this.#round.stated)
       this.#round.askAgain([], `votequorum says ${quorate ? "quorate" : "not quorate"} now`);

@@ -20,7 +20,7 @@ const hearingShare = 0.5;
 const silentShare = 1;
 /** One that was left out comes in no sooner. */
 const shunShare = 2;
-/** Without a quorum for so long, a ring that has one again waits as long for those of the last view. */
+/** A ring that has a quorum again waits so long for those of the last view. */
 const returnShare = 0.5;
 /** Between two rounds that links ask for. */
 const settleShare = 0.25;
@@ -43,8 +43,6 @@ export interface ExchangePort extends Pick<CorosyncPort, "log"> {
   install(decision: Decision): void;
   evicted(reason: string): void;
   past(): OwnPast;
-  /** When the last quorate view of this life ended; null: there was none. */
-  quorumLostMs(): number | null;
 }
 
 export class RoundExchange {
@@ -67,6 +65,8 @@ export class RoundExchange {
   /** Who this node wants left out of another round. */
   #asked: string | null = null;
   #leftOut: string | null = null;
+  /** Since the last quorate view. */
+  #quorumWasLost = false;
 
   constructor(boot: EngineBoot, basis: QuorumBasis, seat: Seat, seats: GroupSeats, detector: Detector, port: ExchangePort) {
     this.#boot = boot;
@@ -89,6 +89,11 @@ export class RoundExchange {
   /** Why the last round has left this node without a view; null: it has not. */
   get leftOut(): string | null {
     return this.#leftOut;
+  }
+
+  /** votequorum says so of a ring, for however short a time: what breaks the rings of all may come back for some first. */
+  quorumLost(): void {
+    this.#quorumWasLost = true;
   }
 
   /** Corosync's callbacks begin one. */
@@ -123,9 +128,9 @@ export class RoundExchange {
 
   /** When a network comes back as a whole, rings of some come first. A view of theirs would end what the others have open. */
   #othersMayCome(): boolean {
-    const lostMs = this.#port.quorumLostMs();
-    if (lostMs === null || this.#sinceMs - lostMs < returnShare * this.#boot.timeoutMs || this.#seats.quorate !== true) return false;
-    return this.#port.past().seen.members.some(({ nodeid }) => !this.#seats.holds(nodeid));
+    const { lived, seen } = this.#port.past();
+    if (!this.#quorumWasLost || this.#seats.quorate !== true || sameView(lived, noView)) return false;
+    return seen.members.some(({ nodeid }) => !this.#seats.holds(nodeid));
   }
 
   #cutOff(nowMs: number): number[] {
@@ -227,6 +232,7 @@ export class RoundExchange {
     this.#ready.add(nodeid);
     if (decision.members.every((member) => this.#ready.has(member.nodeid)) && isMemberOf(decision, this.#self)) {
       this.#installed = true;
+      if (decision.quorum.quorate) this.#quorumWasLost = false;
       this.#port.install(decision);
     }
   }

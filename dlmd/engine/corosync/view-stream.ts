@@ -40,7 +40,6 @@ export class ViewStream {
   readonly #lastN: Map<number, number> = new Map();
   #lease: { current: Current; basis: LeaseBasis } | null = null;
   #leaseEndMs = Number.NEGATIVE_INFINITY;
-  #quorumLostMs: number | null = null;
 
   constructor(boot: EngineBoot, basis: QuorumBasis, host: CorosyncPort) {
     this.#boot = boot;
@@ -85,16 +84,10 @@ export class ViewStream {
     return this.#leaseEndMs;
   }
 
-  /** When the last quorate view of this life ended; null: there was none. */
-  get quorumLostMs(): number | null {
-    return this.#quorumLostMs;
-  }
-
   /** False: it had stopped already. */
-  stop(nowMs: number): boolean {
+  stop(): boolean {
     if (this.#stopped) return false;
     this.#stopped = true;
-    if (this.#current?.view.quorum.quorate === true) this.#quorumLostMs = nowMs;
     if (!this.#blocked) this.#host.event({ kind: "blocked" });
     this.#blocked = true;
     this.#host.stop();

@@ -654,8 +654,8 @@ export const engineMutations: readonly Mutation[] = [
     id: "first-who-hear-each-other-go-on",
     breaks: "after a network was gone for all, the first with a quorum go on, and the mounts of who comes a moment later end",
     file: "dlmd/membership/next-view.ts",
-    find: "(isBack && othersMayCome ? returnShare : joinShare)",
-    replace: "(isBack && othersMayCome ? joinShare : joinShare)",
+    find: "(view?.quorum.quorate === false && othersMayCome ? returnShare : joinShare)",
+    replace: "(view?.quorum.quorate === false && othersMayCome ? joinShare : joinShare)",
     caughtBy: "test/sim/engine/scenario.test.ts",
   },
 ];

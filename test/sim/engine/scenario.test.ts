@@ -152,7 +152,10 @@ describe("views and messages", () => {
     });
   });
 
-  describe("the network was gone for all, and two hear each other before the third", () => {
+  describe.each([
+    { goneFor: "a time-out and a moment", share: 0 },
+    { goneFor: "two time-outs", share: 1 },
+  ])("the network was gone for all for $goneFor, and two hear each other before the third", ({ share }) => {
     const back = (): EngineSim => {
       const sim = cluster(3);
       together(sim, 1, 2, 3);
@@ -160,7 +163,7 @@ describe("views and messages", () => {
       const pairs = [1, 2, 3].flatMap((from) => [1, 2, 3].filter((to) => to !== from).map((to) => `${from}>${to}`));
       for (const pair of pairs) sim.cut.add(pair);
       until(sim, "all are alone", () => sim.nodes.every((node) => members(node) === String(node.nodeid)));
-      sim.run(sim.timeoutMs);
+      sim.run(share * sim.timeoutMs);
       for (const pair of ["1>2", "2>1"]) sim.cut.delete(pair);
       return sim;
     };

@@ -117,12 +117,16 @@ describe("several dlmds", () => {
     expect(sim.runUntil(() => together(sim, 1, 2, 3))).toBe(true);
   });
 
-  describe("the network was gone for all, and two are in one ring before the third", () => {
+  describe.each([
+    { goneFor: "a moment", share: 0 },
+    { goneFor: "a time-out", share: 1 },
+  ])("the network was gone for all for $goneFor, and two are in one ring before the third", ({ share }) => {
     const back = (): CpgSim => {
       const sim = cluster();
       sim.partition([[1], [2], [3]]);
       expect(sim.runUntil(() => sim.all.every(({ views }) => views.at(-1)?.quorum.quorate === false))).toBe(true);
-      sim.run(timeoutMs);
+      sim.run(share * timeoutMs);
+      sim.tokenMs = 50;
       sim.partition([[1, 2], [3]]);
       sim.run(sim.tokenMs);
       expect(together(sim, 1, 2)).toBe(false);
@@ -131,7 +135,6 @@ describe("several dlmds", () => {
 
     it("which comes a moment later, and goes on as well", () => {
       const sim = back();
-      sim.tokenMs = 50;
       sim.run(0.3 * timeoutMs);
       sim.heal();
       expect(sim.runUntil(() => together(sim, 1, 2, 3), 2 * timeoutMs)).toBe(true);
@@ -151,21 +154,45 @@ describe("several dlmds", () => {
       expect(sim.runUntil(() => together(sim, 1, 2))).toBe(true);
       sim.partition([[1], [2], [3]]);
       expect(sim.runUntil(() => [1, 2].every((nodeid) => sim.node(nodeid).views.at(-1)?.quorum.quorate === false))).toBe(true);
-      sim.run(timeoutMs);
+      sim.run(share * timeoutMs);
       sim.tokenMs = 50;
       sim.partition([[1, 2], [3]]);
       expect(sim.runUntil(() => together(sim, 1, 2), 0.3 * timeoutMs)).toBe(true);
     });
   });
 
-  it("of three one dies, and the ring of the others breaks for a moment: nobody waits", () => {
+  it("votequorum has said no for a ring that no view came of: the next ring waits as well", () => {
     const sim = cluster();
     sim.tokenMs = 50;
-    sim.down.add(3);
+    const isToldOfRing = (nodeid: number): boolean => sim.node(nodeid).engine?.figures.stopped === true;
     sim.partition([[1], [2], [3]]);
-    expect(sim.runUntil(() => sim.node(1).views.at(-1)?.quorum.quorate === false, timeoutMs)).toBe(true);
-    const fromMs = sim.nowMs;
+    expect(sim.runUntil(() => [1, 2].every(isToldOfRing), timeoutMs)).toBe(true);
+    expect([1, 2].map((nodeid) => sim.node(nodeid).views.at(-1)?.quorum.quorate)).toEqual([true, true]);
     sim.partition([[1, 2], [3]]);
+    sim.run(0.3 * timeoutMs);
+    sim.heal();
+    expect(sim.runUntil(() => together(sim, 1, 2, 3), 2 * timeoutMs)).toBe(true);
+    expect(sim.all.map(({ ends }) => ends)).toEqual([[], [], []]);
+  });
+
+  it("of three one dies, and the others have one ring at once: nobody waits", () => {
+    const sim = cluster();
+    sim.tokenMs = 50;
+    const fromMs = sim.nowMs;
+    sim.crash(3);
+    expect(sim.runUntil(() => together(sim, 1, 2), timeoutMs)).toBe(true);
+    expect(sim.nowMs - fromMs).toBeLessThan(0.4 * timeoutMs);
+  });
+
+  it("a quorum that was lost and is back is forgotten: nobody waits for one that dies later", () => {
+    const sim = cluster();
+    sim.tokenMs = 50;
+    sim.partition([[1], [2], [3]]);
+    expect(sim.runUntil(() => sim.all.every(({ views }) => views.at(-1)?.quorum.quorate === false))).toBe(true);
+    sim.heal();
+    expect(sim.runUntil(() => together(sim, 1, 2, 3))).toBe(true);
+    const fromMs = sim.nowMs;
+    sim.crash(3);
     expect(sim.runUntil(() => together(sim, 1, 2), timeoutMs)).toBe(true);
     expect(sim.nowMs - fromMs).toBeLessThan(0.4 * timeoutMs);
   });
