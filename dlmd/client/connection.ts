@@ -8,7 +8,7 @@ import type { ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { Mode } from "../wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
-import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type ResultSink, beginRequests, decodeResults } from "../wire/local-batch.ts";
+import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type ResultSink, beginRequests, decodeResults, gatherRequest } from "../wire/local-batch.ts";
 import { type ClientMessage, type ServerMessage, decodeServerMessage, encodeClientMessage } from "../wire/local.ts";
 import type { LockStatus } from "./api.ts";
 
@@ -75,12 +75,30 @@ export class Connection implements ResultSink {
     return this.#over;
   }
 
-  /** The writer, ready for one more entry of the batch of this turn; `canWait`: it leaves SOON_MS later, if nothing leaves before. */
-  entry(canWait = false): ByteWriter {
-    if (canWait) this.#soon ??= setTimeout(this.#flush, SOON_MS);
-    else this.#schedule();
+  /** The writer, ready for one more entry of the batch of this turn. */
+  entry(): ByteWriter {
+    this.#schedule();
     this.counters.sent++;
     return this.#gatherer.entry();
+  }
+
+  /** A request for a lock, in one entry with those before it that are alike. */
+  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void {
+    this.#schedule();
+    gatherRequest.lock(this.#gatherer, lockId, lockspaceId, resource, mode, flags);
+    this.#countList();
+  }
+
+  /** `canWait`: it leaves SOON_MS later, if nothing leaves before. */
+  giveUp(lockId: number, flags: number, lvb: Uint8Array | null, canWait: boolean): void {
+    if (canWait) this.#soon ??= setTimeout(this.#flush, SOON_MS);
+    else this.#schedule();
+    gatherRequest.giveUp(this.#gatherer, lockId, flags, lvb);
+    this.#countList();
+  }
+
+  #countList(): void {
+    if (this.#gatherer.beganList) this.counters.sent++;
   }
 
   send(message: Exclude<ClientMessage, { kind: "requests" }>): void {
@@ -125,19 +143,16 @@ export class Connection implements ResultSink {
   ast(lockId: number, status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
     const lock = this.#locks[lockId] ?? null;
     if (lock === null) throw new AssertionError(`a result for lock ${lockId}, which is not there`);
-    this.counters.received++;
     lock.receiveAst(status, mode, sbFlags, lvbRead, lvb, lvbValid);
   }
 
   bast(lockId: number, wanted: Mode): void {
-    this.counters.received++;
     this.#locks[lockId]?.receiveBast(wanted);
   }
 
   refused(lockId: number, mode: Mode, errno: number, reason: string): void {
     const lock = this.#locks[lockId] ?? null;
     if (lock === null) throw new AssertionError(`a refusal for lock ${lockId}, which is not there`);
-    this.counters.received++;
     lock.receiveRefused(mode, errno, reason);
   }
 
@@ -147,7 +162,7 @@ export class Connection implements ResultSink {
     if (this.#soon !== null) this.flush();
     const message = decodeServerMessage(body);
     if (message.kind === "results") {
-      decodeResults(message.entries, this);
+      this.counters.received += decodeResults(message.entries, this);
       return;
     }
     this.counters.received++;

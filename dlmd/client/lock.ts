@@ -88,14 +88,14 @@ export class ClientLock<A> implements Lock, LockResults {
 
   request(mode: Mode, flags: number, lvb?: Uint8Array, options: RequestOptions = noOptions): void {
     if (this.busy) throw new AssertionError(`${this.resource}: a request is outstanding`);
-    const writer = this.#connection.entry();
     this.busy = true;
     this.#noteError(null);
     if (!this.exists) {
       this.lockId = this.#connection.register(this);
-      encodeRequest.lock(writer, this.lockId, this.#space.lockspaceId, this.resource, mode, flags, options.timeoutMs, options.transaction);
+      this.#requestNew(mode, flags, options);
       return;
     }
+    const writer = this.#connection.entry();
     const ahead = this.#endsWhenSent(mode, flags, lvb);
     // A conversion down takes effect when it is sent (hazard H2).
     if (modeCovers(this.mode, mode)) this.mode = mode;
@@ -105,6 +105,13 @@ export class ClientLock<A> implements Lock, LockResults {
     }
     encodeRequest.down(writer, this.lockId, mode, flags, lvb ?? null);
     queueMicrotask(() => this.#tellAhead());
+  }
+
+  #requestNew(mode: Mode, flags: number, { timeoutMs = 0, transaction = 0 }: RequestOptions): void {
+    const { connection, lockspaceId } = this.#space;
+    if (timeoutMs > 0 || transaction > 0)
+      encodeRequest.lock(connection.entry(), this.lockId, lockspaceId, this.resource, mode, flags, timeoutMs, transaction);
+    else connection.lock(this.lockId, lockspaceId, this.resource, mode, flags);
   }
 
   /** Down to another mode, and nothing that dlmd could say against it: what its answer will be is known. */
@@ -130,16 +137,15 @@ export class ClientLock<A> implements Lock, LockResults {
     this.#forced = this.busy && (flags & LockFlag.FORCEUNLOCK) !== 0;
     if (this.busy && !this.#forced) throw new AssertionError(`${this.resource}: a request is outstanding`);
     if (!this.exists && !this.#forced) throw new AssertionError(`${this.resource}: nothing to unlock`);
-    const writer = this.#connection.entry(canWait);
     const ahead = !this.busy && isBlock(lvb) && wrongFlags("unlock", this.mode, Mode.NL, flags) === null;
     this.busy = true;
     this.#noteError(null);
     this.mode = Mode.NL;
     if (!ahead) {
-      encodeRequest.unlock(writer, this.lockId, flags, lvb ?? null);
+      encodeRequest.unlock(this.#connection.entry(), this.lockId, flags, lvb ?? null);
       return;
     }
-    encodeRequest.giveUp(writer, this.lockId, flags, lvb ?? null);
+    this.#connection.giveUp(this.lockId, flags, lvb ?? null, canWait);
     this.#givenUp = true;
     queueMicrotask(() => this.#tellGivenUp());
   }

@@ -8,7 +8,15 @@ import type { MulticastAnswer } from "../query/answer.ts";
 import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest } from "../wire/program.ts";
 import type { Mode } from "../wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
-import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type RequestSink, beginResults, decodeRequests, encodeResult } from "../wire/local-batch.ts";
+import {
+  LOCAL_BATCH_BYTES,
+  LOCAL_FRAME_BYTES,
+  type RequestSink,
+  beginResults,
+  decodeRequests,
+  encodeResult,
+  gatherAst,
+} from "../wire/local-batch.ts";
 import { type ClientMessage, LOCAL_VERSION, type ServerMessage, decodeClientMessage, encodeServerMessage } from "../wire/local.ts";
 
 /** A client that has so much unread is not read itself until it has read. */
@@ -134,10 +142,9 @@ export class LocalClient implements RequestSink {
   #gather(event: ClientEvent, info: () => Omit<ClusterInfo, "clientId">): void {
     switch (event.kind) {
       case "ast": {
-        const writer = this.#gatherer.entry();
-        const { lockId, mode, error } = event;
-        if (error === null) encodeResult.ast(writer, lockId, event.status, mode, event.sbFlags, event.lvbRead, event.lvb, event.lvbValid);
-        else encodeResult.refused(writer, lockId, mode, error.errno, error.message);
+        const { lockId, status, mode, sbFlags, lvbRead, lvb, lvbValid, error } = event;
+        if (error !== null) encodeResult.refused(this.#gatherer.entry(), lockId, mode, error.errno, error.message);
+        else gatherAst(this.#gatherer, lockId, status, mode, sbFlags, lvbRead, lvb, lvbValid);
         return;
       }
       case "bast":

@@ -85,6 +85,12 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
   };
 }
 
+/** Entries of a batch that are alike but for what each element says: they are one list, with one head. */
+export interface ListKind {
+  /** Writes the head. */
+  readonly begin: (writer: ByteWriter, a: number, b: number, c: number) => void;
+}
+
 /**
  * Gathers messages for one stream without checksums: single ones, and batches that stay open for further entries until
  * another message, the batch limit or `take` closes them.
@@ -94,6 +100,11 @@ export class FrameGatherer {
   readonly #batchBytes: number;
   readonly #beginBatch: (writer: ByteWriter) => void;
   #batchAt = -1;
+  /** The batch's last entry is a list of that kind, with that head; null: it is none. */
+  #list: ListKind | null = null;
+  #head: readonly [a: number, b: number, c: number] = [0, 0, 0];
+  #countAt = 0;
+  #count = 0;
 
   /** `beginBatch` writes what stands before the first entry of a batch. */
   constructor(limitBytes: number, batchBytes: number, beginBatch: (writer: ByteWriter) => void) {
@@ -109,6 +120,33 @@ export class FrameGatherer {
 
   /** The writer, ready for one more entry of the batch. */
   entry(): ByteWriter {
+    const writer = this.#openBatch();
+    this.#list = null;
+    return writer;
+  }
+
+  /** The writer, ready for one more element of a list: the batch's last entry, or a new one. Its count, a u32, follows its head. */
+  element(kind: ListKind, a: number, b: number, c: number): ByteWriter {
+    const writer = this.#openBatch();
+    const [headA, headB, headC] = this.#head;
+    if (this.#list !== kind || headA !== a || headB !== b || headC !== c) {
+      this.#list = kind;
+      this.#head = [a, b, c];
+      kind.begin(writer, a, b, c);
+      this.#countAt = writer.length;
+      this.#count = 0;
+      writer.u32(0);
+    }
+    this.#count++;
+    return writer.patchU32(this.#countAt, this.#count);
+  }
+
+  /** The element that was asked for last is the first one of its list. */
+  get beganList(): boolean {
+    return this.#count === 1;
+  }
+
+  #openBatch(): ByteWriter {
     if (this.#batchAt >= 0 && this.#writer.length - this.#batchAt > this.#batchBytes) this.#closeBatch();
     if (this.#batchAt < 0) {
       this.#batchAt = this.#writer.length;
@@ -121,6 +159,7 @@ export class FrameGatherer {
     if (this.#batchAt < 0) return;
     this.#writer.patchU32(this.#batchAt, this.#writer.length - this.#batchAt - 4);
     this.#batchAt = -1;
+    this.#list = null;
   }
 
   message(encode: (writer: ByteWriter) => void): void {

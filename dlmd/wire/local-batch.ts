@@ -1,12 +1,14 @@
 /**
  * Lock requests and their results on the local socket come in batches, any number in one message (local.ts). They are
- * the hot path: their codec calls a sink for each entry and makes no object. A `lockId` is the client's own number for a
- * lock, a `lockspaceId` its number for a lockspace; both are of one connection.
+ * the hot path: their codec calls a sink for each of them and makes no object. What is asked or granted in a row for many
+ * locks alike is one entry, a list. A `lockId` is the client's own number for a lock, a `lockspaceId` its number for a
+ * lockspace; both are of one connection.
  */
 import { AssertionError } from "../base/assert.ts";
 import { type ByteReader, type ByteWriter, decodeText } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { ALTMODE, DEMOTED } from "./flag.ts";
+import type { FrameGatherer, ListKind } from "./frame.ts";
 import { type Mode, isMode } from "./mode.ts";
 
 export const REQUESTS_KIND = 3;
@@ -39,9 +41,9 @@ function readMode(reader: ByteReader): Mode {
 
 /* Lock requests ------------------------------------------------------------------------------------------------- */
 
-const Request = { LOCK: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4, LOCK_X: 5, CONVERT_X: 6, DOWN: 7, GIVE_UP: 8 } as const;
+const Request = { LOCKS: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4, LOCK_X: 5, CONVERT_X: 6, DOWN: 7, GIVE_UPS: 8 } as const;
 
-/** Receives the entries of a batch of requests, in order. `lvb` is a view: who keeps it copies it. */
+/** Receives the requests of a batch, in order. `lvb` is a view: who keeps it copies it. */
 export interface RequestSink {
   lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number, timeoutMs: number, transaction: number): void;
   convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null, timeoutMs: number, transaction: number | undefined): void;
@@ -83,9 +85,24 @@ export function beginRequests(writer: ByteWriter): void {
   writer.u8(REQUESTS_KIND);
 }
 
+const locks: ListKind = {
+  begin: (writer, lockspaceId, mode, flags) => writer.u8(Request.LOCKS).u32(lockspaceId).u8(mode).u32(flags),
+};
+const giveUps: ListKind = { begin: (writer, flags) => writer.u8(Request.GIVE_UPS).u32(flags) };
+
+/** One more of a list of requests. */
+export const gatherRequest = {
+  lock(gatherer: FrameGatherer, lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void {
+    gatherer.element(locks, lockspaceId, mode, flags).u32(lockId).string(resource);
+  },
+  giveUp(gatherer: FrameGatherer, lockId: number, flags: number, lvb: Uint8Array | null): void {
+    writeLvb(gatherer.element(giveUps, flags, 0, 0).u32(lockId), lvb);
+  },
+} as const;
+
 /** Entries that follow beginRequests. */
 export const encodeRequest = {
-  /** Time-out and transaction travel only if there is one (libdlm's dlm_lockx). */
+  /** With a time-out or a transaction (libdlm's dlm_lockx). */
   lock(
     writer: ByteWriter,
     lockId: number,
@@ -93,17 +110,11 @@ export const encodeRequest = {
     resource: string,
     mode: Mode,
     flags: number,
-    timeoutMs = 0,
-    transaction = 0,
+    timeoutMs: number,
+    transaction: number,
   ): void {
-    const more = timeoutMs > 0 || transaction > 0;
-    writer
-      .u8(more ? Request.LOCK_X : Request.LOCK)
-      .u32(lockId)
-      .u32(lockspaceId)
-      .u8(mode)
-      .u32(flags);
-    if (more) writeMore(writer, timeoutMs, transaction);
+    writer.u8(Request.LOCK_X).u32(lockId).u32(lockspaceId).u8(mode).u32(flags);
+    writeMore(writer, timeoutMs, transaction);
     writer.string(resource);
   },
   convert(
@@ -132,28 +143,55 @@ export const encodeRequest = {
     writer.u8(Request.DOWN).u32(lockId).u8(mode).u32(flags);
     writeLvb(writer, lvb);
   },
-  giveUp(writer: ByteWriter, lockId: number, flags: number, lvb: Uint8Array | null): void {
-    writer.u8(Request.GIVE_UP).u32(lockId).u32(flags);
-    writeLvb(writer, lvb);
-  },
   cancel(writer: ByteWriter, lockId: number): void {
     writer.u8(Request.CANCEL).u32(lockId);
   },
 } as const;
 
-/** Hands each entry to the sink. Throws WireError at the first damaged one; those before it have been handed on. */
+function readCount(reader: ByteReader): number {
+  const count = reader.u32();
+  if (count === 0) throw new WireError("a list of no locks, at least 1 expected");
+  return count;
+}
+
+function decodeLocks(reader: ByteReader, sink: RequestSink): void {
+  const lockspaceId = reader.u32();
+  const mode = readMode(reader);
+  const flags = reader.u32();
+  for (let left = readCount(reader); left > 0; left--) {
+    const lockId = reader.u32();
+    sink.lock(lockId, lockspaceId, readName(reader), mode, flags, 0, 0);
+  }
+}
+
+function decodeGiveUps(reader: ByteReader, sink: RequestSink): void {
+  const flags = reader.u32();
+  for (let left = readCount(reader); left > 0; left--) {
+    const lockId = reader.u32();
+    sink.giveUp(lockId, flags, readLvb(reader));
+  }
+}
+
+/** Hands each request to the sink. Throws WireError at the first damaged one; those before it have been handed on. */
 export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
   while (reader.remaining > 0) {
     const request = reader.u8();
+    if (request === Request.LOCKS) {
+      decodeLocks(reader, sink);
+      continue;
+    }
+    if (request === Request.GIVE_UPS) {
+      decodeGiveUps(reader, sink);
+      continue;
+    }
     const lockId = reader.u32();
     switch (request) {
-      case Request.LOCK:
       case Request.LOCK_X: {
         const lockspaceId = reader.u32();
         const mode = readMode(reader);
         const flags = reader.u32();
-        const timeoutMs = request === Request.LOCK_X ? reader.u32() : 0;
-        const transaction = request === Request.LOCK_X ? reader.u32() : 0;
+        const timeoutMs = reader.u32();
+        const transaction = reader.u32();
         sink.lock(lockId, lockspaceId, readName(reader), mode, flags, timeoutMs, transaction);
         break;
       }
@@ -177,11 +215,6 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
         sink.down(lockId, mode, flags, readLvb(reader));
         break;
       }
-      case Request.GIVE_UP: {
-        const flags = reader.u32();
-        sink.giveUp(lockId, flags, readLvb(reader));
-        break;
-      }
       case Request.CANCEL:
         sink.cancel(lockId);
         break;
@@ -197,7 +230,7 @@ const LVB_READ = 1;
 const LVB_VALID = 2;
 const DEMOTED_BIT = 4;
 const ALTMODE_BIT = 8;
-const Result = { AST: 1, BAST: 2, REFUSED: 3 } as const;
+const Result = { AST: 1, BAST: 2, REFUSED: 3, GRANTED: 4 } as const;
 
 export interface ResultSink {
   /** `lvbRead`: `lvb` (null: never written) and `lvbValid` are new. `lvb` is a view: who keeps it copies it. */
@@ -209,6 +242,23 @@ export interface ResultSink {
 
 export function beginResults(writer: ByteWriter): void {
   writer.u8(RESULTS_KIND);
+}
+
+const granted: ListKind = { begin: (writer, mode) => writer.u8(Result.GRANTED).u8(mode) };
+
+/** Of what was granted there is most often nothing else to say: then it is one more of a list. */
+export function gatherAst(
+  gatherer: FrameGatherer,
+  lockId: number,
+  status: LockStatus,
+  mode: Mode,
+  sbFlags: number,
+  lvbRead: boolean,
+  lvb: Uint8Array | null,
+  lvbValid: boolean,
+): void {
+  if (status === "granted" && !lvbRead && (sbFlags & (DEMOTED | ALTMODE)) === 0) gatherer.element(granted, mode, 0, 0).u32(lockId);
+  else encodeResult.ast(gatherer.entry(), lockId, status, mode, sbFlags, lvbRead, lvb, lvbValid);
 }
 
 /** Entries that follow beginResults. */
@@ -236,10 +286,20 @@ export const encodeResult = {
   },
 } as const;
 
-/** Hands each entry to the sink. Throws WireError at the first damaged one. */
-export function decodeResults(reader: ByteReader, sink: ResultSink): void {
-  while (reader.remaining > 0) {
+function decodeGranted(reader: ByteReader, sink: ResultSink): void {
+  const mode = readMode(reader);
+  for (let left = readCount(reader); left > 0; left--) sink.ast(reader.u32(), "granted", mode, 0, false, null, false);
+}
+
+/** Hands each result to the sink, and returns how many entries there were. Throws WireError at the first damaged one. */
+export function decodeResults(reader: ByteReader, sink: ResultSink): number {
+  let entries = 0;
+  for (; reader.remaining > 0; entries++) {
     const result = reader.u8();
+    if (result === Result.GRANTED) {
+      decodeGranted(reader, sink);
+      continue;
+    }
     const lockId = reader.u32();
     switch (result) {
       case Result.AST: {
@@ -259,7 +319,8 @@ export function decodeResults(reader: ByteReader, sink: ResultSink): void {
         sink.refused(lockId, readMode(reader), reader.u16(), reader.string(REASON_BYTES));
         break;
       default:
-        throw new WireError(`lock result of kind ${result}, 1 to 3 expected`);
+        throw new WireError(`lock result of kind ${result}, 1 to 4 expected`);
     }
   }
+  return entries;
 }

@@ -43,7 +43,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 15;
+export const LOCAL_VERSION = 16;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;

@@ -16,7 +16,7 @@ export interface MessageCount {
   readonly fuse: number | null;
   /** Round trips to the owner that somebody waited for. */
   readonly trips: number | null;
-  /** Between overlay and dlmd, both ways. */
+  /** Between overlay and dlmd, both ways. What is asked in a row for many locks alike is one message, and so is what is granted. */
   readonly lock: number | null;
   /** Between a node and the owner, both ways, counted on the node. */
   readonly lower: number | null;

@@ -521,4 +521,28 @@ export const lockMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/dlmd-shell/local-wire.test.ts",
   },
+  {
+    id: "list-past-another-entry",
+    breaks: "a request goes to a list that other requests follow: it comes before them",
+    file: "dlmd/wire/frame.ts",
+    find: "    this.#list = null;\n    return writer;",
+    replace: "    return writer;",
+    caughtBy: "test/unit/dlmd-shell/local-wire.test.ts",
+  },
+  {
+    id: "list-of-any-head",
+    breaks: "locks are asked for in the mode of the one before",
+    file: "dlmd/wire/frame.ts",
+    find: " || headA !== a || headB !== b || headC !== c",
+    replace: "",
+    caughtBy: "test/unit/dlmd-shell/local-wire.test.ts",
+  },
+  {
+    id: "list-past-its-batch",
+    breaks: "the number of a list's elements is written into a batch that was closed",
+    file: "dlmd/wire/frame.ts",
+    find: "    this.#batchAt = -1;\n    this.#list = null;",
+    replace: "    this.#batchAt = -1;",
+    caughtBy: "test/unit/dlmd-shell/local-wire.test.ts",
+  },
 ];

@@ -23,8 +23,15 @@ import { secureInitiator, type SecureConnection } from "../../../dlmd/tls/secure
 import { DatagramOpener, DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import { decodeUnsealed, encodeBundle, encodeProbe, encodeProbed } from "../../../dlmd/wire/bundle.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
-import { createFrameReader } from "../../../dlmd/wire/frame.ts";
-import { beginRequests, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
+import { FrameGatherer, createFrameReader } from "../../../dlmd/wire/frame.ts";
+import {
+  LOCAL_BATCH_BYTES,
+  LOCAL_FRAME_BYTES,
+  beginRequests,
+  decodeRequests,
+  encodeRequest,
+  gatherRequest,
+} from "../../../dlmd/wire/local-batch.ts";
 import { LOCAL_VERSION, decodeClientMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
 import { decodeFrame, encodeFrames } from "../../../dlmd/wire/peer.ts";
 import { datagrams, peerMessages, view } from "../../vector/dlmd/samples.ts";
@@ -105,21 +112,23 @@ const clientCorpus = (() => {
     { kind: "gone-ack", goneId: 7 },
     { kind: "query", queryId: 1, what: "status" },
   ] as const;
-  const batch = new ByteWriter();
-  beginRequests(batch);
-  encodeRequest.lock(batch, 1, 1, "resource", 5, 0);
+  const gatherer = new FrameGatherer(LOCAL_FRAME_BYTES, LOCAL_BATCH_BYTES, beginRequests);
+  gatherRequest.lock(gatherer, 1, 1, "resource", 5, 0);
+  gatherRequest.lock(gatherer, 2, 1, "another", 5, 0);
+  const batch = gatherer.entry();
   encodeRequest.lock(batch, 1, 1, "resource", 5, 0, 1000, 7);
   encodeRequest.convert(batch, 1, 3, 0, new Uint8Array(8));
   encodeRequest.unlock(batch, 1, 0, null);
   encodeRequest.down(batch, 1, 3, 0, new Uint8Array(8));
-  encodeRequest.giveUp(batch, 1, 0, null);
   encodeRequest.cancel(batch, 1);
+  gatherRequest.giveUp(gatherer, 1, 0, null);
+  gatherRequest.giveUp(gatherer, 2, 0, null);
   const encoded = messages.map((message) => {
     const writer = new ByteWriter();
     encodeClientMessage(writer, message);
     return writer.copy();
   });
-  return [...encoded, batch.copy()];
+  return [...encoded, gatherer.take().slice(4)];
 })();
 const frameCorpus = peerMessages.map((message) => (encodeFrames(view, [message])[0] as Uint8Array).slice());
 const sink = { lock() {}, convert() {}, unlock() {}, down() {}, giveUp() {}, cancel() {} };

@@ -3,9 +3,11 @@ import { describe, expect, test } from "vitest";
 import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { LockStatus, ViewInfo } from "../../../dlmd/client/api.ts";
+import { DEMOTED } from "../../../dlmd/wire/flag.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../../../dlmd/wire/frame.ts";
 import {
+  LOCAL_BATCH_BYTES,
   LOCAL_FRAME_BYTES,
   type RequestSink,
   type ResultSink,
@@ -15,6 +17,8 @@ import {
   decodeResults,
   encodeRequest,
   encodeResult,
+  gatherAst,
+  gatherRequest,
 } from "../../../dlmd/wire/local-batch.ts";
 import {
   type ClientMessage,
@@ -39,7 +43,7 @@ const view: ViewInfo = {
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c440f006712000002006c7302006d65e8030000",
+    "0143564c4410006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -186,6 +190,13 @@ function isRefused(decode: () => unknown): boolean {
   }
 }
 
+/** The body of the one batch, in hexadecimal. */
+function batchOf(begin: (writer: ByteWriter) => void, fill: (gatherer: FrameGatherer) => void): string {
+  const gatherer = new FrameGatherer(LOCAL_FRAME_BYTES, LOCAL_BATCH_BYTES, begin);
+  fill(gatherer);
+  return Buffer.from(gatherer.take().subarray(4)).toString("hex");
+}
+
 /** A sink that writes down what it is told, as plain data. */
 function requestsOf(body: Uint8Array): unknown[] {
   const seen: unknown[] = [];
@@ -216,30 +227,34 @@ function resultsOf(body: Uint8Array): unknown[] {
 }
 
 const requestBatch =
-  "030107000000020000000501000000" +
-  "0500666f6fc3a90507000000020000000501000100e8030000090000000300666f6f" +
+  "03010200000005010000000200000007000000" +
+  "0500666f6fc3a90800000003006261720507000000020000000501000100e8030000090000000300666f6f" +
   "020700000003040000000200aabb06070000000304000000e8030000ffffffffffff" +
   "060700000003040000000000000000000000ffff030700000000000000ffff0407000000" +
-  "070700000003040000000200aabb080700000000000000ffff";
-const resultBatch = "83010700000000050b0200aabb01070000000400040207000000050307000000021000040062757379";
+  "070700000003040000000200aabb080400000002000000070000000200aabb08000000ffff";
+const resultBatch =
+  "83010700000000050b0200aabb01070000000400040207000000050307000000021000040062757379" +
+  "040502000000070000000800000004030100000009000000010a000000000304";
 
 describe("batches", () => {
   test("golden requests", () => {
-    const hex = hexOf((writer) => {
-      beginRequests(writer);
-      encodeRequest.lock(writer, 7, 2, "fooé", Mode.EX, 1);
-      encodeRequest.lock(writer, 7, 2, "foo", Mode.EX, 0x10001, 1000, 9);
-      encodeRequest.convert(writer, 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
-      encodeRequest.convert(writer, 7, Mode.PR, 4, null, 1000);
-      encodeRequest.convert(writer, 7, Mode.PR, 4, null, 0, 0);
-      encodeRequest.unlock(writer, 7, 0, null);
-      encodeRequest.cancel(writer, 7);
-      encodeRequest.down(writer, 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
-      encodeRequest.giveUp(writer, 7, 0, null);
+    const hex = batchOf(beginRequests, (gatherer) => {
+      gatherRequest.lock(gatherer, 7, 2, "fooé", Mode.EX, 1);
+      gatherRequest.lock(gatherer, 8, 2, "bar", Mode.EX, 1);
+      encodeRequest.lock(gatherer.entry(), 7, 2, "foo", Mode.EX, 0x10001, 1000, 9);
+      encodeRequest.convert(gatherer.entry(), 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
+      encodeRequest.convert(gatherer.entry(), 7, Mode.PR, 4, null, 1000);
+      encodeRequest.convert(gatherer.entry(), 7, Mode.PR, 4, null, 0, 0);
+      encodeRequest.unlock(gatherer.entry(), 7, 0, null);
+      encodeRequest.cancel(gatherer.entry(), 7);
+      encodeRequest.down(gatherer.entry(), 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
+      gatherRequest.giveUp(gatherer, 7, 4, Uint8Array.of(0xaa, 0xbb));
+      gatherRequest.giveUp(gatherer, 8, 4, null);
     });
     expect(hex).toBe(requestBatch);
     expect(requestsOf(Buffer.from(hex, "hex"))).toEqual([
       ["lock", 7, 2, "fooé", Mode.EX, 1, 0, 0],
+      ["lock", 8, 2, "bar", Mode.EX, 1, 0, 0],
       ["lock", 7, 2, "foo", Mode.EX, 0x10001, 1000, 9],
       ["convert", 7, Mode.PR, 4, [0xaa, 0xbb], 0, undefined],
       ["convert", 7, Mode.PR, 4, null, 1000, undefined],
@@ -247,17 +262,21 @@ describe("batches", () => {
       ["unlock", 7, 0, null],
       ["cancel", 7],
       ["down", 7, Mode.PR, 4, [0xaa, 0xbb]],
-      ["giveUp", 7, 0, null],
+      ["giveUp", 7, 4, [0xaa, 0xbb]],
+      ["giveUp", 8, 4, null],
     ]);
   });
 
   test("golden results", () => {
-    const hex = hexOf((writer) => {
-      beginResults(writer);
-      encodeResult.ast(writer, 7, "granted", Mode.EX, 4, true, Uint8Array.of(0xaa, 0xbb), true);
-      encodeResult.ast(writer, 7, "unlocked", Mode.NL, 1, false, null, false);
-      encodeResult.bast(writer, 7, Mode.EX);
-      encodeResult.refused(writer, 7, Mode.CW, 16, "busy");
+    const hex = batchOf(beginResults, (gatherer) => {
+      gatherAst(gatherer, 7, "granted", Mode.EX, 4, true, Uint8Array.of(0xaa, 0xbb), true);
+      gatherAst(gatherer, 7, "unlocked", Mode.NL, 1, false, null, false);
+      encodeResult.bast(gatherer.entry(), 7, Mode.EX);
+      encodeResult.refused(gatherer.entry(), 7, Mode.CW, 16, "busy");
+      gatherAst(gatherer, 7, "granted", Mode.EX, 0, false, null, true);
+      gatherAst(gatherer, 8, "granted", Mode.EX, 0, false, null, false);
+      gatherAst(gatherer, 9, "granted", Mode.PR, 0, false, null, false);
+      gatherAst(gatherer, 10, "granted", Mode.PR, DEMOTED, false, null, false);
     });
     expect(hex).toBe(resultBatch);
     expect(resultsOf(Buffer.from(hex, "hex"))).toEqual([
@@ -265,20 +284,65 @@ describe("batches", () => {
       ["ast", 7, "unlocked", Mode.NL, 1, false, null, false],
       ["bast", 7, Mode.EX],
       ["refused", 7, Mode.CW, 16, "busy"],
+      ["ast", 7, "granted", Mode.EX, 0, false, null, false],
+      ["ast", 8, "granted", Mode.EX, 0, false, null, false],
+      ["ast", 9, "granted", Mode.PR, 0, false, null, false],
+      ["ast", 10, "granted", Mode.PR, DEMOTED, false, null, false],
     ]);
   });
 
   test("a cut batch hands on what is whole and then says so", () => {
     const whole = Buffer.from(requestBatch, "hex");
-    const ends = new Set([1, 22, 49, 63, 83, 103, 114, 119, 133, 144]);
+    const ends = new Set([1, 35, 62, 76, 96, 116, 127, 132, 146, 169]);
     for (let bytes = 1; bytes <= whole.length; bytes++) {
       expect([bytes, isRefused(() => requestsOf(whole.subarray(0, bytes)))]).toEqual([bytes, !ends.has(bytes)]);
     }
   });
 
+  test("a list that is cut hands on what is whole and then says so", () => {
+    const seen: number[] = [];
+    const sink = { lock: (lockId: number) => seen.push(lockId) } as unknown as RequestSink;
+    const cut = new ByteReader(Buffer.from(requestBatch, "hex").subarray(1, 34));
+    expect(isRefused(() => decodeRequests(cut, sink))).toBe(true);
+    expect(seen).toEqual([7]);
+  });
+
+  test("a list of none is refused", () => {
+    const refusal = "a list of no locks, at least 1 expected";
+    expect(() => requestsOf(new ByteWriter().u8(3).u8(1).u32(1).u8(5).u32(0).u32(0).copy())).toThrow(refusal);
+    expect(() => requestsOf(new ByteWriter().u8(3).u8(8).u32(0).u32(0).copy())).toThrow(refusal);
+    expect(() => resultsOf(new ByteWriter().u8(131).u8(4).u8(5).u32(0).copy())).toThrow(refusal);
+  });
+
+  test("what is asked in a row for many locks alike is one entry, and nothing else is", () => {
+    const entries: number[] = [];
+    const gatherer = new FrameGatherer(LOCAL_FRAME_BYTES, 120, beginRequests);
+    const lock = (lockId: number, resource: string, mode: Mode, flags: number): void => {
+      gatherRequest.lock(gatherer, lockId, 2, resource, mode, flags);
+      if (gatherer.beganList) entries.push(lockId);
+    };
+    lock(1, "a", Mode.EX, 0);
+    lock(2, "b", Mode.EX, 0);
+    lock(3, "c", Mode.PR, 0);
+    lock(4, "d", Mode.PR, 4);
+    gatherRequest.giveUp(gatherer, 9, 4, null);
+    lock(5, "e", Mode.PR, 4);
+    encodeRequest.cancel(gatherer.entry(), 5);
+    lock(6, "f", Mode.PR, 4);
+    gatherer.message((writer) => encodeClientMessage(writer, { kind: "gone-ack", goneId: 1 }));
+    lock(7, "g", Mode.PR, 4);
+    gatherer.take();
+    // After 120 bytes another batch begins, and another list with it.
+    for (let lockId = 10; lockId < 30; lockId++) lock(lockId, "h", Mode.PR, 4);
+    expect(entries).toEqual([1, 3, 4, 5, 6, 7, 10, 25]);
+    const seen: unknown[] = [];
+    createFrameReader({ maxBytes: 200, crc32: null }).push(gatherer.take(), (body) => seen.push(...requestsOf(body)));
+    expect(seen).toEqual(Array.from({ length: 20 }, (_, at) => ["lock", 10 + at, 2, "h", Mode.PR, 4, 0, 0]));
+  });
+
   test("names, modes and value blocks out of range", () => {
     const lock = (mode: number, name: string): Buffer => {
-      const writer = new ByteWriter().u8(3).u8(1).u32(1).u32(1).u8(mode).u32(0).string(name);
+      const writer = new ByteWriter().u8(3).u8(1).u32(1).u8(mode).u32(0).u32(1).u32(1).string(name);
       return Buffer.from(writer.copy());
     };
     expect(() => requestsOf(lock(6, "a"))).toThrow("lock mode 6");
@@ -307,18 +371,18 @@ describe("batches", () => {
         status,
         (lockId, space, name, m, flags, block, s) => {
           const plain = block === null ? null : [...block];
-          const requests = new ByteWriter();
-          beginRequests(requests);
-          encodeRequest.lock(requests, lockId, space, name, m, flags);
-          encodeRequest.convert(requests, lockId, m, flags, block);
-          expect(requestsOf(requests.view())).toEqual([
+          const requests = batchOf(beginRequests, (gatherer) => {
+            gatherRequest.lock(gatherer, lockId, space, name, m, flags);
+            encodeRequest.convert(gatherer.entry(), lockId, m, flags, block);
+            gatherRequest.giveUp(gatherer, lockId, flags, block);
+          });
+          expect(requestsOf(Buffer.from(requests, "hex"))).toEqual([
             ["lock", lockId, space, name, m, flags, 0, 0],
             ["convert", lockId, m, flags, plain, 0, undefined],
+            ["giveUp", lockId, flags, plain],
           ]);
-          const results = new ByteWriter();
-          beginResults(results);
-          encodeResult.ast(results, lockId, s, m, 5, true, block, true);
-          expect(resultsOf(results.view())).toEqual([["ast", lockId, s, m, 5, true, plain, true]]);
+          const results = batchOf(beginResults, (gatherer) => gatherAst(gatherer, lockId, s, m, DEMOTED, true, block, true));
+          expect(resultsOf(Buffer.from(results, "hex"))).toEqual([["ast", lockId, s, m, DEMOTED, true, plain, true]]);
         },
       ),
     );
@@ -342,7 +406,7 @@ describe("batches", () => {
 
 test("a question that is asked no more, or anew, makes another version", () => {
   // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
-  expect([LOCAL_VERSION, queries]).toEqual([15, ["status", "nodes"]]);
+  expect([LOCAL_VERSION, queries]).toEqual([16, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {

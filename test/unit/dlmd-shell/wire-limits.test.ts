@@ -185,7 +185,7 @@ test("a longer time-out of a request is cut to what its field can carry, 49 days
   const found: number[] = [];
   const sink = { lock: (...[, , , , , timeoutMs]: Parameters<RequestSink["lock"]>) => found.push(timeoutMs) };
   const w = new ByteWriter();
-  for (const timeoutMs of [0xffff_ffff, 0x1_0000_0000, 1e15]) encodeRequest.lock(w, 1, 1, "r", Mode.EX, 0, timeoutMs);
+  for (const timeoutMs of [0xffff_ffff, 0x1_0000_0000, 1e15]) encodeRequest.lock(w, 1, 1, "r", Mode.EX, 0, timeoutMs, 0);
   decodeRequests(new ByteReader(w.view()), sink as unknown as RequestSink);
   expect(found).toEqual([0xffff_ffff, 0xffff_ffff, 0xffff_ffff]);
 });
