@@ -111,7 +111,7 @@ export class FilesAhead {
     if (brought !== undefined) {
       this.#byUnread.delete(key);
       brought.unread.delete(key);
-      brought.readMs = this.#options.now();
+      this.#noteBroughtRead(brought);
       return;
     }
     const listed = cost ? this.#byFile.get(key) : undefined;
@@ -124,8 +124,19 @@ export class FilesAhead {
     }
     listed.readMs = now;
     listed.reads += 1;
-    if (this.#stopped || listed.underWay || listed.reads < 2) return;
-    this.#underWay.add(this.#bring(listed));
+    if (listed.reads >= 2) this.#beginBringing(listed);
+  }
+
+  /** What comes next is asked for before all is read: else one read of each piece would wait for it. */
+  #noteBroughtRead(listed: Listed): void {
+    const now = this.#options.now();
+    const isInRow = now - listed.readMs <= READS_MS;
+    listed.readMs = now;
+    if (isInRow && listed.unread.size < listed.next / 2) this.#beginBringing(listed);
+  }
+
+  #beginBringing(listed: Listed): void {
+    if (!this.#stopped && !listed.underWay) this.#underWay.add(this.#bring(listed));
   }
 
   #take(listed: Listed, key: string): void {

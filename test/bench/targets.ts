@@ -52,6 +52,19 @@ const TIMES_BINDFS: readonly (readonly [figure: string, system: "owner" | "other
   ["unlink", "other", 2.5],
   ["sqlite-own", "other", 2.5],
 ];
+/** Trips to the owner that somebody waits for, and messages of all kinds, for each operation of a node that is not the owner. */
+const MOST_MESSAGES: readonly (readonly [operation: string, trips: number, messages: number])[] = [
+  ["create + 4 KiB, other", 1.1, 5],
+  ["rename of its own, other", 1.1, 3],
+  ["chmod of its own, other", 1.1, 3],
+  ["unlink of third's, other", 1.1, 10],
+  ["unlink of third's, listed, other", 1.1, 10],
+  ["first stat of third's, other", 0.05, 2.5],
+  ["first open+read of third's, listed, other", 0.05, 2.5],
+  ["second open+read of third's, listed, other", 0.01, 0.1],
+  ["first stat on other, made on owner", 0.05, 2.5],
+  ["create + 4 KiB in one directory, other and third", 3, 10],
+];
 const ROUND_TRIPS = 4;
 const LOCK_ROUND_TRIPS = 3;
 const TRIPS_SHARE = 0.7;
@@ -66,6 +79,7 @@ export function judge(measured: Measured): Target[] {
     ...CACHED_SYSTEMS.flatMap((system) =>
       ["warm stat", "cached 4 KiB read", "lock and unlock"].map((what) => silence(measured, `${what}, ${system}`)),
     ),
+    ...MOST_MESSAGES.map(([operation, trips, messages]) => mostMessages(measured, operation, trips, messages)),
     ...CACHED_SYSTEMS.map((system) => lockHandover(measured, system)),
     ...roundTrips("read of what another node wrote", measured),
     ...(measured.longHandovers === null ? [] : roundTrips(longTitle(measured.longHandovers), measured.longHandovers)),
@@ -134,6 +148,20 @@ function silence(measured: Measured, operation: string): Target {
       ? "not counted"
       : `${(count.lock ?? 0) * count.ops + (count.lower ?? 0) * count.ops} in ${count.ops}`;
   return { name: `messages: ${operation}`, wanted: "0", found, reached: broke === null ? null : !broke };
+}
+
+function mostMessages(measured: Measured, operation: string, trips: number, messages: number): Target {
+  const count = measured.messages.find((one) => one.operation === operation);
+  const parts = count === undefined ? [null] : [count.trips, count.lock, count.lower, count.peer];
+  const counted = parts.every((part) => part !== null) ? (parts as readonly number[]) : null;
+  const [foundTrips = 0, ...kinds] = counted ?? [];
+  const foundMessages = kinds.reduce((sum, each) => sum + each, 0);
+  return {
+    name: `trips and messages: ${operation}`,
+    wanted: `<= ${trips} and <= ${messages}`,
+    found: counted === null ? "not counted" : `${foundTrips.toFixed(3)} and ${foundMessages.toFixed(2)}`,
+    reached: counted === null ? null : foundTrips <= trips && foundMessages <= messages,
+  };
 }
 
 /** Between namespaces of one machine a message costs the processors' time and nothing else; between machines, the way of it too. */

@@ -437,6 +437,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/walk-ahead.test.ts",
   },
   {
+    id: "files-ahead-when-all-is-read",
+    breaks: "the data of the next files is asked for when one is read that has not come: that read waits for all of it",
+    file: "overlay/op/files-ahead.ts",
+    find: "listed.unread.size < listed.next / 2",
+    replace: "listed.unread.size < 0",
+    caughtBy: "test/unit/op/files-ahead.test.ts",
+  },
+  {
     id: "f21-removals-of-another-hold",
     hazard: "F21",
     breaks: "locks are asked for ahead of removals from a listing that was read after the directory's lock had left",

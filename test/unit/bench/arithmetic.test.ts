@@ -10,7 +10,7 @@ import { lies } from "../../bench/run.ts";
 import { decodeRss } from "../../bench/size.ts";
 import { shareOfTrips, tripsByClock } from "../../bench/sqlite-trips.ts";
 import { fastest, median, rotated, speedRatio } from "../../bench/stats.ts";
-import { type Measured, judge } from "../../bench/targets.ts";
+import { type Measured, type Target, judge } from "../../bench/targets.ts";
 
 const nothing: Measured = {
   figures: [],
@@ -149,6 +149,15 @@ describe("targets", () => {
     expect(target({ messages: [silent("warm stat, owner", { lock: 0.001 })] }, name)).toEqual({ found: "1 in 1000", reached: false });
     expect(target({ messages: [silent("warm stat, owner", { lower: 0.002 })] }, name).reached).toBe(false);
     expect(target({ messages: [silent("warm stat, owner", { lock: null })] }, name).reached).toBeNull();
+    const chmod = (more: Partial<MessageCount>): Pick<Target, "found" | "reached"> =>
+      target(
+        { messages: [silent("chmod of its own, other", { trips: 1, lower: 2.5, ...more })] },
+        "trips and messages: chmod of its own, other",
+      );
+    expect(chmod({ lock: 0.25, peer: 0.25 })).toEqual({ found: "1.000 and 3.00", reached: true });
+    expect(chmod({ lock: 0.25, peer: 0.35 }).reached).toBe(false);
+    expect(chmod({ trips: 1.2, peer: 0 })).toEqual({ found: "1.200 and 2.50", reached: false });
+    expect(chmod({ peer: null })).toEqual({ found: "not counted", reached: null });
   });
 
   it("measures the slowest pair of nodes in round trips, and leaves out what is on one node, or on the same processors", () => {

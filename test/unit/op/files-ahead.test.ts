@@ -53,6 +53,21 @@ describe("the data of a directory's files", () => {
     expect([await world.read(3), world.ahead.files]).toEqual([[], 0]);
   });
 
+  it("is brought before all of the last is read, while nobody waits", async () => {
+    list(from(1, 300));
+    await world.read(1);
+    expect(await world.read(2)).toEqual(from(3, 16));
+    // Fewer than half of what comes next are left.
+    expect(await world.read(3, false)).toEqual(from(19, 32));
+    const next: number[][] = [];
+    for (let ino = 4; ino <= 83; ino++) next.push(await world.read(ino, false));
+    const brought = next.map((inos, at) => [4 + at, inos] as const).filter(([, inos]) => inos.length > 0);
+    expect(brought).toEqual([
+      [19, from(51, 64)],
+      [83, from(115, 64)],
+    ]);
+  });
+
   it("is not brought for reads that cost nothing, nor for a second one of a file", async () => {
     list(from(1, 9));
     expect([await world.read(1), await world.read(1), await world.read(2, false), await world.read(3, false)]).toEqual([[], [], [], []]);
@@ -83,9 +98,9 @@ describe("the data of a directory's files", () => {
     expect(await world.read(2)).toEqual([]);
     world.nowMs = 2001;
     expect(await world.read(3)).toHaveLength(16);
-    // One that was brought is no pause.
-    world.nowMs = 3001;
-    await world.read(4, false);
+    // One that was brought is no pause, and after one it brings nothing.
+    world.nowMs = 3002;
+    expect(await world.read(4, false)).toEqual([]);
     world.nowMs = 4001;
     expect(await world.read(100)).toHaveLength(32);
     world.nowMs = 5002;
