@@ -72,7 +72,7 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
   if (view === null) return { why: "first view", delayMs: all ? 0 : firstViewShare * timeoutMs };
   const lost = view.members.filter((member) => !hasMember(desired, member.nodeid, member.incarnation));
   if (lost.length > 0) return { why: `lost ${lost.map((member) => lostWords(situation, member, nowMs)).join(", ")}`, delayMs: 0 };
-  if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinDelayMs(situation, desired) };
+  if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinDelayMs(situation, desired, nowMs) };
   if (situation.stopped) return { why: "a promised view did not come", delayMs: 0 };
   const age = nowMs - view.installedMs;
   for (const member of view.members) {
@@ -92,8 +92,12 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
 }
 
 /** When a network comes back as a whole, some hear each other first. A view of theirs would end what the others have open. */
-function joinDelayMs({ view, lastMembers, timeoutMs }: Situation, desired: readonly Member[]): number {
-  const othersMayCome = lastMembers.some(({ nodeid }) => !desired.some((member) => member.nodeid === nodeid));
+function joinDelayMs(situation: Situation, desired: readonly Member[], nowMs: number): number {
+  const { view, lastMembers, timeoutMs, detector } = situation;
+  const othersMayCome = lastMembers.some(({ nodeid }) => {
+    const peer = detector.peers.get(nodeid);
+    return peer !== undefined && !isRefused(peer, nowMs) && !desired.some((member) => member.nodeid === nodeid);
+  });
   return (view?.quorum.quorate === false && othersMayCome ? returnShare : joinShare) * timeoutMs;
 }
 

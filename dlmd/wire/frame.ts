@@ -130,12 +130,13 @@ export class FrameGatherer {
     const writer = this.#openBatch();
     const [headA, headB, headC] = this.#head;
     if (this.#list !== kind || headA !== a || headB !== b || headC !== c) {
-      this.#list = kind;
-      this.#head = [a, b, c];
+      this.#list = null;
       kind.begin(writer, a, b, c);
       this.#countAt = writer.length;
-      this.#count = 0;
       writer.u32(0);
+      this.#count = 0;
+      this.#head = [a, b, c];
+      this.#list = kind;
     }
     this.#count++;
     return writer.patchU32(this.#countAt, this.#count);

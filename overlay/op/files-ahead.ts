@@ -16,6 +16,8 @@ const FILES_FIRST = 16;
 const FILES_MAX = 64;
 /** So many whose data was brought, and that were not read yet: with as many no more is brought. Of a directory. */
 const UNREAD_MAX = 256;
+/** While so many are, in all that are read now, what comes next waits until a read costs a trip: the lower keeps KNOWN_DATA_BYTES_MAX. */
+const EARLY_UNREAD_MAX = 32;
 /** Files of which the data may be brought: of one directory the first ones, of all those of the directories that were listed last. */
 const DIRECTORY_FILES_MAX = 4096;
 const FILES_ALL_MAX = 8192;
@@ -30,6 +32,8 @@ interface Listed {
   readMs: number;
   reads: number;
   next: number;
+  /** How many were brought last. */
+  last: number;
   underWay: boolean;
 }
 
@@ -74,6 +78,7 @@ export class FilesAhead {
       readMs: Number.NEGATIVE_INFINITY,
       reads: 0,
       next: FILES_FIRST,
+      last: 0,
       underWay: false,
     };
     this.#listed.delete(directory);
@@ -127,12 +132,20 @@ export class FilesAhead {
     if (listed.reads >= 2) this.#beginBringing(listed);
   }
 
-  /** What comes next is asked for before all is read: else one read of each piece would wait for it. */
+  /** What comes next is asked for when fewer than half of the last are unread: else one read of each piece would wait for it. */
   #noteBroughtRead(listed: Listed): void {
     const now = this.#options.now();
     const isInRow = now - listed.readMs <= READS_MS;
     listed.readMs = now;
-    if (isInRow && listed.unread.size < listed.next / 2) this.#beginBringing(listed);
+    if (!isInRow || listed.underWay || listed.unread.size >= listed.last / 2) return;
+    if (this.#unreadNow(now) < EARLY_UNREAD_MAX) this.#beginBringing(listed);
+  }
+
+  /** In all directories that are being read. */
+  #unreadNow(now: number): number {
+    let sum = 0;
+    for (const { readMs, unread } of this.#listed.values()) if (now - readMs <= READS_MS) sum += unread.size;
+    return sum;
   }
 
   #beginBringing(listed: Listed): void {
@@ -156,6 +169,7 @@ export class FilesAhead {
     }
     if (ids.length === 0) return;
     listed.next = Math.min(2 * listed.next, FILES_MAX);
+    listed.last = ids.length;
     listed.underWay = true;
     try {
       await this.#options.lower.prefetch(ids, "data");

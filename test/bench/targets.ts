@@ -52,18 +52,18 @@ const TIMES_BINDFS: readonly (readonly [figure: string, system: "owner" | "other
   ["unlink", "other", 2.5],
   ["sqlite-own", "other", 2.5],
 ];
-/** Trips to the owner that somebody waits for, and messages of all kinds, for each operation of a node that is not the owner. */
+/** Trips to the owner that somebody waits for, and messages of all kinds, for each operation. */
 const MOST_MESSAGES: readonly (readonly [operation: string, trips: number, messages: number])[] = [
   ["create + 4 KiB, other", 1.1, 5],
   ["rename of its own, other", 1.1, 3],
   ["chmod of its own, other", 1.1, 3],
-  ["unlink of third's, other", 1.1, 10],
-  ["unlink of third's, listed, other", 1.1, 10],
-  ["first stat of third's, other", 0.05, 2.5],
-  ["first open+read of third's, listed, other", 0.05, 2.5],
+  ["unlink of third's, other", 1.1, 9],
+  ["unlink of third's, listed, other", 1.1, 5],
+  ["first stat of third's, other", 0.05, 0.5],
+  ["first open+read of third's, listed, other", 0.05, 0.5],
   ["second open+read of third's, listed, other", 0.01, 0.1],
-  ["first stat on other, made on owner", 0.05, 2.5],
-  ["create + 4 KiB in one directory, other and third", 3, 10],
+  ["first stat on other, made on owner", 0.05, 2],
+  ["create + 4 KiB in one directory, other and third", 1.5, 6.5],
 ];
 const ROUND_TRIPS = 4;
 const LOCK_ROUND_TRIPS = 3;

@@ -440,8 +440,16 @@ export const overlayLowerMutations: readonly Mutation[] = [
     id: "files-ahead-when-all-is-read",
     breaks: "the data of the next files is asked for when one is read that has not come: that read waits for all of it",
     file: "overlay/op/files-ahead.ts",
-    find: "listed.unread.size < listed.next / 2",
-    replace: "listed.unread.size < 0",
+    find: "listed.unread.size >= listed.last / 2",
+    replace: "true",
+    caughtBy: "test/unit/op/files-ahead.test.ts",
+  },
+  {
+    id: "files-ahead-too-many",
+    breaks: "more is asked for early, for several readers, than the lower keeps: what comes next is forgotten",
+    file: "overlay/op/files-ahead.ts",
+    find: "if (this.#unreadNow(now) < EARLY_UNREAD_MAX) ",
+    replace: "",
     caughtBy: "test/unit/op/files-ahead.test.ts",
   },
   {

@@ -8,7 +8,7 @@ import type { Detector } from "../../membership/detector.ts";
 import { admitIncarnation, isLinked, type Peer } from "../../membership/peer-table.ts";
 import type { QuorumBasis } from "../../membership/quorum.ts";
 import { isMajority } from "../../config/votes.ts";
-import { hasMember, type Lineage, type Member, noView, sameView, type ViewId } from "../../wire/view-id.ts";
+import { hasMember, type Lineage, type Member, noView, sameView, type ViewId, compareViews } from "../../wire/view-id.ts";
 import type { CorosyncPort } from "./corosync-api.ts";
 import type { GroupSeats } from "./group-seats.ts";
 import type { AgainMessage, GroupMessage, RoundTag, Seat, StateMessage } from "./message.ts";
@@ -123,14 +123,23 @@ export class RoundExchange {
       (nodeid) => !this.#seats.isShunned(nodeid, nowMs) && this.#detector.peers.get(nodeid)?.barred !== true,
     );
     if (awaited && nowMs - this.#sinceMs < hearingShare * this.#boot.timeoutMs) return false;
-    return !this.#othersMayCome() || nowMs - this.#sinceMs >= returnShare * this.#boot.timeoutMs;
+    return !this.#othersMayCome(nowMs) || nowMs - this.#sinceMs >= returnShare * this.#boot.timeoutMs;
   }
 
   /** When a network comes back as a whole, rings of some come first. A view of theirs would end what the others have open. */
-  #othersMayCome(): boolean {
+  #othersMayCome(nowMs: number): boolean {
     const { lived, seen } = this.#port.past();
     if (!this.#quorumWasLost || this.#seats.quorate !== true || sameView(lived, noView)) return false;
-    return seen.members.some(({ nodeid }) => !this.#seats.holds(nodeid));
+    // Others have gone on without this node: it begins anew whoever comes, and they wait for what it states.
+    if ([...this.#answers.values()].some((answer) => compareViews(answer.seen.id, lived) > 0)) return false;
+    return seen.members.some((member) => !this.#seats.holds(member.nodeid) && !this.#isKnownGone(member, nowMs));
+  }
+
+  #isKnownGone({ nodeid, incarnation }: Member, nowMs: number): boolean {
+    const peer = this.#detector.peers.get(nodeid);
+    return (
+      peer === undefined || peer.barred || peer.left === incarnation || peer.evicted === incarnation || this.#seats.isShunned(nodeid, nowMs)
+    );
   }
 
   #cutOff(nowMs: number): number[] {
@@ -232,7 +241,8 @@ export class RoundExchange {
     this.#ready.add(nodeid);
     if (decision.members.every((member) => this.#ready.has(member.nodeid)) && isMemberOf(decision, this.#self)) {
       this.#installed = true;
-      if (decision.quorum.quorate) this.#quorumWasLost = false;
+      // votequorum may have said no of a later ring already.
+      if (this.#seats.quorate === true || !decision.quorum.quorate) this.#quorumWasLost = !decision.quorum.quorate;
       this.#port.install(decision);
     }
   }

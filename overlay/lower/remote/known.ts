@@ -24,7 +24,7 @@ export const NO_HOLDS: Holds = { grants: () => 0, of: () => 0 };
 /** Inodes of which something is known; beyond, the one that was read or changed longest ago is forgotten. */
 export const KNOWN_INODES_MAX = 8192;
 /** Data of small files, in all: beyond, what came first is forgotten. */
-export const KNOWN_DATA_BYTES_MAX: number = 1024 * 1024;
+export const KNOWN_DATA_BYTES_MAX: number = 2 * 1024 * 1024;
 
 /** An access ACL that is longer is asked for each time: as many as inodes are known may be kept. */
 export const KNOWN_ACL_BYTES_MAX = 1024;

@@ -658,4 +658,12 @@ export const engineMutations: readonly Mutation[] = [
     replace: "(view?.quorum.quorate === false && othersMayCome ? joinShare : joinShare)",
     caughtBy: "test/sim/engine/scenario.test.ts",
   },
+  {
+    id: "who-is-fenced-is-waited-for",
+    breaks: "nodes that have a quorum again wait for one that is being fenced",
+    file: "dlmd/membership/next-view.ts",
+    find: "return peer !== undefined && !isRefused(peer, nowMs) && !desired",
+    replace: "return peer !== undefined && !desired",
+    caughtBy: "test/sim/engine/scenario.test.ts",
+  },
 ];

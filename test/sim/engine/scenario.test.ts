@@ -176,6 +176,14 @@ describe("views and messages", () => {
       expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([0, 0, 0]);
     });
 
+    it("which is being fenced: nobody waits for it", () => {
+      const sim = back();
+      for (const nodeid of [1, 2]) sim.node(nodeid).engine.bar([3]);
+      const fromMs = sim.agenda.nowMs;
+      together(sim, 1, 2);
+      expect(sim.agenda.nowMs - fromMs).toBeLessThan(0.5 * sim.timeoutMs);
+    });
+
     it("which does not come: the two go on", () => {
       const sim = back();
       const fromMs = sim.agenda.nowMs;

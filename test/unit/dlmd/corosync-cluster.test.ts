@@ -8,10 +8,10 @@ const together = (sim: CpgSim, ...nodeids: number[]): boolean =>
     return view?.quorum.quorate === true && view.members.map((member) => member.nodeid).join() === nodeids.join();
   });
 
-function cluster(): CpgSim {
-  const sim = new CpgSim(3);
+function cluster(size = 3): CpgSim {
+  const sim = new CpgSim(size);
   for (const node of sim.all) node.start();
-  expect(sim.runUntil(() => together(sim, 1, 2, 3))).toBe(true);
+  expect(sim.runUntil(() => together(sim, ...sim.all.map(({ nodeid }) => nodeid)))).toBe(true);
   return sim;
 }
 
@@ -173,6 +173,59 @@ describe("several dlmds", () => {
     sim.heal();
     expect(sim.runUntil(() => together(sim, 1, 2, 3), 2 * timeoutMs)).toBe(true);
     expect(sim.all.map(({ ends }) => ends)).toEqual([[], [], []]);
+  });
+
+  it("one that is back from a minority keeps nobody waiting, and begins anew", () => {
+    const sim = cluster(5);
+    sim.tokenMs = 50;
+    sim.down.add(5);
+    sim.partition([[1], [2, 3, 4]]);
+    expect(sim.runUntil(() => together(sim, 2, 3, 4) && sim.node(1).views.at(-1)?.quorum.quorate === false)).toBe(true);
+    sim.run(timeoutMs);
+    const fromMs = sim.nowMs;
+    sim.partition([[1, 2, 3, 4]]);
+    expect(sim.runUntil(() => sim.node(1).ends.length > 0, timeoutMs)).toBe(true);
+    expect(sim.nowMs - fromMs).toBeLessThan(0.4 * timeoutMs);
+    expect(sim.node(2).ends).toEqual([]);
+  });
+
+  it("one that has left, or is being fenced, while there was no quorum is not waited for", () => {
+    const gone: readonly ((sim: CpgSim) => void)[] = [
+      (sim) => sim.node(3).step((engine) => engine.leave()),
+      (sim) => {
+        sim.down.add(3);
+        for (const nodeid of [1, 2]) sim.node(nodeid).step((engine) => engine.bar([3]));
+      },
+    ];
+    for (const go of gone) {
+      const sim = cluster();
+      sim.tokenMs = 50;
+      sim.quorate = () => false;
+      sim.tellQuorum();
+      expect(sim.runUntil(() => sim.all.every(({ views }) => views.at(-1)?.quorum.quorate === false))).toBe(true);
+      go(sim);
+      sim.run(sim.tokenMs);
+      sim.quorate = () => true;
+      const fromMs = sim.nowMs;
+      sim.partition([[1, 2], [3]]);
+      expect(sim.runUntil(() => together(sim, 1, 2), timeoutMs)).toBe(true);
+      expect(sim.nowMs - fromMs).toBeLessThan(0.4 * timeoutMs);
+    }
+  });
+
+  it("the other's dlmd has ended, though votequorum counts its node: who is back waits for the third", () => {
+    const sim = cluster();
+    sim.tokenMs = 50;
+    sim.quorate = () => true;
+    sim.node(2).stop();
+    sim.partition([[1, 2], [3]]);
+    expect(sim.runUntil(() => sim.node(1).views.at(-1)?.quorum.quorate === false)).toBe(true);
+    sim.node(2).start();
+    sim.run(0.3 * timeoutMs);
+    expect(together(sim, 1, 2)).toBe(false);
+    sim.heal();
+    expect(sim.runUntil(() => together(sim, 1, 2, 3), 2 * timeoutMs)).toBe(true);
+    expect([sim.node(1).ends, sim.node(3).ends]).toEqual([[], []]);
   });
 
   it("of three one dies, and the others have one ring at once: nobody waits", () => {

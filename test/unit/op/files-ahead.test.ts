@@ -57,15 +57,30 @@ describe("the data of a directory's files", () => {
     list(from(1, 300));
     await world.read(1);
     expect(await world.read(2)).toEqual(from(3, 16));
-    // Fewer than half of what comes next are left.
-    expect(await world.read(3, false)).toEqual(from(19, 32));
     const next: number[][] = [];
-    for (let ino = 4; ino <= 83; ino++) next.push(await world.read(ino, false));
-    const brought = next.map((inos, at) => [4 + at, inos] as const).filter(([, inos]) => inos.length > 0);
+    for (let ino = 3; ino <= 83; ino++) next.push(await world.read(ino, false));
+    const brought = next.map((inos, at) => [3 + at, inos] as const).filter(([, inos]) => inos.length > 0);
     expect(brought).toEqual([
-      [19, from(51, 64)],
+      [11, from(19, 32)],
+      [35, from(51, 64)],
       [83, from(115, 64)],
     ]);
+  });
+
+  it("is brought early while few are unread in all that are read: the lower forgets what is too much", async () => {
+    list(from(1, 100), "d");
+    list(from(201, 100), "e");
+    for (const first of [1, 201]) await world.read(first);
+    expect([await world.read(2), await world.read(202)]).toEqual([from(3, 16), from(203, 16)]);
+    for (let ino = 203; ino <= 217; ino++) expect(await world.read(ino, false)).toEqual(ino === 211 ? from(219, 32) : []);
+    // 33 of the others are unread.
+    for (let ino = 3; ino <= 18; ino++) expect(await world.read(ino, false)).toEqual([]);
+    world.nowMs = 900;
+    expect(await world.read(19)).toEqual(from(20, 32));
+    // Nobody reads the others any more.
+    world.nowMs = 1001;
+    for (let ino = 20; ino <= 35; ino++) expect(await world.read(ino, false)).toEqual([]);
+    expect(await world.read(36, false)).toEqual(from(52, 49));
   });
 
   it("is not brought for reads that cost nothing, nor for a second one of a file", async () => {
