@@ -44,6 +44,14 @@ export const corosyncMutations: readonly Mutation[] = [
     caughtBy: clusterTest,
   },
   {
+    id: "corosync-later-no-is-forgotten",
+    breaks: "the view of an older ring makes a node forget that votequorum has said no of a later one",
+    file: exchange,
+    find: "if (this.#seats.quorate === true || !decision.quorum.quorate) ",
+    replace: "",
+    caughtBy: clusterTest,
+  },
+  {
     id: "corosync-minority-keeps-waiting",
     breaks: "a node that comes back from a minority stops those who went on without it for half a time-out",
     file: exchange,

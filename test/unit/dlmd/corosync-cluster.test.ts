@@ -175,6 +175,22 @@ describe("several dlmds", () => {
     expect(sim.all.map(({ ends }) => ends)).toEqual([[], [], []]);
   });
 
+  it("votequorum has said no of a later ring when the view of an older one begins: that is not forgotten", () => {
+    const sim = cluster();
+    sim.tokenMs = 50;
+    const views = sim.node(1).views.length;
+    sim.node(2).step((engine) => engine.rebuildView("a test"));
+    expect(sim.runUntil(() => sim.node(1).engine?.figures.stopped === true)).toBe(true);
+    sim.node(1).inbox.push({ kind: "quorum", ring: { nodeid: 1, seq: 1_000_000 }, quorate: false });
+    expect(sim.runUntil(() => sim.node(1).views.length > views && together(sim, 1, 2, 3))).toBe(true);
+    sim.partition([[1, 2], [3]]);
+    sim.run(0.3 * timeoutMs);
+    expect(together(sim, 1, 2)).toBe(false);
+    sim.heal();
+    expect(sim.runUntil(() => together(sim, 1, 2, 3), 2 * timeoutMs)).toBe(true);
+    expect(sim.all.map(({ ends }) => ends)).toEqual([[], [], []]);
+  });
+
   it("one that is back from a minority keeps nobody waiting, and begins anew", () => {
     const sim = cluster(5);
     sim.tokenMs = 50;
