@@ -176,17 +176,15 @@ function decodeGiveUps(reader: ByteReader, sink: RequestSink): void {
 export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
   while (reader.remaining > 0) {
     const request = reader.u8();
-    if (request === Request.LOCKS) {
-      decodeLocks(reader, sink);
-      continue;
-    }
-    if (request === Request.GIVE_UPS) {
-      decodeGiveUps(reader, sink);
-      continue;
-    }
-    const lockId = reader.u32();
     switch (request) {
+      case Request.LOCKS:
+        decodeLocks(reader, sink);
+        break;
+      case Request.GIVE_UPS:
+        decodeGiveUps(reader, sink);
+        break;
       case Request.LOCK_X: {
+        const lockId = reader.u32();
         const lockspaceId = reader.u32();
         const mode = readMode(reader);
         const flags = reader.u32();
@@ -197,6 +195,7 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
       }
       case Request.CONVERT:
       case Request.CONVERT_X: {
+        const lockId = reader.u32();
         const mode = readMode(reader);
         const flags = reader.u32();
         const timeoutMs = request === Request.CONVERT_X ? reader.u32() : 0;
@@ -205,18 +204,20 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
         break;
       }
       case Request.UNLOCK: {
+        const lockId = reader.u32();
         const flags = reader.u32();
         sink.unlock(lockId, flags, readLvb(reader));
         break;
       }
       case Request.DOWN: {
+        const lockId = reader.u32();
         const mode = readMode(reader);
         const flags = reader.u32();
         sink.down(lockId, mode, flags, readLvb(reader));
         break;
       }
       case Request.CANCEL:
-        sink.cancel(lockId);
+        sink.cancel(reader.u32());
         break;
       default:
         throw new WireError(`lock request of kind ${request}, 1 to 8 expected`);
@@ -257,27 +258,19 @@ export function gatherAst(
   lvb: Uint8Array | null,
   lvbValid: boolean,
 ): void {
-  if (status === "granted" && !lvbRead && (sbFlags & (DEMOTED | ALTMODE)) === 0) gatherer.element(granted, mode, 0, 0).u32(lockId);
-  else encodeResult.ast(gatherer.entry(), lockId, status, mode, sbFlags, lvbRead, lvb, lvbValid);
+  const sb = ((sbFlags & DEMOTED) !== 0 ? DEMOTED_BIT : 0) | ((sbFlags & ALTMODE) !== 0 ? ALTMODE_BIT : 0);
+  if (status === "granted" && !lvbRead && sb === 0) {
+    gatherer.element(granted, mode, 0, 0).u32(lockId);
+    return;
+  }
+  const writer = gatherer.entry();
+  writer.u8(Result.AST).u32(lockId).u8(statuses.indexOf(status)).u8(mode);
+  writer.u8((lvbRead ? LVB_READ : 0) | (lvbValid ? LVB_VALID : 0) | sb);
+  if (lvbRead) writeLvb(writer, lvb);
 }
 
 /** Entries that follow beginResults. */
 export const encodeResult = {
-  ast(
-    writer: ByteWriter,
-    lockId: number,
-    status: LockStatus,
-    mode: Mode,
-    sbFlags: number,
-    lvbRead: boolean,
-    lvb: Uint8Array | null,
-    lvbValid: boolean,
-  ): void {
-    writer.u8(Result.AST).u32(lockId).u8(statuses.indexOf(status)).u8(mode);
-    const sb = ((sbFlags & DEMOTED) !== 0 ? DEMOTED_BIT : 0) | ((sbFlags & ALTMODE) !== 0 ? ALTMODE_BIT : 0);
-    writer.u8((lvbRead ? LVB_READ : 0) | (lvbValid ? LVB_VALID : 0) | sb);
-    if (lvbRead) writeLvb(writer, lvb);
-  },
   bast(writer: ByteWriter, lockId: number, wanted: Mode): void {
     writer.u8(Result.BAST).u32(lockId).u8(wanted);
   },
@@ -296,13 +289,12 @@ export function decodeResults(reader: ByteReader, sink: ResultSink): number {
   let entries = 0;
   for (; reader.remaining > 0; entries++) {
     const result = reader.u8();
-    if (result === Result.GRANTED) {
-      decodeGranted(reader, sink);
-      continue;
-    }
-    const lockId = reader.u32();
     switch (result) {
+      case Result.GRANTED:
+        decodeGranted(reader, sink);
+        break;
       case Result.AST: {
+        const lockId = reader.u32();
         const status = statuses[reader.u8()];
         if (status === undefined) throw new WireError("unknown status of a lock request");
         const mode = readMode(reader);
@@ -313,10 +305,10 @@ export function decodeResults(reader: ByteReader, sink: ResultSink): number {
         break;
       }
       case Result.BAST:
-        sink.bast(lockId, readMode(reader));
+        sink.bast(reader.u32(), readMode(reader));
         break;
       case Result.REFUSED:
-        sink.refused(lockId, readMode(reader), reader.u16(), reader.string(REASON_BYTES));
+        sink.refused(reader.u32(), readMode(reader), reader.u16(), reader.string(REASON_BYTES));
         break;
       default:
         throw new WireError(`lock result of kind ${result}, 1 to 4 expected`);

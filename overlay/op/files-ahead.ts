@@ -137,7 +137,7 @@ export class FilesAhead {
     const now = this.#options.now();
     const isInRow = now - listed.readMs <= READS_MS;
     listed.readMs = now;
-    if (!isInRow || listed.underWay || listed.unread.size >= listed.last / 2) return;
+    if (!isInRow || listed.unread.size >= listed.last / 2) return;
     if (this.#unreadNow(now) < EARLY_UNREAD_MAX) this.#beginBringing(listed);
   }
 
