@@ -106,8 +106,8 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F6",
     breaks: "more than a thousand names are expired one by one",
     file: "overlay/coherence/names/names.ts",
-    find: "return all || names.length > EXPIRE_NAMES_MAX ?",
-    replace: "return all ?",
+    find: "return all || (isLocked && names.length > 0) || names.length > EXPIRE_NAMES_MAX ?",
+    replace: "return all || (isLocked && names.length > 0) ?",
     caughtBy: "test/unit/coherence/revoke.test.ts",
   },
   {

@@ -2,12 +2,15 @@
  * The lock cache: gives pins to operations while the lock is here, asks dlmd when it is not, and keeps it until somebody else
  * wants it (Linux fs/gfs2/glock.c is the model). Pure: every function takes the state and the time and leaves effects.
  *
- * How a lock is raised (hazard F13): nothing keeps a lock weaker than it needs while it waits. PR to EX is tried NOQUEUE; not
+ * How a lock is raised (hazard F13). That of a file is not kept weaker than is needed while it waits: PR to EX is tried NOQUEUE; not
  * granted at once, the lock is given up (revoke.ts, with all that the kernel caches) and EX is asked for from NL. The one
  * exception is the holder of the write token, the only node whose kernel may hold page locks for a WRITE that waits
  * (hazard F1): it converts in place, in dlmd's convert queue, which comes before all waiters. Two such conversions can not
  * meet, because the token is held by one node; so neither can wait for the other, and no write ever runs under PR.
  * Where the try was in vain a moment ago it is left out (upgrades.ts).
+ *
+ * A directory is converted in place too, and of two nodes that do so at one time dlmd refuses the second, which gives its PR up. To give it up for a
+ * change of one's own is dear: the kernel holds the directory locked for that change, so no name in it can be expired, only all names of the mount.
  */
 import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
@@ -215,7 +218,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
     resumeRevoke(state, cover, now);
     return;
   }
-  // An upgrade that was not to be had at once: down to NL, then anew and in order.
+  // An upgrade that was not to be had at once, or that another node waits for as well: down to NL, then anew and in order.
   if (status !== "granted" && asked === Mode.EX && granted === Mode.PR) enterRevoke(state, cover, Mode.NL, now);
   else pump(state, cover, now);
 }
@@ -290,7 +293,7 @@ function strongestWaiting(cover: Cover, now: number): Mode {
 }
 
 function upgradeFlags(cover: Cover): number {
-  return cover.mode === Mode.PR && !tokenHeld(cover) ? LockFlag.NOQUEUE : 0;
+  return cover.mode === Mode.PR && cover.kind !== "directory" && !tokenHeld(cover) ? LockFlag.NOQUEUE : 0;
 }
 
 /** A lock fought over and really in use is kept a moment, so that each turn does more than one operation. */

@@ -141,7 +141,9 @@ function planInvalidation(state: CoherenceState, cover: Cover, revoke: Revoke, n
   if (!kernelKnows(cover)) return null;
   if (cover.kind === "directory") {
     if (revoke.target !== Mode.NL) return null;
-    const expiry = planExpiry(cover, state.epoch, now);
+    // A change of its own waits for more: the kernel has locked the directory for it, and would not drop a name before it is answered.
+    const isLocked = cover.waiters.some(({ mode }) => mode === Mode.EX);
+    const expiry = planExpiry(cover, state.epoch, now, isLocked);
     if (expiry.epoch || expiry.names.length > 0) noteNameRevoke(cover, now);
     if (expiry.epoch) state.epoch += 1;
     return { what: "names", expiry };

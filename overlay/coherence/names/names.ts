@@ -198,7 +198,8 @@ export interface ExpiryPlan {
   readonly names: readonly { readonly name: Buffer /** Drop the dentry; else only its validity. */; readonly drop: boolean }[];
 }
 
-export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
+/** `isLocked`: the kernel holds the directory locked, so that no name can be expired alone. */
+export function planExpiry(dir: Cover, epoch: number, now: number, isLocked = false): ExpiryPlan {
   const names: { name: Buffer; drop: boolean }[] = [];
   let all = false;
   if (dir.names !== null) {
@@ -216,7 +217,7 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
       }
     }
   }
-  return all || names.length > EXPIRE_NAMES_MAX ? { epoch: true, names: [] } : { epoch: false, names };
+  return all || (isLocked && names.length > 0) || names.length > EXPIRE_NAMES_MAX ? { epoch: true, names: [] } : { epoch: false, names };
 }
 
 /** Hazard F6 (c): notes a revoke that had names to expire. */

@@ -118,6 +118,40 @@ for k in range(10): put("busy/%d" % k, "x")
     expect(await other.run(`result = code(os.stat, "busy/stuck")`)).toBe("ENOENT");
   });
 
+  it("F6 F13: who changes a directory that another node has listed keeps what its kernel has of all others", async () => {
+    const [a, b] = hazard.remotes;
+    const program = hazard.actor(a);
+    const files = 50;
+    await program.run(
+      `
+os.mkdir("mine"); os.mkdir("listed")
+for k in range(files): put("mine/%d" % k, b"x" * 8192); put("listed/%d" % k, "")
+def warm():
+    for k in range(files): get("mine/%d" % k)
+def pages():
+    sum = 0
+    for k in range(files):
+        fd = os.open("mine/%d" % k, os.O_RDONLY)
+        sum += resident(fd, 8192)
+        os.close(fd)
+    return sum
+`,
+      { files },
+    );
+    const list = `result = len([entry.stat() for entry in os.scandir("listed")])`;
+    for (let round = 0; round < 3; round++) {
+      // Both nodes have the directory's names, and its lock PR.
+      expect(await hazard.actor(b).run(list)).toBe(files + round);
+      expect(await program.run(list)).toBe(files + round);
+      await program.run(`warm(); warmed = pages(); assert warmed == 2 * files, warmed`, { files });
+      const [before, basts] = [await hazard.counters(a), (await hazard.counters(b))["bastsReceived"] ?? Number.NaN];
+      const left = await program.run(`put("listed/new-%d" % round, ""); result = pages()`, { round });
+      const after = await hazard.counters(a);
+      expect((await hazard.counters(b))["bastsReceived"]).toBeGreaterThan(basts);
+      expect([left, after["epochs"], after["revokes"]]).toEqual([2 * files, before["epochs"], before["revokes"]]);
+    }
+  });
+
   it("F6: a directory that is fought over costs the other directories nothing", async () => {
     const [a, b] = [hazard.owner, hazard.remotes[0]];
     const one = hazard.actor(a);

@@ -41,6 +41,11 @@ export class ModelResource {
       this.send(node, { status: "again", mode: lock.granted });
       return;
     }
+    const { granted } = lock;
+    if (queue === this.converting && queue.some((earlier) => !modesCompatible(granted, earlier.requested as Mode))) {
+      this.send(node, { status: "deadlock", mode: granted });
+      return;
+    }
     lock.requested = mode;
     queue.push(lock);
     for (const one of blockers) this.send(one.node, { wanted: mode });

@@ -130,6 +130,37 @@ describe("pins and requests", () => {
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX, flags: 0 }]);
   });
 
+  it("F13: a directory waits for EX in place, and keeps its names; another node's wish is heard when that is here", () => {
+    const dir = holding("directory", Mode.PR);
+    const name = Buffer.from("name");
+    expect(tellName(dir, name, cover("file"), true, state.epoch, 0)).toBe(true);
+    const change = waiter(Mode.EX);
+    addWaiter(state, dir, change, 0);
+    expect(effects()).toEqual([{ do: "request", cover: dir, mode: Mode.EX, flags: 0 }]);
+    handleBast(state, dir, Mode.EX, 0);
+    expect([dir.phase, effects()]).toEqual(["idle", []]);
+    handleAst(state, dir, "granted", Mode.EX, 0);
+    expect(effects()).toMatchObject([{ do: "settle", waiter: change, error: null }]);
+    unpin(state, dir, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { expiry: { epoch: false, names: [{ name }] } } }]);
+  });
+
+  it("F13: two nodes raise PR of a directory at one time: the one that dlmd refuses gives it up, and all names of the mount with it", () => {
+    const dir = holding("directory", Mode.PR);
+    tellName(dir, Buffer.from("name"), cover("file"), true, state.epoch, 0);
+    const [change, before] = [waiter(Mode.EX), state.epoch];
+    addWaiter(state, dir, change, 0);
+    effects();
+    handleAst(state, dir, "deadlock", Mode.PR, 0);
+    // The kernel has locked the directory for the change.
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "names", expiry: { epoch: true, names: [] } } }]);
+    expect(state.epoch).toBe(before + 1);
+    handleInvalidated(state, dir, false, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }, { do: "ask-anew" }]);
+    handleAst(state, dir, "granted", Mode.NL, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX, flags: 0 }]);
+  });
+
   it("F13: a child is asked for without waiting, and not at all while its lock is on the move", () => {
     const child = cover("file");
     const told: boolean[] = [];
@@ -597,6 +628,14 @@ describe("F6 F12: the names a kernel was told", () => {
     tellName(dir, c, folder, true, 1, 0);
     tellName(dir, c, folder, true, 1, 11_000);
     expect(planExpiry(dir, 1, 11_001).epoch).toBe(true);
+  });
+
+  it("takes the epoch where the directory is locked, if there is something to expire", () => {
+    const dir = holding("directory", Mode.PR);
+    tellName(dir, a, cover("file"), false, 1, 0);
+    expect(planExpiry(dir, 1, 0, true)).toEqual({ epoch: false, names: [] });
+    tellName(dir, b, cover("file"), true, 1, 0);
+    expect(planExpiry(dir, 1, 0, true)).toEqual({ epoch: true, names: [] });
   });
 
   it("takes the epoch for more than a thousand names", () => {

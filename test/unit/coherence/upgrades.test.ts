@@ -27,8 +27,10 @@ function change(now: number, kind: InodeKind = "file", born = 0): { readonly cov
 const tried = [[Mode.EX, LockFlag.NOQUEUE]];
 const givenUp = [[Mode.NL, 0]];
 
-function refuse(now: number, kind: InodeKind = "file"): void {
-  const { cover, asked } = change(now, kind, 1);
+const inPlace = [[Mode.EX, 0]];
+
+function refuse(now: number): void {
+  const { cover, asked } = change(now, "file", 1);
   expect(asked).toEqual(tried);
   handleAst(state, cover, "again", Mode.PR, now);
   state.effects.length = 0;
@@ -51,9 +53,14 @@ it("one that is granted is worth the next try", () => {
   expect(change(0).asked).toEqual(tried);
 });
 
-it("a directory, and what was born here, is always tried; directories say nothing of files", () => {
-  for (let times = 0; times < REFUSED_MIN; times += 1) refuse(0, "directory");
+it("a directory waits in place, and what was born here is always tried; directories say nothing of files", () => {
+  for (let times = 0; times < REFUSED_MIN; times += 1) {
+    const { cover, asked } = change(0, "directory");
+    expect(asked).toEqual(inPlace);
+    handleAst(state, cover, "deadlock", Mode.PR, 0);
+    state.effects.length = 0;
+  }
   expect(change(0).asked).toEqual(tried);
   for (let times = 0; times < REFUSED_MIN; times += 1) refuse(0);
-  expect([change(0).asked, change(0, "directory").asked, change(0, "file", 1).asked]).toEqual([givenUp, tried, tried]);
+  expect([change(0).asked, change(0, "directory").asked, change(0, "file", 1).asked]).toEqual([givenUp, inPlace, tried]);
 });

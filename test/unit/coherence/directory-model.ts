@@ -1,0 +1,289 @@
+/**
+ * A model of several nodes that look at two directories, change each, and rename between them, to run the pure coherence rules against under a seed. Beside the
+ * lock managers (model-resource.ts) there is each node's kernel: it locks a directory for a change and for a LOOKUP, believes a name as long as that is
+ * valid, drops one only when the directory is not locked, and all of the mount whatever is locked (INC_EPOCH). Everything that may happen next is a step; the seed picks which.
+ */
+import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState, type Effect, type InvalidationPlan } from "../../../overlay/coherence/effect.ts";
+import { addWaiter, handleAst, handleBast, handleTimerOf, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
+import { orderWants } from "../../../overlay/coherence/lock/lock-order.ts";
+import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
+import { tellName } from "../../../overlay/coherence/names/names.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
+import { ModelResource } from "./model-resource.ts";
+import { seeded } from "./seeded.ts";
+
+export interface DirectoryModelOptions {
+  readonly nodes: number;
+  readonly steps: number;
+  readonly lookersPerNode: number;
+  readonly changersPerNode: number;
+  readonly renamersPerNode: number;
+}
+
+export interface DirectoryModelResult {
+  readonly violation: string | null;
+  readonly operations: number;
+  readonly unfinished: number;
+  /** Conversions that waited in place, and were granted. */
+  readonly raised: number;
+  /** Conversions that met another. */
+  readonly refused: number;
+  readonly epochs: number;
+  readonly steps: number;
+}
+
+/** A directory in a node's kernel. */
+interface KernelDirectory {
+  readonly cover: Cover;
+  /** The version that the valid name stands for; null: there is none. */
+  valid: number | null;
+  locked: boolean;
+  readonly lockWaiters: (() => void)[];
+}
+
+interface Node {
+  readonly id: number;
+  readonly state: CoherenceState;
+  readonly directories: readonly KernelDirectory[];
+  performing: boolean;
+  epoch: number;
+}
+
+type PinModeOf = typeof Mode.PR | typeof Mode.EX;
+
+const NAME = Buffer.from("name");
+const DIRECTORIES = [0, 1] as const;
+
+function createNode(id: number): Node {
+  const directories = DIRECTORIES.map((at) => {
+    const cover = new Cover({ ino: 100 + at, generation: 1 }, "directory");
+    cover.inode = { fuseNodeid: 2 + at, id: cover.id, kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
+    return { cover, valid: null, locked: false, lockWaiters: [] };
+  });
+  return { id, state: new CoherenceState(), directories, performing: false, epoch: 1 };
+}
+
+export function runDirectoryModel(seed: number, options: DirectoryModelOptions): DirectoryModelResult {
+  const random = seeded(seed);
+  const pending: (() => void)[][] = [];
+  const free: (() => void)[] = [];
+  const nodes = Array.from({ length: options.nodes }, (_, id) => createNode(id));
+  const versions = DIRECTORIES.map(() => ({ made: 0, committed: 0 }));
+  const counts = { operations: 0, unfinished: 0, raised: 0, refused: 0, epochs: 0 };
+  let [now, stepsLeft, steps] = [0, options.steps, 0];
+  let violation: string | null = null;
+
+  const note = (text: string): void => {
+    violation ??= text;
+  };
+  const channel = (): ((step: () => void) => void) => {
+    const queue: (() => void)[] = [];
+    pending.push(queue);
+    return (step) => queue.push(step);
+  };
+  const toMaster = nodes.map(channel);
+  const toNode = nodes.map(channel);
+  const resources = DIRECTORIES.map(
+    (at) =>
+      new ModelResource((id, message) => {
+        toNode[id]?.(() => {
+          const node = nodes[id] as Node;
+          const { cover } = node.directories[at] as KernelDirectory;
+          if ("wanted" in message) handleBast(node.state, cover, message.wanted, now);
+          else {
+            if (message.status === "granted" && cover.mode === Mode.PR && message.mode === Mode.EX) counts.raised += 1;
+            if (message.status === "deadlock") counts.refused += 1;
+            handleAst(node.state, cover, message.status, message.mode, now);
+          }
+          perform(node);
+        });
+      }),
+  );
+
+  const kernelOf = (node: Node, cover: Cover): KernelDirectory => node.directories.find((one) => one.cover === cover) as KernelDirectory;
+
+  function perform(node: Node): void {
+    if (node.performing) return;
+    node.performing = true;
+    const { effects } = node.state;
+    for (let at = 0; at < effects.length; at += 1) performOne(node, effects[at] as Effect);
+    effects.length = 0;
+    node.performing = false;
+  }
+
+  function performOne(node: Node, effect: Effect): void {
+    if (effect.do === "request") {
+      const { mode, flags, cover } = effect;
+      const resource = resources[node.directories.findIndex((one) => one.cover === cover)] as ModelResource;
+      if (mode < cover.mode) cover.mode = mode;
+      toMaster[node.id]?.(() => resource.request(node.id, mode, flags));
+    } else if (effect.do === "settle") {
+      effect.waiter.settle(effect.error);
+    } else if (effect.do === "invalidate") {
+      free.push(() => invalidate(node, kernelOf(node, effect.cover), effect.plan));
+    } else if (effect.do === "timer") {
+      const { purpose, cover, delayMs } = effect;
+      free.push(() => {
+        now += delayMs;
+        handleTimerOf(purpose, node.state, cover, now);
+        perform(node);
+      });
+    } else if (effect.do !== "ask-anew") note(`an effect that the model does not know: ${effect.do}`);
+  }
+
+  /** As kernel/revoke-round.ts does: what waits for a directory that is locked is left behind for the epoch. */
+  function invalidate(node: Node, directory: KernelDirectory, plan: InvalidationPlan): void {
+    const { cover } = directory;
+    const names = "expiry" in plan ? plan.expiry : null;
+    if (names?.epoch === true) dropAll(node);
+    else if (names !== null && names.names.length > 0) {
+      if (directory.locked) {
+        node.state.epoch += 1;
+        dropAll(node);
+      } else directory.valid = null;
+    }
+    free.push(() => {
+      handleInvalidated(node.state, cover, false, now);
+      perform(node);
+    });
+  }
+
+  function dropAll(node: Node): void {
+    counts.epochs += 1;
+    node.epoch += 1;
+    for (const directory of node.directories) directory.valid = null;
+  }
+
+  function lockInKernel(directory: KernelDirectory, then: () => void): void {
+    if (directory.locked) {
+      directory.lockWaiters.push(() => lockInKernel(directory, then));
+      return;
+    }
+    directory.locked = true;
+    then();
+  }
+
+  function unlockInKernel(directory: KernelDirectory): void {
+    directory.locked = false;
+    for (const waiter of directory.lockWaiters.splice(0)) free.push(waiter);
+  }
+
+  function pin(node: Node, { cover }: KernelDirectory, mode: PinModeOf, then: () => void): void {
+    const pinned = (): void => {
+      if (!modeCovers(cover.mode, mode)) note(`node ${node.id} runs under ${mode} with ${cover.mode}`);
+      for (const other of nodes) {
+        const theirs = other.directories.find((one) => one.cover.key === cover.key)?.cover.mode ?? Mode.NL;
+        if (other !== node && !modesCompatible(theirs, cover.mode)) note(`modes ${cover.mode} on ${node.id} and ${theirs} on ${other.id}`);
+      }
+      then();
+    };
+    if (tryPin(cover, mode)) {
+      free.push(pinned);
+      return;
+    }
+    addWaiter(node.state, cover, { mode, passes: false, settle: () => free.push(pinned) }, now);
+    perform(node);
+  }
+
+  /** The answer that carries the name, with or without validity; the kernel has it before the directory is unlocked. */
+  function answer(node: Node, directory: KernelDirectory, version: number, sentAt: number, returned: () => void): void {
+    const isValid = tellName(directory.cover, NAME, null, true, node.state.epoch, now);
+    free.push(() => {
+      // A LOOKUP that was under way during INC_EPOCH brings a name of before.
+      directory.valid = isValid && node.epoch === sentAt ? version : null;
+      unlockInKernel(directory);
+      returned();
+    });
+    unpin(node.state, directory.cover, now);
+    perform(node);
+  }
+
+  const versionOf = (at: number): { made: number; committed: number } => versions[at] as { made: number; committed: number };
+
+  function look(node: Node, at: number, done: () => void): void {
+    const directory = node.directories[at] as KernelDirectory;
+    const floor = versionOf(at).committed;
+    const seen = (version: number): void => {
+      if (version < floor) note(`node ${node.id} saw version ${version} of directory ${at} after ${floor} was made`);
+      done();
+    };
+    // A walk does not lock the directory where the name is valid.
+    if (directory.valid !== null) return seen(directory.valid);
+    lockInKernel(directory, () => {
+      const sentAt = node.epoch;
+      pin(node, directory, Mode.PR, () => {
+        const { made } = versionOf(at);
+        answer(node, directory, made, sentAt, () => seen(made));
+      });
+    });
+  }
+
+  function change(node: Node, ats: readonly number[], done: () => void): void {
+    const directories = ats.map((at) => node.directories[at] as KernelDirectory);
+    const wants = orderWants(directories.map(({ cover }) => ({ inode: cover.inode as Inode, mode: Mode.EX })));
+    const lockNext = (left: readonly KernelDirectory[], then: () => void): void => {
+      const [first, ...rest] = left;
+      if (first === undefined) then();
+      else lockInKernel(first, () => lockNext(rest, then));
+    };
+    const pinNext = (left: readonly KernelDirectory[], then: () => void): void => {
+      const [first, ...rest] = left;
+      if (first === undefined) then();
+      else pin(node, first, Mode.EX, () => pinNext(rest, then));
+    };
+    // The kernel takes its own locks in an order of its own.
+    lockNext(directories, () => {
+      const sentAt = node.epoch;
+      pinNext(
+        wants.map(({ inode }) => kernelOf(node, inode.cover)),
+        () => {
+          const made = ats.map((at) => (versionOf(at).made += 1));
+          free.push(() => {
+            let left = ats.length;
+            const returned = (): void => {
+              left -= 1;
+              if (left > 0) return;
+              ats.forEach((at, index) => {
+                versionOf(at).committed = Math.max(versionOf(at).committed, made[index] as number);
+              });
+              done();
+            };
+            ats.forEach((at, index) => {
+              answer(node, node.directories[at] as KernelDirectory, made[index] as number, sentAt, returned);
+            });
+          });
+        },
+      );
+    });
+  }
+
+  const eitherOf = (): number => (random() < 0.5 ? 0 : 1);
+  function program(work: (done: () => void) => void): void {
+    if (stepsLeft <= 0) return;
+    counts.unfinished += 1;
+    work(() => {
+      counts.unfinished -= 1;
+      counts.operations += 1;
+      free.push(() => program(work));
+    });
+  }
+
+  for (const node of nodes) {
+    for (let k = 0; k < options.lookersPerNode; k += 1) program((done) => look(node, eitherOf(), done));
+    for (let k = 0; k < options.changersPerNode; k += 1) program((done) => change(node, [eitherOf()], done));
+    for (let k = 0; k < options.renamersPerNode; k += 1) program((done) => change(node, [1, 0], done));
+  }
+  // After the last new operation, everything begun must come to its end.
+  for (const limit = options.steps * 4; steps < limit && violation === null; steps += 1) {
+    const ready = pending.filter((queue) => queue.length > 0);
+    const choices = ready.length + free.length;
+    if (choices === 0) break;
+    stepsLeft -= 1;
+    now += random() * 0.05;
+    const pick = Math.floor(random() * choices);
+    if (pick < ready.length) ready[pick]?.shift()?.();
+    else free.splice(pick - ready.length, 1)[0]?.();
+  }
+  return { violation, ...counts, steps };
+}
