@@ -104,7 +104,7 @@ export const overlayCacheMutations: readonly Mutation[] = [
   {
     id: "f6-thousands-one-by-one",
     hazard: "F6",
-    breaks: "more than a thousand names are expired one by one",
+    breaks: "more than ten thousand names are expired one by one",
     file: "overlay/coherence/names/names.ts",
     find: "return all || (isLocked && names.length > 0) || names.length > EXPIRE_NAMES_MAX ?",
     replace: "return all || (isLocked && names.length > 0) ?",
@@ -115,9 +115,17 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F6",
     breaks: "an expiry that waits for an operation on the directory keeps its lock",
     file: "overlay/coherence/kernel/revoke-round.ts",
-    find: "const results = (await inTime(expired, EXPIRE_WAIT_MS)) ? await expired : null;",
+    find: "const results = (await inTime(expired, waitMs)) ? await expired : null;",
     replace: "const results: number[] | null = await expired;",
     caughtBy: "test/unit/coherence/invalidation.test.ts",
+  },
+  {
+    id: "many-names-overtaken",
+    breaks: "thousands of names are waited for no longer than one: the epoch comes, and takes all others too",
+    file: "overlay/coherence/kernel/revoke-round.ts",
+    find: "EXPIRE_WAIT_MS + expiry.names.length * EXPIRE_NAME_WAIT_MS;",
+    replace: "EXPIRE_WAIT_MS;",
+    caughtBy: "test/unit/coherence/timers.test.ts",
   },
   {
     id: "f6-overtaken-expiry-forgotten",

@@ -61,6 +61,8 @@ export interface Dropping {
 
 /** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
 const EXPIRE_WAIT_MS = 5;
+/** So much longer for each name. */
+const EXPIRE_NAME_WAIT_MS = 0.005;
 /** A LOOKUP waits so long for the old name of a directory to be dropped. Longer would be in vain: who has the old parent may wait for it. */
 const DROP_WAIT_MS = 10;
 /** A dropped directory that somebody on this node still has in use (a walk below it, at least) is waited for so often, 1 ms and then twice as long each time. */
@@ -119,7 +121,8 @@ export class Invalidation {
     if (!epoch && expiry.names.length > 0) {
       this.counts.namesExpired += expiry.names.length;
       const expired = caches.expireNames(dir.fuseNodeid, expiry.names);
-      const results = (await inTime(expired, EXPIRE_WAIT_MS)) ? await expired : null;
+      const waitMs = EXPIRE_WAIT_MS + expiry.names.length * EXPIRE_NAME_WAIT_MS;
+      const results = (await inTime(expired, waitMs)) ? await expired : null;
       if (results === null) {
         // It waits behind an operation on the directory; it will expire names once more when that is done, which is harmless.
         this.#state.epoch += 1;

@@ -11,8 +11,8 @@ import { type Cover, NOBODY, type ToldName, ToldNames } from "../cover.ts";
 
 /** A directory remembers at most so many negative names; beyond, they are told without validity. */
 export const NEGATIVE_NAMES_MAX = 1000;
-/** More names than this are expired all at once, by epoch (hazard F6). */
-export const EXPIRE_NAMES_MAX = 1000;
+/** More names than this are expired all at once, by epoch (hazard F6): one takes about 2 us, and who wants the directory waits for all of them. */
+export const EXPIRE_NAMES_MAX = 10_000;
 /** A directory revoked twice within this time is fought over ... */
 const HOT_INTERVAL_MS = 1000;
 /** ... and gives no entry validity until it was quiet for so long. */

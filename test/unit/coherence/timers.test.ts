@@ -58,14 +58,24 @@ describe("names that the kernel is to drop", () => {
     return {
       isTold: () => toldName(dir, name) === child,
       epochs: () => epochs,
-      expire: () => invalidation.round(dir, { what: "names", expiry: { epoch: false, names: [{ name, drop: false }] } }),
+      expire: (names = 1) =>
+        invalidation.round(dir, {
+          what: "names",
+          expiry: { epoch: false, names: Array.from({ length: names }, () => ({ name, drop: false })) },
+        }),
       drop: () => invalidation.dropNames(namesElsewhere(child, knownCover(6, "directory")), (error) => expect.fail(error.message)),
     };
   }
 
   it("one by one are overtaken by the epoch after EXPIRE_WAIT_MS", async () => {
     const { expire, epochs } = scene(never);
+    // One name's EXPIRE_NAME_WAIT_MS is less than a timer's step.
     expect([await around(expire(), 5), epochs()]).toEqual([[false, true], 1]);
+  });
+
+  it("that are many are waited for EXPIRE_NAME_WAIT_MS longer, each of them", async () => {
+    const { expire, epochs } = scene(never);
+    expect([await around(expire(4000), 5 + 20), epochs()]).toEqual([[false, true], 1]);
   });
 
   it("for a LOOKUP keep it waiting for DROP_WAIT_MS, and no longer", async () => {
