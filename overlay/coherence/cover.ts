@@ -98,8 +98,6 @@ export class ToldNames {
   readonly byKey: Map<string, ToldName> = new Map();
   /** How many of them are negative. */
   negatives = 0;
-  /** A directory fought over gives no entry validity until then (hazard F6). */
-  hotUntil: number | null = null;
 }
 
 /** `attrTaker`, if it is not one thread. */

@@ -5,6 +5,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { TokenWaiter, WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
+import { FoughtDirectories } from "./names/fought.ts";
 import type { ExpiryPlan } from "./names/names.ts";
 
 /** What the kernel has to drop of an inode. */
@@ -77,6 +78,8 @@ export class CoherenceState {
   births = 0;
   /** When all that was read before was last not true any more (distrustCovers); 0: never. */
   ownerDiedAt = 0;
+  /** Directories whose names get no validity for a time. */
+  readonly fought: FoughtDirectories = new FoughtDirectories();
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
   epoch = 1;
   /** A contended lock that is in use is kept at least so long; contended: revoked within that time before. */
@@ -88,6 +91,12 @@ export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: numb
   if (cover.asking !== null || cover.registering) throw new AssertionError(`second request for ${cover.key}`);
   cover.asking = mode;
   state.effects.push({ do: "request", cover, mode, flags });
+}
+
+/** All names of the mount lose their validity, because those of `dir` cannot be expired alone: INC_EPOCH is to be sent. */
+export function raiseEpoch(state: CoherenceState, dir: Cover): void {
+  state.epoch += 1;
+  state.fought.noteEpoch(dir);
 }
 
 /** Its lock came, or it was born here. `before`: the mode that was held until then, all the time. */

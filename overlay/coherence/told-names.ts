@@ -29,9 +29,10 @@ export class ToldNames implements KernelNames {
   tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated = false): boolean {
     attach(dir);
     if (child !== null) attach(child);
-    const { mayBeValid, now } = this.#options;
-    const valid = mayBeValid && isCovered(this.#state, dir.cover);
-    return tellName(dir.cover, name, child === null ? null : child.cover, valid, this.#state.epoch, now(), revalidated);
+    const state = this.#state;
+    const now = this.#options.now();
+    const valid = this.#options.mayBeValid && isCovered(state, dir.cover) && !state.fought.isHot(dir.cover, now);
+    return tellName(dir.cover, name, child === null ? null : child.cover, valid, state.epoch, now, revalidated);
   }
 
   dropElsewhere(dir: Inode, child: Inode): MaybePromise<void> {

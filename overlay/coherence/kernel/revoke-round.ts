@@ -9,7 +9,7 @@ import { type Cover, type Inode, kernelKnows, type ToldName } from "../cover.ts"
 import { type RevokeGate } from "../cover-parts.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../page-range.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
-import type { CoherenceState, InvalidationPlan } from "../effect.ts";
+import { type CoherenceState, type InvalidationPlan, raiseEpoch } from "../effect.ts";
 import { type Dropped, dropInodes, type InodeBatch } from "./drop-all.ts";
 import { dropUnchanged } from "../names/names.ts";
 
@@ -125,7 +125,7 @@ export class Invalidation {
       const results = (await inTime(expired, waitMs)) ? await expired : null;
       if (results === null) {
         // It waits behind an operation on the directory; it will expire names once more when that is done, which is harmless.
-        this.#state.epoch += 1;
+        raiseEpoch(this.#state, dir.cover);
         epoch = true;
       } else {
         const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);

@@ -13,10 +13,6 @@ import { type Cover, NOBODY, type ToldName, ToldNames } from "../cover.ts";
 export const NEGATIVE_NAMES_MAX = 1000;
 /** More names than this are expired all at once, by epoch (hazard F6): one takes about 2 us, and who wants the directory waits for all of them. */
 export const EXPIRE_NAMES_MAX = 10_000;
-/** A directory revoked twice within this time is fought over ... */
-const HOT_INTERVAL_MS = 1000;
-/** ... and gives no entry validity until it was quiet for so long. */
-const HOT_QUIET_MS = 10_000;
 /** A re-armed name counts as installed after this time: the woken waiter has run by then. */
 const REARM_SETTLED_MS = 2000;
 
@@ -63,21 +59,20 @@ function addName(dir: Cover, key: string, child: Cover | null, validEpoch: numbe
 }
 
 /**
- * The reply about to be written tells the kernel this name. Returns whether it may carry entry validity.
+ * The reply about to be written tells the kernel this name; `valid`: with entry validity, unless there is no room for that, which is what is given back.
  * `epoch` is the mount's present epoch, from 1.
  */
 export function tellName(
   dir: Cover,
   name: Buffer,
   child: Cover | null,
-  mayBeValid: boolean,
+  valid: boolean,
   epoch: number,
   now: number,
   revalidated = true,
 ): boolean {
   const key = nameKey(name);
   let told = dir.names?.byKey.get(key);
-  const valid = mayBeValid && !isHot(dir, now);
   if (told === undefined) {
     if (child === null && (!valid || (dir.names?.negatives ?? 0) >= NEGATIVE_NAMES_MAX)) return false;
     told = addName(dir, key, child, 0, null);
@@ -218,14 +213,4 @@ export function planExpiry(dir: Cover, epoch: number, now: number, isLocked = fa
     }
   }
   return all || (isLocked && names.length > 0) || names.length > EXPIRE_NAMES_MAX ? { epoch: true, names: [] } : { epoch: false, names };
-}
-
-/** Hazard F6 (c): notes a revoke that had names to expire. */
-export function noteNameRevoke(dir: Cover, now: number): void {
-  const soon = dir.revokedAt !== null && now - dir.revokedAt < HOT_INTERVAL_MS;
-  if (soon || isHot(dir, now)) namesOf(dir).hotUntil = now + HOT_QUIET_MS;
-}
-
-function isHot({ names }: Cover, now: number): boolean {
-  return names !== null && names.hotUntil !== null && now < names.hotUntil;
 }

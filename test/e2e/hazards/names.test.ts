@@ -152,6 +152,40 @@ def pages():
     }
   });
 
+  it("F6: a directory whose own directories are walked again before each change elsewhere costs all others their pages once", async () => {
+    const [a, b] = hazard.remotes;
+    const program = hazard.actor(a);
+    const other = hazard.actor(b);
+    const files = 50;
+    await other.run(`os.makedirs("walked/sub"); put("walked/sub/file", "")`);
+    await program.run(
+      `
+os.mkdir("kept")
+for k in range(files): put("kept/%d" % k, b"x" * 8192)
+def pages():
+    sum = 0
+    for k in range(files):
+        fd = os.open("kept/%d" % k, os.O_RDONLY)
+        sum += resident(fd, 8192)
+        os.close(fd)
+    return sum
+`,
+      { files },
+    );
+    const before = await hazard.counters(a);
+    const left: unknown[] = [];
+    for (let round = 0; round < 8; round++) {
+      // The second time the name of the directory is re-armed (names.ts).
+      await program.run(`os.stat("walked/sub/file")\nfor k in range(files): get("kept/%d" % k)`, { files });
+      await other.run(`put("walked/new-%d" % round, "")`, { round });
+      left.push(await program.run(`result = [pages(), os.path.exists("walked/new-%d" % round)]`, { round }));
+    }
+    const after = await hazard.counters(a);
+    // The state was there: that directory has cost an epoch.
+    expect((after["epochs"] ?? 0) - (before["epochs"] ?? 0)).toBe(1);
+    expect(left.slice(-5)).toEqual(Array.from({ length: 5 }, () => [2 * files, true]));
+  });
+
   it("F6: a directory that is fought over costs the other directories nothing", async () => {
     const [a, b] = [hazard.owner, hazard.remotes[0]];
     const one = hazard.actor(a);

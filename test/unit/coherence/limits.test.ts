@@ -7,7 +7,7 @@ import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/co
 import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
 import { enterUnregistered } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
+import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
 
 function coverOf(ino: number, kind: InodeKind = "file"): Cover {
   return new Cover({ ino, generation: 1 }, kind);
@@ -40,17 +40,6 @@ describe("names of a directory", () => {
     };
     expect(plan(EXPIRE_NAMES_MAX)).toEqual({ epoch: false, count: EXPIRE_NAMES_MAX });
     expect(plan(EXPIRE_NAMES_MAX + 1)).toEqual({ epoch: true, count: 0 });
-  });
-
-  it("have no validity after two revokes within HOT_INTERVAL_MS, until HOT_QUIET_MS after them", () => {
-    const slow = coverOf(2, "directory");
-    slow.revokedAt = 0;
-    noteNameRevoke(slow, 1000);
-    expect(tell(slow, 1, coverOf(3), 1001)).toBe(true);
-    const hot = coverOf(2, "directory");
-    hot.revokedAt = 0;
-    noteNameRevoke(hot, 999);
-    expect([1000, 10_998, 10_999].map((now) => tell(hot, 1, coverOf(3), now))).toEqual([false, false, true]);
   });
 
   it("told again are dropped, not only expired, within REARM_SETTLED_MS", () => {

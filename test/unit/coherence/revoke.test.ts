@@ -652,22 +652,6 @@ describe("F6 F12: the names a kernel was told", () => {
     expect(tellName(dir, Buffer.from("one more"), null, true, 1, 0)).toBe(true);
   });
 
-  it("gives no validity in a directory revoked twice within a second, until it was quiet for ten", () => {
-    const dir = holding("directory", Mode.PR);
-    const child = cover("file");
-    for (const now of [0, 500]) {
-      tellName(dir, a, child, true, state.epoch, now);
-      handleBast(state, dir, Mode.EX, now);
-      handleInvalidated(state, dir, false, now);
-      handleAst(state, dir, "granted", Mode.NL, now);
-      handleAst(state, Object.assign(new Cover(dir.id, dir.kind), dir, { asking: null }), "granted", Mode.PR, now);
-      dir.mode = Mode.PR;
-      effects();
-    }
-    expect(tellName(dir, a, child, true, state.epoch, 600)).toBe(false);
-    expect(tellName(dir, a, child, true, state.epoch, 10_501)).toBe(true);
-  });
-
   it("knows of an inode's other names while they are told, and doubts them when their validity is gone", () => {
     const dir = holding("directory", Mode.PR);
     const other = holding("directory", Mode.PR);
