@@ -95,13 +95,13 @@ while libc.linkat(by_path, b"", -100, b"too late", 0x1000) == 0:
   it("what is mounted inside stays while another node changes a small directory, and is taken away with a change of a large one", async () => {
     const mount = cluster.mount(cluster.remotes[0]);
     await here().run(`os.makedirs("holder/point")`);
-    await there().run(`os.mkdir("large"); [os.mkdir("large/%d" % k) for k in range(1001)]`);
+    await there().run(`os.mkdir("large"); [os.mknod("large/%d" % k) for k in range(10_001)]`);
     execFileSync("mount", ["-t", "tmpfs", "tmpfs", `${mount}/holder/point`]);
     try {
       await there().run(`put("holder/beside", "x")`);
       expect(await here().run(`result = sorted(os.listdir("holder")) + os.listdir("holder/point")`)).toEqual(["beside", "point"]);
       expect(mountsUnder(`${mount}/holder`)).toMatchObject([{ type: "tmpfs" }]);
-      await here().run(`[os.stat("large/%d" % k) for k in range(1001)]`);
+      await here().run(`[os.stat("large/%d" % k) for k in range(10_001)]`);
       await there().run(`os.mkdir("large/more")`);
       expect(await here().run(`result = [os.stat("large/more").st_nlink, os.listdir("holder/point")]`)).toEqual([2, []]);
       expect(mountsUnder(`${mount}/holder`)).toEqual([]);
