@@ -104,7 +104,7 @@ export class DirectoryTurn {
   cutShort = false;
 }
 
-/** The room lock/: a file whose lock goes to and fro between nodes (lock/migration.ts, lock/revoke.ts). */
+/** The room lock/: a file whose lock goes to and fro between nodes (lock/migration.ts, lock/revoke.ts, lock/hold.ts). */
 export class FileFight {
   /** Times in a row that it was taken away and then read under again. */
   returns = 0;
@@ -114,6 +114,11 @@ export class FileFight {
   upgradedAt = 0;
   /** EX was asked for to look, and nothing was changed under it yet. */
   ahead = false;
+  /** It stays for a moment: how often it had been used when that began; null: it does not. */
+  heldAt: number | null = null;
+  /** So many times it does not stay; and the next time that it was in vain. */
+  holdsLeftOut = 0;
+  leftOutNext = 1;
 }
 
 /** An open that waits for the write token. */

@@ -443,6 +443,22 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/upgrades.test.ts",
   },
   {
+    id: "hold-in-vain",
+    breaks: "nodes that take turns at a file wait 3 ms for each turn in which nothing more is done",
+    file: "overlay/coherence/lock/hold.ts",
+    find: "if (fight.holdsLeftOut > 0) return 0;",
+    replace: "",
+    caughtBy: "test/unit/coherence/hold.test.ts",
+  },
+  {
+    id: "hold-never-again",
+    breaks: "a lock that stayed in vain never stays again: each operation under it costs a turn",
+    file: "overlay/coherence/lock/hold.ts",
+    find: "if (fight.holdsLeftOut > 0) fight.holdsLeftOut -= 1;",
+    replace: "",
+    caughtBy: "test/unit/coherence/hold.test.ts",
+  },
+  {
     id: "f13-upgrade-waits",
     hazard: "F13",
     breaks: "PR of a file waits for EX in place: two nodes wait for each other",

@@ -29,6 +29,7 @@ import {
   resumeRevoke,
 } from "./revoke.ts";
 import { doubtSize } from "../size/doubt.ts";
+import { holdTimeLeft } from "./hold.ts";
 import { asksAhead, noteUpgrade } from "./migration.ts";
 import { lookMode, turnTimeLeft, turnUsedUp, wantedBack } from "./turn.ts";
 import { isVain, noteTried } from "./upgrades.ts";
@@ -294,13 +295,6 @@ function strongestWaiting(cover: Cover, now: number): Mode {
 
 function upgradeFlags(cover: Cover): number {
   return cover.mode === Mode.PR && cover.kind !== "directory" && !tokenHeld(cover) ? LockFlag.NOQUEUE : 0;
-}
-
-/** A lock fought over and really in use is kept a moment, so that each turn does more than one operation. */
-function holdTimeLeft(state: CoherenceState, cover: Cover, now: number): number {
-  const { minHoldMs, contendedMs } = state.limits;
-  if (cover.revokedAt === null || cover.grantedAt - cover.revokedAt > contendedMs || cover.uses < 4) return 0;
-  return cover.grantedAt + minHoldMs - now;
 }
 
 /** A "hold" or "pass" timer ran out: there is one of them at a time for a cover. */

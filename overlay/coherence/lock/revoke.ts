@@ -19,6 +19,7 @@ import { FileFight, Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan, raiseEpoch } from "../effect.ts";
 import { planExpiry } from "../names/names.ts";
 import { doubtSize, HELD_BACK_MAX, keepsReadsBack, mustBeTaken } from "../size/doubt.ts";
+import { endHold } from "./hold.ts";
 import { endMigration, migrates } from "./migration.ts";
 import { endTurn } from "./turn.ts";
 
@@ -48,6 +49,7 @@ export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, n
   if (cover.phase !== "idle" || cover.asking !== null) throw new AssertionError(`revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
   endTurn(cover, now);
+  endHold(cover);
   endMigration(cover, now);
   cover.revoke = new Revoke(target);
   resumeRevoke(state, cover, now);
