@@ -275,7 +275,8 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     for (let k = 0; k < options.renamersPerNode; k += 1) program((done) => change(node, [1, 0], done));
   }
   // After the last new operation, everything begun must come to its end.
-  for (const limit = options.steps * 4; steps < limit && violation === null; steps += 1) {
+  for (const limit = options.steps * 4; steps < limit; steps += 1) {
+    if (violation !== null) break;
     const ready = pending.filter((queue) => queue.length > 0);
     const choices = ready.length + free.length;
     if (choices === 0) break;

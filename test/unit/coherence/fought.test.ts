@@ -1,7 +1,7 @@
 /** Directories whose names get no validity for a time (hazard F6). */
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { Cover } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { addWaiter, handleAst, handleBast, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
@@ -109,7 +109,7 @@ describe("the names of the directory", () => {
       now: () => now,
       fail: (error) => expect.fail(error.message),
     });
-    return told.tellEntry(dir.inode ?? expect.fail(), name, known(3, "file").inode);
+    return told.tellEntry(dir.inode as Inode, name, known(3, "file").inode);
   }
 
   it("get no validity once it was revoked twice", () => {
