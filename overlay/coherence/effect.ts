@@ -80,7 +80,7 @@ export class CoherenceState {
   ownerDiedAt = 0;
   /** Directories whose names get no validity for a time. */
   readonly fought: FoughtDirectories = new FoughtDirectories();
-  /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
+  /** The mount's entry epoch, from 1; raised when INC_EPOCH is sent, in the same turn: until then names of before are to be expired. */
   epoch = 1;
   /** A contended lock that is in use is kept at least so long; contended: revoked within that time before. */
   readonly limits: { readonly minHoldMs: number; readonly contendedMs: number } = { minHoldMs: 3, contendedMs: 100 };
@@ -93,7 +93,7 @@ export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: numb
   state.effects.push({ do: "request", cover, mode, flags });
 }
 
-/** All names of the mount lose their validity, because those of `dir` cannot be expired alone: INC_EPOCH is to be sent. */
+/** All names of the mount lose their validity, because those of `dir` cannot be expired alone: INC_EPOCH is sent. */
 export function raiseEpoch(state: CoherenceState, dir: Cover): void {
   state.epoch += 1;
   state.fought.noteEpoch(dir);

@@ -2,6 +2,7 @@
  * A program that removes the files of a directory one after the other pays for the lock of each, and where another node has it that node must give it up first.
  * `rm -r` goes by the listing. So after the second removal that cost a lock the locks of the names that are listed first are asked for ahead, in one message,
  * with the attributes under them: a LOOKUP comes before each removal. Names that are gone are not listed, so these are the ones that such a program comes to.
+ * Where that was in vain, and the removals go by the names or the numbers (removal-order.ts), those that come next in that order are asked for.
  *
  * Other nodes give their locks up for this, before anything is removed. So names have to be earned, by removals that found such a lock here.
  */
@@ -9,9 +10,10 @@ import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
-import type { DirEntry, FileId, Lower } from "../lower/lower.ts";
+import type { DirEntry, DirPage, FileId, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
+import { type Order, RemovalOrder } from "./removal-order.ts";
 import { listAhead, NAME_BYTES } from "./walk-ahead.ts";
 
 /** Two removals that cost a lock, with no longer pause between them. */
@@ -28,12 +30,28 @@ const NAMES_EARNED_MAX = 256;
 const REMOVALS_AGAIN_MS = 10_000;
 /** Locks that have not come are waited for no longer before more are asked for. */
 const FETCH_WAIT_MS = 250;
+/** A directory of more names is not sorted. The names of one are kept, the last that was. */
+export const SORTED_NAMES_MAX = 1024;
 
 interface Piece {
   readonly cookie: bigint;
   readonly names: number;
   /** Of the directory's lock. */
   readonly hold: number;
+}
+
+interface Found {
+  readonly entries: readonly DirEntry[];
+  /** Where it goes on; null: it has ended. */
+  readonly cookie: bigint | null;
+}
+
+/** What is left of a directory in that order, under that hold of its lock. */
+interface Left {
+  readonly of: Removing;
+  readonly order: Order;
+  readonly hold: number;
+  readonly entries: readonly DirEntry[];
 }
 
 interface Removing {
@@ -43,11 +61,19 @@ interface Removing {
   /** Names that may be asked for; how many are next. */
   earned: number;
   next: number;
+  /** Removals since something was asked for last: of that, and of others, which cost a lock. */
+  hits: number;
+  misses: number;
   /** Generations, by number, of what was asked for and not removed since: of the last piece, and of those before it. */
   newer: Map<number, number>;
   older: Map<number, number>;
   /** Where the listing goes on; null: it has ended. */
   cookie: bigint | null;
+  readonly order: RemovalOrder;
+  /** What is asked for goes by that; null: by the listing. */
+  sorted: Order | null;
+  /** When each was begun. */
+  readonly sortedMs: Record<Order, number>;
   /** Numbers of what is removed since a listing was asked for, which may still name it; null: none is under way. */
   gone: Set<number> | null;
 }
@@ -73,6 +99,8 @@ export class RemovalsAhead {
   readonly #options: RemovalsAheadOptions;
   readonly #removing = new WeakMap<InodeRecord, Removing>();
   readonly #fetches: UnderWay = new UnderWay();
+  /** Of the directory that was sorted last. */
+  #left: Left | null = null;
   #stopped = false;
   #held = false;
 
@@ -92,36 +120,46 @@ export class RemovalsAhead {
   }
 
   /** A removal begins. */
-  note(dir: InodeRecord, victim: InodeRecord): void {
+  note(dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
     const removing = this.#removing.get(dir);
     const isHere = this.#options.coherence.has(victim, Mode.EX);
+    const removed = { name, ino: victim.id.ino };
     if (removing === undefined) {
-      if (!isHere) this.#begin(dir);
+      if (!isHere) this.#begin(dir).order.note(removed);
       return;
     }
+    removing.order.note(removed);
     removing.gone?.add(victim.id.ino);
     const wasAhead = takeOut(removing, victim.id);
     if (!isHere) this.#noteCostly(dir, removing, victim);
     else if (wasAhead) {
+      removing.hits += 1;
       removing.earned = Math.min(removing.earned + NAMES_A_HIT, NAMES_EARNED_MAX);
       this.#start(dir, removing, victim);
     }
   }
 
-  #begin(dir: InodeRecord): void {
-    const [costlyMs, askedMs] = [this.#options.now(), Number.NEGATIVE_INFINITY];
-    const none = { newer: new Map(), older: new Map(), cookie: null, gone: null };
-    this.#removing.set(dir, { costlyMs, askedMs, earned: 0, next: REMOVALS_FIRST, ...none });
+  #begin(dir: InodeRecord): Removing {
+    const [costlyMs, never] = [this.#options.now(), Number.NEGATIVE_INFINITY];
+    const none = { newer: new Map(), older: new Map(), cookie: null, gone: null, sorted: null };
+    const times = { costlyMs, askedMs: never, sortedMs: { name: never, number: never } };
+    const removing: Removing = { ...times, earned: 0, next: REMOVALS_FIRST, hits: 0, misses: 0, order: new RemovalOrder(), ...none };
+    this.#removing.set(dir, removing);
+    return removing;
   }
 
   #noteCostly(dir: InodeRecord, removing: Removing, victim: InodeRecord): void {
     const now = this.#options.now();
     const again = now - removing.costlyMs <= REMOVALS_MS;
     removing.costlyMs = now;
+    removing.misses += 1;
     if (!again || removing.gone !== null) return;
-    if (now - removing.askedMs >= REMOVALS_AGAIN_MS) {
+    const { order } = removing.order;
+    const isOther = order !== null && order !== removing.sorted && now - removing.sortedMs[order] >= REMOVALS_AGAIN_MS;
+    if (now - removing.askedMs >= REMOVALS_AGAIN_MS || (removing.misses > removing.hits && isOther)) {
       const earned = Math.max(removing.earned, REMOVALS_FIRST);
-      Object.assign(removing, { earned, next: REMOVALS_FIRST, cookie: null });
+      Object.assign(removing, { earned, next: REMOVALS_FIRST, cookie: null, sorted: order });
+      if (order !== null) removing.sortedMs[order] = now;
     }
     // Others have made names since it ended.
     if (removing.cookie === null) Object.assign(removing, { newer: new Map(), older: new Map(), cookie: 0n });
@@ -136,6 +174,7 @@ export class RemovalsAhead {
     if (hold === 0 || earned < next || newer.size + older.size > next) return;
     removing.gone = new Set([victim.id.ino]);
     removing.earned -= next;
+    Object.assign(removing, { hits: 0, misses: 0 });
     removing.askedMs = this.#options.now();
     removing.next = Math.min(2 * next, REMOVALS_NAMES_MAX);
     removing.cookie = null;
@@ -146,16 +185,43 @@ export class RemovalsAhead {
     );
   }
 
-  #fetch(dir: InodeRecord, removing: Removing, { cookie, names, hold }: Piece): Promise<void> {
-    const { lower, coherence } = this.#options;
+  #fetch(dir: InodeRecord, removing: Removing, piece: Piece): Promise<void> {
+    const { sorted } = removing;
     return listAhead(this.#options, dir, async (handle) => {
-      const page = await lower.readdir(handle, cookie, Math.min(names * NAME_BYTES, LISTING_BYTES_MAX), "entries");
+      const found = sorted === null ? await this.#listed(handle, piece) : await this.#inOrder(handle, removing, sorted, piece);
       // Else it may name what another node has just made, and holds without a message (hazard F21).
-      if (this.#stopped || this.#held || coherence.grantId(dir) !== hold) return;
-      const entries = page.entries.slice(0, names);
-      if (entries.length < page.entries.length || !page.end) removing.cookie = entries.at(-1)?.cookie ?? null;
-      await this.#lock(dir, removing, entries);
+      if (this.#stopped || this.#held || this.#options.coherence.grantId(dir) !== piece.hold) return;
+      removing.cookie = found.cookie;
+      await this.#lock(dir, removing, found.entries);
     });
+  }
+
+  async #listed(handle: LowerHandle, { cookie, names }: Piece): Promise<Found> {
+    const page = await this.#options.lower.readdir(handle, cookie, Math.min(names * NAME_BYTES, LISTING_BYTES_MAX), "entries");
+    const entries = page.entries.slice(0, names);
+    const goesOn = entries.length < page.entries.length || !page.end;
+    return { entries, cookie: goesOn ? (entries.at(-1)?.cookie ?? null) : null };
+  }
+
+  /** The cookie says only whether something is left. */
+  async #inOrder(handle: LowerHandle, removing: Removing, order: Order, { names, hold }: Piece): Promise<Found> {
+    const last = this.#left;
+    const isLeft = last !== null && last.of === removing && last.order === order && last.hold === hold;
+    const left = removing.order.rest(isLeft ? last.entries : await this.#listWhole(handle), order);
+    this.#left = { of: removing, order, hold, entries: left.slice(names) };
+    return { entries: left.slice(0, names), cookie: left.length > names ? 0n : null };
+  }
+
+  /** Nothing of a directory that is too large. */
+  async #listWhole(handle: LowerHandle): Promise<readonly DirEntry[]> {
+    const entries: DirEntry[] = [];
+    for (let cookie: bigint | null = 0n; cookie !== null; ) {
+      const page: DirPage = await this.#options.lower.readdir(handle, cookie, LISTING_BYTES_MAX, "entries");
+      for (const one of page.entries) if (one.entry !== undefined) entries.push(one);
+      if (entries.length > SORTED_NAMES_MAX) return [];
+      cookie = page.end ? null : (page.entries.at(-1)?.cookie ?? null);
+    }
+    return entries;
   }
 
   async #lock(dir: InodeRecord, removing: Removing, entries: readonly DirEntry[]): Promise<void> {

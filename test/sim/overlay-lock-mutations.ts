@@ -493,6 +493,25 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/revoke.test.ts",
   },
   {
+    id: "f6-epoch-raised-before-sent",
+    hazard: "F6",
+    breaks:
+      "names of other directories count as expired before INC_EPOCH is sent, or though it is not: their locks go, and the kernel believes them",
+    file: "overlay/coherence/lock/revoke.ts",
+    find: "state.fought.noteRevoke(cover, expiry.epoch || expiry.names.length > 0, now);",
+    replace: "if (expiry.epoch) state.epoch += 1;",
+    caughtBy: "test/unit/coherence/directory-model.test.ts",
+  },
+  {
+    id: "f6-epoch-not-written",
+    hazard: "F6",
+    breaks: "a directory's lock goes while the epoch that expires its names is being written",
+    file: "overlay/coherence/kernel/revoke-round.ts",
+    find: "has cost.\n    if (this.#epochs.size > 0) await Promise.all(this.#epochs);\n",
+    replace: "has cost.\n",
+    caughtBy: "test/unit/coherence/invalidation.test.ts",
+  },
+  {
     id: "f6-names-stay-in-directory",
     hazard: "F6",
     breaks: "names stay valid in a directory whose lock goes",

@@ -11,7 +11,7 @@ import { PAGE_BYTES, type PagePart, type PageRange } from "../page-range.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type CoherenceState, type InvalidationPlan, raiseEpoch } from "../effect.ts";
 import { type Dropped, dropInodes, type InodeBatch } from "./drop-all.ts";
-import { dropUnchanged } from "../names/names.ts";
+import { dropUnchanged, type ExpiryPlan } from "../names/names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
@@ -63,6 +63,8 @@ export interface Dropping {
 const EXPIRE_WAIT_MS = 5;
 /** So much longer for each name. */
 const EXPIRE_NAME_WAIT_MS = 0.005;
+/** So many names are expired before the others. */
+const EXPIRE_FIRST = 64;
 /** A LOOKUP waits so long for the old name of a directory to be dropped. Longer would be in vain: who has the old parent may wait for it. */
 const DROP_WAIT_MS = 10;
 /** A dropped directory that somebody on this node still has in use (a walk below it, at least) is waited for so often, 1 ms and then twice as long each time. */
@@ -76,6 +78,8 @@ export class Invalidation {
   readonly #state: CoherenceState;
   /** The mount has ended: the kernel may refuse what it likes. */
   readonly #closed: () => boolean;
+  /** INC_EPOCH being written. A name that was told before it counts as expired, and is only when that is over. */
+  readonly #epochs = new Set<Promise<number[]>>();
   /** Names that the kernel is dropping now: each takes a thread while it waits for its directory. */
   readonly #dropping = new Map<ToldName, Promise<void>>();
 
@@ -115,30 +119,48 @@ export class Invalidation {
   }
 
   async #names(dir: Inode, plan: Extract<InvalidationPlan, { what: "names" }>): Promise<number[]> {
-    const caches = this.#caches;
-    const { expiry } = plan;
-    let epoch = expiry.epoch;
-    if (!epoch && expiry.names.length > 0) {
-      this.counts.namesExpired += expiry.names.length;
-      const expired = caches.expireNames(dir.fuseNodeid, expiry.names);
-      const waitMs = EXPIRE_WAIT_MS + expiry.names.length * EXPIRE_NAME_WAIT_MS;
-      const results = (await inTime(expired, waitMs)) ? await expired : null;
-      if (results === null) {
-        // It waits behind an operation on the directory; it will expire names once more when that is done, which is harmless.
-        raiseEpoch(this.#state, dir.cover);
-        epoch = true;
-      } else {
-        const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
-        if (bad !== undefined) return [bad];
-      }
+    const { epoch, names } = plan.expiry;
+    // A few first: they show that nobody has the directory.
+    for (const some of epoch ? [] : [names.slice(0, EXPIRE_FIRST), names.slice(EXPIRE_FIRST)]) {
+      if (some.length === 0) continue;
+      const results = await this.#expire(dir, some);
+      if (results === null) return this.#byEpoch(dir);
+      const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
+      if (bad !== undefined) return [bad];
     }
-    if (epoch) {
-      assert(caches.incrementEpoch !== null, "entry validity was given to a kernel without epochs");
-      this.counts.epochs += 1;
-      const [result] = await caches.incrementEpoch();
-      if (result !== undefined && result !== 0) return [result];
-    }
-    return caches.invalidateAttributes(dir.fuseNodeid);
+    if (epoch) return this.#byEpoch(dir);
+    // Names of this one may count as expired because of an epoch that another one has cost.
+    if (this.#epochs.size > 0) await Promise.all(this.#epochs);
+    return this.#caches.invalidateAttributes(dir.fuseNodeid);
+  }
+
+  /** null: it waits behind an operation on the directory. It will expire names once more when that is done, which is harmless. */
+  async #expire(dir: Inode, names: ExpiryPlan["names"]): Promise<number[] | null> {
+    this.counts.namesExpired += names.length;
+    const expired = this.#caches.expireNames(dir.fuseNodeid, names);
+    const waitMs = EXPIRE_WAIT_MS + names.length * EXPIRE_NAME_WAIT_MS;
+    return (await inTime(expired, waitMs)) ? expired : null;
+  }
+
+  async #byEpoch(dir: Inode): Promise<number[]> {
+    raiseEpoch(this.#state, dir.cover);
+    const results = this.#incrementEpoch();
+    assert(results !== null, "entry validity was given to a kernel without epochs");
+    const [result] = await results;
+    if (result !== undefined && result !== 0) return [result];
+    if (this.#epochs.size > 0) await Promise.all(this.#epochs);
+    return this.#caches.invalidateAttributes(dir.fuseNodeid);
+  }
+
+  /** In the turn in which the state's epoch is raised. null: this kernel has no epochs. */
+  #incrementEpoch(): Promise<number[]> | null {
+    const results = this.#caches.incrementEpoch?.() ?? null;
+    if (results === null) return null;
+    this.counts.epochs += 1;
+    this.#epochs.add(results);
+    const written = (): void => void this.#epochs.delete(results);
+    results.then(written, written);
+    return results;
   }
 
   /** Has the kernel drop these names. Resolves when they are gone, or after DROP_WAIT_MS. */
@@ -206,10 +228,10 @@ export class Invalidation {
     const notified: Promise<void>[] = [];
     const notify = async (inode: Inode, results: Promise<number[]>): Promise<void> => this.#check(inode.cover, await results);
     const directory = inodes.find((inode) => inode.kind === "directory");
-    if (directory !== undefined && caches.incrementEpoch !== null) {
+    const epoch = directory === undefined ? null : this.#incrementEpoch();
+    if (directory !== undefined && epoch !== null) {
       this.#state.epoch += 1;
-      this.counts.epochs += 1;
-      notified.push(notify(directory, caches.incrementEpoch()));
+      notified.push(notify(directory, epoch));
     }
     for (const inode of inodes) {
       inode.cover.attrTold = false;
@@ -223,7 +245,7 @@ export class Invalidation {
   /** Whatever the locks say: every name, and attributes and pages of all these. Resolves when only what waits for a page is left. */
   async dropAll(inodes: readonly Inode[], tries?: number): Promise<Dropped> {
     this.#state.epoch += 1;
-    const [result = 0] = (await this.#caches.incrementEpoch?.()) ?? [];
+    const [result = 0] = (await this.#incrementEpoch()) ?? [];
     if (!notifiedResults.has(result)) throw new Error(`the kernel refused to drop its names: ${errnoName(-result)}`);
     const dropped = await dropInodes(this.#caches.invalidateMany, inodes, tries);
     this.counts.inodesDropped += dropped.inodes;

@@ -16,7 +16,7 @@ import type { PageRange } from "../page-range.ts";
 import { LOWERED_FIRST, publishBefore, takeYoungest } from "./new-inodes.ts";
 import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } from "../cover.ts";
 import { FileFight, Revoke, type WriteToken } from "../cover-parts.ts";
-import { ask, type CoherenceState, type InvalidationPlan, raiseEpoch } from "../effect.ts";
+import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
 import { planExpiry } from "../names/names.ts";
 import { doubtSize, HELD_BACK_MAX, keepsReadsBack, mustBeTaken } from "../size/doubt.ts";
 import { endHold } from "./hold.ts";
@@ -146,8 +146,7 @@ function planInvalidation(state: CoherenceState, cover: Cover, revoke: Revoke, n
     // A change of its own waits for more: the kernel has locked the directory for it, and would not drop a name before it is answered.
     const isLocked = cover.waiters.some(({ mode }) => mode === Mode.EX);
     const expiry = planExpiry(cover, state.epoch, now, isLocked);
-    if (expiry.epoch || expiry.names.length > 0) state.fought.noteRevoke(cover, now);
-    if (expiry.epoch) raiseEpoch(state, cover);
+    state.fought.noteRevoke(cover, expiry.epoch || expiry.names.length > 0, now);
     return { what: "names", expiry };
   }
   // FUSE can not write-protect a mapping: where one may be written, sharing means dropping the pages. Else they are what was written through.

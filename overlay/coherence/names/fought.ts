@@ -12,7 +12,7 @@ export const HOT_QUIET_MS = 10_000;
 export const HOT_QUIET_MAX_MS = 640_000;
 /** ... if the last epoch was no longer ago than so many times as long. */
 const EPOCH_AGAIN = 3;
-/** Of more, the longest unchanged are forgotten. */
+/** Of more, the longest unchanged that is not hot is forgotten. */
 export const FOUGHT_MAX = 1000;
 
 interface Fought {
@@ -25,44 +25,64 @@ interface Fought {
 
 export class FoughtDirectories {
   readonly #rows = new Map<string, Fought>();
+  /** Of all of them the last. */
+  #hotUntil = Number.NEGATIVE_INFINITY;
 
   get size(): number {
     return this.#rows.size;
   }
 
-  /** Its names were given validity, and are to be expired. */
-  noteRevoke(dir: Cover, now: number): void {
-    const row = this.#row(dir.key);
+  /** `names`: some were given validity, and are to be expired. */
+  noteRevoke(dir: Cover, names: boolean, now: number): void {
+    const isHot = this.isHot(dir, now);
+    if (!names && !isHot) return;
+    const row = this.#row(dir.key, now);
     const last = Math.max(row.revokedAt, dir.revokedAt ?? Number.NEGATIVE_INFINITY);
     row.revokedAt = now;
-    if (now - last < HOT_INTERVAL_MS) row.hotUntil = Math.max(row.hotUntil, now + HOT_QUIET_MS);
+    if (isHot || now - last < HOT_INTERVAL_MS) this.#heat(row, now + HOT_QUIET_MS);
   }
 
   /** That took an epoch, which costs all other directories of the mount as much. */
   noteEpoch(dir: Cover): void {
-    const row = this.#row(dir.key);
+    const row = this.#rows.get(dir.key);
+    // So many others were noted since its revoke began.
+    if (row === undefined) return;
     const now = row.revokedAt;
     const again = now - row.epochAt <= EPOCH_AGAIN * row.quietMs;
     row.quietMs = again ? Math.min(2 * row.quietMs, HOT_QUIET_MAX_MS) : HOT_QUIET_MS;
     row.epochAt = now;
-    row.hotUntil = Math.max(row.hotUntil, now + row.quietMs);
+    this.#heat(row, now + row.quietMs);
   }
 
   isHot(dir: Cover, now: number): boolean {
     // Mostly there is none.
-    return this.#rows.size > 0 && now < (this.#rows.get(dir.key)?.hotUntil ?? 0);
+    return now < this.#hotUntil && now < (this.#rows.get(dir.key)?.hotUntil ?? 0);
+  }
+
+  #heat(row: Fought, until: number): void {
+    row.hotUntil = Math.max(row.hotUntil, until);
+    this.#hotUntil = Math.max(this.#hotUntil, until);
   }
 
   /** As the one that was changed last. */
-  #row(key: string): Fought {
+  #row(key: string, now: number): Fought {
     const never = Number.NEGATIVE_INFINITY;
     const row = this.#rows.get(key) ?? { revokedAt: never, hotUntil: never, epochAt: never, quietMs: HOT_QUIET_MS };
     this.#rows.delete(key);
     this.#rows.set(key, row);
-    if (this.#rows.size > FOUGHT_MAX) {
-      const [oldest] = this.#rows.keys();
-      this.#rows.delete(oldest as string);
-    }
+    if (this.#rows.size > FOUGHT_MAX) this.#forgetOne(key, now);
     return row;
+  }
+
+  /** The oldest that is not hot, if there is one. */
+  #forgetOne(but: string, now: number): void {
+    const [oldest] = this.#rows.keys();
+    let forgotten = oldest as string;
+    for (const [key, { hotUntil }] of this.#rows) {
+      if (hotUntil > now || key === but) continue;
+      forgotten = key;
+      break;
+    }
+    this.#rows.delete(forgotten);
   }
 }

@@ -26,14 +26,15 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
     getxattr(id, name) {
       const value = known.xattr(id, name);
       if (value === null) throw errnoError(E.ENODATA);
-      return value ?? (name.equals(ACCESS_ACL) ? askAccessAcl(core, id) : session.call("getxattr", { id, name }));
+      if (value !== undefined) return value;
+      return name.equals(ACCESS_ACL) ? askAccessAcl(core, id) : withXattrNames(core, id, session.call("getxattr", { id, name }));
     },
     async setxattr(id, name, value, flags) {
       if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
       await changes.ofXattrs(id, () => session.call("setxattr", { id, name, value, flags }));
       changes.note(id, "all");
     },
-    listxattr: (id) => known.xattrList(id) ?? session.call("listxattr", { id }),
+    listxattr: (id) => known.xattrList(id) ?? withXattrNames(core, id, session.call("listxattr", { id })),
     async removexattr(id, name) {
       await changes.ofXattrs(id, () => session.call("removexattr", { id, name }));
       changes.note(id, "all");
@@ -78,6 +79,15 @@ export async function askAttrs({ session, known }: RemoteCore, ids: readonly Fil
     if (attr !== null) known.read(reading, id, attr);
   });
   return attrs;
+}
+
+/**
+ * What was known before anybody on this node asked for extended attributes came without their names (server/xattr-words.ts), and does not come again by itself.
+ * So it is asked for once more behind the question, and nobody waits: the next one needs no trip. An error of that is met by whoever asks for the attributes.
+ */
+function withXattrNames<T>(core: RemoteCore, id: FileId, answer: Promise<T>): Promise<T> {
+  if (core.known.lacksXattrNames(id)) void askAttr(core, id).catch(() => undefined);
+  return answer;
 }
 
 async function askAccessAcl({ session, known }: RemoteCore, id: FileId): Promise<Buffer> {

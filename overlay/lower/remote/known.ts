@@ -100,6 +100,8 @@ export class KnownInodes {
   /** Those with data. */
   readonly #files = new Set<Known>();
   #dataBytes = 0;
+  /** Under which hold they were said to lack the names of their extended attributes. */
+  readonly #lacking = new WeakMap<Known, number>();
   /** Counts beginnings and ends of changes. */
   #now = 0;
   /** Of inodes that are not known any more: what was changed until then may have been forgotten. */
@@ -157,6 +159,15 @@ export class KnownInodes {
   xattrList(id: FileId): Buffer | null {
     const list = this.#inForce(id)?.xattrNames ?? null;
     return list !== null && isLasting(list) ? list : null;
+  }
+
+  /** Its attributes are known, and came without the names of the extended ones. Once for each hold. */
+  lacksXattrNames(id: FileId): boolean {
+    const known = this.#inForce(id);
+    if (known === undefined || known.attr === null || known.xattrNames !== null || !this.#keepsXattrs()) return false;
+    if (this.#lacking.get(known) === known.hold) return false;
+    this.#lacking.set(known, known.hold);
+    return true;
   }
 
   hasData(id: FileId): boolean {

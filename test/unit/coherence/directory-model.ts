@@ -4,7 +4,7 @@
  * valid, drops one only when the directory is not locked, and all of the mount whatever is locked (INC_EPOCH). Everything that may happen next is a step; the seed picks which.
  */
 import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
-import { CoherenceState, type Effect, type InvalidationPlan } from "../../../overlay/coherence/effect.ts";
+import { CoherenceState, type Effect, type InvalidationPlan, raiseEpoch } from "../../../overlay/coherence/effect.ts";
 import { addWaiter, handleAst, handleBast, handleTimerOf, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
 import { orderWants } from "../../../overlay/coherence/lock/lock-order.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
@@ -48,12 +48,17 @@ interface Node {
   readonly directories: readonly KernelDirectory[];
   performing: boolean;
   epoch: number;
+  /** INC_EPOCH that the kernel has not taken yet, and who waits for that. */
+  epochsSent: number;
+  epochWaiters: (() => void)[];
 }
 
 type PinModeOf = typeof Mode.PR | typeof Mode.EX;
 
 const NAME = Buffer.from("name");
 const DIRECTORIES = [0, 1] as const;
+/** Turns until an invalidation begins. */
+const LEAVING_MAX = 15;
 
 function createNode(id: number): Node {
   const directories = DIRECTORIES.map((at) => {
@@ -61,7 +66,7 @@ function createNode(id: number): Node {
     cover.inode = { fuseNodeid: 2 + at, id: cover.id, kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
     return { cover, valid: null, locked: false, lockWaiters: [] };
   });
-  return { id, state: new CoherenceState(), directories, performing: false, epoch: 1 };
+  return { id, state: new CoherenceState(), directories, performing: false, epoch: 1, epochsSent: 0, epochWaiters: [] };
 }
 
 export function runDirectoryModel(seed: number, options: DirectoryModelOptions): DirectoryModelResult {
@@ -121,7 +126,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     } else if (effect.do === "settle") {
       effect.waiter.settle(effect.error);
     } else if (effect.do === "invalidate") {
-      free.push(() => invalidate(node, kernelOf(node, effect.cover), effect.plan));
+      leave(Math.floor(random() * LEAVING_MAX), () => invalidate(node, kernelOf(node, effect.cover), effect.plan));
     } else if (effect.do === "timer") {
       const { purpose, cover, delayMs } = effect;
       free.push(() => {
@@ -132,27 +137,38 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     } else if (effect.do !== "ask-anew") note(`an effect that the model does not know: ${effect.do}`);
   }
 
+  /** As shell.ts, which first waits for what the owner is to be told of the inode: a trip, or many turns. */
+  function leave(turns: number, then: () => void): void {
+    free.push(turns === 0 ? then : () => leave(turns - 1, then));
+  }
+
   /** As kernel/revoke-round.ts does: what waits for a directory that is locked is left behind for the epoch. */
   function invalidate(node: Node, directory: KernelDirectory, plan: InvalidationPlan): void {
     const { cover } = directory;
-    const names = "expiry" in plan ? plan.expiry : null;
-    if (names?.epoch === true) dropAll(node);
-    else if (names !== null && names.names.length > 0) {
-      if (directory.locked) {
-        node.state.epoch += 1;
-        dropAll(node);
-      } else directory.valid = null;
-    }
-    free.push(() => {
+    const expiry = "expiry" in plan ? plan.expiry : { epoch: false, names: [] };
+    if (expiry.epoch || (expiry.names.length > 0 && directory.locked)) incrementEpoch(node, cover);
+    else if (expiry.names.length > 0) directory.valid = null;
+    const over = (): void => {
+      if (node.epochsSent > 0) {
+        node.epochWaiters.push(over);
+        return;
+      }
       handleInvalidated(node.state, cover, false, now);
       perform(node);
-    });
+    };
+    free.push(over);
   }
 
-  function dropAll(node: Node): void {
+  function incrementEpoch(node: Node, cover: Cover): void {
     counts.epochs += 1;
-    node.epoch += 1;
-    for (const directory of node.directories) directory.valid = null;
+    raiseEpoch(node.state, cover);
+    node.epochsSent += 1;
+    free.push(() => {
+      node.epoch += 1;
+      for (const directory of node.directories) directory.valid = null;
+      node.epochsSent -= 1;
+      if (node.epochsSent === 0) for (const waiter of node.epochWaiters.splice(0)) free.push(waiter);
+    });
   }
 
   function lockInKernel(directory: KernelDirectory, then: () => void): void {

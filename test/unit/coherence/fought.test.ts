@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
-import { CoherenceState } from "../../../overlay/coherence/effect.ts";
+import { CoherenceState, type InvalidationPlan, raiseEpoch } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { addWaiter, handleAst, handleBast, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
@@ -26,26 +26,35 @@ function hot(times: readonly number[], ino = 2): readonly boolean[] {
 
 describe("a directory that is revoked", () => {
   it("twice within HOT_INTERVAL_MS is hot for HOT_QUIET_MS, and no other one is", () => {
-    fought.noteRevoke(directory(), 0);
-    fought.noteRevoke(directory(), HOT_INTERVAL_MS);
+    fought.noteRevoke(directory(), true, 0);
+    fought.noteRevoke(directory(), true, HOT_INTERVAL_MS);
     expect(hot([HOT_INTERVAL_MS])).toEqual([false]);
     const now = 2 * HOT_INTERVAL_MS - 1;
-    fought.noteRevoke(directory(), now);
+    fought.noteRevoke(directory(), true, now);
     expect(hot([now, now + HOT_QUIET_MS - 1, now + HOT_QUIET_MS])).toEqual([true, true, false]);
     expect(hot([now], 3)).toEqual([false]);
+  });
+
+  it("again and again stays hot, though there is no name to expire any more", () => {
+    for (const now of [0, 1]) fought.noteRevoke(directory(), true, now);
+    for (let now = 1000; now <= 60_000; now += 1000) fought.noteRevoke(directory(), false, now);
+    expect(hot([60_000 + HOT_QUIET_MS - 1, 60_000 + HOT_QUIET_MS])).toEqual([true, false]);
+    // Not of one that was not hot.
+    for (const now of [0, 1]) fought.noteRevoke(directory(3), false, now);
+    expect([hot([1], 3), fought.size]).toEqual([[false], 1]);
   });
 
   it("once without a name to expire, and soon after with some, is hot", () => {
     const dir = directory();
     dir.revokedAt = 0;
-    fought.noteRevoke(dir, 1);
+    fought.noteRevoke(dir, true, 1);
     expect(hot([1])).toEqual([true]);
   });
 });
 
 describe("a directory that costs an epoch", () => {
   const cost = (now: number): void => {
-    fought.noteRevoke(directory(), now);
+    fought.noteRevoke(directory(), true, now);
     fought.noteEpoch(directory());
   };
 
@@ -69,12 +78,18 @@ describe("a directory that costs an epoch", () => {
   });
 });
 
-it("of more than FOUGHT_MAX the longest unchanged is forgotten", () => {
-  for (let ino = 1; ino <= FOUGHT_MAX; ino++) for (const now of [0, 1]) fought.noteRevoke(directory(ino), now);
-  fought.noteRevoke(directory(1), 2);
-  for (const now of [3, 4]) fought.noteRevoke(directory(FOUGHT_MAX + 1), now);
-  expect([1, 2, 3, FOUGHT_MAX + 1].map((ino) => hot([5], ino)[0])).toEqual([true, false, true, true]);
-  expect(fought.size).toBe(FOUGHT_MAX);
+it("of more than FOUGHT_MAX the longest unchanged is forgotten, and one that is hot last of all", () => {
+  const heat = (ino: number): void => [0, 1].forEach((now) => fought.noteRevoke(directory(ino), true, now));
+  heat(1);
+  for (let ino = 2; ino <= FOUGHT_MAX; ino++) fought.noteRevoke(directory(ino), true, 1);
+  fought.noteRevoke(directory(2), true, 2);
+  fought.noteRevoke(directory(FOUGHT_MAX + 1), true, 2);
+  expect([fought.size, hot([3], 1), hot([3], 2)]).toEqual([FOUGHT_MAX, [true], [true]]);
+  // 3 was forgotten: what comes for it is the first. 4 was not.
+  for (const ino of [4, 3]) fought.noteRevoke(directory(ino), true, 3);
+  expect([hot([3], 4), hot([3], 3), fought.size]).toEqual([[true], [false], FOUGHT_MAX]);
+  for (let ino = 2000; ino < 2000 + FOUGHT_MAX; ino++) heat(ino);
+  expect([hot([3], 1), hot([3], 2000), fought.size]).toEqual([[false], [true], FOUGHT_MAX]);
 });
 
 describe("the names of the directory", () => {
@@ -93,14 +108,16 @@ describe("the names of the directory", () => {
   }
 
   /** Taken away, and here again. */
-  function revoke(dir: Cover, now: number): void {
+  function revoke(dir: Cover, now: number): readonly InvalidationPlan[] {
     handleBast(state, dir, Mode.EX, now);
+    const plans = state.effects.flatMap((effect) => (effect.do === "invalidate" ? [effect.plan] : []));
     handleInvalidated(state, dir, false, now);
     handleAst(state, dir, "granted", Mode.NL, now);
     addWaiter(state, dir, { mode: Mode.PR, passes: false, settle: () => undefined }, now);
     handleAst(state, dir, "granted", Mode.PR, now);
     unpin(state, dir, now);
     state.effects.length = 0;
+    return plans;
   }
 
   function tells(dir: Cover, now: number): boolean {
@@ -126,9 +143,10 @@ describe("the names of the directory", () => {
     const [dir, child] = [known(2, "directory"), known(3, "directory")];
     // Told again a moment ago.
     for (const now of [0, 1]) tellName(dir, name, child, true, state.epoch, now);
-    const before = state.epoch;
-    revoke(dir, 2);
-    expect(state.epoch).toBe(before + 1);
+    const plans = revoke(dir, 2);
+    expect(plans).toMatchObject([{ what: "names", expiry: { epoch: true } }]);
+    // As when it is sent (kernel/revoke-round.ts).
+    raiseEpoch(state, dir);
     expect([tells(known(2, "directory"), 3), tells(known(2, "directory"), 2 + HOT_QUIET_MS)]).toEqual([false, true]);
   });
 });

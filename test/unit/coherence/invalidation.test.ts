@@ -155,6 +155,64 @@ describe("hazard F6: a round for a directory", () => {
     expect(validName(cover, Buffer.from("a"), state.epoch)).toBeNull();
   });
 
+  it("is not over while an epoch that another directory has cost is being written", async () => {
+    let written = (_: number[]): void => undefined;
+    const { caches, state, directory } = several(new Promise((resolve) => (written = resolve)));
+    const invalidation = new Invalidation(caches, state, () => false);
+    const first = invalidation.round(directory(4), { what: "names", expiry: { epoch: true, names: [] } });
+    // In the turn in which it is sent, and not before.
+    expect(state.epoch).toBe(2);
+    let over = 0;
+    // Nothing of it is to be expired: its names are of the epoch before.
+    const others = [
+      invalidation.round(directory(5), { what: "names", expiry: { epoch: false, names: [] } }),
+      invalidation.round(directory(6), { what: "names", expiry: { epoch: false, names } }),
+    ].map(async (round) => {
+      await round;
+      over += 1;
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(over).toBe(0);
+    written([0]);
+    await Promise.all([first, ...others]);
+    expect(over).toBe(2);
+  });
+
+  it("that the kernel has forgotten raises no epoch that is not sent", async () => {
+    const { caches, state, directory, asked } = several(Promise.resolve([0]));
+    const forgotten = directory(4);
+    forgotten.inode = null;
+    await new Invalidation(caches, state, () => false).round(forgotten, { what: "names", expiry: { epoch: true, names: [] } });
+    expect([state.epoch, asked]).toEqual([1, []]);
+  });
+
+  it("of many names shows with a few that nobody has it", async () => {
+    const { caches, state, directory, asked } = several(Promise.resolve([0]));
+    const many = Array.from({ length: 100 }, (_, at) => ({ name: Buffer.from(`n${at}`), drop: false }));
+    await new Invalidation(caches, state, () => false).round(directory(4), { what: "names", expiry: { epoch: false, names: many } });
+    expect(asked).toEqual(["64 names", "36 names", "attributes"]);
+  });
+
+  /** Directories of one mount, and when INC_EPOCH is written. */
+  function several(epoch: Promise<number[]>) {
+    const asked: string[] = [];
+    const answer = (what: string, results: Promise<number[]> = Promise.resolve([0])): Promise<number[]> => {
+      asked.push(what);
+      return results;
+    };
+    const caches = {
+      expireNames: (_fuseNodeid: number, some: readonly unknown[]) => answer(`${some.length} names`),
+      incrementEpoch: () => answer("epoch", epoch),
+      invalidateAttributes: () => answer("attributes"),
+    } as unknown as KernelCaches;
+    const directory = (ino: number): Cover => {
+      const cover = new Cover({ ino, generation: 1 }, "directory");
+      cover.inode = { fuseNodeid: ino, id: cover.id, kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
+      return cover;
+    };
+    return { caches, state: new CoherenceState(), directory, asked };
+  }
+
   it("whose expiry the kernel refuses is no clean one", async () => {
     const { round } = scene(Promise.resolve([-22]));
     await expect(round()).rejects.toThrow("EINVAL");

@@ -111,7 +111,36 @@ it("an access ACL is asked for once, and the owner says with others' attributes 
   await other.setxattr(many, name(`user.${"x".repeat(250)}`), Buffer.from("1"), 0);
   for (let k = 0; k < 10; k += 1) await other.setxattr(many, name(`trusted.${k}`), Buffer.from("1"), 0);
   await lower.getattr(many);
+  // And asked for once more in vain.
+  await foundXattr(lower, many, name("user.b"));
   expect(await foundXattr(lower, many, name("user.b"))).toEqual(["ENODATA", 1]);
+});
+
+it("what was known before anybody asked for an extended attribute is asked for once more with the first question, and no later one is a trip", async () => {
+  const lower = holding();
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const make = async (called: string): Promise<FileId> => (await other.mknod(other.root, name(called), 0o100644, 0, 0, caller)).id;
+  const [listed, got, many] = [await make("listed"), await make("got"), await make("many")];
+  await other.setxattr(listed, name("user.a"), Buffer.from("1"), 0);
+  await other.setxattr(many, name(`user.${"x".repeat(250)}`), Buffer.from("1"), 0);
+  for (let k = 0; k < 10; k += 1) await other.setxattr(many, name(`trusted.${k}`), Buffer.from("1"), 0);
+  await lower.getattrMany([listed, got, many]);
+  const trips = async (work: () => unknown): Promise<number> => {
+    const before = lower.counters.roundTrips;
+    await work();
+    // In order: behind all that was asked before.
+    await lower.statfs();
+    return lower.counters.roundTrips - before - 1;
+  };
+  const list = async (): Promise<void> => expect(await lower.listxattr(listed)).toEqual(Buffer.from("user.a\0"));
+  const get = async (): Promise<void> => expect((await foundXattr(lower, got, name("user.a")))[0]).toBe("ENODATA");
+  expect([await trips(list), await trips(list), await trips(get), await trips(get)]).toEqual([2, 0, 2, 0]);
+  // Too many to be told: not asked for each time.
+  const others = (): unknown => lower.listxattr(many);
+  expect([await trips(others), await trips(others)]).toEqual([2, 1]);
 });
 
 it.each([

@@ -5,7 +5,8 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import type { Attr, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
-import { RemovalsAhead, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
+import { LISTING_BYTES_MAX } from "../../../overlay/op/call.ts";
+import { RemovalsAhead, SORTED_NAMES_MAX, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
 import { Workbench } from "./workbench.ts";
 
 const id = (ino: number): FileId => ({ ino, generation: 1 });
@@ -49,18 +50,18 @@ class World {
     },
     close: (handle) => void this.open.delete(handle),
     readdir: async (_handle, cookie, bytes, what): Promise<DirPage> => {
-      if (what !== "entries" || bytes % 320 !== 0) throw new Error(`read: ${what}, ${bytes} bytes`);
+      if (what !== "entries" || (bytes % 320 !== 0 && bytes !== LISTING_BYTES_MAX)) throw new Error(`read: ${what}, ${bytes} bytes`);
       this.running += 1;
       await this.gate;
       this.from.push(cookie);
       // One more than was asked for: names are shorter than that.
-      const left = this.files.filter((ino) => BigInt(ino) > cookie);
-      const some = left.slice(0, bytes / 320 + 1);
+      const left = this.files.filter((ino) => BigInt(this.placeOf(ino)) > cookie).sort((a, b) => this.placeOf(a) - this.placeOf(b));
+      const some = left.slice(0, Math.floor(bytes / 320) + 1);
       const entries = some.map((ino) => ({
-        name: Buffer.from(`f${ino}`),
+        name: this.nameOf(ino),
         type: 8,
         ino,
-        cookie: BigInt(ino),
+        cookie: BigInt(this.placeOf(ino)),
         entry: { id: id(ino), attr: { mode: this.directories.has(ino) ? 0o040755 : 0o100644 } as Attr },
       }));
       this.onRead?.();
@@ -92,11 +93,16 @@ class World {
     },
   });
 
+  /** As in `knows`: behind the first letter is the number. */
+  nameOf: (ino: number) => Buffer = (ino) => Buffer.from(`f${ino}`);
+  /** Where it is in the listing. */
+  placeOf: (ino: number) => number = (ino) => ino;
+
   /** True: its lock was here. */
   note(ino: number, dir: InodeRecord = this.inodes.root): boolean {
     const wasHere = this.here.has(ino);
     const victim = this.inodes.remember({ ino, generation: this.generation }, 0o100644);
-    this.removals.note(dir, victim);
+    this.removals.note(dir, victim, this.nameOf(ino));
     this.inodes.leave(victim);
     this.here.delete(ino);
     this.most = Math.max(this.most, this.here.size);
@@ -175,7 +181,7 @@ describe("removals in the order of the listing", () => {
     const before = world.asked.length;
     // By another order from here on, in a listing that ends each time, and whose locks are taken back each time.
     world.files = range(1000, 40);
-    for (const ino of range(2000, 30)) {
+    for (const ino of range(2000, 30).toReversed()) {
       world.here.clear();
       await world.remove(ino);
     }
@@ -241,22 +247,22 @@ describe("removals by another order", () => {
 
   it("have the first names asked for once in REMOVALS_AGAIN_MS", async () => {
     const world = new World();
-    await world.remove(...range(400, 50));
+    await world.remove(...range(450, 50).toReversed());
     expect(world.asked).toEqual([range(100, 16)]);
     for (let nowMs = 0; nowMs < 10_000; nowMs += 500) {
       world.nowMs = nowMs;
-      await world.remove(450 + nowMs / 500);
+      await world.remove(449 - nowMs / 500);
     }
     world.nowMs = 9999;
-    await world.remove(480);
+    await world.remove(420);
     expect(world.asked).toHaveLength(1);
     world.nowMs = 10_000;
-    await world.remove(481);
+    await world.remove(419);
     // Here already.
     expect(world.asked.slice(1)).toEqual([[]]);
     world.here.clear();
     world.nowMs = 20_000;
-    await world.remove(482, 483);
+    await world.remove(418, 417);
     expect(world.asked.slice(2)).toEqual([range(100, 16)]);
   });
 
@@ -265,7 +271,7 @@ describe("removals by another order", () => {
     for (let burst = 0; burst < 20; burst++) {
       world.nowMs += 1100;
       world.here.clear();
-      await world.remove(300 + 2 * burst, 301 + 2 * burst);
+      await world.remove(400 - 2 * burst, 399 - 2 * burst);
     }
     expect(world.asked.flat().length).toBe(2 * 16);
   });
@@ -273,7 +279,7 @@ describe("removals by another order", () => {
   it("and such whose locks were taken back before earn nothing", async () => {
     const world = new World();
     await world.remove(100, 101);
-    for (const ino of range(102, 200)) {
+    for (const ino of range(102, 200).toReversed()) {
       world.here.clear();
       await world.remove(ino);
     }
@@ -287,8 +293,74 @@ describe("removals by another order", () => {
     const world = new World();
     await world.remove(100, 101);
     world.generation = 2;
-    await world.remove(...range(102, 10));
+    await world.remove(...range(102, 10).toReversed());
     expect(world.asked).toEqual([range(102, 15)]);
+  });
+});
+
+describe("removals by the names or the numbers", () => {
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+    // Each of the three orders is another one.
+    world.placeOf = (ino) => ((ino * 7) % 401) + 1;
+    world.nameOf = (ino) => Buffer.from(`f${String((ino * 13) % 401).padStart(4, "0")}`);
+  });
+  const byName = (): number[] => world.files.toSorted((a, b) => Buffer.compare(world.nameOf(a), world.nameOf(b)));
+  const costs = async (inos: readonly number[]): Promise<number> => (await world.remove(...inos)).filter((isHere) => !isHere).length;
+
+  it("find their locks here once those of the first names were in vain, and there is an order", async () => {
+    const files = byName();
+    // The fourth in a row has an order.
+    expect(await costs(files)).toBeLessThanOrEqual(5);
+    expect(world.asked[1]).toEqual(files.slice(4, 20).filter((ino) => world.asked[0]?.includes(ino) !== true));
+    expect([world.files, world.open.size]).toEqual([[], 0]);
+  });
+
+  it("go by the numbers if that has lasted longer", async () => {
+    // Up to the 31st they go by the names as well.
+    expect(await costs(range(100, 400))).toBeLessThanOrEqual(40);
+  });
+
+  it("are listed whole once, and again when the directory's lock has left meanwhile (hazard F21)", async () => {
+    const files = byName();
+    await costs(files.slice(0, 100));
+    const wholes = (): number => world.from.filter((cookie) => cookie === 0n).length;
+    // The first names, and all of them.
+    expect(wholes()).toBe(2);
+    world.hold += 1;
+    await costs(files.slice(100, 250));
+    expect(wholes()).toBe(3);
+  });
+
+  it("cost nothing of the kind in a directory of more than SORTED_NAMES_MAX names", async () => {
+    world = new World();
+    // As many are removed, and those that are being removed are listed.
+    world.files = range(0, SORTED_NAMES_MAX + 300);
+    world.placeOf = (ino) => SORTED_NAMES_MAX + 301 - ino;
+    expect(await costs(range(0, 200))).toBe(200);
+    expect(world.asked.map(({ length }) => length)).toEqual([16, 0, 0]);
+    const smaller = new World();
+    smaller.files = range(0, SORTED_NAMES_MAX + 3);
+    smaller.placeOf = world.placeOf;
+    // Up to f9 they go by the names as well.
+    expect((await smaller.remove(...range(0, 200))).filter((isHere) => !isHere).length).toBeLessThanOrEqual(12);
+  });
+
+  it("are tried once in REMOVALS_AGAIN_MS", async () => {
+    // In order, and each time far from the last.
+    const far = range(0, 60).map((at) => byName()[at * 6] as number);
+    world.placeOf = (ino) => 1000 - ino;
+    for (const ino of far.slice(0, 30)) {
+      world.here.clear();
+      await world.remove(ino);
+    }
+    expect(world.asked).toHaveLength(2);
+    world.nowMs = 9_900;
+    await world.remove(far[30] as number);
+    world.nowMs = 10_000;
+    await world.remove(far[31] as number);
+    expect(world.asked).toHaveLength(3);
   });
 });
 
@@ -322,7 +394,8 @@ describe("nothing is asked for", () => {
     await world.remove(103);
     expect(world.asked).toEqual([]);
     await world.remove(104);
-    expect(world.asked).toEqual([range(105, 15)]);
+    // By their names, by now.
+    expect(world.asked).toEqual([range(105, 16)]);
   });
 
   it("F33: while locks are given up for the next process, nor of a listing that comes then", async () => {
@@ -335,7 +408,7 @@ describe("nothing is asked for", () => {
     world.onRead = null;
     world.removals.hold(false);
     await world.remove(104);
-    expect(world.asked).toEqual([range(105, 15)]);
+    expect(world.asked).toEqual([range(105, 16)]);
   });
 
   it("for more than REMOVALS_MAX directories at a time", async () => {
@@ -375,7 +448,7 @@ describe("a removal", () => {
     const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
     bench.coherence.told.set("2.0 name", bench.file);
     expect((await bench.serve({ op: "unlink", name: Buffer.from("name") }))?.errno).toBe(0);
-    expect(noted.mock.calls).toEqual([[bench.inodes.root, bench.file]]);
+    expect(noted.mock.calls).toEqual([[bench.inodes.root, bench.file, Buffer.from("name")]]);
     const below = bench.inodes.remember({ ino: 30, generation: 1 }, 0o040755);
     bench.coherence.told.set("2.0 below", below);
     expect((await bench.serve({ op: "rmdir", name: Buffer.from("below") }))?.errno).toBe(0);
