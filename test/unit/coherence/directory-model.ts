@@ -57,8 +57,8 @@ type PinModeOf = typeof Mode.PR | typeof Mode.EX;
 
 const NAME = Buffer.from("name");
 const DIRECTORIES = [0, 1] as const;
-/** Turns until an invalidation begins. */
-const LEAVING_MAX = 15;
+/** One of so many invalidations begins only so many turns later. */
+const LEAVING = { oneOf: 4, turns: 25 };
 
 function createNode(id: number): Node {
   const directories = DIRECTORIES.map((at) => {
@@ -126,7 +126,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     } else if (effect.do === "settle") {
       effect.waiter.settle(effect.error);
     } else if (effect.do === "invalidate") {
-      leave(Math.floor(random() * LEAVING_MAX), () => invalidate(node, kernelOf(node, effect.cover), effect.plan));
+      leave(random() * LEAVING.oneOf < 1 ? LEAVING.turns : 0, () => invalidate(node, kernelOf(node, effect.cover), effect.plan));
     } else if (effect.do === "timer") {
       const { purpose, cover, delayMs } = effect;
       free.push(() => {
