@@ -498,7 +498,7 @@ export const overlayLockMutations: readonly Mutation[] = [
     breaks:
       "names of other directories count as expired before INC_EPOCH is sent, or though it is not: their locks go, and the kernel believes them",
     file: "overlay/coherence/lock/revoke.ts",
-    find: "state.fought.noteRevoke(cover, expiry.epoch || expiry.names.length > 0, now);",
+    find: "if (expiry.epoch || expiry.names.length > 0) state.fought.noteRevoke(cover, now);",
     replace: "if (expiry.epoch) state.epoch += 1;",
     caughtBy: "test/unit/coherence/directory-model.test.ts",
   },

@@ -146,7 +146,7 @@ function planInvalidation(state: CoherenceState, cover: Cover, revoke: Revoke, n
     // A change of its own waits for more: the kernel has locked the directory for it, and would not drop a name before it is answered.
     const isLocked = cover.waiters.some(({ mode }) => mode === Mode.EX);
     const expiry = planExpiry(cover, state.epoch, now, isLocked);
-    state.fought.noteRevoke(cover, expiry.epoch || expiry.names.length > 0, now);
+    if (expiry.epoch || expiry.names.length > 0) state.fought.noteRevoke(cover, now);
     return { what: "names", expiry };
   }
   // FUSE can not write-protect a mapping: where one may be written, sharing means dropping the pages. Else they are what was written through.

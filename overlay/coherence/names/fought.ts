@@ -4,12 +4,12 @@
  */
 import type { Cover } from "../cover.ts";
 
-/** A directory revoked twice within this time is fought over: as long as a name counts as re-armed (names.ts) ... */
-export const HOT_INTERVAL_MS = 2000;
-/** ... and gives no entry validity until it was quiet for so long. So does one that has cost an epoch ... */
+/** A directory revoked twice within this time is fought over ... */
+export const HOT_INTERVAL_MS = 1000;
+/** ... and gives no entry validity for so long. So does one that has cost an epoch ... */
 export const HOT_QUIET_MS = 10_000;
-/** ... twice as long each time, up to this ... */
-export const HOT_QUIET_MAX_MS = 640_000;
+/** ... twice as long each time, up to this: each walk through it costs a LOOKUP, though no trip ... */
+export const HOT_QUIET_MAX_MS = 80_000;
 /** ... if the last epoch was no longer ago than so many times as long. */
 const EPOCH_AGAIN = 3;
 /** Of more, the longest unchanged that is not hot is forgotten. */
@@ -32,14 +32,12 @@ export class FoughtDirectories {
     return this.#rows.size;
   }
 
-  /** `names`: some were given validity, and are to be expired. */
-  noteRevoke(dir: Cover, names: boolean, now: number): void {
-    const isHot = this.isHot(dir, now);
-    if (!names && !isHot) return;
+  /** Its names were given validity, and are to be expired. */
+  noteRevoke(dir: Cover, now: number): void {
     const row = this.#row(dir.key, now);
     const last = Math.max(row.revokedAt, dir.revokedAt ?? Number.NEGATIVE_INFINITY);
     row.revokedAt = now;
-    if (isHot || now - last < HOT_INTERVAL_MS) this.#heat(row, now + HOT_QUIET_MS);
+    if (now - last < HOT_INTERVAL_MS) this.#heat(row, now + HOT_QUIET_MS);
   }
 
   /** That took an epoch, which costs all other directories of the mount as much. */

@@ -26,35 +26,26 @@ function hot(times: readonly number[], ino = 2): readonly boolean[] {
 
 describe("a directory that is revoked", () => {
   it("twice within HOT_INTERVAL_MS is hot for HOT_QUIET_MS, and no other one is", () => {
-    fought.noteRevoke(directory(), true, 0);
-    fought.noteRevoke(directory(), true, HOT_INTERVAL_MS);
+    fought.noteRevoke(directory(), 0);
+    fought.noteRevoke(directory(), HOT_INTERVAL_MS);
     expect(hot([HOT_INTERVAL_MS])).toEqual([false]);
     const now = 2 * HOT_INTERVAL_MS - 1;
-    fought.noteRevoke(directory(), true, now);
+    fought.noteRevoke(directory(), now);
     expect(hot([now, now + HOT_QUIET_MS - 1, now + HOT_QUIET_MS])).toEqual([true, true, false]);
     expect(hot([now], 3)).toEqual([false]);
-  });
-
-  it("again and again stays hot, though there is no name to expire any more", () => {
-    for (const now of [0, 1]) fought.noteRevoke(directory(), true, now);
-    for (let now = 1000; now <= 60_000; now += 1000) fought.noteRevoke(directory(), false, now);
-    expect(hot([60_000 + HOT_QUIET_MS - 1, 60_000 + HOT_QUIET_MS])).toEqual([true, false]);
-    // Not of one that was not hot.
-    for (const now of [0, 1]) fought.noteRevoke(directory(3), false, now);
-    expect([hot([1], 3), fought.size]).toEqual([[false], 1]);
   });
 
   it("once without a name to expire, and soon after with some, is hot", () => {
     const dir = directory();
     dir.revokedAt = 0;
-    fought.noteRevoke(dir, true, 1);
+    fought.noteRevoke(dir, 1);
     expect(hot([1])).toEqual([true]);
   });
 });
 
 describe("a directory that costs an epoch", () => {
   const cost = (now: number): void => {
-    fought.noteRevoke(directory(), true, now);
+    fought.noteRevoke(directory(), now);
     fought.noteEpoch(directory());
   };
 
@@ -79,14 +70,14 @@ describe("a directory that costs an epoch", () => {
 });
 
 it("of more than FOUGHT_MAX the longest unchanged is forgotten, and one that is hot last of all", () => {
-  const heat = (ino: number): void => [0, 1].forEach((now) => fought.noteRevoke(directory(ino), true, now));
+  const heat = (ino: number): void => [0, 1].forEach((now) => fought.noteRevoke(directory(ino), now));
   heat(1);
-  for (let ino = 2; ino <= FOUGHT_MAX; ino++) fought.noteRevoke(directory(ino), true, 1);
-  fought.noteRevoke(directory(2), true, 2);
-  fought.noteRevoke(directory(FOUGHT_MAX + 1), true, 2);
+  for (let ino = 2; ino <= FOUGHT_MAX; ino++) fought.noteRevoke(directory(ino), 1);
+  fought.noteRevoke(directory(2), 2);
+  fought.noteRevoke(directory(FOUGHT_MAX + 1), 2);
   expect([fought.size, hot([3], 1), hot([3], 2)]).toEqual([FOUGHT_MAX, [true], [true]]);
   // 3 was forgotten: what comes for it is the first. 4 was not.
-  for (const ino of [4, 3]) fought.noteRevoke(directory(ino), true, 3);
+  for (const ino of [4, 3]) fought.noteRevoke(directory(ino), 3);
   expect([hot([3], 4), hot([3], 3), fought.size]).toEqual([[true], [false], FOUGHT_MAX]);
   for (let ino = 2000; ino < 2000 + FOUGHT_MAX; ino++) heat(ino);
   expect([hot([3], 1), hot([3], 2000), fought.size]).toEqual([[false], [true], FOUGHT_MAX]);
