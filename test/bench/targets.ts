@@ -57,7 +57,7 @@ const MOST_MESSAGES: readonly (readonly [operation: string, trips: number, messa
   ["create + 4 KiB, other", 1.1, 5],
   ["rename of its own, other", 1.1, 3],
   ["chmod of its own, other", 1.1, 3],
-  ["unlink of third's, other", 1.1, 9],
+  ["unlink of third's, other", 1.1, 5],
   ["unlink of third's, listed, other", 1.1, 5],
   ["first stat of third's, other", 0.05, 0.5],
   ["first open+read of third's, listed, other", 0.05, 0.5],
