@@ -120,18 +120,24 @@ export class Invalidation {
 
   async #names(dir: Inode, plan: Extract<InvalidationPlan, { what: "names" }>): Promise<number[]> {
     const { epoch, names } = plan.expiry;
+    const refused = await (epoch ? this.#byEpoch(dir) : this.#oneByOne(dir, names));
+    if (refused !== null) return [refused];
+    // Names of this one may count as expired because of an epoch that another one has cost.
+    if (this.#epochs.size > 0) await Promise.all(this.#epochs);
+    return this.#caches.invalidateAttributes(dir.fuseNodeid);
+  }
+
+  /** What the kernel says against it; null: nothing. */
+  async #oneByOne(dir: Inode, names: ExpiryPlan["names"]): Promise<number | null> {
     // A few first: they show that nobody has the directory.
-    for (const some of epoch ? [] : [names.slice(0, EXPIRE_FIRST), names.slice(EXPIRE_FIRST)]) {
+    for (const some of [names.slice(0, EXPIRE_FIRST), names.slice(EXPIRE_FIRST)]) {
       if (some.length === 0) continue;
       const results = await this.#expire(dir, some);
       if (results === null) return this.#byEpoch(dir);
       const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
-      if (bad !== undefined) return [bad];
+      if (bad !== undefined) return bad;
     }
-    if (epoch) return this.#byEpoch(dir);
-    // Names of this one may count as expired because of an epoch that another one has cost.
-    if (this.#epochs.size > 0) await Promise.all(this.#epochs);
-    return this.#caches.invalidateAttributes(dir.fuseNodeid);
+    return null;
   }
 
   /** null: it waits behind an operation on the directory. It will expire names once more when that is done, which is harmless. */
@@ -142,14 +148,13 @@ export class Invalidation {
     return (await inTime(expired, waitMs)) ? expired : null;
   }
 
-  async #byEpoch(dir: Inode): Promise<number[]> {
+  /** As #oneByOne. */
+  async #byEpoch(dir: Inode): Promise<number | null> {
     raiseEpoch(this.#state, dir.cover);
     const results = this.#incrementEpoch();
     assert(results !== null, "entry validity was given to a kernel without epochs");
-    const [result] = await results;
-    if (result !== undefined && result !== 0) return [result];
-    if (this.#epochs.size > 0) await Promise.all(this.#epochs);
-    return this.#caches.invalidateAttributes(dir.fuseNodeid);
+    const [result = 0] = await results;
+    return result === 0 ? null : result;
   }
 
   /** In the turn in which the state's epoch is raised. null: this kernel has no epochs. */

@@ -273,7 +273,7 @@ const onBoth: readonly Mutant[] = [
     id: "stale-directory-attributes",
     breaks: "a directory's lock goes, and the kernel keeps its attributes",
     file: "overlay/coherence/kernel/revoke-round.ts",
-    find: "return caches.invalidateAttributes(dir.fuseNodeid);",
+    find: "return this.#caches.invalidateAttributes(dir.fuseNodeid);",
     replace: "return [0];",
     through: "both",
   },
