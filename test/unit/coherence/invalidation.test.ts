@@ -156,7 +156,7 @@ describe("hazard F6: a round for a directory", () => {
   });
 
   it("is not over while an epoch that another directory has cost is being written", async () => {
-    let written = (_: number[]): void => undefined;
+    let written: (results: number[]) => void = () => undefined;
     const { caches, state, directory } = several(new Promise((resolve) => (written = resolve)));
     const invalidation = new Invalidation(caches, state, () => false);
     const first = invalidation.round(directory(4), { what: "names", expiry: { epoch: true, names: [] } });
