@@ -123,13 +123,13 @@ export class RemovalsAhead {
   note(dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
     const removing = this.#removing.get(dir);
     const isHere = this.#options.coherence.has(victim, Mode.EX);
-    const removed = { name, ino: victim.id.ino };
+    const { ino } = victim.id;
     if (removing === undefined) {
-      if (!isHere) this.#begin(dir).order.note(removed);
+      if (!isHere) this.#begin(dir).order.note({ name, ino });
       return;
     }
-    removing.order.note(removed);
-    removing.gone?.add(victim.id.ino);
+    removing.order.note({ name, ino });
+    removing.gone?.add(ino);
     const wasAhead = takeOut(removing, victim.id);
     if (!isHere) this.#noteCostly(dir, removing, victim);
     else if (wasAhead) {

@@ -8,6 +8,21 @@ import { hazardLab, scale } from "./hazard-lab.ts";
 
 const ROUNDS = 150 * scale;
 
+/** Files of two pages in a directory of their own, and how many of these pages the kernel has. */
+const KEPT_FILES = `
+os.mkdir(kept)
+for k in range(files): put("%s/%d" % (kept, k), b"x" * 8192)
+def warm():
+    for k in range(files): get("%s/%d" % (kept, k))
+def pages():
+    sum = 0
+    for k in range(files):
+        fd = os.open("%s/%d" % (kept, k), os.O_RDONLY)
+        sum += resident(fd, 8192)
+        os.close(fd)
+    return sum
+`;
+
 describe("names", () => {
   const hazard = hazardLab();
 
@@ -123,20 +138,11 @@ for k in range(10): put("busy/%d" % k, "x")
     const program = hazard.actor(a);
     const files = 50;
     await program.run(
-      `
-os.mkdir("mine"); os.mkdir("listed")
-for k in range(files): put("mine/%d" % k, b"x" * 8192); put("listed/%d" % k, "")
-def warm():
-    for k in range(files): get("mine/%d" % k)
-def pages():
-    sum = 0
-    for k in range(files):
-        fd = os.open("mine/%d" % k, os.O_RDONLY)
-        sum += resident(fd, 8192)
-        os.close(fd)
-    return sum
+      `${KEPT_FILES}
+os.mkdir("listed")
+for k in range(files): put("listed/%d" % k, "")
 `,
-      { files },
+      { files, kept: "mine" },
     );
     const list = `result = len([entry.stat() for entry in os.scandir("listed")])`;
     for (let round = 0; round < 3; round++) {
@@ -158,25 +164,12 @@ def pages():
     const other = hazard.actor(b);
     const files = 50;
     await other.run(`os.makedirs("walked/sub"); put("walked/sub/file", "")`);
-    await program.run(
-      `
-os.mkdir("kept")
-for k in range(files): put("kept/%d" % k, b"x" * 8192)
-def pages():
-    sum = 0
-    for k in range(files):
-        fd = os.open("kept/%d" % k, os.O_RDONLY)
-        sum += resident(fd, 8192)
-        os.close(fd)
-    return sum
-`,
-      { files },
-    );
+    await program.run(KEPT_FILES, { files, kept: "kept" });
     const before = await hazard.counters(a);
     const left: unknown[] = [];
     for (let round = 0; round < 8; round++) {
       // The second time the name of the directory is re-armed (names.ts).
-      await program.run(`os.stat("walked/sub/file")\nfor k in range(files): get("kept/%d" % k)`, { files });
+      await program.run(`os.stat("walked/sub/file"); warm()`);
       await other.run(`put("walked/new-%d" % round, "")`, { round });
       left.push(await program.run(`result = [pages(), os.path.exists("walked/new-%d" % round)]`, { round }));
     }
