@@ -20,6 +20,7 @@ import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../..
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
 import { ModelResource } from "./model-resource.ts";
+import { ModelSteps, performAll } from "./model-steps.ts";
 import { seeded } from "./seeded.ts";
 
 export interface ModelOptions {
@@ -43,9 +44,8 @@ export interface ModelResult {
 
 export function runModel(seed: number, options: ModelOptions): ModelResult {
   const random = seeded(seed);
-  const pending: (() => void)[][] = [];
-  const free: (() => void)[] = [];
-  let now = 0;
+  const steps = new ModelSteps(random);
+  const { free } = steps;
   let version = 0;
   let committed = 0;
   let violation: string | null = null;
@@ -58,24 +58,19 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   const note = (text: string): void => {
     violation ??= text;
   };
-  const channel = (): ((step: () => void) => void) => {
-    const queue: (() => void)[] = [];
-    pending.push(queue);
-    return (step) => queue.push(step);
-  };
   const toMaster: ((step: () => void) => void)[] = [];
   const toNode: ((step: () => void) => void)[] = [];
   for (let id = 0; id < options.nodes; id += 1) {
-    toMaster.push(channel());
-    toNode.push(channel());
+    toMaster.push(steps.channel());
+    toNode.push(steps.channel());
   }
 
   const inodeLock = new ModelResource((node, message) => {
     const to = toNode[node] as (step: () => void) => void;
     to(() => {
       const { state, cover } = nodes[node] as ModelNode;
-      if ("status" in message) handleAst(state, cover, message.status, message.mode, now);
-      else handleBast(state, cover, message.wanted, now);
+      if ("status" in message) handleAst(state, cover, message.status, message.mode, steps.now);
+      else handleBast(state, cover, message.wanted, steps.now);
       perform(nodes[node] as ModelNode);
     });
   });
@@ -85,21 +80,13 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       const { state, cover } = nodes[node] as ModelNode;
       const token = cover.token;
       if (token === null) return;
-      if ("status" in message) handleTokenAst(state, cover, token, message.status, now);
+      if ("status" in message) handleTokenAst(state, cover, token, message.status, steps.now);
       else handleTokenBast(state, cover, token);
       perform(nodes[node] as ModelNode);
     });
   });
 
-  function perform(node: ModelNode): void {
-    // As the shell does: an effect may leave more of them, and the outermost call does them all.
-    if (node.performing) return;
-    node.performing = true;
-    const { effects } = node.state;
-    for (let at = 0; at < effects.length; at += 1) performOne(node, effects[at] as Effect);
-    effects.length = 0;
-    node.performing = false;
-  }
+  const perform = (node: ModelNode): void => performAll(node, (effect) => performOne(node, effect));
 
   function performOne(node: ModelNode, effect: Effect): void {
     const send = toMaster[node.id] as (step: () => void) => void;
@@ -141,8 +128,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       case "timer": {
         const { purpose } = effect;
         free.push(() => {
-          now += effect.delayMs;
-          handleTimerOf(purpose, node.state, node.cover, now);
+          steps.now += effect.delayMs;
+          handleTimerOf(purpose, node.state, node.cover, steps.now);
           perform(node);
         });
         return;
@@ -157,10 +144,10 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       free.push(() => {
         node.ahead = { hold, version };
       });
-      unpin(node.state, node.cover, now);
+      unpin(node.state, node.cover, steps.now);
       perform(node);
     };
-    addWaiter(node.state, node.cover, { mode: Mode.PR, passes: false, expected: true, settle }, now);
+    addWaiter(node.state, node.cover, { mode: Mode.PR, passes: false, expected: true, settle }, steps.now);
   }
 
   // INVAL_INODE: waits for the folio, drops it, and only then comes back.
@@ -172,7 +159,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     if (page) node.page = null;
     else heldBack += 1;
     free.push(() => {
-      handleInvalidated(node.state, node.cover, false, now);
+      handleInvalidated(node.state, node.cover, false, steps.now);
       perform(node);
     });
   }
@@ -190,7 +177,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       return;
     }
     const waiter: PinWaiter = { mode, passes, ...(isRead ? { pages: { from: 0, to: 4096 } } : {}), settle: () => free.push(then) };
-    addWaiter(node.state, node.cover, waiter, now);
+    addWaiter(node.state, node.cover, waiter, steps.now);
     perform(node);
   }
 
@@ -232,7 +219,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
           const seen = ahead;
           free.push(() => {
             node.page = seen;
-            unpinData(node.state, node.cover, now);
+            unpinData(node.state, node.cover, steps.now);
             perform(node);
             unlockFolio(node);
             finish(seen);
@@ -257,7 +244,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       const mine = version;
       free.push(() => {
         node.page = mine;
-        unpinData(node.state, node.cover, now);
+        unpinData(node.state, node.cover, steps.now);
         perform(node);
         unlockFolio(node);
         committed = Math.max(committed, mine);
@@ -279,7 +266,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
           return;
         }
         node.page = null;
-        unpinData(node.state, node.cover, now);
+        unpinData(node.state, node.cover, steps.now);
         perform(node);
         committed = Math.max(committed, mine);
         done();
@@ -294,7 +281,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     pin(node, Mode.EX, true, () => {
       checkPins(node, Mode.EX);
       free.push(() => {
-        unpinData(node.state, node.cover, now);
+        unpinData(node.state, node.cover, steps.now);
         perform(node);
         unfinished -= 1;
         node.operations += 1;
@@ -349,27 +336,13 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     for (let k = 0; k < (options.truncatersPerNode ?? 0); k += 1) truncater(node);
   }
 
-  let steps = 0;
+  let taken = 0;
   // After the last new operation, everything begun must come to its end.
-  const limit = options.steps * 4;
-  while (steps < limit) {
-    if (violation !== null) break;
-    const ready = pending.filter((queue) => queue.length > 0);
-    const choices = ready.length + free.length;
-    if (choices === 0) break;
-    steps += 1;
+  while (taken < options.steps * 4 && steps.take()) {
+    taken += 1;
     stepsLeft -= 1;
-    now += random() * 0.05;
-    const pick = Math.floor(random() * choices);
-    if (pick < ready.length) ((ready[pick] as (() => void)[]).shift() as () => void)();
-    else {
-      const at = pick - ready.length;
-      const step = free[at] as () => void;
-      free[at] = free[free.length - 1] as () => void;
-      free.pop();
-      step();
-    }
+    if (violation !== null) break;
   }
   const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
-  return { violation, operations, unfinished, rounds, heldBack, steps };
+  return { violation, operations, unfinished, rounds, heldBack, steps: taken };
 }

@@ -11,6 +11,7 @@ import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 import { tellName } from "../../../overlay/coherence/names/names.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { ModelResource } from "./model-resource.ts";
+import { ModelSteps, performAll } from "./model-steps.ts";
 import { seeded } from "./seeded.ts";
 
 export interface DirectoryModelOptions {
@@ -71,35 +72,30 @@ function createNode(id: number): Node {
 
 export function runDirectoryModel(seed: number, options: DirectoryModelOptions): DirectoryModelResult {
   const random = seeded(seed);
-  const pending: (() => void)[][] = [];
-  const free: (() => void)[] = [];
+  const steps = new ModelSteps(random);
+  const { free } = steps;
   const nodes = Array.from({ length: options.nodes }, (_, id) => createNode(id));
   const versions = DIRECTORIES.map(() => ({ made: 0, committed: 0 }));
   const counts = { operations: 0, unfinished: 0, raised: 0, refused: 0, epochs: 0 };
-  let [now, stepsLeft, steps] = [0, options.steps, 0];
+  let [stepsLeft, taken] = [options.steps, 0];
   let violation: string | null = null;
 
   const note = (text: string): void => {
     violation ??= text;
   };
-  const channel = (): ((step: () => void) => void) => {
-    const queue: (() => void)[] = [];
-    pending.push(queue);
-    return (step) => queue.push(step);
-  };
-  const toMaster = nodes.map(channel);
-  const toNode = nodes.map(channel);
+  const toMaster = nodes.map(() => steps.channel());
+  const toNode = nodes.map(() => steps.channel());
   const resources = DIRECTORIES.map(
     (at) =>
       new ModelResource((id, message) => {
         toNode[id]?.(() => {
           const node = nodes[id] as Node;
           const { cover } = node.directories[at] as KernelDirectory;
-          if ("wanted" in message) handleBast(node.state, cover, message.wanted, now);
+          if ("wanted" in message) handleBast(node.state, cover, message.wanted, steps.now);
           else {
             if (message.status === "granted" && cover.mode === Mode.PR && message.mode === Mode.EX) counts.raised += 1;
             if (message.status === "deadlock") counts.refused += 1;
-            handleAst(node.state, cover, message.status, message.mode, now);
+            handleAst(node.state, cover, message.status, message.mode, steps.now);
           }
           perform(node);
         });
@@ -108,14 +104,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
 
   const kernelOf = (node: Node, cover: Cover): KernelDirectory => node.directories.find((one) => one.cover === cover) as KernelDirectory;
 
-  function perform(node: Node): void {
-    if (node.performing) return;
-    node.performing = true;
-    const { effects } = node.state;
-    for (let at = 0; at < effects.length; at += 1) performOne(node, effects[at] as Effect);
-    effects.length = 0;
-    node.performing = false;
-  }
+  const perform = (node: Node): void => performAll(node, (effect) => performOne(node, effect));
 
   function performOne(node: Node, effect: Effect): void {
     if (effect.do === "request") {
@@ -130,8 +119,8 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     } else if (effect.do === "timer") {
       const { purpose, cover, delayMs } = effect;
       free.push(() => {
-        now += delayMs;
-        handleTimerOf(purpose, node.state, cover, now);
+        steps.now += delayMs;
+        handleTimerOf(purpose, node.state, cover, steps.now);
         perform(node);
       });
     } else if (effect.do !== "ask-anew") note(`an effect that the model does not know: ${effect.do}`);
@@ -153,7 +142,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
         node.epochWaiters.push(over);
         return;
       }
-      handleInvalidated(node.state, cover, false, now);
+      handleInvalidated(node.state, cover, false, steps.now);
       perform(node);
     };
     free.push(over);
@@ -198,20 +187,20 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
       free.push(pinned);
       return;
     }
-    addWaiter(node.state, cover, { mode, passes: false, settle: () => free.push(pinned) }, now);
+    addWaiter(node.state, cover, { mode, passes: false, settle: () => free.push(pinned) }, steps.now);
     perform(node);
   }
 
   /** The answer that carries the name, with or without validity; the kernel has it before the directory is unlocked. */
   function answer(node: Node, directory: KernelDirectory, version: number, sentAt: number, returned: () => void): void {
-    const isValid = tellName(directory.cover, NAME, null, true, node.state.epoch, now);
+    const isValid = tellName(directory.cover, NAME, null, true, node.state.epoch, steps.now);
     free.push(() => {
       // A LOOKUP that was under way during INC_EPOCH brings a name of before.
       directory.valid = isValid && node.epoch === sentAt ? version : null;
       unlockInKernel(directory);
       returned();
     });
-    unpin(node.state, directory.cover, now);
+    unpin(node.state, directory.cover, steps.now);
     perform(node);
   }
 
@@ -291,16 +280,10 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     for (let k = 0; k < options.renamersPerNode; k += 1) program((done) => change(node, [1, 0], done));
   }
   // After the last new operation, everything begun must come to its end.
-  for (const limit = options.steps * 4; steps < limit; steps += 1) {
-    if (violation !== null) break;
-    const ready = pending.filter((queue) => queue.length > 0);
-    const choices = ready.length + free.length;
-    if (choices === 0) break;
+  while (taken < options.steps * 4 && steps.take()) {
+    taken += 1;
     stepsLeft -= 1;
-    now += random() * 0.05;
-    const pick = Math.floor(random() * choices);
-    if (pick < ready.length) ready[pick]?.shift()?.();
-    else free.splice(pick - ready.length, 1)[0]?.();
+    if (violation !== null) break;
   }
-  return { violation, ...counts, steps };
+  return { violation, ...counts, steps: taken };
 }
