@@ -7,11 +7,15 @@ import { afterEach, expect, test } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { dist } from "../../built.ts";
 import { type RunningNode, type TestCluster, createCluster, dlmdProgram } from "./cluster.ts";
+import { SmallDisk } from "./small-disk.ts";
 
 const coverlay = path.join(dist, "overlay/main.js");
 let cluster: TestCluster;
+let disk: SmallDisk | undefined;
 afterEach(async ({ task }) => {
   if (task.result?.state === "fail") console.error(cluster.story());
+  disk?.remove();
+  disk = undefined;
   await cluster.close();
 });
 
@@ -200,23 +204,17 @@ test("config apply on a node with a full disk is refused, that node goes on, and
   const first = readFileSync(cluster.configFile, "utf8");
   for (const nodeid of [1, 2]) giveFiles(nodeid, first);
   mkdirSync(cluster.runDir(2), { mode: 0o700 });
-  execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m,mode=700", "none", cluster.runDir(2)]);
-  try {
-    await Promise.all([1, 2].map(start));
-    const client = await cluster.connect(2);
-    await client.seen([1, 2]);
-    // The log of that node is on the full disk, too.
-    const filler = path.join(cluster.runDir(2), "filler");
-    expect(() => writeFileSync(filler, Buffer.alloc(8 * 2 ** 20))).toThrow(/ENOSPC/);
-    const second = changed(first, (lines) => [...lines, row(3)]);
-    const refused = await apply(2, second);
-    expect(refused).toMatchObject({ status: 1, said: expect.stringMatching(/could not keep version 2 in .*: ENOSPC/) as string });
-    expect(client.client.view.members).toEqual([1, 2]);
-    expect(await (await client.lock("after")).request(Mode.EX)).toBe("granted");
-    rmSync(filler);
-    expect(await apply(2, second)).toEqual({ status: 0, said: "version 2 is in force\n" });
-  } finally {
-    await cluster.kill(2, "SIGKILL");
-    execFileSync("umount", [cluster.runDir(2)]);
-  }
+  disk = new SmallDisk(cluster.runDir(2));
+  await Promise.all([1, 2].map(start));
+  const client = await cluster.connect(2);
+  await client.seen([1, 2]);
+  // The log of that node is on the full disk, too.
+  await disk.fillAfterView(1, 2);
+  const second = changed(first, (lines) => [...lines, row(3)]);
+  const refused = await apply(2, second);
+  expect(refused).toMatchObject({ status: 1, said: expect.stringMatching(/could not keep version 2 in .*: ENOSPC/) as string });
+  expect(client.client.view.members).toEqual([1, 2]);
+  expect(await (await client.lock("after")).request(Mode.EX)).toBe("granted");
+  disk.makeRoom();
+  expect(await apply(2, second)).toEqual({ status: 0, said: "version 2 is in force\n" });
 });

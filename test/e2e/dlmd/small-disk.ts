@@ -1,17 +1,21 @@
-/** A disk of 256 KiB for the state of one node, which the test fills. */
+/** A disk of 256 KiB for what one node keeps, which the test fills. */
 import { throws } from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import type { KeptConfig } from "../../../dlmd/config/record.ts";
 import type { StoredState } from "../../../dlmd/driver/state-file.ts";
 import { until } from "../actor.ts";
 
 export class SmallDisk {
-  readonly dir: string = mkdtempSync(path.join(tmpdir(), "coverlay-disk-"));
-  readonly #filler = path.join(this.dir, "filler");
+  readonly dir: string;
+  readonly #filler: string;
 
-  constructor() {
+  /** `dir`: an empty folder; none: one of its own. */
+  constructor(dir: string = mkdtempSync(path.join(tmpdir(), "coverlay-disk-"))) {
+    this.dir = dir;
+    this.#filler = path.join(dir, "filler");
     execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", this.dir]);
   }
 
@@ -20,14 +24,16 @@ export class SmallDisk {
   }
 
   /**
-   * Fills it when the node that keeps its state here has kept a view of these members. It writes its state beside the one before, whose room would
-   * be free again later: so it waits for the last that is kept after a view, which boots its members are of.
+   * Fills it when the node that keeps its state and its configuration here has kept a view of these members. It writes both beside the ones before,
+   * whose room would be free again later: so it waits for the last that is kept after a view, which boots its members are of and who agreed.
    */
   async fillAfterView(...nodeids: number[]): Promise<void> {
+    const read = (name: string): unknown => JSON.parse(readFileSync(path.join(this.dir, name), "utf8"));
     await until(`a view of ${nodeids.join(", ")} is kept`, () => {
-      const { fencing } = JSON.parse(readFileSync(path.join(this.dir, "state.json"), "utf8")) as StoredState;
+      const { fencing } = read("state.json") as StoredState;
+      const { agreedBy } = read("config.json") as KeptConfig;
       const known = (fencing?.boots ?? []).map(({ nodeid }) => nodeid);
-      return known.length === nodeids.length && nodeids.every((nodeid) => known.includes(nodeid));
+      return known.length === nodeids.length && nodeids.every((nodeid) => known.includes(nodeid) && agreedBy.includes(nodeid));
     });
     this.fill();
   }
@@ -36,8 +42,9 @@ export class SmallDisk {
     rmSync(this.#filler);
   }
 
+  /** Also while a process has files of it open. */
   remove(): void {
-    execFileSync("umount", [this.dir]);
+    execFileSync("umount", ["--lazy", this.dir]);
     rmdirSync(this.dir);
   }
 }
