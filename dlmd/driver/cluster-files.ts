@@ -3,7 +3,7 @@
  * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, linkSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, fsyncSync, linkSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
@@ -117,6 +117,16 @@ function decodeKeys(text: string, file: string): StoredKey[] {
 /** A new cluster key: 32 bytes. */
 export function generateClusterKey(): Buffer {
   return randomBytes(CLUSTER_KEY_BYTES);
+}
+
+/** What writers of that key file left beside it that were killed meanwhile, or still write. */
+export function unfinishedKeys(file: string): string[] {
+  const dir = path.dirname(file);
+  const before = `${path.basename(file)}.`;
+  const isOne = (name: string): boolean => name.startsWith(before) && /^\d+\.new$/.test(name.slice(before.length));
+  return readdirSync(dir)
+    .filter(isOne)
+    .map((name) => path.join(dir, name));
 }
 
 /** Writes a key file that must not exist yet, with mode 0600: whole or not at all. Throws OperatingError. */

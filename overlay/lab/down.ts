@@ -6,6 +6,7 @@
 import { existsSync, readdirSync, rmSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { unfinishedKeys } from "../../dlmd/driver/cluster-files.ts";
 import { unlessAborted } from "../cli/interrupt.ts";
 import { overlayProcess } from "./boot.ts";
 import { readOverlayFile } from "../query/overlay-query.ts";
@@ -159,6 +160,7 @@ function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
     files.image,
     files.lowerDirectory,
     files.key,
+    ...unfinishedKeys(files.key),
     files.config,
     files.fenceAgent,
     ...nodes.map(({ nodeDir }) => nodeDir),

@@ -1,5 +1,5 @@
 /** How long taking a lab down waits for what is to leave: with a clock of the test's own, and processes that are played. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -102,6 +102,15 @@ it("a foreground `up` is killed after UP_LEAVES_TIMEOUT_MS", async () => {
   expect(played.sent).toEqual(["SIGTERM 1001", "SIGKILL 1001"]);
   await vi.advanceTimersByTimeAsync(60_000);
   expect(await down).toBe(true);
+});
+
+it("a key that `up` was killed at is removed, and nothing that is not the lab's", async () => {
+  lab({ phase: "making" });
+  for (const name of ["cluster.key.1234.new", "cluster.key.1234.new.mine", "my.cluster.key.1234.new", "cluster.key.old.new"]) {
+    writeFileSync(`${dir}/${name}`, "");
+  }
+  expect(await takeDown(dir)).toBe(true);
+  expect(readdirSync(dir).sort()).toEqual(["cluster.key.1234.new.mine", "cluster.key.old.new", "my.cluster.key.1234.new"]);
 });
 
 it("commands at work that were killed are waited for WORKERS_LEAVE_TIMEOUT_MS", async () => {

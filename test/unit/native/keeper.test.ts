@@ -368,6 +368,7 @@ describe.runIf(isRoot)("a keeper of a real mount", () => {
     fuse.leave();
     keeper.line.destroy();
     await expect(waiting).rejects.toMatchObject({ code: "ENODATA" });
+    await keeper.heard("LOOKUP");
     expect(keeper.said).toEqual(["LOOKUP of none, resent: true"]);
     await keeper.heard(SERVES);
     expect(native.umount(fuse.mountPoint, MNT_DETACH)).toBe(0);
