@@ -86,10 +86,21 @@ export interface ToldName {
   child: Cover | null;
   /** The mount's epoch in which validity was given with it; 0: none is in force. */
   validEpoch: number;
+  /** By a listing: it may have been installed later than it was told, and then stands in the epoch of that (hazard F48). */
+  listed: boolean;
   /** When it was last told while the kernel already had it; null: told once, under the directory's lock. */
   rearmedAt: number | null;
   /** The next name of the same child (`toldIn`). */
   next: ToldName | null;
+}
+
+/** A READDIRPLUS that was answered, with names that its thread may not have installed yet. */
+export interface Listing {
+  readonly dir: Cover;
+  readonly fh: number;
+  readonly tid: number;
+  /** Called when it is over. */
+  readonly waiters: (() => void)[];
 }
 
 /** What the kernel was told of a directory's names (names/names.ts). */
@@ -98,6 +109,10 @@ export class ToldNames {
   readonly byKey: Map<string, ToldName> = new Map();
   /** How many of them are negative. */
   negatives = 0;
+  /** Under way (names/listings.ts). */
+  listings: readonly Listing[] = NOBODY;
+  /** When the last one ended. */
+  listedEpoch = 0;
 }
 
 /** `attrTaker`, if it is not one thread. */

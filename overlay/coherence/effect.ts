@@ -6,6 +6,7 @@ import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { TokenWaiter, WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
 import { FoughtDirectories } from "./names/fought.ts";
+import { Listings } from "./names/listings.ts";
 import type { ExpiryPlan } from "./names/names.ts";
 
 /** What the kernel has to drop of an inode. */
@@ -80,6 +81,8 @@ export class CoherenceState {
   ownerDiedAt = 0;
   /** Directories whose names get no validity for a time. */
   readonly fought: FoughtDirectories = new FoughtDirectories();
+  /** Answered, and perhaps not installed yet. */
+  readonly listings: Listings = new Listings();
   /** The mount's entry epoch, from 1; raised when INC_EPOCH is sent, in the same turn: until then names of before are to be expired. */
   epoch = 1;
   /** A contended lock that is in use is kept at least so long; contended: revoked within that time before. */

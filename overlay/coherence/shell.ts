@@ -55,6 +55,8 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly revokes: number;
   readonly revokeRounds: number;
   readonly namesExpired: number;
+  /** Listings whose thread had not installed all names after LISTING_WAIT_MS. */
+  readonly listingsLeft: number;
   readonly epochs: number;
   /** Inodes whose caches were dropped because the lease ended, or all that is cached was in doubt. */
   readonly inodesDropped: number;
@@ -120,7 +122,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#covers = new CoverTable(state, (cover) => {
       if (!this.#keepsLocks) this.#locks.drop(cover);
     });
-    this.#invalidation = new Invalidation(caches, state, () => this.#closed);
+    this.#invalidation = new Invalidation(caches, state, () => this.#closed, fail);
     this.#suspension = new Suspension({
       cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
       drop: (inodes) => this.#invalidation.dropAll(inodes),

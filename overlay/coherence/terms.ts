@@ -2,7 +2,7 @@
  * With what terms a reply tells the kernel of an inode: whether its name and its attributes are valid (hazards F4, F6), and which size it has (hazard F5). Asked
  * once for each inode of a reply, in the turn in which that is written; what is told is noted.
  */
-import type { ChildPin, Inode, Since } from "./cover.ts";
+import type { ChildPin, Inode, Listing, Since } from "./cover.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
 import { SENTINEL_SIZE } from "./size/sentinel.ts";
@@ -20,6 +20,8 @@ export interface Named {
   readonly name: Buffer;
   /** As in KernelNames.tellEntry. */
   readonly revalidated?: boolean;
+  /** A listing's: as in KernelNames.tellEntry. */
+  readonly listing?: Listing | null;
   /** False: it may be another inode's by now, and is told as if that came a moment later (hazard F38). */
   readonly stands?: boolean;
 }
@@ -81,7 +83,9 @@ export class Terms {
   }
 
   #tellName(inode: Inode, named: Named | null): boolean {
-    return named !== null && this.#port.names.tellEntry(named.dir, named.name, inode, named.revalidated) && named.stands !== false;
+    if (named === null) return false;
+    const { dir, name, revalidated, listing, stands } = named;
+    return this.#port.names.tellEntry(dir, name, inode, revalidated, listing) && stands !== false;
   }
 
   /** The lock is elsewhere: what it says of the size goes for nothing. */

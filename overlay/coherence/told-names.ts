@@ -1,9 +1,10 @@
 /** The names that this kernel was told, as the op layer deals with them (kernel-names.ts): names.ts, under the locks that are here. */
-import { attach, type Inode, kernelKnows } from "./cover.ts";
+import { attach, type Inode, kernelKnows, type Listing } from "./cover.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { Invalidation } from "./kernel/revoke-round.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
+import type { Heard } from "./names/listings.ts";
 import { isCovered } from "./lock/lock-cache.ts";
 import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names/names.ts";
 
@@ -26,13 +27,27 @@ export class ToldNames implements KernelNames {
     this.#options = options;
   }
 
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated = false): boolean {
+  /** Hazard F48. */
+  heard(request: Heard, inode: Inode | undefined): void {
+    const { listings, epoch } = this.#state;
+    if (listings.size > 0) listings.heard(request, inode?.cover ?? null, epoch);
+  }
+
+  listing(dir: Inode, fh: number, tid: number): Listing | null {
+    return this.#state.listings.of(dir.cover, fh, tid);
+  }
+
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated = false, listing?: Listing | null): boolean {
     attach(dir);
     if (child !== null) attach(child);
     const state = this.#state;
     const now = this.#options.now();
-    const valid = this.#options.mayBeValid && isCovered(state, dir.cover) && !state.fought.isHot(dir.cover, now);
-    return tellName(dir.cover, name, child === null ? null : child.cover, valid, state.epoch, now, revalidated);
+    const mayBeValid = this.#options.mayBeValid && listing !== null;
+    const valid = mayBeValid && isCovered(state, dir.cover) && !state.fought.isHot(dir.cover, now);
+    const isListed = listing !== undefined;
+    const told = tellName(dir.cover, name, child === null ? null : child.cover, valid, state.epoch, now, revalidated, isListed);
+    if (told && listing) state.listings.begin(listing);
+    return told;
   }
 
   dropElsewhere(dir: Inode, child: Inode): MaybePromise<void> {
@@ -62,10 +77,10 @@ export class ToldNames implements KernelNames {
   }
 
   moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    moveName(oldDir.cover, oldName, newDir.cover, newName, this.#options.now());
+    moveName(oldDir.cover, oldName, newDir.cover, newName, this.#state.epoch, this.#options.now());
   }
 
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    exchangeNames(oldDir.cover, oldName, newDir.cover, newName, this.#options.now());
+    exchangeNames(oldDir.cover, oldName, newDir.cover, newName, this.#state.epoch, this.#options.now());
   }
 }

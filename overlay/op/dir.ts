@@ -179,6 +179,8 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
   // The owner died after it had given the names. The kernel takes those of a listing for as new as their answer (fs/fuse/readdir.c,
   // fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.
   const doubtful = coherence.ownerDied(since);
+  // Hazard F48.
+  const underWay = coherence.names.listing(dir, request.fh, call.pid);
   const listing = call.listing(request.size, true);
   const counted: InodeRecord[] = [];
   for (const { entry, child, attr, pinned } of rows) {
@@ -190,7 +192,11 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     if (!listing.fits(name.length)) break;
     child.nlinkHint = attr.nlink;
     // Hazard F46.
-    const { entryValid, attrValid } = unlessMoved(mount, child, coherence.terms.of(child, attr.size, call.pid, since, { dir, name }));
+    const { entryValid, attrValid } = unlessMoved(
+      mount,
+      child,
+      coherence.terms.of(child, attr.size, call.pid, since, { dir, name, listing: underWay }),
+    );
     listing.addPlus(name, type, cookie, child.fuseNodeid, fuseGeneration(child), attr, entryValid, attrValid);
     mount.inodes.telling(child);
     counted.push(child);

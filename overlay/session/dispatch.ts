@@ -273,8 +273,9 @@ export class Dispatch {
   #serve(request: Operation, again: Buffer | null, kept: boolean): void {
     const { buffers, mount, interrupts, port } = this.#options;
     const call = new Call(request, port);
-    mount.coherence.sizes.heard(request.pid);
     const node = mount.inodes.get(request.fuseNodeid);
+    mount.coherence.sizes.heard(request.pid);
+    mount.coherence.names.heard(request, node);
     if (node !== undefined) mount.inodes.use(node);
     const payload = kept ? null : request.op === "write" ? request.data : request.op === "setxattr" ? request.value : null;
     let lend = false;

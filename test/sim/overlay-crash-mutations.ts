@@ -106,7 +106,7 @@ export const overlayCrashMutations: readonly Mutation[] = [
     hazard: "F38",
     breaks: "a name that is another file's by now is told with validity",
     file: "overlay/coherence/terms.ts",
-    find: " && named.stands !== false;",
+    find: " && stands !== false;",
     replace: ";",
     caughtBy: "test/unit/op/made-before.test.ts",
   },

@@ -11,7 +11,8 @@ import { PAGE_BYTES, type PagePart, type PageRange } from "../page-range.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type CoherenceState, type InvalidationPlan, raiseEpoch } from "../effect.ts";
 import { type Dropped, dropInodes, type InodeBatch } from "./drop-all.ts";
-import { dropUnchanged, type ExpiryPlan } from "../names/names.ts";
+import { allOver } from "../names/listings.ts";
+import { dropUnchanged, type ExpiryPlan, noteExpired } from "../names/names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
@@ -65,6 +66,8 @@ const EXPIRE_WAIT_MS = 5;
 const EXPIRE_NAME_WAIT_MS = 0.005;
 /** So many names are expired before the others. */
 const EXPIRE_FIRST = 64;
+/** So long a revoke waits for a thread that was given names and has not installed all of them; then names are expired once more behind it (hazard F48). */
+export const LISTING_WAIT_MS = 250;
 /** A LOOKUP waits so long for the old name of a directory to be dropped. Longer would be in vain: who has the old parent may wait for it. */
 const DROP_WAIT_MS = 10;
 /** A dropped directory that somebody on this node still has in use (a walk below it, at least) is waited for so often, 1 ms and then twice as long each time. */
@@ -73,20 +76,22 @@ const FORGET_WAITS_MAX = 4;
 const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV, -E.ECANCELED]);
 
 export class Invalidation {
-  readonly counts = { revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0, inodesDropped: 0 };
+  readonly counts = { revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0, inodesDropped: 0, listingsLeft: 0 };
   readonly #caches: KernelCaches;
   readonly #state: CoherenceState;
   /** The mount has ended: the kernel may refuse what it likes. */
   readonly #closed: () => boolean;
+  readonly #fail: (error: Error) => void;
   /** INC_EPOCH being written. A name that was told before it counts as expired, and is only when that is over. */
   readonly #epochs = new Set<Promise<number[]>>();
   /** Names that the kernel is dropping now: each takes a thread while it waits for its directory. */
   readonly #dropping = new Map<ToldName, Promise<void>>();
 
-  constructor(caches: KernelCaches, state: CoherenceState, closed: () => boolean) {
+  constructor(caches: KernelCaches, state: CoherenceState, closed: () => boolean, fail: (error: Error) => void) {
     this.#caches = caches;
     this.#state = state;
     this.#closed = closed;
+    this.#fail = fail;
   }
 
   /** One round of a revoke. `missed`: the kernel did not find the inode; `cut`: somebody passed, and the sentinel was not stored. */
@@ -120,7 +125,7 @@ export class Invalidation {
 
   async #names(dir: Inode, plan: Extract<InvalidationPlan, { what: "names" }>): Promise<number[]> {
     const { epoch, names } = plan.expiry;
-    const refused = await (epoch ? this.#byEpoch(dir) : this.#oneByOne(dir, names));
+    const refused = await (epoch ? this.#byEpoch(dir, names) : this.#oneByOne(dir, names));
     if (refused !== null) return [refused];
     // Names of this one may count as expired because of an epoch that another one has cost.
     if (this.#epochs.size > 0) await Promise.all(this.#epochs);
@@ -129,32 +134,65 @@ export class Invalidation {
 
   /** What the kernel says against it; null: nothing. */
   async #oneByOne(dir: Inode, names: ExpiryPlan["names"]): Promise<number | null> {
+    const hasListings = (dir.cover.names?.listings.length ?? 0) > 0;
     // A few first: they show that nobody has the directory.
     for (const some of [names.slice(0, EXPIRE_FIRST), names.slice(EXPIRE_FIRST)]) {
       if (some.length === 0) continue;
-      const results = await this.#expire(dir, some);
-      if (results === null) return this.#byEpoch(dir);
-      const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
+      const expired = this.#expire(dir, some);
+      // It waits behind an operation on the directory. It will expire these once more when that is done, which is harmless.
+      if (!(await inTime(expired, EXPIRE_WAIT_MS + some.length * EXPIRE_NAME_WAIT_MS))) return this.#byEpoch(dir, names, expired);
+      const bad = (await expired).find((result) => result !== 0 && result !== -E.ENOENT);
       if (bad !== undefined) return bad;
     }
+    if (hasListings) noteExpired(dir.cover);
     return null;
   }
 
-  /** null: it waits behind an operation on the directory. It will expire names once more when that is done, which is harmless. */
-  async #expire(dir: Inode, names: ExpiryPlan["names"]): Promise<number[] | null> {
+  /** The kernel locks the directory for it: what was listed before is installed when it comes back. */
+  async #expire({ cover, fuseNodeid }: Inode, names: ExpiryPlan["names"]): Promise<number[]> {
+    const { listings } = this.#state;
+    const before = cover.names?.listings ?? [];
     this.counts.namesExpired += names.length;
-    const expired = this.#caches.expireNames(dir.fuseNodeid, names);
-    const waitMs = EXPIRE_WAIT_MS + names.length * EXPIRE_NAME_WAIT_MS;
-    return (await inTime(expired, waitMs)) ? expired : null;
+    const results = await this.#caches.expireNames(fuseNodeid, names);
+    listings.over(before, this.#state.epoch);
+    return results;
   }
 
-  /** As #oneByOne. */
-  async #byEpoch(dir: Inode): Promise<number | null> {
+  /** As #oneByOne. `expiring`: some of the names, which wait for the directory. */
+  async #byEpoch(dir: Inode, names: ExpiryPlan["names"], expiring?: Promise<number[]>): Promise<number | null> {
+    const underWay = dir.cover.names?.listings ?? [];
+    if (underWay.length > 0 && names.length > 0) {
+      const expired = expiring ?? this.#expire(dir, names.slice(0, 1));
+      const isOver = await inTime(Promise.race([expired, allOver(underWay)]), LISTING_WAIT_MS);
+      if (!isOver) this.#expireBehind(dir, names);
+    }
     raiseEpoch(this.#state, dir.cover);
     const results = this.#incrementEpoch();
     assert(results !== null, "entry validity was given to a kernel without epochs");
     const [result = 0] = await results;
     return result === 0 ? null : result;
+  }
+
+  /** When whoever has the directory is done. */
+  #expireBehind(dir: Inode, names: ExpiryPlan["names"]): void {
+    this.counts.listingsLeft += 1;
+    const checked = this.#expire(dir, names).then((results) => this.#check(dir.cover, results));
+    checked.catch(this.#fail);
+  }
+
+  /** Names of listings that are under way come behind INC_EPOCH: they are expired behind that. */
+  async #expireListed(): Promise<void> {
+    const covers = new Set([...this.#state.listings.all()].map(({ dir }) => dir));
+    const expire = async ({ inode, names }: Cover): Promise<void> => {
+      const listed = [...(names?.byKey.values() ?? [])].filter((told) => told.listed);
+      if (inode === null || listed.length === 0) return;
+      const plan = listed.map(({ key }) => ({ name: Buffer.from(key, "latin1"), drop: false }));
+      const expired = this.#expire(inode, plan).then((results) => this.#check(inode.cover, results));
+      if (await inTime(expired, LISTING_WAIT_MS)) return;
+      this.counts.listingsLeft += 1;
+      expired.catch(this.#fail);
+    };
+    await Promise.all([...covers].map(expire));
   }
 
   /** In the turn in which the state's epoch is raised. null: this kernel has no epochs. */
@@ -252,7 +290,7 @@ export class Invalidation {
     this.#state.epoch += 1;
     const [result = 0] = (await this.#incrementEpoch()) ?? [];
     if (!notifiedResults.has(result)) throw new Error(`the kernel refused to drop its names: ${errnoName(-result)}`);
-    const dropped = await dropInodes(this.#caches.invalidateMany, inodes, tries);
+    const [dropped] = await Promise.all([dropInodes(this.#caches.invalidateMany, inodes, tries), this.#expireListed()]);
     this.counts.inodesDropped += dropped.inodes;
     return dropped;
   }

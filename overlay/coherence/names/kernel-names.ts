@@ -1,5 +1,6 @@
 /** What the op layer tells and asks about the names that the kernel has (hazards F6, F12); told-names.ts does it, names.ts has the rules. */
-import type { Inode } from "../cover.ts";
+import type { Inode, Listing } from "../cover.ts";
+import type { Heard } from "./listings.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** api.ts, Coherence.names. */
@@ -7,9 +8,13 @@ export interface KernelNames {
   /**
    * To be called for every reply that gives the kernel a name: LOOKUP (negative: child null), CREATE, MKDIR, MKNOD,
    * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned: by terms.ts, but for a negative one. True: the reply may carry entry validity.
-   * `revalidated`: a LOOKUP, which the kernel may install without the directory's lock (names.ts).
+   * `revalidated`: a LOOKUP, which the kernel may install without the directory's lock (names.ts). `listing`: what `listing` gave.
    */
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated?: boolean): boolean;
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated?: boolean, listing?: Listing | null): boolean;
+  /** The answer to a READDIRPLUS of that handle and thread, for the names in it. null: none of them gets validity (hazard F48). */
+  listing(dir: Inode, fh: number, tid: number): Listing | null;
+  /** To be called for every request: it may show that a listing is over. `inode`: what its header names. */
+  heard(request: Heard, inode: Inode | undefined): void;
   /**
    * To be awaited before a LOOKUP in `dir` tells of `child`. The kernel has a directory at one place only: where it must move it there itself it
    * takes the old parent's lock without waiting, or gives ESTALE (fs/dcache.c, __d_unalias). So a directory that another node has moved is first

@@ -50,7 +50,7 @@ function setChild(told: ToldName, child: Cover | null): void {
 }
 
 function addName(dir: Cover, key: string, child: Cover | null, validEpoch: number, rearmedAt: number | null): ToldName {
-  const told: ToldName = { dir, key, child: null, validEpoch, rearmedAt, next: null };
+  const told: ToldName = { dir, key, child: null, validEpoch, listed: false, rearmedAt, next: null };
   const names = namesOf(dir);
   names.negatives += 1;
   names.byKey.set(key, told);
@@ -70,6 +70,7 @@ export function tellName(
   epoch: number,
   now: number,
   revalidated = true,
+  isListed = false,
 ): boolean {
   const key = nameKey(name);
   let told = dir.names?.byKey.get(key);
@@ -86,7 +87,14 @@ export function tellName(
     }
   }
   told.validEpoch = valid ? epoch : 0;
+  told.listed ||= isListed && valid;
   return valid;
+}
+
+/** The last epoch in which the kernel may have it with validity (hazard F48); 0: none. */
+function installedIn({ dir: { names }, validEpoch, listed }: ToldName, epoch: number): number {
+  if (!listed || names === null) return validEpoch;
+  return names.listings.length > 0 ? epoch : Math.max(validEpoch, names.listedEpoch);
 }
 
 /** What the kernel was last told: a cover, null (negative) or undefined (nothing). */
@@ -121,26 +129,27 @@ function dropKey(dir: Cover, key: string): void {
 }
 
 /** The kernel moved the dentry of a renamed file, with the validity that it had. */
-export function moveName(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, now: number): void {
+export function moveName(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, epoch: number, now: number): void {
   const told = oldDir.names?.byKey.get(nameKey(oldName));
   if (told === undefined) {
     dropName(newDir, newName);
     return;
   }
-  const { child, validEpoch } = told;
+  const { child } = told;
+  const validEpoch = installedIn(told, epoch);
   dropName(oldDir, oldName);
   dropName(newDir, newName);
   putName(newDir, newName, child, validEpoch, now);
 }
 
 /** RENAME_EXCHANGE: the two dentries changed places. */
-export function exchangeNames(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, now: number): void {
+export function exchangeNames(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, epoch: number, now: number): void {
   const a = oldDir.names?.byKey.get(nameKey(oldName));
   const b = newDir.names?.byKey.get(nameKey(newName));
   dropName(oldDir, oldName);
   dropName(newDir, newName);
-  if (b !== undefined) putName(oldDir, oldName, b.child, b.validEpoch, now);
-  if (a !== undefined) putName(newDir, newName, a.child, a.validEpoch, now);
+  if (b !== undefined) putName(oldDir, oldName, b.child, installedIn(b, epoch), now);
+  if (a !== undefined) putName(newDir, newName, a.child, installedIn(a, epoch), now);
 }
 
 function putName(dir: Cover, name: Buffer, child: Cover | null, validEpoch: number, now: number): void {
@@ -183,13 +192,20 @@ export function hasDoubtfulName(child: Cover, dir: Cover, name: Buffer, epoch: n
 export function dropUnchanged(told: ToldName, asked: ToldName): void {
   const { dir, key } = told;
   const unchanged = told.child === asked.child && told.validEpoch === asked.validEpoch && told.rearmedAt === asked.rearmedAt;
-  if (unchanged && dir.names?.byKey.get(key) === told) dropKey(dir, key);
+  if (unchanged && told.listed === asked.listed && dir.names?.byKey.get(key) === told) dropKey(dir, key);
+}
+
+/** The kernel has expired those that were planned, and no listing was under way any more. */
+export function noteExpired({ names }: Cover): void {
+  if (names === null || names.listings.length > 0) return;
+  for (const told of names.byKey.values()) told.listed = false;
 }
 
 /** How the names of a directory are to be expired; the told names lose their validity at once. */
 export interface ExpiryPlan {
   /** Everything by INC_EPOCH. */
   readonly epoch: boolean;
+  /** All that may be valid. */
   readonly names: readonly { readonly name: Buffer /** Drop the dentry; else only its validity. */; readonly drop: boolean }[];
 }
 
@@ -198,19 +214,22 @@ export function planExpiry(dir: Cover, epoch: number, now: number, isLocked = fa
   const names: { name: Buffer; drop: boolean }[] = [];
   let all = false;
   if (dir.names !== null) {
+    const underWay = dir.names.listings.length > 0;
     for (const [key, told] of dir.names.byKey) {
-      const valid = told.validEpoch === epoch;
+      const valid = installedIn(told, epoch) === epoch;
       told.validEpoch = 0;
+      // What may still come is for the next revoke, too.
+      if (!underWay) told.listed = false;
       if (!valid) continue;
       const settling = told.rearmedAt !== null && now - told.rearmedAt < REARM_SETTLED_MS;
       if (settling && told.child?.kind === "directory") all = true;
       names.push({ name: Buffer.from(key, "latin1"), drop: settling });
       // A negative entry serves no other purpose than its validity.
-      if (told.child === null) {
+      if (told.child === null && !told.listed) {
         dir.names.byKey.delete(key);
         dir.names.negatives -= 1;
       }
     }
   }
-  return all || (isLocked && names.length > 0) || names.length > EXPIRE_NAMES_MAX ? { epoch: true, names: [] } : { epoch: false, names };
+  return { epoch: all || (isLocked && names.length > 0) || names.length > EXPIRE_NAMES_MAX, names };
 }

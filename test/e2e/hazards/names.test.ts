@@ -23,6 +23,28 @@ def pages():
     return sum
 `;
 
+/** A thread lists into memory that has no page before `give_page`: userfaultfd(2). */
+const LATE_LISTING = `
+import ctypes, fcntl, mmap, struct, threading
+libc = ctypes.CDLL(None, use_errno=True)
+USERFAULTFD, GETDENTS64 = {"x86_64": (323, 217), "aarch64": (282, 61)}[os.uname().machine]
+UFFDIO_API, UFFDIO_REGISTER, UFFDIO_ZEROPAGE, MISSING = 0xc018aa3f, 0xc020aa00, 0xc020aa04, 1
+LENGTH = 65536
+faults = libc.syscall(USERFAULTFD, os.O_CLOEXEC)
+assert faults >= 0, os.strerror(ctypes.get_errno())
+fcntl.ioctl(faults, UFFDIO_API, struct.pack("QQQ", 0xaa, 0, 0))
+memory = mmap.mmap(-1, LENGTH, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+fcntl.ioctl(faults, UFFDIO_REGISTER, struct.pack("QQQQ", at, LENGTH, MISSING, 0))
+late = os.open("late", os.O_RDONLY | os.O_DIRECTORY)
+def install(): assert libc.syscall(GETDENTS64, late, ctypes.c_void_p(at), LENGTH) > 0
+installing = threading.Thread(target=install)
+installing.start()
+# It has come to the first name.
+assert len(os.read(faults, 32)) == 32
+def give_page(): fcntl.ioctl(faults, UFFDIO_ZEROPAGE, struct.pack("QQQq", at, LENGTH, 0, 0))
+`;
+
 describe("names", () => {
   const hazard = hazardLab();
 
@@ -199,6 +221,34 @@ for k in range(files): put("listed/%d" % k, "")
     const after = await hazard.counters(a);
     expect(after["epochs"]).toBe(before["epochs"]);
     expect((after["fuseRequests"] ?? 0) - (before["fuseRequests"] ?? 0)).toBeLessThan(20);
+  });
+
+  it("F48: names that a thread installs after INC_EPOCH are expired all the same: what another node puts there is seen", async () => {
+    const [a, b] = hazard.remotes;
+    const program = hazard.actor(a);
+    const other = hazard.actor(b);
+    await other.run(
+      `os.mkdir("late"); [put("late/%d" % k, "old") for k in range(10)]; os.makedirs("costly/sub"); put("costly/sub/file", "")`,
+    );
+    // Its buffer has no page: the answer is there, and no name of it is installed. The thread asks for nothing afterwards.
+    await program.run(LATE_LISTING);
+    const before = await hazard.counters(a);
+    for (let round = 0; (await hazard.counters(a))["epochs"] === before["epochs"]; round++) {
+      // As above: the name of the directory is re-armed, and a change in its parent costs an epoch.
+      await program.run(`os.stat("costly/sub/file"); os.stat("costly/sub/file")`);
+      await other.run(`put("costly/new-%d" % round, "")`, { round });
+    }
+    expect(await program.run(`result = installing.is_alive()`)).toBe(true);
+    const asked = (await hazard.counters(a))["fuseRequests"] ?? Number.NaN;
+    await program.run(`give_page(); installing.join(); [os.stat("%d" % k, dir_fd=late) for k in range(10) for _ in range(10)]`);
+    // The state is there (below the top directory, which is fought over): this kernel has names that came after INC_EPOCH, and goes by them.
+    expect(((await hazard.counters(a))["fuseRequests"] ?? Number.NaN) - asked).toBeLessThan(5);
+    const made = await other.run(`
+for k in range(10): os.rename("late/%d" % k, "late/was-%d" % k); put("late/%d" % k, "new")
+result = [os.stat("late/%d" % k).st_ino for k in range(10)]
+`);
+    expect(await program.run(`result = [os.stat("%d" % k, dir_fd=late).st_ino for k in range(10)]`)).toEqual(made);
+    await program.run(`os.close(late)`);
   });
 
   it("F12: CREATE that races with the creation on another node never opens what its caller may not", async () => {

@@ -123,6 +123,10 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   attrValid(): boolean {
     return true;
   }
+  heard(): void {}
+  listing(): null {
+    return null;
+  }
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
     let names = this.#told.get(dir);
     if (names === undefined) this.#told.set(dir, (names = new Map()));

@@ -8,7 +8,7 @@ import { CoherenceState, type Effect, type InvalidationPlan, raiseEpoch } from "
 import { addWaiter, handleAst, handleBast, handleTimerOf, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
 import { orderWants } from "../../../overlay/coherence/lock/lock-order.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
-import { tellName } from "../../../overlay/coherence/names/names.ts";
+import { noteExpired, tellName } from "../../../overlay/coherence/names/names.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { ModelResource } from "./model-resource.ts";
 import { ModelSteps, performAll } from "./model-steps.ts";
@@ -18,6 +18,8 @@ export interface DirectoryModelOptions {
   readonly nodes: number;
   readonly steps: number;
   readonly lookersPerNode: number;
+  /** They list, and then look at what they were told. */
+  readonly listersPerNode: number;
   readonly changersPerNode: number;
   readonly renamersPerNode: number;
 }
@@ -31,6 +33,9 @@ export interface DirectoryModelResult {
   /** Conversions that met another. */
   readonly refused: number;
   readonly epochs: number;
+  readonly listed: number;
+  /** Revokes that waited for a listing, to go by epoch then. */
+  readonly waited: number;
   readonly steps: number;
 }
 
@@ -40,6 +45,10 @@ interface KernelDirectory {
   /** The version that the valid name stands for; null: there is none. */
   valid: number | null;
   locked: boolean;
+  /** A listing is answered, and its names are not installed. */
+  installing: boolean;
+  /** Invalidations that wait until they are. */
+  readonly behind: (() => void)[];
   readonly lockWaiters: (() => void)[];
 }
 
@@ -65,7 +74,7 @@ function createNode(id: number): Node {
   const directories = DIRECTORIES.map((at) => {
     const cover = new Cover({ ino: 100 + at, generation: 1 }, "directory");
     cover.inode = { fuseNodeid: 2 + at, id: cover.id, kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
-    return { cover, valid: null, locked: false, lockWaiters: [] };
+    return { cover, valid: null, locked: false, installing: false, behind: [], lockWaiters: [] };
   });
   return { id, state: new CoherenceState(), directories, performing: false, epoch: 1, epochsSent: 0, epochWaiters: [] };
 }
@@ -76,7 +85,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
   const { free } = steps;
   const nodes = Array.from({ length: options.nodes }, (_, id) => createNode(id));
   const versions = DIRECTORIES.map(() => ({ made: 0, committed: 0 }));
-  const counts = { operations: 0, unfinished: 0, raised: 0, refused: 0, epochs: 0 };
+  const counts = { operations: 0, unfinished: 0, raised: 0, refused: 0, epochs: 0, listed: 0, waited: 0 };
   let [stepsLeft, taken] = [options.steps, 0];
   let violation: string | null = null;
 
@@ -135,8 +144,23 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
   function invalidate(node: Node, directory: KernelDirectory, plan: InvalidationPlan): void {
     const { cover } = directory;
     const expiry = "expiry" in plan ? plan.expiry : { epoch: false, names: [] };
-    if (expiry.epoch || (expiry.names.length > 0 && directory.locked)) incrementEpoch(node, cover);
-    else if (expiry.names.length > 0) directory.valid = null;
+    const isWaiting = directory.locked && expiry.names.length > 0;
+    const underWay = cover.names?.listings ?? [];
+    // The time-out (LISTING_WAIT_MS) is for those of which nothing shows that they are over: here it never comes too early.
+    if ((expiry.epoch || isWaiting) && underWay.length > 0 && directory.installing) {
+      counts.waited += 1;
+      directory.behind.push(() => {
+        node.state.listings.over(underWay, node.state.epoch);
+        invalidate(node, directory, { what: "names", expiry: { ...expiry, epoch: true } });
+      });
+      return;
+    }
+    if (expiry.epoch || isWaiting) incrementEpoch(node, cover);
+    else if (expiry.names.length > 0) {
+      directory.valid = null;
+      node.state.listings.over(underWay, node.state.epoch);
+      noteExpired(cover);
+    }
     const over = (): void => {
       if (node.epochsSent > 0) {
         node.epochWaiters.push(over);
@@ -171,6 +195,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
 
   function unlockInKernel(directory: KernelDirectory): void {
     directory.locked = false;
+    for (const behind of directory.behind.splice(0)) behind();
     for (const waiter of directory.lockWaiters.splice(0)) free.push(waiter);
   }
 
@@ -224,6 +249,31 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     });
   }
 
+  /** As look, but that the name is installed with the epoch of that moment, and nothing tells when that was. */
+  function list(node: Node, at: number, fh: number, done: () => void): void {
+    const directory = node.directories[at] as KernelDirectory;
+    const { state } = node;
+    lockInKernel(directory, () => {
+      state.listings.heard({ op: "readdirplus", pid: fh, fh }, directory.cover, state.epoch);
+      pin(node, directory, Mode.PR, () => {
+        const { made } = versionOf(at);
+        const listing = state.listings.of(directory.cover, fh, fh);
+        const isValid = tellName(directory.cover, NAME, directory.cover, true, state.epoch, steps.now, false, true);
+        if (listing !== null) state.listings.begin(listing);
+        directory.installing = true;
+        leave(LEAVING.turns, () => {
+          directory.installing = false;
+          directory.valid = isValid ? made : null;
+          unlockInKernel(directory);
+          counts.listed += 1;
+          done();
+        });
+        unpin(state, directory.cover, steps.now);
+        perform(node);
+      });
+    });
+  }
+
   function change(node: Node, ats: readonly number[], done: () => void): void {
     const directories = ats.map((at) => node.directories[at] as KernelDirectory);
     const wants = orderWants(directories.map(({ cover }) => ({ inode: cover.inode as Inode, mode: Mode.EX })));
@@ -239,6 +289,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     };
     // The kernel takes its own locks in an order of its own.
     lockNext(directories, () => {
+      for (const { cover } of directories) node.state.listings.heard({ op: "create", pid: 0 }, cover, node.state.epoch);
       const sentAt = node.epoch;
       pinNext(
         wants.map(({ inode }) => kernelOf(node, inode.cover)),
@@ -276,6 +327,10 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
 
   for (const node of nodes) {
     for (let k = 0; k < options.lookersPerNode; k += 1) program((done) => look(node, eitherOf(), done));
+    for (let k = 0; k < options.listersPerNode; k += 1) {
+      const fh = 1 + k;
+      program((done) => list(node, eitherOf(), fh, done));
+    }
     for (let k = 0; k < options.changersPerNode; k += 1) program((done) => change(node, [eitherOf()], done));
     for (let k = 0; k < options.renamersPerNode; k += 1) program((done) => change(node, [1, 0], done));
   }

@@ -10,6 +10,10 @@ import { FOUGHT_MAX, FoughtDirectories, HOT_INTERVAL_MS, HOT_QUIET_MAX_MS, HOT_Q
 import { tellName } from "../../../overlay/coherence/names/names.ts";
 import { ToldNames } from "../../../overlay/coherence/told-names.ts";
 
+const fail = (error: Error): void => {
+  throw error;
+};
+
 let fought: FoughtDirectories;
 
 beforeEach(() => {
@@ -112,7 +116,7 @@ describe("the names of the directory", () => {
   }
 
   function tells(dir: Cover, now: number): boolean {
-    const told = new ToldNames(state, new Invalidation({} as KernelCaches, state, () => false), {
+    const told = new ToldNames(state, new Invalidation({} as KernelCaches, state, () => false, fail), {
       mayBeValid: true,
       now: () => now,
       fail: (error) => expect.fail(error.message),

@@ -9,6 +9,10 @@ import { tellName, validName } from "../../../overlay/coherence/names/names.ts";
 import { Revoke } from "../../../overlay/coherence/cover-parts.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 
+const fail = (error: Error): void => {
+  throw error;
+};
+
 describe("a round for a file", () => {
   const id = { ino: 4, generation: 1 };
   const asked: string[] = [];
@@ -38,7 +42,7 @@ describe("a round for a file", () => {
     incrementEpoch: null,
     close: () => Promise.resolve(),
   };
-  const invalidation = new Invalidation(caches, new CoherenceState(), () => false);
+  const invalidation = new Invalidation(caches, new CoherenceState(), () => false, fail);
   const cover = new Cover(id, "file");
   cover.inode = { fuseNodeid: 9, id, kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
 
@@ -105,7 +109,7 @@ describe("a round for a file", () => {
     const state = new CoherenceState();
     const directory = new Cover(id, "directory");
     const dir = { fuseNodeid: 9, id, key: "4.1", kind: "directory" as const, nlookup: 1, openCount: 0, mappableCount: 0, cover: directory };
-    const outdating = new Invalidation({ ...caches, incrementEpoch: () => answer("epoch") }, state, () => false);
+    const outdating = new Invalidation({ ...caches, incrementEpoch: () => answer("epoch") }, state, () => false, fail);
     expect(outdating.outdate(dir, true)).toBeUndefined();
     expect(asked.splice(0)).toEqual(["attributes now"]);
     await outdating.outdate(dir, false);
@@ -135,7 +139,7 @@ describe("hazard F6: a round for a directory", () => {
       incrementEpoch: () => answer("epoch"),
       invalidateAttributes: () => answer("attributes"),
     } as unknown as KernelCaches;
-    const invalidation = new Invalidation(caches, state, () => false);
+    const invalidation = new Invalidation(caches, state, () => false, fail);
     return { asked, state, cover, round: () => invalidation.round(cover, { what: "names", expiry: { epoch: false, names } }) };
   }
 
@@ -158,7 +162,7 @@ describe("hazard F6: a round for a directory", () => {
   it("is not over while an epoch that another directory has cost is being written", async () => {
     let written: (results: number[]) => void = () => undefined;
     const { caches, state, directory } = several(new Promise((resolve) => (written = resolve)));
-    const invalidation = new Invalidation(caches, state, () => false);
+    const invalidation = new Invalidation(caches, state, () => false, fail);
     const first = invalidation.round(directory(4), { what: "names", expiry: { epoch: true, names: [] } });
     // In the turn in which it is sent, and not before.
     expect(state.epoch).toBe(2);
@@ -182,14 +186,14 @@ describe("hazard F6: a round for a directory", () => {
     const { caches, state, directory, asked } = several(Promise.resolve([0]));
     const forgotten = directory(4);
     forgotten.inode = null;
-    await new Invalidation(caches, state, () => false).round(forgotten, { what: "names", expiry: { epoch: true, names: [] } });
+    await new Invalidation(caches, state, () => false, fail).round(forgotten, { what: "names", expiry: { epoch: true, names: [] } });
     expect([state.epoch, asked]).toEqual([1, []]);
   });
 
   it("of many names shows with a few that nobody has it", async () => {
     const { caches, state, directory, asked } = several(Promise.resolve([0]));
     const many = Array.from({ length: 100 }, (_, at) => ({ name: Buffer.from(`n${at}`), drop: false }));
-    await new Invalidation(caches, state, () => false).round(directory(4), { what: "names", expiry: { epoch: false, names: many } });
+    await new Invalidation(caches, state, () => false, fail).round(directory(4), { what: "names", expiry: { epoch: false, names: many } });
     expect(asked).toEqual(["64 names", "36 names", "attributes"]);
   });
 

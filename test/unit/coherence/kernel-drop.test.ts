@@ -6,6 +6,10 @@ import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
 
+const fail = (error: Error): void => {
+  throw error;
+};
+
 function inodeOf(ino: number, kind: InodeKind = "file", openCount = 0): Inode {
   const id = { ino, generation: 1 };
   const cover = new Cover(id, kind);
@@ -142,6 +146,7 @@ describe("names", () => {
       { invalidateMany: kernel.invalidateMany, incrementEpoch: epoch } as Partial<KernelCaches> as KernelCaches,
       new CoherenceState(),
       () => false,
+      fail,
     );
 
   it("go first, all at once", async () => {

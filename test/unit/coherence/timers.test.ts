@@ -12,6 +12,10 @@ import { LOWERED_FIRST, LOWERED_THEN } from "../../../overlay/coherence/lock/new
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
 
+const fail = (error: Error): void => {
+  throw error;
+};
+
 // Its own functions are not played by fake timers.
 vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
 
@@ -54,7 +58,7 @@ describe("names that the kernel is to drop", () => {
     const [dir, child] = [knownCover(4, "directory"), knownCover(5, "directory")];
     const name = Buffer.from("a");
     tellName(dir, name, child, true, state.epoch, 0);
-    const invalidation = new Invalidation(caches, state, () => false);
+    const invalidation = new Invalidation(caches, state, () => false, fail);
     return {
       isTold: () => toldName(dir, name) === child,
       epochs: () => epochs,

@@ -171,6 +171,12 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     this.events.push(`outdated ${inode.cover.key} but of ${caller}${held ? "" : ", not held"}`);
   }
 
+  heard(): void {}
+
+  listing(): null {
+    return null;
+  }
+
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
     if (this.held === 0) this.violations.push(`tellEntry of ${name.toString()} without a pin`);
     this.events.push(`tell ${dir.cover.key} ${name.toString()} ${child?.cover.key ?? "-"}`);

@@ -1,0 +1,266 @@
+/** Hazard F48: names of a listing are as new as the moment at which its thread installs them, whatever INC_EPOCH came before. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Cover, type Listing } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Invalidation, type KernelCaches, LISTING_WAIT_MS } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { allOver, type Heard, LISTINGS_MAX } from "../../../overlay/coherence/names/listings.ts";
+import { dropName, dropUnchanged, moveName, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
+
+const NAME = Buffer.from("name");
+const OTHER = Buffer.from("other");
+let state: CoherenceState;
+let numbers = 10;
+beforeEach(() => {
+  state = new CoherenceState();
+});
+
+function directory(): Cover {
+  numbers += 1;
+  const cover = new Cover({ ino: numbers, generation: 1 }, "directory");
+  cover.inode = { fuseNodeid: numbers, id: cover.id, kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
+  return cover;
+}
+function file(): Cover {
+  numbers += 1;
+  return new Cover({ ino: numbers, generation: 1 }, "file");
+}
+/** A listing of one name is answered. */
+function list(dir: Cover, { fh = 1, tid = 100, name = NAME, child = file() } = {}): Listing {
+  const listing = state.listings.of(dir, fh, tid) as Listing;
+  tellName(dir, name, child, true, state.epoch, 0, false, true);
+  state.listings.begin(listing);
+  return listing;
+}
+const plannedNames = (dir: Cover): string[] => planExpiry(dir, state.epoch, 0).names.map(({ name }) => name.toString());
+
+describe("a name of a listing", () => {
+  it("is expired although the epoch was raised since, while the listing is under way", () => {
+    const dir = directory();
+    list(dir);
+    tellName(dir, OTHER, file(), true, state.epoch, 0, false);
+    state.epoch += 1;
+    expect(plannedNames(dir)).toEqual(["name"]);
+  });
+
+  it("is expired if the epoch was raised before the listing ended, and not if that was afterwards", () => {
+    const dir = directory();
+    const listing = list(dir);
+    state.epoch += 1;
+    state.listings.over([listing], state.epoch);
+    expect(plannedNames(dir)).toEqual(["name"]);
+    expect(plannedNames(dir)).toEqual([]);
+
+    const again = list(dir);
+    state.listings.over([again], state.epoch);
+    state.epoch += 1;
+    expect(plannedNames(dir)).toEqual([]);
+  });
+
+  it("is expired at each revoke until the listing has ended", () => {
+    const dir = directory();
+    const listing = list(dir);
+    expect([plannedNames(dir), plannedNames(dir)]).toEqual([["name"], ["name"]]);
+    state.listings.over([listing], state.epoch);
+    expect([plannedNames(dir), plannedNames(dir)]).toEqual([["name"], []]);
+  });
+
+  it("stays so when it is told again without validity, and with the name that it is moved to", () => {
+    const dir = directory();
+    const listing = list(dir);
+    tellName(dir, NAME, file(), false, state.epoch, 0);
+    expect(plannedNames(dir)).toEqual(["name"]);
+    state.epoch += 1;
+    state.listings.over([listing], state.epoch);
+    const to = directory();
+    moveName(dir, NAME, to, OTHER, state.epoch, 0);
+    expect(plannedNames(to)).toEqual(["other"]);
+  });
+
+  it("that was told since it was dropped elsewhere stays known", () => {
+    const dir = directory();
+    const child = file();
+    tellName(dir, NAME, child, true, state.epoch, 0, false);
+    const told = child.toldIn;
+    expect(told).not.toBeNull();
+    const asked = { ...told! };
+    list(dir, { child });
+    dropUnchanged(told!, asked);
+    expect(plannedNames(dir)).toEqual(["name"]);
+  });
+});
+
+describe("a listing is over", () => {
+  const ends: readonly (readonly [string, Heard, boolean])[] = [
+    ["its thread asks for something new", { op: "lookup", pid: 100 }, true],
+    ["another thread asks", { op: "lookup", pid: 101 }, false],
+    ["its thread reads what its buffer is a mapping of", { op: "read", pid: 100 }, false],
+    ["its thread asks for attributes for such a mapping", { op: "getattr", pid: 100 }, false],
+    ["its handle is read again", { op: "readdirplus", pid: 101, fh: 1 }, true],
+    ["its handle is closed", { op: "releasedir", pid: 0, fh: 1 }, true],
+    ["another handle is closed", { op: "releasedir", pid: 0, fh: 2 }, false],
+    ["its handle is synced, which waits for nobody", { op: "fsyncdir", pid: 101, fh: 1 }, false],
+    ["a file has the same handle", { op: "release", pid: 0, fh: 1 }, false],
+    ["the kernel has the directory locked for another thread", { op: "create", pid: 101 }, true],
+    ["an unnamed file is made in the directory, which locks nothing", { op: "tmpfile", pid: 101 }, false],
+  ];
+  it.each(ends)("%s: %j is %s", (_what, request, isOver) => {
+    const dir = directory();
+    list(dir);
+    state.listings.heard(request, dir, state.epoch);
+    expect([state.listings.size, dir.names?.listings.length]).toEqual(isOver ? [0, 0] : [1, 1]);
+  });
+
+  it("not when another directory is locked", () => {
+    const [dir, other] = [directory(), directory()];
+    list(dir);
+    list(other, { fh: 2, tid: 101 });
+    state.listings.heard({ op: "unlink", pid: 102 }, other, state.epoch);
+    expect([...state.listings.all()].map(({ dir: one }) => one)).toEqual([dir]);
+  });
+
+  it("and whoever waits for all of a directory goes on at the last", async () => {
+    const dir = directory();
+    const both = [list(dir), list(dir, { fh: 2, tid: 101 })];
+    let isOver = false;
+    const waits = allOver(both).then(() => (isOver = true));
+    state.listings.heard({ op: "lookup", pid: 100 }, null, state.epoch);
+    await new Promise(setImmediate);
+    expect(isOver).toBe(false);
+    state.listings.heard({ op: "lookup", pid: 101 }, null, state.epoch);
+    await waits;
+  });
+
+  it("is not followed beyond LISTINGS_MAX, or of a thread that can not be seen: no name of it may be valid", () => {
+    expect(state.listings.of(directory(), 1, 0)).toBeNull();
+    for (let at = 1; at <= LISTINGS_MAX; at += 1) list(directory(), { fh: at, tid: at });
+    expect(state.listings.of(directory(), 9999, 9999)).toBeNull();
+    state.listings.heard({ op: "lookup", pid: 7 }, null, state.epoch);
+    expect(state.listings.of(directory(), 9999, 9999)).not.toBeNull();
+  });
+});
+
+describe("a revoke by epoch", () => {
+  const asked: string[] = [];
+  /** The kernel drops no name before that. */
+  let expired: Promise<number[]>;
+  let expire: (results: number[]) => void;
+  let failed: Error[];
+  let invalidation: Invalidation;
+  beforeEach(() => {
+    asked.length = 0;
+    failed = [];
+    expired = new Promise((resolve) => (expire = resolve));
+    const answer = (what: string): Promise<number[]> => {
+      asked.push(what);
+      return Promise.resolve([0]);
+    };
+    const caches = {
+      expireNames: (_fuseNodeid: number, some: readonly unknown[]) => {
+        asked.push(`${some.length} names`);
+        return expired;
+      },
+      incrementEpoch: () => answer("epoch"),
+      invalidateAttributes: () => answer("attributes"),
+      invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
+    } as unknown as KernelCaches;
+    invalidation = new Invalidation(
+      caches,
+      state,
+      () => false,
+      (error) => failed.push(error),
+    );
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  const round = (dir: Cover, isLocked = true): Promise<unknown> =>
+    invalidation.round(dir, { what: "names", expiry: planExpiry(dir, state.epoch, 0, isLocked) });
+
+  it("waits for the listing: its thread asks again", async () => {
+    const dir = directory();
+    list(dir);
+    tellName(dir, OTHER, file(), true, state.epoch, 0, false);
+    const over = round(dir);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS - 1);
+    expect([asked, state.epoch]).toEqual([["1 names"], 1]);
+    state.listings.heard({ op: "lookup", pid: 100 }, null, state.epoch);
+    await over;
+    expect([asked, state.epoch, invalidation.counts.listingsLeft]).toEqual([["1 names", "epoch", "attributes"], 2, 0]);
+    expect(plannedNames(dir)).toEqual([]);
+  });
+
+  it("waits for the listing: the kernel has locked the directory for the expiry", async () => {
+    const dir = directory();
+    list(dir);
+    const over = round(dir);
+    await vi.advanceTimersByTimeAsync(1);
+    expire([0]);
+    await over;
+    expect([asked, state.listings.size]).toEqual([["1 names", "epoch", "attributes"], 0]);
+  });
+
+  it("that follows names left behind waits as well", async () => {
+    const dir = directory();
+    list(dir);
+    const over = round(dir, false);
+    await vi.advanceTimersByTimeAsync(100);
+    expect(asked).toEqual(["1 names"]);
+    state.listings.heard({ op: "releasedir", pid: 0, fh: 1 }, null, state.epoch);
+    await over;
+    expect(asked).toEqual(["1 names", "epoch", "attributes"]);
+  });
+
+  it("goes on after LISTING_WAIT_MS, and has all names expired behind the listing", async () => {
+    const dir = directory();
+    list(dir);
+    tellName(dir, OTHER, file(), true, state.epoch, 0, false);
+    const over = round(dir);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS);
+    await over;
+    expect([asked, invalidation.counts.listingsLeft]).toEqual([["1 names", "2 names", "epoch", "attributes"], 1]);
+    expire([-22]);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(failed.map(({ message }) => message)).toEqual([expect.stringContaining("EINVAL")]);
+    // It may have installed some since: the next revoke has them, too.
+    dropName(dir, OTHER);
+    expect(plannedNames(dir)).toEqual(["name"]);
+  });
+
+  it("waits for nobody where nothing is listed", async () => {
+    const dir = directory();
+    tellName(dir, NAME, file(), true, state.epoch, 0, false);
+    await round(dir);
+    expect(asked).toEqual(["epoch", "attributes"]);
+  });
+
+  it("expires one by one if the kernel has the directory free: that ends the listing, and its names are expired", async () => {
+    const dir = directory();
+    list(dir);
+    expire([0]);
+    await round(dir, false);
+    expect([asked, state.listings.size, plannedNames(dir)]).toEqual([["1 names", "attributes"], 0, []]);
+  });
+
+  it("all that is cached goes: names of listings under way are expired behind INC_EPOCH", async () => {
+    const dir = directory();
+    list(dir);
+    tellName(dir, OTHER, file(), true, state.epoch, 0, false);
+    list(directory(), { fh: 2, tid: 101 });
+    const over = invalidation.dropAll([]);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS - 1);
+    expect(asked).toEqual(["epoch", "1 names", "1 names"]);
+    expire([0]);
+    await over;
+    expect([state.listings.size, invalidation.counts.listingsLeft]).toEqual([0, 0]);
+  });
+
+  it("all that is cached goes: a thread that takes longer than LISTING_WAIT_MS is left behind", async () => {
+    list(directory());
+    const over = invalidation.dropAll([]);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS);
+    await over;
+    expect([state.listings.size, invalidation.counts.listingsLeft]).toEqual([1, 1]);
+  });
+});
