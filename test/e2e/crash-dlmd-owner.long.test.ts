@@ -70,7 +70,7 @@ put("cached","before"); read=os.open("cached",os.O_RDONLY); seen=mmap.mmap(read,
     await bench.pauses(owner);
     const waits = here.run(`result=os.pread(gone,20,0).decode()`);
     await bench.isLeftOut(owner, next);
-    await until("there is another owner", async () => [next, third].includes((await lab.owner().catch(() => null)) ?? 0));
+    await until("there is another owner", async () => [next, third].includes(await lab.owner()));
     for (const actor of [other, another]) {
       expect(await actor.run(share)).toBe("ENODEV");
       expect(await actor.run(`result=get("token")[:2]`)).toBe("bc");

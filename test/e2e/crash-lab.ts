@@ -45,13 +45,8 @@ export class CrashLab {
     );
   }
 
-  async owner(): Promise<number> {
-    let owner: number | null = null;
-    await until("there is an owner", async () => {
-      owner = await this.lab.owner().catch(() => null);
-      return owner !== null;
-    });
-    return owner as unknown as number;
+  owner(): Promise<number> {
+    return this.lab.owner();
   }
 
   /** Of its mount; null: nobody says. */

@@ -228,6 +228,25 @@ function untilReady(child: ChildProcess): Promise<void> {
 }
 
 /** Writes what a cluster needs; starts nothing yet. */
+/** The last one may be half written. */
+function wholeLines(text: string): string[] {
+  const end = text.lastIndexOf("\n");
+  return end === -1 ? [] : text.slice(0, end).split("\n");
+}
+
+function parsed(line: string): Record<string, unknown> {
+  return JSON.parse(line) as Record<string, unknown>;
+}
+
+/** A full disk has cut some. */
+function parsedIfWhole(line: string): Record<string, unknown> {
+  try {
+    return parsed(line);
+  } catch {
+    return { level: "cut", line };
+  }
+}
+
 export function createCluster({ nodes, namespaces = false, more = [], nodeKeys = "", program: given }: ClusterOptions): TestCluster {
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
   const configFile = writeCluster(dir, nodes, namespaces, more, nodeKeys === "" ? "" : `, ${nodeKeys}`);
@@ -308,15 +327,13 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
     runDir,
     namespace: (nodeid) => namespaceNames[nodeid - 1] ?? "",
     log(nodeid) {
-      const lines = readFileSync(path.join(runDir(nodeid), "log.json"), "utf8")
-        .trimEnd()
-        .split("\n");
-      return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+      return wholeLines(readFileSync(path.join(runDir(nodeid), "log.json"), "utf8")).map(parsed);
     },
     start,
     story() {
       const told = [...running.keys()].flatMap((nodeid) =>
-        this.log(nodeid)
+        wholeLines(readFileSync(path.join(runDir(nodeid), "log.json"), "utf8"))
+          .map(parsedIfWhole)
           .filter(({ level }) => level !== "debug")
           .map((line) => `${String(line["time"])} node${nodeid} ${JSON.stringify({ ...line, time: undefined })}`),
       );

@@ -68,10 +68,14 @@ it("without a lease nothing is locked, not even what costs no message; a wait fo
 class Alarm(Exception): pass
 def ring(*_): raise Alarm()
 signal.signal(signal.SIGALRM, ring)
-signal.setitimer(signal.ITIMER_REAL, 0.1)
-try: result = lock(fd, "posix", "write", wait=True)
+try:
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    result = lock(fd, "posix", "write", wait=True)
 except Alarm: result = "alarm"`);
-      expect(await waits).toBe("alarm");
+      const answer = await waits;
+      // A machine so busy that the others went on without this node: its mount ends.
+      if (answer !== "alarm") await until("the mount has ended", async () => (await lease().catch(() => null)) === null);
+      expect(answer).toMatch(answer === "alarm" ? /^alarm$/ : /^E/);
     } finally {
       process.kill(Number(dlmdPid), "SIGCONT");
     }

@@ -63,8 +63,9 @@ describe.each(kinds)("%s locks", (kind) => {
 class Alarm(Exception): pass
 def ring(*_): raise Alarm()
 signal.signal(signal.SIGALRM, ring)
-signal.setitimer(signal.ITIMER_REAL, 0.2)
-try: result = lock(fd, kind, "write", wait=True)
+try:
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    result = lock(fd, kind, "write", wait=True)
 except Alarm: result = "alarm"`,
       { kind },
     );

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { until } from "../actor.ts";
 import { coverlay, startLab, type TestLab } from "../lab.ts";
 
 const LOCKER = `
@@ -81,9 +82,14 @@ describe("a file lock that another node waits for", () => {
     // Any command: it takes longer than the locks take to come to the service.
     await said(1, "status");
     // Nobody else uses the file yet. Its node tells the service how old the lock is.
-    const from = performance.now();
-    const { files } = JSON.parse(await said(2, "locks", "--files", "--json")) as { files: { held: { pid: number; heldMs: number }[] }[] };
-    const [row] = files.flatMap(({ held }) => held);
+    let from = 0;
+    let row: { pid: number; heldMs: number } | undefined;
+    await until("the lock is shown", async () => {
+      from = performance.now();
+      const { files } = JSON.parse(await said(2, "locks", "--files", "--json")) as { files: { held: { pid: number; heldMs: number }[] }[] };
+      [row] = files.flatMap(({ held }) => held);
+      return row !== undefined;
+    });
     expect(row).toMatchObject({ pid: holder.pid, program: "python3", type: "write", start: "5", end: "14" });
     expect(row?.heldMs).toBeGreaterThanOrEqual(Math.floor(from - granted));
     expect(row?.heldMs).toBeLessThanOrEqual(Math.ceil(performance.now() - asked));

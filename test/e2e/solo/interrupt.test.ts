@@ -1,6 +1,7 @@
 /** Hazard F11 on a real kernel: a process that waits for a lock gets SIGALRM, and waits on; then SIGKILL, and dies at once. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { until } from "../actor.ts";
 import { python } from "./child.ts";
 import { settled, type SoloMount, startSolo } from "./solo-mount.ts";
 
@@ -56,7 +57,7 @@ describe("a caller that waits for a lock", () => {
     await said;
     solo.coherence.withhold();
     child.stdin.end("\n");
-    await expect.poll(() => solo.coherence.waiting.size).toBe(1);
+    await until("its call waits", () => solo.coherence.waiting.size === 1);
     return { child, output: () => output, ended };
   }
 
@@ -73,8 +74,8 @@ describe("a caller that waits for a lock", () => {
     expect(waiting.output()).toBe("ready\n");
     waiting.child.kill("SIGKILL");
     expect(await waiting.ended).toBe("SIGKILL");
-    await expect.poll(() => solo.session.counters.interrupted).toBe(before + 1);
-    expect(solo.coherence.waiting.size).toBe(0);
+    await until("its call has ended", () => solo.session.counters.interrupted > before);
+    expect([solo.session.counters.interrupted, solo.coherence.waiting.size]).toEqual([before + 1, 0]);
   });
 
   it("SIGALRM alone changes nothing: the call ends well when the lock comes", async () => {

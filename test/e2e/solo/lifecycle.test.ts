@@ -1,6 +1,7 @@
 /** How a mount begins and ends, as its kernel shows it. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
+import { until } from "../actor.ts";
 import { READ_AHEAD_KIB } from "../../../overlay/session/connection.ts";
 import { python, runChild, shell } from "./child.ts";
 import { type SoloMount, startSolo } from "./solo-mount.ts";
@@ -52,7 +53,7 @@ describe("the life of a mount", () => {
     await shell("touch f", mount.mountpoint);
     mount.coherence.withhold();
     const waiting = shell(`stat ${mount.mountpoint}/other || true`, "/");
-    await expect.poll(() => mount.coherence.waiting.size).toBe(1);
+    await until("a caller waits", () => mount.coherence.waiting.size === 1);
     mount.session.abort();
     await waiting;
     await mount.session.ended;
