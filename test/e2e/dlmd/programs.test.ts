@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DlmClient, LockFlag } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
+import { until } from "../actor.ts";
 import { type TestClient, type TestCluster, TestLock, createCluster, dlmdProgram } from "./cluster.ts";
 
 let cluster: TestCluster;
@@ -49,7 +50,10 @@ test("hazard C6: a persistent lock outlives its connection, is adopted by its ow
 
   await second.close();
   await a.lock("open the lockspace");
-  expect(await a.client.purge("test", 1, 0)).toBe(1);
+  // Its locks are orphans when dlmd knows that its connection is closed.
+  let purged = 0;
+  await until("an orphan is purged", async () => (purged = await a.client.purge("test", 1, 0)) > 0);
+  expect(purged).toBe(1);
   expect(await waiter.result()).toBe("granted");
   // Nobody knows what its last owner would have written.
   expect(waiter.lock.lvbValid).toBe(false);

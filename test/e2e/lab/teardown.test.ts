@@ -1,11 +1,12 @@
 /** `lab down` from every half-made state: `lab up` killed at each step it records, a mount that hangs, two labs at once. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, mkdirSync, readFileSync, watch, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, watch, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
 import { readLab } from "../../../overlay/lab/state.ts";
 import { nativeAddon } from "../../../native/index.ts";
+import { until } from "../actor.ts";
 import { coverlay, coverlayProgram, leftovers, watchedDirectory } from "../lab.ts";
 import { killedAt, upUntil } from "./up-until.ts";
 
@@ -19,8 +20,11 @@ describe("lab down", () => {
 
   it("goes on where another one was interrupted, and nothing else can be done meanwhile", async () => {
     const { dir, end } = watchedDirectory();
+    let held = -1;
     try {
       const { id } = await upUntil(dir, "mount node1", "SIGKILL");
+      // The kernel keeps a loop device that somebody has open: the first one is held up there.
+      held = openSync(readLab(dir)?.nodes[0]?.device ?? "", "r");
       const first = spawn(process.execPath, [coverlayProgram, "lab", "down", "--dir", dir], { stdio: "ignore" });
       const watcher = watch(dir, () => void (readLab(dir)?.phase === "down" && first.kill("SIGINT")));
       expect(await once(first, "exit")).toEqual([8, null]);
@@ -28,9 +32,12 @@ describe("lab down", () => {
       const start = await coverlay(["lab", "start", "node1", "--dir", dir]);
       expect(start.status).toBe(1);
       expect(start.stderr).toContain("being taken down");
+      closeSync(held);
+      held = -1;
       expect(await coverlay(["lab", "down", "--dir", dir, "--json"])).toMatchObject({ status: 0, stderr: "" });
       expect(leftovers(dir, id)).toEqual([]);
     } finally {
+      if (held >= 0) closeSync(held);
       await end();
     }
   });
@@ -48,6 +55,7 @@ describe("lab down", () => {
       expect(native.mount("hung", mountpoint, "fuse.clustered", 0, options)).toBe(0);
       const victim = spawn("ls", [mountpoint], { stdio: "ignore" });
       const ended = once(victim, "exit");
+      await until("it hangs", () => readFileSync(`/proc/${victim.pid}/stack`, "latin1").includes("fuse_"));
       const down = await coverlay(["lab", "down", "--dir", dir, "--json"]);
       expect(down).toMatchObject({ status: 0, stderr: "" });
       const [status] = (await ended) as [number | null];
@@ -95,6 +103,7 @@ describe("lab down", () => {
       const netns = `/run/netns/coverlay-${id}-node1`;
       const stranger = spawn("nsenter", [`--net=${netns}`, "--", "sleep", "600"], { stdio: "ignore" });
       const ended = once(stranger, "exit");
+      await until("it runs on the node", () => readFileSync(`/proc/${stranger.pid}/comm`, "utf8") === "sleep\n");
       expect((await coverlay(["lab", "down", "--dir", dir])).status).toBe(0);
       expect(await ended).toEqual([null, "SIGKILL"]);
     } finally {
