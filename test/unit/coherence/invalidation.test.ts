@@ -217,6 +217,22 @@ describe("hazard F6: a round for a directory", () => {
     return { caches, state: new CoherenceState(), directory, asked };
   }
 
+  it("that goes by an epoch which the kernel refuses is no clean one", async () => {
+    const { caches, state, directory } = several(Promise.resolve([-22]));
+    const invalidation = new Invalidation(caches, state, () => false, fail);
+    const byEpoch = { what: "names", expiry: { epoch: true, names: [] } } as const;
+    await expect(invalidation.round(directory(4), byEpoch)).rejects.toThrow("EINVAL");
+  });
+
+  it("that an epoch was not written for fails, and the next one does not", async () => {
+    const failed = Promise.reject<number[]>(new Error("no thread"));
+    const { caches, state, directory, asked } = several(failed);
+    const invalidation = new Invalidation(caches, state, () => false, fail);
+    await expect(invalidation.round(directory(4), { what: "names", expiry: { epoch: true, names: [] } })).rejects.toThrow("no thread");
+    await invalidation.round(directory(5), { what: "names", expiry: { epoch: false, names } });
+    expect(asked).toEqual(["epoch", "1 names", "attributes"]);
+  });
+
   it("whose expiry the kernel refuses is no clean one", async () => {
     const { round } = scene(Promise.resolve([-22]));
     await expect(round()).rejects.toThrow("EINVAL");
