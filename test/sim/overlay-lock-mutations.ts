@@ -570,7 +570,7 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "F48",
     breaks: "a READ for the buffer of getdents(2) counts as the thread's next call",
     file: "overlay/coherence/names/listings.ts",
-    find: "const own = OF_FAULTS.has(op) ? undefined : this.#ofThread.get(pid);",
+    find: "const own = OF_GETDENTS.has(op) ? undefined : this.#ofThread.get(pid);",
     replace: "const own = this.#ofThread.get(pid);",
     caughtBy: "test/unit/coherence/listings.test.ts",
   },

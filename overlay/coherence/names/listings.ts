@@ -11,8 +11,8 @@ import type { Cover, Listing } from "../cover.ts";
 /** At most so many are followed; the names of others get no validity. */
 export const LISTINGS_MAX = 4096;
 
-/** What getdents(2) itself may ask for where its buffer is a mapping, with names still to come. */
-const OF_FAULTS: ReadonlySet<string> = new Set(["read", "write", "getattr", "setattr"]);
+/** What getdents(2) itself may ask for with names still to come: where its buffer is a mapping, or a security module reads the label of a new inode (d_instantiate). */
+const OF_GETDENTS: ReadonlySet<string> = new Set(["read", "write", "getattr", "setattr", "getxattr"]);
 /** The kernel has the directory that they name first locked for them, and for nobody else. */
 const LOCKING: ReadonlySet<string> = new Set(["create", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename"]);
 
@@ -55,7 +55,7 @@ export class Listings {
 
   /** A request came, of that directory, file or handle. `epoch`: the mount's. */
   heard({ op, pid, fh }: Heard, cover: Cover | null, epoch: number): void {
-    const own = OF_FAULTS.has(op) ? undefined : this.#ofThread.get(pid);
+    const own = OF_GETDENTS.has(op) ? undefined : this.#ofThread.get(pid);
     if (own !== undefined) this.over([own], epoch);
     const same = typeof fh === "number" && OF_HANDLE.has(op) ? this.#ofHandle.get(fh) : undefined;
     if (same !== undefined) this.over([same], epoch);

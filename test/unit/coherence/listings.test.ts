@@ -95,6 +95,7 @@ describe("a listing is over", () => {
     ["another thread asks", { op: "lookup", pid: 101 }, false],
     ["its thread reads what its buffer is a mapping of", { op: "read", pid: 100 }, false],
     ["its thread asks for attributes for such a mapping", { op: "getattr", pid: 100 }, false],
+    ["a security module asks for the label of a new inode", { op: "getxattr", pid: 100 }, false],
     ["its handle is read again", { op: "readdirplus", pid: 101, fh: 1 }, true],
     ["its handle is closed", { op: "releasedir", pid: 0, fh: 1 }, true],
     ["another handle is closed", { op: "releasedir", pid: 0, fh: 2 }, false],
