@@ -147,8 +147,9 @@ describe("a mount of type fuse.clustered", () => {
 
   /** Waits in a mount namespace of its own, with a copy of every mount. */
   async function withNamespace<T>(use: (pid: number) => Promise<T>): Promise<T> {
-    const other = spawn("unshare", ["-m", "sh", "-c", "echo ready; exec cat"], { stdio: ["pipe", "pipe", "inherit"] });
+    const other = spawn("unshare", ["-m", "cat"], { stdio: ["pipe", "pipe", "inherit"] });
     try {
+      other.stdin.write("ready\n");
       await once(other.stdout, "data");
       return await use(other.pid ?? 0);
     } finally {
