@@ -6,6 +6,7 @@ import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { createCluster, type TestCluster, threeWithLock } from "./cluster.ts";
+import { keptAfterView } from "./small-disk.ts";
 
 /** EX_IOERR. */
 const UNKEPT = 74;
@@ -39,6 +40,7 @@ afterEach(async () => {
 test("a node whose state disk hangs leaves with words; the others go on without it, and it ends when the disk answers", async () => {
   const { first, here, there, lock } = await threeWithLock(cluster, { stateDir: disk });
 
+  await keptAfterView(disk, 1, 2, 3);
   freeze("--freeze");
   // Nothing has to be stored in a view that stays.
   expect(await lock.request(Mode.NL)).toBe("granted");

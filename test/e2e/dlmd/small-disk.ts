@@ -8,6 +8,17 @@ import type { KeptConfig } from "../../../dlmd/config/record.ts";
 import type { StoredState } from "../../../dlmd/driver/state-file.ts";
 import { until } from "../actor.ts";
 
+/** Resolves when a node has written the last that it keeps in `dir` after a view of these members: which boots they are of, and who agreed. */
+export async function keptAfterView(dir: string, ...nodeids: number[]): Promise<void> {
+  const read = (name: string): unknown => JSON.parse(readFileSync(path.join(dir, name), "utf8"));
+  await until(`a view of ${nodeids.join(", ")} is kept`, () => {
+    const { fencing } = read("state.json") as StoredState;
+    const { agreedBy } = read("config.json") as KeptConfig;
+    const known = (fencing?.boots ?? []).map(({ nodeid }) => nodeid);
+    return known.length === nodeids.length && nodeids.every((nodeid) => known.includes(nodeid) && agreedBy.includes(nodeid));
+  });
+}
+
 export class SmallDisk {
   readonly dir: string;
   readonly #filler: string;
@@ -23,18 +34,9 @@ export class SmallDisk {
     throws(() => writeFileSync(this.#filler, new Uint8Array(1024 * 1024)), { code: "ENOSPC" });
   }
 
-  /**
-   * Fills it when the node that keeps its state and its configuration here has kept a view of these members. It writes both beside the ones before,
-   * whose room would be free again later: so it waits for the last that is kept after a view, which boots its members are of and who agreed.
-   */
+  /** Fills it when the node that keeps its state and its configuration here has kept a view of these members: what it renames later would be room again. */
   async fillAfterView(...nodeids: number[]): Promise<void> {
-    const read = (name: string): unknown => JSON.parse(readFileSync(path.join(this.dir, name), "utf8"));
-    await until(`a view of ${nodeids.join(", ")} is kept`, () => {
-      const { fencing } = read("state.json") as StoredState;
-      const { agreedBy } = read("config.json") as KeptConfig;
-      const known = (fencing?.boots ?? []).map(({ nodeid }) => nodeid);
-      return known.length === nodeids.length && nodeids.every((nodeid) => known.includes(nodeid) && agreedBy.includes(nodeid));
-    });
+    await keptAfterView(this.dir, ...nodeids);
     this.fill();
   }
 
