@@ -227,7 +227,6 @@ function untilReady(child: ChildProcess): Promise<void> {
   });
 }
 
-/** Writes what a cluster needs; starts nothing yet. */
 /** The last one may be half written. */
 function wholeLines(text: string): string[] {
   const end = text.lastIndexOf("\n");
@@ -236,6 +235,11 @@ function wholeLines(text: string): string[] {
 
 function parsed(line: string): Record<string, unknown> {
   return JSON.parse(line) as Record<string, unknown>;
+}
+
+/** A node that ended early has made no file, and a test may have removed it. */
+function textOf(file: string): string {
+  return existsSync(file) ? readFileSync(file, "utf8") : "";
 }
 
 /** A full disk has cut some. */
@@ -247,6 +251,7 @@ function parsedIfWhole(line: string): Record<string, unknown> {
   }
 }
 
+/** Writes what a cluster needs; starts nothing yet. */
 export function createCluster({ nodes, namespaces = false, more = [], nodeKeys = "", program: given }: ClusterOptions): TestCluster {
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
   const configFile = writeCluster(dir, nodes, namespaces, more, nodeKeys === "" ? "" : `, ${nodeKeys}`);
@@ -332,7 +337,7 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
     start,
     story() {
       const told = [...running.keys()].flatMap((nodeid) =>
-        wholeLines(readFileSync(path.join(runDir(nodeid), "log.json"), "utf8"))
+        wholeLines(textOf(path.join(runDir(nodeid), "log.json")))
           .map(parsedIfWhole)
           .filter(({ level }) => level !== "debug")
           .map((line) => `${String(line["time"])} node${nodeid} ${JSON.stringify({ ...line, time: undefined })}`),
