@@ -91,9 +91,7 @@ test("a killed node's locks go after the time-out, once every client of its lock
   expect(new Set(await Promise.all(granted))).toEqual(new Set(["granted"]));
   expect(first.client.view.members).toEqual([1, 2]);
   // One word finds a view change in the log: what came before it, that service stopped, the new view with its reason, that service runs.
-  const text = readFileSync(path.join(cluster.runDir(1), "log.json"), "utf8");
-  const lines = text.split("\n").filter((line) => line.includes('"msg":"view"'));
-  const views = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  const views = cluster.log(1).filter(({ msg }) => msg === "view");
   const before = views.findLast(({ members }) => String(members) === "1,2,3");
   expect(before).toMatchObject({ quorumReason: "3 of 3 votes, quorate because 3 >= 2", running: false });
   expect(views).toContainEqual(expect.objectContaining({ viewId: before?.["viewId"], running: true }));
