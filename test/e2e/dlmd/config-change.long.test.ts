@@ -14,7 +14,11 @@ let cluster: TestCluster;
 let disk: SmallDisk | undefined;
 afterEach(async ({ task }) => {
   if (task.result?.state === "fail") console.error(cluster.story());
-  disk?.remove();
+  if (disk !== undefined) {
+    // Its files are there: it would write new ones into the folder below the disk.
+    await cluster.kill(2, "SIGKILL");
+    disk.remove();
+  }
   disk = undefined;
   await cluster.close();
 });
