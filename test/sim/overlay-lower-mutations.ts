@@ -283,6 +283,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/known.test.ts",
   },
   {
+    id: "xattr-names-error-unhandled",
+    breaks: "an error of attributes that were asked for behind a question for an extended attribute ends the process",
+    file: "overlay/lower/remote/attributes.ts",
+    find: "void askAttr(core, id).catch(() => undefined);",
+    replace: "void askAttr(core, id);",
+    caughtBy: "test/unit/lower/remote-known.test.ts",
+  },
+  {
     id: "f21-acl-as-of-its-answer",
     hazard: "F21",
     breaks: "an access ACL counts for the lock that is here when its answer comes",
@@ -307,6 +315,15 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/known.ts",
     find: "({ xattrChanges }) => xattrChanges",
     replace: "() => ({ changing: 0, changedAt: 0 })",
+    caughtBy: "test/unit/lower/known.test.ts",
+  },
+  {
+    id: "f21-xattrs-made-beside-change",
+    hazard: "F21",
+    breaks: "names of extended attributes from the answer to the making of a file count beside a change of them",
+    file: "overlay/lower/remote/known.ts",
+    find: "known.hold !== 0 && known.xattrChanges.changing === 0 && this.#keepsXattrs()",
+    replace: "known.hold !== 0 && this.#keepsXattrs()",
     caughtBy: "test/unit/lower/known.test.ts",
   },
   {

@@ -236,6 +236,34 @@ describe("what was read", () => {
     expect(known.xattrList(child)).toBeNull();
   });
 
+  it("of extended attributes is not what the answer to its making says, beside a change of them", () => {
+    const { known } = create();
+    known.read(known.reading(), child, childAttr);
+    const change = known.beginXattrs(child);
+    known.made(child, { ...childAttr, xattrNames: Buffer.alloc(0) });
+    expect([known.xattrList(child), known.xattr(child, bytes("user.a"))]).toEqual([null, undefined]);
+    known.end(change, null);
+    expect([known.xattrList(child), known.xattr(child, bytes("user.a"))]).toEqual([null, undefined]);
+    known.made(child, { ...childAttr, xattrNames: Buffer.alloc(0) });
+    expect(known.xattrList(child)).toEqual(Buffer.alloc(0));
+  });
+
+  it("of attributes lacks the names of extended ones once for each hold, and never where those are not kept", () => {
+    const lacks = (keepsXattrs: boolean): boolean[] => {
+      const { locks, known } = create(keepsXattrs);
+      return [1, 2].flatMap(() => {
+        locks.comeAgain();
+        const before = known.lacksXattrNames(dir);
+        known.read(known.reading(), dir, attr);
+        const said = [known.lacksXattrNames(dir), known.lacksXattrNames(dir)];
+        known.read(known.reading(), dir, { ...attr, xattrNames: Buffer.alloc(0) });
+        return [before, ...said, known.lacksXattrNames(dir)];
+      });
+    };
+    expect(lacks(true)).toEqual([false, true, false, false, false, true, false, false]);
+    expect(lacks(false)).not.toContain(true);
+  });
+
   it("is nothing where there are no locks", () => {
     const known = new KnownInodes(NO_HOLDS, () => true);
     known.read(known.reading(), dir, attr);

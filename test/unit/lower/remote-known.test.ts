@@ -1,7 +1,7 @@
 /** What a caller knows of inodes whose locks it has, over the real wire: what it need not ask the owner for (hazard F21). */
 import { describe, expect, it } from "vitest";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
-import { E, isErrno } from "../../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
 import { ACCESS_ACL, DEFAULT_ACL } from "../../../overlay/lower/linux.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
@@ -141,6 +141,27 @@ it("what was known before anybody asked for an extended attribute is asked for o
   // Too many to be told: not asked for each time.
   const others = (): unknown => lower.listxattr(many);
   expect([await trips(others), await trips(others)]).toEqual([2, 1]);
+});
+
+it("an error of what is asked for once more is met by whoever asks for the attributes, and by nobody before", async () => {
+  const lower = holding();
+  const { address } = await owner(1, (one) => ({ ...one, getattr: () => Promise.reject(errnoError(E.EIO)) }));
+  await lower.connect(address, 1);
+  const { id } = await lower.mknod(lower.root, name("f"), 0o100644, 0, 0, caller);
+  await lower.getattrMany([id]);
+  const unhandled: unknown[] = [];
+  const note = (reason: unknown): void => void unhandled.push(reason);
+  process.on("unhandledRejection", note);
+  try {
+    const before = lower.counters.roundTrips;
+    expect((await foundXattr(lower, id, name("user.a")))[0]).toBe("ENODATA");
+    // In order: behind all that was asked before. A rejection that nobody handles is told at the end of its turn.
+    await lower.statfs();
+    await new Promise(setImmediate);
+    expect([lower.counters.roundTrips - before, unhandled]).toEqual([3, []]);
+  } finally {
+    process.off("unhandledRejection", note);
+  }
 });
 
 it.each([
