@@ -333,6 +333,22 @@ describe("removals by the names or the numbers", () => {
     expect(wholes()).toBe(3);
   });
 
+  it("go on with what is left of their own directory, not of the one that was sorted before", async () => {
+    world = new World();
+    world.placeOf = (ino) => 1000 - ino;
+    world.files = range(300, 200);
+    await world.remove(...range(300, 4));
+    expect(world.asked.splice(0)).toEqual([range(484, 16).toReversed(), range(304, 16)]);
+    // By their names, these come before the others.
+    world.files = range(100, 200);
+    const dir = world.inodes.remember(id(10), 0o040755);
+    for (const ino of range(100, 4)) {
+      world.note(ino, dir);
+      await world.over();
+    }
+    expect(world.asked).toEqual([range(284, 16).toReversed(), range(104, 16)]);
+  });
+
   it("cost nothing of the kind in a directory of more than SORTED_NAMES_MAX names", async () => {
     world = new World();
     // As many are removed, and those that are being removed are listed.
@@ -426,6 +442,16 @@ describe("nothing is asked for", () => {
     expect(world.asked).toHaveLength(4);
   });
 
+  it("of what is removed while the listing that names it is on its way", async () => {
+    let go = (): void => undefined;
+    await world.remove(100);
+    world.gate = new Promise((resolve) => (go = resolve));
+    for (const ino of [101, 102, 103]) world.note(ino);
+    go();
+    await world.over();
+    expect(world.asked).toEqual([range(104, 13)]);
+  });
+
   it("after the end, which waits for what is under way", async () => {
     let go = (): void => undefined;
     world.gate = new Promise((resolve) => (go = resolve));
@@ -439,6 +465,14 @@ describe("nothing is asked for", () => {
     expect([world.asked, world.open.size]).toEqual([[], 0]);
     await world.remove(102, 103, 104);
     expect(world.opened).toBe(1);
+  });
+
+  it("after the end, nor are attributes under locks that come then", async () => {
+    const stops: Promise<void>[] = [];
+    world.onAsked = () => void stops.push(world.removals.stop());
+    await world.remove(100, 101);
+    await Promise.all(stops);
+    expect([world.asked, world.read, world.open.size]).toEqual([[range(102, 15)], [], 0]);
   });
 });
 
