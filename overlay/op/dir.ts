@@ -175,6 +175,8 @@ async function pinRows(mount: Mount, rows: readonly Row[], since: Since): Promis
 }
 
 function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, rows: readonly Row[], since: Since): void {
+  // Its caller has gone: it installs nothing, and nothing would show when the listing is over.
+  if (call.interrupted) return;
   const { coherence } = mount;
   // The owner died after it had given the names. The kernel takes those of a listing for as new as their answer (fs/fuse/readdir.c,
   // fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.

@@ -18,6 +18,7 @@ import { forgetFile } from "../op/open.ts";
 import { isOwnByHandle } from "../op/lookup-handle.ts";
 import type { Mount } from "../op/mount.ts";
 import { type Operation, perform } from "../op/perform.ts";
+import type { Heard } from "../coherence/names/listings.ts";
 import { WriteBack } from "../coherence/pages/write-order.ts";
 import { COPY_BYTES_MAX, type RequestBuffers } from "./buffers.ts";
 import type { Interrupts } from "./interrupt.ts";
@@ -237,8 +238,7 @@ export class Dispatch {
     if (this.#held !== null && !this.#passes(request)) {
       this.#held.requests.push(ownBytes(buffer, bytes, kept));
       this.#held.bytes += bytes;
-      // That it came shows what its thread has done.
-      if ("pid" in request) mount.coherence.sizes.heard(request.pid);
+      if ("pid" in request) this.#heard(request, mount.inodes.get(request.fuseNodeid));
       return;
     }
     switch (request.op) {
@@ -263,6 +263,13 @@ export class Dispatch {
     }
   }
 
+  /** That a request came shows what its thread has done (hazards F5, F48). */
+  #heard(request: Heard, node: InodeRecord | undefined): void {
+    const { sizes, names } = this.#options.mount.coherence;
+    sizes.heard(request.pid);
+    names.heard(request, node);
+  }
+
   /** A request whose data nobody else uses. */
   serve(request: Operation): void {
     this.counters.requests += 1;
@@ -274,8 +281,7 @@ export class Dispatch {
     const { buffers, mount, interrupts, port } = this.#options;
     const call = new Call(request, port);
     const node = mount.inodes.get(request.fuseNodeid);
-    mount.coherence.sizes.heard(request.pid);
-    mount.coherence.names.heard(request, node);
+    this.#heard(request, node);
     if (node !== undefined) mount.inodes.use(node);
     const payload = kept ? null : request.op === "write" ? request.data : request.op === "setxattr" ? request.value : null;
     let lend = false;

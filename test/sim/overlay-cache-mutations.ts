@@ -149,7 +149,7 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F6",
     breaks: "an expiry that does not come back in time is taken for done",
     file: "overlay/coherence/kernel/revoke-round.ts",
-    find: "return this.#byEpoch(dir, names, expired);",
+    find: "return this.#byEpoch(dir, names);",
     replace: "continue;",
     caughtBy: "test/unit/coherence/invalidation.test.ts",
   },

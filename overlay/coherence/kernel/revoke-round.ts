@@ -5,7 +5,7 @@
 import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../../dlmd/base/errno.ts";
-import { type Cover, type Inode, kernelKnows, type ToldName } from "../cover.ts";
+import { type Cover, type Inode, kernelKnows, type Listing, type ToldName } from "../cover.ts";
 import { type RevokeGate } from "../cover-parts.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../page-range.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
@@ -73,6 +73,10 @@ const DROP_WAIT_MS = 10;
 /** A dropped directory that somebody on this node still has in use (a walk below it, at least) is waited for so often, 1 ms and then twice as long each time. */
 const FORGET_WAITS_MAX = 4;
 
+function hasListings({ names }: Cover): boolean {
+  return names !== null && names.listings.length > 0;
+}
+
 const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV, -E.ECANCELED]);
 
 export class Invalidation {
@@ -134,17 +138,17 @@ export class Invalidation {
 
   /** What the kernel says against it; null: nothing. */
   async #oneByOne(dir: Inode, names: ExpiryPlan["names"]): Promise<number | null> {
-    const hasListings = (dir.cover.names?.listings.length ?? 0) > 0;
+    const wasListed = hasListings(dir.cover);
     // A few first: they show that nobody has the directory.
     for (const some of [names.slice(0, EXPIRE_FIRST), names.slice(EXPIRE_FIRST)]) {
       if (some.length === 0) continue;
       const expired = this.#expire(dir, some);
       // It waits behind an operation on the directory. It will expire these once more when that is done, which is harmless.
-      if (!(await inTime(expired, EXPIRE_WAIT_MS + some.length * EXPIRE_NAME_WAIT_MS))) return this.#byEpoch(dir, names, expired);
+      if (!(await inTime(expired, EXPIRE_WAIT_MS + some.length * EXPIRE_NAME_WAIT_MS))) return this.#byEpoch(dir, names);
       const bad = (await expired).find((result) => result !== 0 && result !== -E.ENOENT);
       if (bad !== undefined) return bad;
     }
-    if (hasListings) noteExpired(dir.cover);
+    if (wasListed) noteExpired(dir.cover);
     return null;
   }
 
@@ -154,17 +158,17 @@ export class Invalidation {
     const before = cover.names?.listings ?? [];
     this.counts.namesExpired += names.length;
     const results = await this.#caches.expireNames(fuseNodeid, names);
+    this.#check(cover, results);
     listings.over(before, this.#state.epoch);
     return results;
   }
 
-  /** As #oneByOne. `expiring`: some of the names, which wait for the directory. */
-  async #byEpoch(dir: Inode, names: ExpiryPlan["names"], expiring?: Promise<number[]>): Promise<number | null> {
+  /** As #oneByOne. */
+  async #byEpoch(dir: Inode, names: ExpiryPlan["names"]): Promise<number | null> {
     const underWay = dir.cover.names?.listings ?? [];
     if (underWay.length > 0 && names.length > 0) {
-      const expired = expiring ?? this.#expire(dir, names.slice(0, 1));
-      const isOver = await inTime(Promise.race([expired, allOver(underWay)]), LISTING_WAIT_MS);
-      if (!isOver) this.#expireBehind(dir, names);
+      const expired = this.#expire(dir, names);
+      await this.#outlast(underWay, expired, Promise.race([expired, allOver(underWay)]));
     }
     raiseEpoch(this.#state, dir.cover);
     const results = this.#incrementEpoch();
@@ -173,26 +177,30 @@ export class Invalidation {
     return result === 0 ? null : result;
   }
 
-  /** When whoever has the directory is done. */
-  #expireBehind(dir: Inode, names: ExpiryPlan["names"]): void {
+  /**
+   * Waits for listings of a directory whose names are being `expired`, until `isOver`. After LISTING_WAIT_MS they count as over: what they install is
+   * expired behind their threads.
+   */
+  async #outlast(listings: readonly Listing[], expired: Promise<unknown>, isOver: Promise<unknown>): Promise<void> {
+    if (await inTime(isOver, LISTING_WAIT_MS)) return;
     this.counts.listingsLeft += 1;
-    const checked = this.#expire(dir, names).then((results) => this.#check(dir.cover, results));
-    checked.catch(this.#fail);
+    this.#state.listings.over(listings, this.#state.epoch);
+    expired.catch(this.#fail);
   }
 
-  /** Names of listings that are under way come behind INC_EPOCH: they are expired behind that. */
-  async #expireListed(): Promise<void> {
-    const covers = new Set([...this.#state.listings.all()].map(({ dir }) => dir));
+  /** Names of these directories that a listing may install behind INC_EPOCH. */
+  async #expireListed(directories: Iterable<Cover>): Promise<void> {
     const expire = async ({ inode, names }: Cover): Promise<void> => {
       const listed = [...(names?.byKey.values() ?? [])].filter((told) => told.listed);
-      if (inode === null || listed.length === 0) return;
-      const plan = listed.map(({ key }) => ({ name: Buffer.from(key, "latin1"), drop: false }));
-      const expired = this.#expire(inode, plan).then((results) => this.#check(inode.cover, results));
-      if (await inTime(expired, LISTING_WAIT_MS)) return;
-      this.counts.listingsLeft += 1;
-      expired.catch(this.#fail);
+      if (inode === null || names === null || listed.length === 0) return;
+      const { listings } = names;
+      const expired = this.#expire(
+        inode,
+        listed.map(({ key }) => ({ name: Buffer.from(key, "latin1"), drop: false })),
+      );
+      await this.#outlast(listings, expired, expired);
     };
-    await Promise.all([...covers].map(expire));
+    await Promise.all([...directories].map(expire));
   }
 
   /** In the turn in which the state's epoch is raised. null: this kernel has no epochs. */
@@ -275,6 +283,7 @@ export class Invalidation {
     if (directory !== undefined && epoch !== null) {
       this.#state.epoch += 1;
       notified.push(notify(directory, epoch));
+      notified.push(this.#expireListed(inodes.map(({ cover }) => cover).filter(hasListings)));
     }
     for (const inode of inodes) {
       inode.cover.attrTold = false;
@@ -287,10 +296,12 @@ export class Invalidation {
 
   /** Whatever the locks say: every name, and attributes and pages of all these. Resolves when only what waits for a page is left. */
   async dropAll(inodes: readonly Inode[], tries?: number): Promise<Dropped> {
+    // In this turn: one that is over before INC_EPOCH is said to be written may have installed names behind it.
+    const listed = new Set([...this.#state.listings.all()].map(({ dir }) => dir));
     this.#state.epoch += 1;
     const [result = 0] = (await this.#incrementEpoch()) ?? [];
     if (!notifiedResults.has(result)) throw new Error(`the kernel refused to drop its names: ${errnoName(-result)}`);
-    const [dropped] = await Promise.all([dropInodes(this.#caches.invalidateMany, inodes, tries), this.#expireListed()]);
+    const [dropped] = await Promise.all([dropInodes(this.#caches.invalidateMany, inodes, tries), this.#expireListed(listed)]);
     this.counts.inodesDropped += dropped.inodes;
     return dropped;
   }

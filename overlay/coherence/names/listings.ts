@@ -66,10 +66,9 @@ export class Listings {
   over(listings: readonly Listing[], epoch: number): void {
     for (const listing of listings) {
       const { dir, fh, tid, waiters } = listing;
-      if (this.#ofHandle.get(fh) !== listing) continue;
-      this.#ofHandle.delete(fh);
+      if (this.#ofHandle.get(fh) === listing) this.#ofHandle.delete(fh);
       if (this.#ofThread.get(tid) === listing) this.#ofThread.delete(tid);
-      if (dir.names !== null) {
+      if (dir.names?.listings.includes(listing) === true) {
         dir.names.listings = dir.names.listings.filter((other) => other !== listing);
         dir.names.listedEpoch = epoch;
       }

@@ -86,7 +86,9 @@ export function tellName(
       return false;
     }
   }
-  told.validEpoch = valid ? epoch : 0;
+  if (valid) told.validEpoch = epoch;
+  // An answer without validity may be installed late, or not at all: what the kernel was told before stands until then.
+  else if (!isListed) told.validEpoch = 0;
   told.listed ||= isListed && valid;
   return valid;
 }

@@ -1,10 +1,12 @@
 /** Hazard F48: names of a listing are as new as the moment at which its thread installs them, whatever INC_EPOCH came before. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Cover, type Listing } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type Listing } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches, LISTING_WAIT_MS } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { ToldNames } from "../../../overlay/coherence/told-names.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { allOver, type Heard, LISTINGS_MAX } from "../../../overlay/coherence/names/listings.ts";
-import { dropName, dropUnchanged, moveName, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
+import { dropUnchanged, moveName, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
 
 const NAME = Buffer.from("name");
 const OTHER = Buffer.from("other");
@@ -76,6 +78,14 @@ describe("a name of a listing", () => {
     expect(plannedNames(to)).toEqual(["other"]);
   });
 
+  it("of an answer without validity leaves what the kernel was told before", () => {
+    const dir = directory();
+    const child = file();
+    tellName(dir, NAME, child, true, state.epoch, 0, false);
+    tellName(dir, NAME, child, false, state.epoch, 0, false, true);
+    expect(plannedNames(dir)).toEqual(["name"]);
+  });
+
   it("that was told since it was dropped elsewhere stays known", () => {
     const dir = directory();
     const child = file();
@@ -99,7 +109,7 @@ describe("a listing is over", () => {
     ["its handle is read again", { op: "readdirplus", pid: 101, fh: 1 }, true],
     ["its handle is closed", { op: "releasedir", pid: 0, fh: 1 }, true],
     ["another handle is closed", { op: "releasedir", pid: 0, fh: 2 }, false],
-    ["its handle is synced, which waits for nobody", { op: "fsyncdir", pid: 101, fh: 1 }, false],
+    ["its handle is synced, of which nothing is made", { op: "fsyncdir", pid: 101, fh: 1 }, false],
     ["a file has the same handle", { op: "release", pid: 0, fh: 1 }, false],
     ["the kernel has the directory locked for another thread", { op: "create", pid: 101 }, true],
     ["an unnamed file is made in the directory, which locks nothing", { op: "tmpfile", pid: 101 }, false],
@@ -131,12 +141,63 @@ describe("a listing is over", () => {
     await waits;
   });
 
+  it("whatever has become of its directory: it is not followed any more", () => {
+    const dir = directory();
+    const listing = list(dir);
+    dir.names = null;
+    state.listings.over([listing], state.epoch);
+    expect(state.listings.size).toBe(0);
+  });
+
+  it("though another one has its handle and its thread by now", () => {
+    const [dir, other] = [directory(), directory()];
+    const listing = list(dir);
+    list(other);
+    state.listings.over([listing], state.epoch);
+    expect([dir.names?.listings.length, other.names?.listings.length, state.listings.size]).toEqual([0, 1, 1]);
+  });
+
   it("is not followed beyond LISTINGS_MAX, or of a thread that can not be seen: no name of it may be valid", () => {
     expect(state.listings.of(directory(), 1, 0)).toBeNull();
     for (let at = 1; at <= LISTINGS_MAX; at += 1) list(directory(), { fh: at, tid: at });
     expect(state.listings.of(directory(), 9999, 9999)).toBeNull();
     state.listings.heard({ op: "lookup", pid: 7 }, null, state.epoch);
     expect(state.listings.of(directory(), 9999, 9999)).not.toBeNull();
+  });
+});
+
+describe("what is told with a listing", () => {
+  function told(): ToldNames {
+    const invalidation = new Invalidation({} as KernelCaches, state, () => false, fail);
+    return new ToldNames(state, invalidation, { mayBeValid: true, now: () => 0, fail });
+  }
+  function fail(error: Error): void {
+    throw error;
+  }
+  const inodeOf = (cover: Cover): Inode => cover.inode as Inode;
+  function here(): Cover {
+    const dir = directory();
+    dir.mode = Mode.PR;
+    return dir;
+  }
+
+  it("is followed from the first valid name on, until a request says that it is over", () => {
+    const [names, dir] = [told(), here()];
+    const listing = names.listing(inodeOf(dir), 1, 100);
+    expect([listing?.dir, state.listings.size]).toEqual([dir, 0]);
+    expect(names.tellEntry(inodeOf(dir), NAME, inodeOf(directory()), undefined, listing)).toBe(true);
+    expect([...state.listings.all()]).toEqual([listing]);
+    state.epoch += 1;
+    expect(plannedNames(dir)).toEqual(["name"]);
+    names.heard({ op: "lookup", pid: 100 }, undefined);
+    expect(state.listings.size).toBe(0);
+  });
+
+  it("has no validity where nothing would tell that the listing is over", () => {
+    const [names, dir] = [told(), here()];
+    const listing = names.listing(inodeOf(dir), 1, 0);
+    expect(names.tellEntry(inodeOf(dir), NAME, inodeOf(directory()), undefined, listing)).toBe(false);
+    expect(plannedNames(dir)).toEqual([]);
   });
 });
 
@@ -185,10 +246,10 @@ describe("a revoke by epoch", () => {
     tellName(dir, OTHER, file(), true, state.epoch, 0, false);
     const over = round(dir);
     await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS - 1);
-    expect([asked, state.epoch]).toEqual([["1 names"], 1]);
+    expect([asked, state.epoch]).toEqual([["2 names"], 1]);
     state.listings.heard({ op: "lookup", pid: 100 }, null, state.epoch);
     await over;
-    expect([asked, state.epoch, invalidation.counts.listingsLeft]).toEqual([["1 names", "epoch", "attributes"], 2, 0]);
+    expect([asked, state.epoch, invalidation.counts.listingsLeft]).toEqual([["2 names", "epoch", "attributes"], 2, 0]);
     expect(plannedNames(dir)).toEqual([]);
   });
 
@@ -207,10 +268,10 @@ describe("a revoke by epoch", () => {
     list(dir);
     const over = round(dir, false);
     await vi.advanceTimersByTimeAsync(100);
-    expect(asked).toEqual(["1 names"]);
+    expect(asked).toEqual(["1 names", "1 names"]);
     state.listings.heard({ op: "releasedir", pid: 0, fh: 1 }, null, state.epoch);
     await over;
-    expect(asked).toEqual(["1 names", "epoch", "attributes"]);
+    expect(asked).toEqual(["1 names", "1 names", "epoch", "attributes"]);
   });
 
   it("goes on after LISTING_WAIT_MS, and has all names expired behind the listing", async () => {
@@ -220,13 +281,37 @@ describe("a revoke by epoch", () => {
     const over = round(dir);
     await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS);
     await over;
-    expect([asked, invalidation.counts.listingsLeft]).toEqual([["1 names", "2 names", "epoch", "attributes"], 1]);
+    expect([asked, invalidation.counts.listingsLeft]).toEqual([["2 names", "epoch", "attributes"], 1]);
     expire([-22]);
     await vi.advanceTimersByTimeAsync(0);
     expect(failed.map(({ message }) => message)).toEqual([expect.stringContaining("EINVAL")]);
-    // It may have installed some since: the next revoke has them, too.
-    dropName(dir, OTHER);
-    expect(plannedNames(dir)).toEqual(["name"]);
+  });
+
+  it("waits once for a thread that is held up: the next revokes wait for nobody, and leave nothing more behind", async () => {
+    const dir = directory();
+    list(dir);
+    const first = round(dir);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS);
+    await first;
+    asked.length = 0;
+    for (let times = 0; times < 3; times += 1) await round(dir);
+    expect([asked, state.epoch, invalidation.counts.listingsLeft]).toEqual([["attributes", "attributes", "attributes"], 2, 1]);
+    // What another listing tells meanwhile is waited for.
+    list(dir, { fh: 2, tid: 101 });
+    const again = round(dir);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS - 1);
+    expect(asked.slice(3)).toEqual(["1 names"]);
+    state.listings.heard({ op: "lookup", pid: 101 }, null, state.epoch);
+    await again;
+  });
+
+  it("takes no expiry that failed for the proof that a listing is over", async () => {
+    const dir = directory();
+    list(dir);
+    const over = round(dir);
+    expire([-12]);
+    await expect(over).rejects.toThrow("ENOMEM");
+    expect([state.listings.size, state.epoch]).toEqual([1, 1]);
   });
 
   it("waits for nobody where nothing is listed", async () => {
@@ -257,11 +342,35 @@ describe("a revoke by epoch", () => {
     expect([state.listings.size, invalidation.counts.listingsLeft]).toEqual([0, 0]);
   });
 
+  it("all that is cached goes: so do names of a listing that ends before INC_EPOCH is said to be written", async () => {
+    list(directory());
+    expire([0]);
+    const over = invalidation.dropAll([]);
+    state.listings.heard({ op: "lookup", pid: 100 }, null, state.epoch);
+    await over;
+    expect(asked).toEqual(["epoch", "1 names"]);
+  });
+
   it("all that is cached goes: a thread that takes longer than LISTING_WAIT_MS is left behind", async () => {
     list(directory());
     const over = invalidation.dropAll([]);
     await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS);
     await over;
-    expect([state.listings.size, invalidation.counts.listingsLeft]).toEqual([1, 1]);
+    expect([asked, invalidation.counts.listingsLeft]).toEqual([["epoch", "1 names"], 1]);
+    expire([-22]);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(failed.map(({ message }) => message)).toEqual([expect.stringContaining("EINVAL")]);
+  });
+
+  it("what a killed change may have cached goes: names of listings of its directories, too", async () => {
+    const [dir, other] = [directory(), directory()];
+    list(dir);
+    list(other, { fh: 2, tid: 101 });
+    const over = invalidation.dropKernelCaches([dir.inode as Inode], true);
+    await vi.advanceTimersByTimeAsync(LISTING_WAIT_MS - 1);
+    expect(asked).toEqual(["epoch", "1 names", "attributes"]);
+    expire([0]);
+    await over;
+    expect([...state.listings.all()].map((one) => one.dir)).toEqual([other]);
   });
 });

@@ -330,6 +330,25 @@ describe("listings", () => {
     expect(Number(told?.body.readBigUInt64LE(0))).toBe(0);
   });
 
+  it("READDIRPLUS: names are told as those of a listing, by its handle and its thread (hazard F48)", async () => {
+    const bench = new Workbench();
+    const request = list(bench, "readdirplus");
+    const call = bench.call("readdirplus");
+    await bench.serve(request, call);
+    expect(bench.coherence.listings).toMatchObject([{ fh: request["fh"], tid: call.pid }]);
+  });
+
+  it("READDIRPLUS: whose caller was killed meanwhile is told of nothing", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const call = bench.call("readdirplus");
+    const listed = bench.serve(list(bench, "readdirplus"), call);
+    call.interrupt();
+    await listed;
+    expect(bench.lower.calls).toContain("lookupMany");
+    expect([bench.coherence.events.filter((event) => event.startsWith("tell")), bench.file.nlookup]).toEqual([[], 1]);
+  });
+
   it("of a removed directory: empty (hazard F18)", async () => {
     const bench = new Workbench();
     bench.lower.errors.set("readdir", [E.ESTALE, E.ENOENT]);

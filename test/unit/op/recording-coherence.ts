@@ -4,7 +4,7 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { ChildPin, Inode, PinMode, Since } from "../../../overlay/coherence/cover.ts";
+import type { ChildPin, Inode, Listing, PinMode, Since } from "../../../overlay/coherence/cover.ts";
 import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
@@ -173,11 +173,15 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
 
   heard(): void {}
 
-  listing(): null {
-    return null;
+  listing({ cover }: Inode, fh: number, tid: number): Listing {
+    return { dir: cover, fh, tid, waiters: [] };
   }
 
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
+  /** With each name that was told as one of a listing. */
+  readonly listings: (Listing | null)[] = [];
+
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null, _revalidated?: boolean, listing?: Listing | null): boolean {
+    if (listing !== undefined) this.listings.push(listing);
     if (this.held === 0) this.violations.push(`tellEntry of ${name.toString()} without a pin`);
     this.events.push(`tell ${dir.cover.key} ${name.toString()} ${child?.cover.key ?? "-"}`);
     this.told.set(`${dir.cover.key} ${name.toString()}`, child);

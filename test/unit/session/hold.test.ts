@@ -1,6 +1,8 @@
 /** Requests that are kept for another process of the mount: which pass, and that each begins once (hazard F33). */
 import { describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import type { Inode } from "../../../overlay/coherence/cover.ts";
+import type { Heard } from "../../../overlay/coherence/names/listings.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
@@ -163,11 +165,15 @@ it("what is held of an ended connection is dropped", async () => {
 
 it("that a request came shows what its thread has done, also if it is kept", () => {
   const { bench, dispatch, receive } = setUp();
-  const heard: number[] = [];
+  const heard: unknown[] = [];
   Object.assign(bench.mount.coherence.sizes, { heard: (tid: number) => heard.push(tid) });
+  const names = (request: Heard, inode: Inode | undefined): void => void heard.push([request.op, request.pid, inode]);
+  Object.assign(bench.mount.coherence.names, { heard: names });
+  receive(packet(OPCODE.FUSE_GETATTR, 1, bench.file.fuseNodeid, 41, 16));
+  expect(heard.splice(0)).toEqual([41, ["getattr", 41, bench.file]]);
   dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
-  receive(packet(OPCODE.FUSE_GETATTR, 1, bench.file.fuseNodeid, 42, 16));
-  expect([heard, dispatch.heldRequests.length]).toEqual([[42], 1]);
+  receive(packet(OPCODE.FUSE_GETATTR, 2, bench.file.fuseNodeid, 42, 16));
+  expect([heard, dispatch.heldRequests.length]).toEqual([[42, ["getattr", 42, bench.file]], 1]);
 });
 
 /** SETLKW of the whole file, by owner `unique`. */
