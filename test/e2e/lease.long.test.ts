@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaitingOrEnded } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
+import { untilMountEnded } from "./role.ts";
 import { goOn, stopDlmd } from "./stopped-dlmd.ts";
 
 let lab: TestLab;
@@ -89,13 +90,8 @@ os.pread(fd, 16, 0)`);
   goOn();
   const answer = await waiting;
   expect(answer).toMatch(answer === "as it was" ? /^as it was$/ : lost);
-  if (answer !== "as it was") await untilEnded(runDir);
+  if (answer !== "as it was") await untilMountEnded(runDir);
 });
-
-/** A machine so busy that the others had already gone on: the mount ends, and who waits is told a moment before. */
-function untilEnded(runDir: string): Promise<void> {
-  return until("the mount has ended", async () => (await queryOverlayStatus(runDir).catch(() => null)) === null);
-}
 
 /** Descriptors that need no name, and ask for attributes only where the kernel has none that are valid. */
 const look = `
@@ -139,7 +135,7 @@ result = map[0]`);
   goOn();
   const [value, again] = await Promise.all([mapped, asked().catch(String)]);
   const isAlive = value === 109 && typeof again === "number";
-  if (!isAlive) await untilEnded(runDir);
+  if (!isAlive) await untilMountEnded(runDir);
   expect(isAlive ? again : count).toBeGreaterThanOrEqual(count);
 });
 

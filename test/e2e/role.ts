@@ -1,4 +1,6 @@
 /** What a node is to the volume: its owner, one that asks the owner, or one that waits for one. */
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { until } from "./actor.ts";
 import type { TestLab } from "./lab.ts";
 
 const STATE_TIMEOUT_MS = 60_000;
@@ -15,6 +17,11 @@ export async function untilRole(lab: TestLab, nodeid: number, role: string): Pro
       setTimeout(resolve, POLL_MS);
     });
   }
+}
+
+/** On a machine so busy that the others go on without a node, its mount ends. Who waits there is told a moment before. */
+export function untilMountEnded(runDir: string): Promise<void> {
+  return until("the mount has ended", async () => (await queryOverlayStatus(runDir).catch(() => null)) === null);
 }
 
 /** Of a lab of three nodes. */

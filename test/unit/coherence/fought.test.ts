@@ -9,10 +9,7 @@ import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 import { FOUGHT_MAX, FoughtDirectories, HOT_INTERVAL_MS, HOT_QUIET_MAX_MS, HOT_QUIET_MS } from "../../../overlay/coherence/names/fought.ts";
 import { tellName } from "../../../overlay/coherence/names/names.ts";
 import { ToldNames } from "../../../overlay/coherence/told-names.ts";
-
-const fail = (error: Error): void => {
-  throw error;
-};
+import { fail } from "./shell-lab.ts";
 
 let fought: FoughtDirectories;
 

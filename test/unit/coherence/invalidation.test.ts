@@ -8,10 +8,7 @@ import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kern
 import { tellName, validName } from "../../../overlay/coherence/names/names.ts";
 import { Revoke } from "../../../overlay/coherence/cover-parts.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-
-const fail = (error: Error): void => {
-  throw error;
-};
+import { fail } from "./shell-lab.ts";
 
 describe("a round for a file", () => {
   const id = { ino: 4, generation: 1 };

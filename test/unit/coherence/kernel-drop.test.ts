@@ -5,10 +5,7 @@ import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/co
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
-
-const fail = (error: Error): void => {
-  throw error;
-};
+import { fail } from "./shell-lab.ts";
 
 function inodeOf(ino: number, kind: InodeKind = "file", openCount = 0): Inode {
   const id = { ino, generation: 1 };

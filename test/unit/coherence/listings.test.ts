@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Cover, type Inode, type Listing } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches, LISTING_WAIT_MS } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { fail } from "./shell-lab.ts";
 import { ToldNames } from "../../../overlay/coherence/told-names.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { allOver, type Heard, LISTINGS_MAX } from "../../../overlay/coherence/names/listings.ts";
@@ -170,9 +171,6 @@ describe("what is told with a listing", () => {
   function told(): ToldNames {
     const invalidation = new Invalidation({} as KernelCaches, state, () => false, fail);
     return new ToldNames(state, invalidation, { mayBeValid: true, now: () => 0, fail });
-  }
-  function fail(error: Error): void {
-    throw error;
   }
   const inodeOf = (cover: Cover): Inode => cover.inode as Inode;
   function here(): Cover {

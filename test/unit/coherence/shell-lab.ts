@@ -68,13 +68,16 @@ export function lockspaceThatGrants(asked: string[]): {
   return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, flags: flagsOf };
 }
 
+/** Where nothing is to fail. */
+export function fail(error: Error): void {
+  throw error;
+}
+
 export function shellOver(
   lockspace: Lockspace,
   caches: Partial<KernelCaches> = {},
   cachedMax: number = Number.POSITIVE_INFINITY,
-  fail = (error: Error): void => {
-    throw error;
-  },
+  failed: (error: Error) => void = fail,
   leaving: (id: FileId) => MaybePromise<void> = () => undefined,
   draining: () => void = () => undefined,
 ): CoherenceShell {
@@ -115,7 +118,7 @@ export function shellOver(
     leaving,
     draining,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
-    fail,
+    fail: failed,
   });
 }
 

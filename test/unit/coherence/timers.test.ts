@@ -9,12 +9,8 @@ import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kern
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names/names.ts";
 import { LOWERED_FIRST, LOWERED_THEN } from "../../../overlay/coherence/lock/new-inodes.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { fail, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
-
-const fail = (error: Error): void => {
-  throw error;
-};
 
 // Its own functions are not played by fake timers.
 vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
