@@ -149,7 +149,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.operations = new Pins(state, {
       host: this,
       sizes: this.#sizes,
-      names: new ToldNames(state, this.#invalidation, { mayBeValid: caches.incrementEpoch !== null, now, fail }),
+      names: new ToldNames(state, this.#invalidation, { mayBeValid: caches.incrementEpoch !== null, now }),
       invalidation: this.#invalidation,
       callerThreads,
       now,

@@ -13,7 +13,6 @@ export interface ToldNamesOptions {
   readonly mayBeValid: boolean;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
-  readonly fail: (error: Error) => void;
 }
 
 export class ToldNames implements KernelNames {
@@ -53,7 +52,7 @@ export class ToldNames implements KernelNames {
   dropElsewhere(dir: Inode, child: Inode): MaybePromise<void> {
     if (child.kind !== "directory" || child.nlookup === 0) return undefined;
     const names = namesElsewhere(child.cover, dir.cover);
-    return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);
+    return names.length === 0 ? undefined : this.#invalidation.dropNames(names);
   }
 
   hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean {

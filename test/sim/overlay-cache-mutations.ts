@@ -167,7 +167,7 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F6",
     breaks: "a directory that moved is known at its old place, too",
     file: "overlay/coherence/told-names.ts",
-    find: "    return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);",
+    find: "    return names.length === 0 ? undefined : this.#invalidation.dropNames(names);",
     replace: "    return undefined;",
     caughtBy: "test/unit/coherence/told-names.test.ts",
   },

@@ -215,9 +215,9 @@ export class Invalidation {
   }
 
   /** Has the kernel drop these names. Resolves when they are gone, or after DROP_WAIT_MS. */
-  async dropNames(names: readonly ToldName[], fail: (error: Error) => void): Promise<void> {
+  async dropNames(names: readonly ToldName[]): Promise<void> {
     const dropped = Promise.all(names.map((told) => this.#dropping.get(told) ?? this.#drop(told)));
-    await inTime(dropped.catch(fail), DROP_WAIT_MS);
+    await inTime(dropped.catch(this.#fail), DROP_WAIT_MS);
   }
 
   #drop(told: ToldName): Promise<void> {

@@ -170,7 +170,7 @@ describe("a listing is over", () => {
 describe("what is told with a listing", () => {
   function told(): ToldNames {
     const invalidation = new Invalidation({} as KernelCaches, state, () => false, fail);
-    return new ToldNames(state, invalidation, { mayBeValid: true, now: () => 0, fail });
+    return new ToldNames(state, invalidation, { mayBeValid: true, now: () => 0 });
   }
   const inodeOf = (cover: Cover): Inode => cover.inode as Inode;
   function here(): Cover {

@@ -63,7 +63,7 @@ describe("names that the kernel is to drop", () => {
           what: "names",
           expiry: { epoch: false, names: Array.from({ length: names }, () => ({ name, drop: false })) },
         }),
-      drop: () => invalidation.dropNames(namesElsewhere(child, knownCover(6, "directory")), (error) => expect.fail(error.message)),
+      drop: () => invalidation.dropNames(namesElsewhere(child, knownCover(6, "directory"))),
     };
   }
 
