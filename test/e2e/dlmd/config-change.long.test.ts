@@ -17,7 +17,7 @@ afterEach(async ({ task }) => {
   if (disk !== undefined) {
     // Its files are there: it would write new ones into the folder below the disk.
     await cluster.kill(2, "SIGKILL");
-    disk.remove();
+    await disk.remove();
   }
   disk = undefined;
   await cluster.close();

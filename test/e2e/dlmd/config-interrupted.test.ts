@@ -15,7 +15,11 @@ beforeEach(() => {
 });
 afterEach(async ({ task }) => {
   if (task.result?.state === "fail") console.error(cluster.story());
-  await cluster.close().finally(() => disk.remove());
+  try {
+    await cluster.close();
+  } finally {
+    await disk.remove();
+  }
 });
 
 test("it says for what it waits, and at Ctrl-C that the change may still come into force; it does", async () => {

@@ -16,7 +16,11 @@ beforeEach(() => {
   disk = new SmallDisk();
 });
 afterEach(async () => {
-  await cluster.close().finally(() => disk.remove());
+  try {
+    await cluster.close();
+  } finally {
+    await disk.remove();
+  }
 });
 
 /** Starts a node that is to fail, in a run directory of its own; what it said. */

@@ -7,6 +7,7 @@ import path from "node:path";
 import type { KeptConfig } from "../../../dlmd/config/record.ts";
 import type { StoredState } from "../../../dlmd/driver/state-file.ts";
 import { until } from "../actor.ts";
+import { startWatchdog, type Watchdog } from "../watchdog.ts";
 
 /** Resolves when a node has written the last that it keeps in `dir` after a view of these members: which boots they are of, and who agreed. */
 export async function keptAfterView(dir: string, ...nodeids: number[]): Promise<void> {
@@ -22,11 +23,13 @@ export async function keptAfterView(dir: string, ...nodeids: number[]): Promise<
 export class SmallDisk {
   readonly dir: string;
   readonly #filler: string;
+  readonly #watchdog: Watchdog;
 
   /** `dir`: an empty folder; none: one of its own. */
   constructor(dir: string = mkdtempSync(path.join(tmpdir(), "coverlay-disk-"))) {
     this.dir = dir;
     this.#filler = path.join(dir, "filler");
+    this.#watchdog = startWatchdog('umount --lazy "$1"; rmdir "$1"', [dir]);
     execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", this.dir]);
   }
 
@@ -45,8 +48,9 @@ export class SmallDisk {
   }
 
   /** Also while a process has files of it open. */
-  remove(): void {
+  async remove(): Promise<void> {
     execFileSync("umount", ["--lazy", this.dir]);
     rmdirSync(this.dir);
+    await this.#watchdog.callOff();
   }
 }
