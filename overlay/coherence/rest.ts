@@ -1,11 +1,11 @@
 /** What this room does when another process goes on with the mount (hazard F33): here all locks are given up, and there the write tokens are asked for. */
 import { LockFlag } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { attach, type Inode, isReleased } from "./cover.ts";
+import { attach, type Cover, type Inode, isReleased } from "./cover.ts";
 import { type SizeEffect, WriteToken } from "./cover-parts.ts";
 import { type CoherenceState, noteGranted } from "./effect.ts";
 import type { CoverTable } from "./lock/cover-table.ts";
-import { handleBast } from "./lock/lock-cache.ts";
+import { handleBast, unpin } from "./lock/lock-cache.ts";
 import type { LockRequests } from "./lock-requests.ts";
 import { doubtSize, noteLateReply } from "./size/doubt.ts";
 
@@ -41,6 +41,8 @@ export interface LateRow {
 
 export class Rest {
   readonly #host: RestHost;
+  /** Their locks were taken over after a crash, and each has a pin until `settled`. */
+  #unsettled: Cover[] = [];
   /** Locks are given up, and none is asked for ahead. */
   active = false;
 
@@ -130,7 +132,7 @@ export class Rest {
     }
     for (const { inode, users, mapped, kept } of tokens) {
       if (users === 0 && kept !== undefined) {
-        this.#adoptLock(inode, kept.mode, LockFlag.ORPHAN);
+        this.#inheritLock(inode, kept.mode, LockFlag.ORPHAN);
         continue;
       }
       const token = new WriteToken(true);
@@ -146,6 +148,25 @@ export class Rest {
   }
 
   /**
+   * Hazard F38. What a program was told to be written may not have left the process before. And what has left may be executed yet, after a change that
+   * another node makes as soon as it has the lock.
+   */
+  #inheritLock(inode: Inode, mode: Mode, flags: number): void {
+    this.#adoptLock(inode, mode, flags);
+    inode.cover.pins += 1;
+    this.#unsettled.push(inode.cover);
+  }
+
+  /** What the process before had begun is made, or never will be: locks that were taken over from it go to whoever wants them. */
+  settled(): void {
+    const { state, now, run } = this.#host;
+    const covers = this.#unsettled;
+    this.#unsettled = [];
+    for (const cover of covers) unpin(state, cover, now());
+    run();
+  }
+
+  /**
    * Hazard F39. Pages of such a file may not have been written yet, so its lock must not go before they are. One of which dlmd knows nothing, and it has kept all that it knew
    * (AfterCrash.inherits), was born in the process before: nobody else can know it.
    */
@@ -153,8 +174,8 @@ export class Rest {
     const { cover } = inode;
     const { effects } = this.#host.state;
     const born = !token && mode === Mode.NL;
-    if (born) this.#adoptLock(inode, Mode.EX, 0);
-    else if (mode !== Mode.NL) this.#adoptLock(inode, mode, LockFlag.ORPHAN);
+    if (born) this.#inheritLock(inode, Mode.EX, 0);
+    else if (mode !== Mode.NL) this.#inheritLock(inode, mode, LockFlag.ORPHAN);
     effects.push({ do: "request-token", cover, how: token ? "kept" : "born" });
   }
 

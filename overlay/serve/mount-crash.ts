@@ -115,6 +115,7 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   await until(() => coherence.rest.hasTokens && hasFileLocksHere());
   await hasAskedFileLocks();
   await settleUnknown(afterCrash, isOther ? { held } : "ask", { remote, journal, log });
+  coherence.rest.settled();
   // With the locks of the process before: nobody else can have changed anything until the kernel has nothing of it any more.
   await coherence.dropBefore(handOff.mount.inodes.all());
   await until(leaseHolds);

@@ -4,12 +4,15 @@ import { run } from "../../overlay/lab/command.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
-import { coverlay, keepersOf, startLab, type TestLab } from "./lab.ts";
+import { coverlay, keepersOf, logOf, startLab, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
 import { ALL_WAITS, SharedLocks } from "./shared-locks.ts";
 
 /** How often the process of each of two mounts is killed under load. */
 const CRASHES = Number(process.env["COVERLAY_CRASHES"] ?? 10);
+
+/** Each with a lock and a write token. */
+const OPEN_FILES = 3000;
 
 describe("a crash of a mount's process", () => {
   const bench = new CrashLab({ nodes: 3 });
@@ -54,6 +57,44 @@ os.kill(pid,9)`,
     const wrong = `result=[k for k in range(200) if get(f"behind/{k}")!=str(k)*100]`;
     expect(await here.run(wrong)).toEqual([]);
     expect(await elsewhere.run(wrong)).toEqual([]);
+  });
+
+  it("others that wait for a file see what was written behind and had not left, though its lock is taken over (hazard F38)", async () => {
+    const here = startActor({ cwd: lab.node(2).mount });
+    const others = [1, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount }));
+    // So many are open that their locks take a while.
+    await here.run(
+      `
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE,(files+100,files+100))
+fds=[os.open(f"waited{k}",os.O_RDWR|os.O_CREAT) for k in range(8)]
+for fd in fds: os.write(fd,b"old"); os.fsync(fd)
+os.mkdir("many")
+more=[os.open(f"many/{k}",os.O_RDWR|os.O_CREAT) for k in range(files)]`,
+      { files: OPEN_FILES },
+    );
+    // All of them at once.
+    const read = `
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool: result=sorted(set(pool.map(lambda k:get(f"waited{k}"),range(8))))`;
+    for (const other of others) expect(await other.run(read)).toEqual(["old"]);
+    const found = (): string[] => logOf(lab, 2).match(/this process goes on after a crash.*/g) ?? [];
+    await bench.isGuarded(2);
+    const pid = bench.pid(2);
+    const before = found().length;
+    // With the first write of each the owner says that there is room.
+    await here.run(
+      `
+for fd in fds: os.pwrite(fd,b"low",0)
+for fd in fds: os.pwrite(fd,b"new",0)
+os.kill(pid,9)`,
+      { pid },
+    );
+    // Nobody has taken the locks over yet.
+    expect(await Promise.all(others.map((other) => other.run(read)))).toEqual([["new"], ["new"]]);
+    await until("a new process says what it has found", () => found().length > before);
+    expect(found().at(-1)).toMatch(/ calls=[1-9]/);
+    await here.run(`for fd in fds+more: os.close(fd)`);
   });
 
   it("two processes that are killed one after the other before anybody has called them are one pause", async () => {

@@ -165,6 +165,37 @@ describe("the new process", () => {
     await shell.close();
   });
 
+  it("gives nothing away that it has taken over before all is settled that the process before had begun (hazard F38)", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const dropped: number[] = [];
+    const shell = shellOver(lockspace, {
+      invalidatePagesAndSize: (fuseNodeid) => {
+        dropped.push(fuseNodeid);
+        return { gate: { shut: () => true }, results: Promise.resolve([0]) };
+      },
+    });
+    const [written, read, unwanted] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
+    shell.rest.restore(
+      new Map([written, read, unwanted].map((inode) => [inode.fuseNodeid, inode])),
+      [
+        { inode: written, users: 1, mapped: false, kept: { token: true, mode: Mode.EX } },
+        { inode: read, users: 0, mapped: false, kept: { token: false, mode: Mode.PR } },
+        { inode: unwanted, users: 0, mapped: false, kept: { token: false, mode: Mode.EX } },
+      ],
+      [],
+    );
+    await expect.poll(() => shell.rest.hasTokens).toBe(true);
+    for (const [lock, { bast }] of handlers) if (["i12.7", "i13.7"].includes(lock.resource)) bast(lock, Mode.EX);
+    expect([written, read].map(({ cover }) => cover.phase)).toEqual(["draining", "draining"]);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([dropped, [written, read].map(({ cover }) => cover.mode)]).toEqual([[], [Mode.EX, Mode.PR]]);
+    shell.rest.settled();
+    await expect.poll(() => [written, read, unwanted].map(({ cover }) => cover.mode)).toEqual([Mode.NL, Mode.NL, Mode.EX]);
+    expect([new Set(dropped), unwanted.cover.pins]).toEqual([new Set([12, 13]), 0]);
+    await shell.close();
+  });
+
   it("a revoke does not wait for ever for an inode that the process before may never have told (hazard F39)", async () => {
     const missed: number[] = [];
     const shell = shellOver(lockspaceThatGrants([]).lockspace, {

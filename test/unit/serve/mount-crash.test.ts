@@ -58,7 +58,7 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
   const host = {
     client: { info: { clientId: OWN }, endKept: async (clientId: number) => void steps.push(`end ${clientId}`) },
     handOff: { mount: { inodes: { all: () => [] } }, begin: () => void steps.push("begin") },
-    coherence: { rest: { hasTokens: true }, dropBefore: async () => void steps.push("drop") },
+    coherence: { rest: { hasTokens: true, settled: () => void steps.push("settled") }, dropBefore: async () => void steps.push("drop") },
     remote: {
       outcomes: async (client: number, calls: readonly AskedCall[]) => {
         steps.push("ask");
@@ -170,15 +170,15 @@ it("a third process needs the locks of the second one, once that one has ended t
 it("another owner meanwhile ends it, and the next process goes on there: what this one has open is open nowhere", async () => {
   const after = crashed();
   await expect(goOnAfterCrash(after, hostOf(after, { hasSameOwner: () => false }))).rejects.toMatchObject({ code: "owner-changed" });
-  expect(steps).toEqual(["drop"]);
+  expect(steps).toEqual(["settled", "drop"]);
 });
 
-it("the kernel has nothing of before when the old client's locks go, and is read after that", async () => {
+it("the locks that were taken over may go when all is settled (hazard F38); the kernel has nothing of before when the old client's locks go, and is read after that", async () => {
   journal.begun(1, CALLS.mkdir.type, 100, null, null);
   outcomes = [{ state: "not-made" }];
   const after = crashed();
   await goOnAfterCrash(after, hostOf(after));
-  expect(steps).toEqual(["ask", "drop", "note owner", `end ${DEAD}`, "begin"]);
+  expect(steps).toEqual(["ask", "settled", "drop", "note owner", `end ${DEAD}`, "begin"]);
 });
 
 it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile ends it", async () => {
@@ -189,6 +189,7 @@ it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile end
       looks += 1;
       return looks > 3;
     },
+    settled: () => void steps.push("settled"),
   };
   let leases = 0;
   const leaseHolds = (): boolean => {
@@ -197,13 +198,13 @@ it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile end
   };
   const coherence = { rest, dropBefore: async () => void steps.push("drop") } as unknown as GoOnAfterCrash["coherence"];
   await goOnAfterCrash(after, hostOf(after, { coherence, leaseHolds }));
-  expect([looks, leases, steps]).toEqual([4, 3, ["drop", "note owner", `end ${DEAD}`, "begin"]]);
+  expect([looks, leases, steps]).toEqual([4, 3, ["settled", "drop", "note owner", `end ${DEAD}`, "begin"]]);
   const check = (): void => {
     throw new Error("dlmd is gone");
   };
   steps.length = 0;
   await expect(goOnAfterCrash(after, hostOf(after, { leaseHolds: () => false, check }))).rejects.toThrow("dlmd is gone");
-  expect(steps).toEqual(["drop"]);
+  expect(steps).toEqual(["settled", "drop"]);
 });
 
 it("a file of a program that the owner could not open ends the mount for good; at another owner its calls do, as ever", async () => {
@@ -335,7 +336,7 @@ describe("at another owner, which found the disk clean (hazard F41)", () => {
     const after = await goOn([sentAgain(100, { data: "data", fromCache: false }), sentAgain(102, null)]);
     expect([asked, again]).toEqual([[], [`write 0102${Buffer.from("data").toString("hex")}`, "mkdir 03"]]);
     expect([after.made(100), after.made(102)]).toEqual([{ type: CALLS.write.type, body: Uint8Array.of(9) }, { errno: E.EIO }]);
-    expect(steps).toEqual(["drop", "note owner", `end ${DEAD}`, "begin"]);
+    expect(steps).toEqual(["settled", "drop", "note owner", `end ${DEAD}`, "begin"]);
     expect(new AfterCrash(memory).made(102)).toEqual({ errno: E.EIO });
   });
 
@@ -362,7 +363,7 @@ describe("at another owner, which found the disk clean (hazard F41)", () => {
     answers = [answer];
     await goOn([]);
     expect([again.length, lost]).toEqual([1, losses]);
-    expect(steps).toEqual([`close ${HANDLE}`, "drop", "note owner", `end ${DEAD}`, "begin"]);
+    expect(steps).toEqual([`close ${HANDLE}`, "settled", "drop", "note owner", `end ${DEAD}`, "begin"]);
     expect(readJournal(memory).calls.map((call) => call.outcome)).toEqual(losses.map(() => "failed"));
   });
 });
@@ -404,7 +405,7 @@ it("file locks in dlmd's service go over when the old process is gone for dlmd, 
   expect(steps).toEqual([]);
   known();
   await looked();
-  expect(steps).toEqual(["drop", "note owner", `end ${DEAD}`]);
+  expect(steps).toEqual(["settled", "drop", "note owner", `end ${DEAD}`]);
   there = true;
   await done;
   expect(steps.at(-1)).toBe("begin");
