@@ -396,6 +396,18 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     over.catch(this.#options.fail);
   }
 
+  /**
+   * Hazard F39. One that is open, and of which dlmd has kept no lock, may have been made in the process before a moment ago, so that nobody else knows it; and a page of it may
+   * wait for a READ. Whoever finds it has to ask here from now on. Where another node has it nothing is cached here.
+   */
+  async coverOpen(inodes: readonly Inode[]): Promise<void> {
+    const open = inodes.filter(({ kind, openCount, cover }) => kind === "file" && openCount > 0 && cover.mode === Mode.NL);
+    const pins = await this.operations.pinChildren(open, this.operations.since(), false);
+    open.forEach((inode, at) => {
+      if (pins[at]?.pinned === true) this.operations.unpin(inode, Mode.PR);
+    });
+  }
+
   /** dlmd has died, and the lease holds (hazard F42): `rest` gives up what is here without it, and nobody gets a lock that is not here. */
   beAlone(): void {
     this.#locks.beAlone(this.#covers.all());

@@ -162,7 +162,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       made();
       // Where the size stays, the kernel only marks them.
       await attributesChanged(mount, call, [inode]);
-      coherence.sizes.replied(inode, call.pid, "raises", request.offset + request.length);
+      coherence.sizes.replied(inode, call.pid, isMade ? "misplaced" : "raises", request.offset + request.length);
       call.empty();
     });
   });
@@ -217,7 +217,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
     await resized(mount, call, target.inode, "plain", async (made) => {
       const bytes = await changed(mount, call, [target.inode], afterKill(mount, target, killed, make));
       made();
-      coherence.sizes.replied(target.inode, call.pid, "raises", request.outOffset + bytes);
+      coherence.sizes.replied(target.inode, call.pid, copied === null ? "raises" : "misplaced", request.outOffset + bytes);
       call.written(bytes);
     });
   });

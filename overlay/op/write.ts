@@ -105,7 +105,8 @@ function writeThrough(
     const answer = (result: Written): MaybePromise<Left> => {
       overwrite.made(result.offset, data.subarray(0, result.bytes));
       made();
-      return answerWritten(mount, call, request, file, result, hold);
+      // Another node may have cut the file since (hazard F38).
+      return answerWritten(mount, call, request, file, result, hold, before === null ? "raises" : "misplaced");
     };
     if (before !== null) return answer(before);
     if (hold === null && killed === null && needsAnswerOnly(call, request, file) && writeBehind(mount, call, file, request))
@@ -147,6 +148,7 @@ function answerWritten(
   file: OpenFile,
   written: Written,
   hold: AppendHold | null,
+  effect: "raises" | "misplaced",
 ): MaybePromise<Left> {
   const { coherence } = mount;
   const { inode, cached } = file;
@@ -156,7 +158,7 @@ function answerWritten(
   hold?.release();
   const end = written.offset + written.bytes;
   const answer = (left: Left): Left => {
-    coherence.sizes.replied(inode, call.pid, "raises", end);
+    coherence.sizes.replied(inode, call.pid, effect, end);
     call.written(written.bytes);
     return left;
   };

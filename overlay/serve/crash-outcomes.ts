@@ -36,15 +36,18 @@ function lost(call: CallBefore, why: string, files: JournalBefore["files"], { re
   if (id !== null) remote.noteLost(id);
 }
 
-/** `owner`: "ask" the one that the process before had; else it has another one, and `held` is what the kernel has sent again. */
-export async function settleUnknown(
-  afterCrash: AfterCrash,
-  owner: "ask" | { readonly held: readonly Buffer[] },
-  by: SettledBy,
-): Promise<void> {
+/** Whom the volume belongs to, and what the kernel has sent again. */
+export interface FoundNow {
+  /** It is not the owner that the process before had. */
+  readonly isOther: boolean;
+  readonly held: readonly Buffer[];
+}
+
+export async function settleUnknown(afterCrash: AfterCrash, { isOther, held }: FoundNow, by: SettledBy): Promise<void> {
   const { calls, files, handles } = afterCrash.before;
   for (const call of calls) if (call.request === 0 && call.outcome === "failed") lost(call, "the owner has refused it", files, by);
-  await (owner === "ask" ? askOutcomes(afterCrash, by) : makeUnknown(afterCrash, owner.held, by));
+  const requests = sentAgain(held);
+  await (isOther ? makeUnknown(afterCrash, requests, by) : askOutcomes(afterCrash, requests, by));
   const open = new Set(handles.map(({ lowerHandle }) => lowerHandle));
   for (const handle of afterCrash.writtenThrough) if (!open.has(handle)) by.remote.close(handle as LowerHandle);
 }
@@ -69,10 +72,13 @@ export function ownerChanged(): OperatingError {
   return new OperatingError("the volume has got another owner meanwhile", { code: "owner-changed", hint: "umount -l, and mount again." });
 }
 
-/** The owner lives, and knows. What was made behind is made now, if it was not. */
-async function askOutcomes(afterCrash: AfterCrash, by: SettledBy): Promise<void> {
+/**
+ * The owner lives, and knows. What was made behind is made now, if it was not. It is asked about each process before, and takes nothing of that one from then on: not all
+ * that was under way is written down, and what is executed later is executed after changes of other nodes.
+ */
+async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number, Request>, by: SettledBy): Promise<void> {
   const { remote, journal } = by;
-  const byClient = new Map<number, CallBefore[]>();
+  const byClient = new Map<number, CallBefore[]>(afterCrash.kept.map(({ clientId }) => [clientId, []]));
   for (const call of afterCrash.unknown) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
   const owner = remote.openedAt?.epoch;
   for (const [clientId, asked] of byClient) {
@@ -86,6 +92,7 @@ async function askOutcomes(afterCrash: AfterCrash, by: SettledBy): Promise<void>
       const outcome = outcomes[at] as Outcome;
       const answer = outcome.state === "answered" ? { failed: outcome.type === FrameType.FAILED, body: outcome.body } : null;
       if (call.request === 0) settleBehind(afterCrash, call, answer, by);
+      else if (!requests.has(call.request)) journal.replied(call.request);
       else if (answer !== null) afterCrash.settle(journal, call, answer);
       else afterCrash.settle(journal, call, outcome.state === "not-made" ? null : { failed: true, body: UNKNOWN });
     });
@@ -94,11 +101,11 @@ async function askOutcomes(afterCrash: AfterCrash, by: SettledBy): Promise<void>
 
 /**
  * Hazard F41. The owner is another one, and what the one before knew is gone with it: all of these are made here, or found to be made. Of a request that the kernel has not sent
- * again the caller has its answer.
+ * again the caller has its answer. Before that this owner is done with processes that have begun with it, and crashed too.
  */
-async function makeUnknown(afterCrash: AfterCrash, held: readonly Buffer[], by: SettledBy): Promise<void> {
+async function makeUnknown(afterCrash: AfterCrash, requests: ReadonlyMap<number, Request>, by: SettledBy): Promise<void> {
   const { remote, journal } = by;
-  const requests = sentAgain(held);
+  for (const { clientId } of afterCrash.kept) await remote.outcomes(clientId, []);
   for (const call of afterCrash.unknown) {
     const request = requests.get(call.request);
     const make = (body: Uint8Array): Promise<MadeAgain> => remote.makeAgain({ type: call.type, body, sure: call.sure });

@@ -114,11 +114,12 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   };
   await until(() => coherence.rest.hasTokens && hasFileLocksHere());
   await hasAskedFileLocks();
-  await settleUnknown(afterCrash, isOther ? { held } : "ask", { remote, journal, log });
-  coherence.rest.settled();
+  await settleUnknown(afterCrash, { isOther, held }, { remote, journal, log });
   // With the locks of the process before: nobody else can have changed anything until the kernel has nothing of it any more.
   await coherence.dropBefore(handOff.mount.inodes.all());
+  coherence.rest.settled();
   await until(leaseHolds);
+  await coherence.coverOpen(handOff.mount.inodes.all());
   if (!hasSameOwner()) throw ownerChanged();
   check();
   noteOwner();

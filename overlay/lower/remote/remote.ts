@@ -32,19 +32,22 @@ async function depositInParts(
   return "";
 }
 
-/** One call takes MAX_OUTCOMES and OUTCOMES_BYTES_MAX. In their order, since the owner makes some of them. */
+/** One call takes MAX_OUTCOMES and OUTCOMES_BYTES_MAX. In their order, since the owner makes some of them. About no call it is asked, too: that process is dead. */
 async function outcomesInParts(
   calls: readonly AskedCall[],
   ask: (part: readonly AskedCall[]) => Promise<readonly Outcome[]>,
 ): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
-  for (let from = 0, to = 0; from < calls.length; from = to) {
+  let from = 0;
+  do {
+    let to = from;
     for (let bytes = 0; to < calls.length && to - from < MAX_OUTCOMES; to += 1) {
       bytes += calls[to]?.body?.byteLength ?? 0;
       if (bytes > OUTCOMES_BYTES_MAX && to > from) break;
     }
     outcomes.push(...(await ask(calls.slice(from, to))));
-  }
+    from = to;
+  } while (from < calls.length);
   return outcomes;
 }
 

@@ -165,6 +165,22 @@ describe("the new process", () => {
     await shell.close();
   });
 
+  it("asks for the lock of what is open and known to nobody, before the directory's goes; another node keeps its own (hazard F39)", async () => {
+    const asked: string[] = [];
+    const { lockspace, flags } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const [born, closed, directory] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "directory")];
+    born.openCount = 1;
+    directory.openCount = 1;
+    await shell.coverOpen([born, closed, directory]);
+    expect([asked, [...flags]]).toEqual([[`lock i12.7 ${Mode.PR}`], [["i12.7", LockFlag.NOQUEUE]]]);
+    expect([born.cover.mode, born.cover.pins]).toEqual([Mode.PR, 0]);
+    // It is here.
+    await shell.coverOpen([born]);
+    expect(asked).toHaveLength(1);
+    await shell.close();
+  });
+
   it("gives nothing away that it has taken over before all is settled that the process before had begun (hazard F38)", async () => {
     const asked: string[] = [];
     const { lockspace, handlers } = lockspaceThatGrants(asked);

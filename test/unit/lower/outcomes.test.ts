@@ -169,6 +169,31 @@ describe("calls of a process that has died", () => {
     expect([begun, fs.existsSync(onDisk("queued"))]).toEqual([["write slow", "mkdir queued"], true]);
   });
 
+  it("are awaited where nobody asks about one of them, and nothing is taken any more", async () => {
+    const { one, proxy, dead, next, begun, open } = await scene(true);
+    const { handle } = await dead.create(dead.root, name("f"), RDWR, 0o644, caller);
+    void behind(dead, handle, "slow", 0);
+    dead.hurry();
+    await until(() => begun.length === 1);
+    proxy.holdRequests = true;
+    const late = new Promise<void>((resolve) => (proxy.onRequest = resolve));
+    void make(dead, "late");
+    await late;
+    const lower = await next();
+    let outcomes: readonly Outcome[] | null = null;
+    const told = lower.outcomes(DEAD, []).then((all) => (outcomes = all));
+    await lower.getattr(lower.root);
+    expect(outcomes).toBe(null);
+    open();
+    expect(await told).toEqual([]);
+    proxy.arrive();
+    expect([await lab.refusal({}, one), fs.existsSync(onDisk("late")), fs.readFileSync(onDisk("f"), "utf8")]).toEqual([
+      "gone",
+      false,
+      "slow",
+    ]);
+  });
+
   it("are not known of a client that has no session, and it gets none any more", async () => {
     const { one, next } = await scene();
     const lower = await next();
@@ -210,7 +235,7 @@ describe("calls of a process that has died", () => {
     expect([(await lower.link(id, lower.root, name("named"))).nlink, fs.readFileSync(onDisk("named"), "utf8")]).toEqual([1, "x"]);
   });
 
-  it("any number is asked about, in parts that fit into a frame", async () => {
+  it("any number is asked about, none too, in parts that fit into a frame", async () => {
     const { dead, next, one } = await scene();
     const { handle } = await dead.create(dead.root, name("f"), RDWR, 0o644, caller);
     const lower = await next();
@@ -223,7 +248,7 @@ describe("calls of a process that has died", () => {
     expect(received).toBeGreaterThan(0);
     const many = (count: number): AskedCall[] =>
       Array.from({ length: count }, (_, id) => ({ id: 1000 + id, type: CALLS.mkdir.type, body: null }));
-    expect([await parts([]), await parts(many(MAX_OUTCOMES)), await parts(many(MAX_OUTCOMES + 1))]).toEqual([0, 1, 2]);
+    expect([await parts([]), await parts(many(MAX_OUTCOMES)), await parts(many(MAX_OUTCOMES + 1))]).toEqual([1, 1, 2]);
     const half = writeBody({ handle, data: Buffer.alloc(OUTCOMES_BYTES_MAX / 2) });
     const large = [1, 2, 3].map((id) => ({ id: 5000 + id, type: CALLS.write.type, body: half }));
     expect(await parts(large)).toBe(3);

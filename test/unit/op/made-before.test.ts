@@ -260,6 +260,21 @@ describe("data that was written", () => {
     expect(bench.lower.calls).toEqual([]);
   });
 
+  it("may end behind the file's end by now: the kernel's size counts for nothing until that was looked at (hazard F38)", async () => {
+    const bench = new Workbench();
+    const effects: string[] = [];
+    bench.coherence.sizes = { ...bench.coherence.sizes, replied: (_inode, _tid, effect) => void effects.push(effect) };
+    const { fh } = bench.openFile();
+    const at = { fh, fuseNodeid: bench.file.fuseNodeid, offset: 0 };
+    const write = { op: "write" as const, ...at, data: Buffer.alloc(10), flags: 2, fromCache: false, killSuidgid: false };
+    const copy = { op: "copyFileRange" as const, ...at, outFh: fh, outOffset: 50, length: 10, flags: 0 };
+    const allocate = { op: "fallocate" as const, ...at, length: 10, mode: 0 };
+    await answer(bench, write, outcomeFor("write"));
+    await answer(bench, copy, outcomeFor("copyFileRange"));
+    await answer(bench, allocate, outcomeFor("fallocate"));
+    expect(effects).toEqual(["misplaced", "misplaced", "misplaced"]);
+  });
+
   it("at another end than the kernel believes is put right in the kernel (hazard F5)", async () => {
     const bench = new Workbench();
     const { fh } = bench.openFile(false);

@@ -31,6 +31,8 @@ import { crashConstants } from "../crash/constants.ts";
 
 const DEAD = 7;
 const OWN = 8;
+/** It would have gone on, and has crashed, too. */
+const HEIR = 9;
 const FILE: FileId = { ino: 12, generation: 3 };
 const HANDLE = 5 as LowerHandle;
 
@@ -58,7 +60,11 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
   const host = {
     client: { info: { clientId: OWN }, endKept: async (clientId: number) => void steps.push(`end ${clientId}`) },
     handOff: { mount: { inodes: { all: () => [] } }, begin: () => void steps.push("begin") },
-    coherence: { rest: { hasTokens: true, settled: () => void steps.push("settled") }, dropBefore: async () => void steps.push("drop") },
+    coherence: {
+      rest: { hasTokens: true, settled: () => void steps.push("settled") },
+      dropBefore: async () => void steps.push("drop"),
+      coverOpen: async () => void steps.push("cover"),
+    },
     remote: {
       outcomes: async (client: number, calls: readonly AskedCall[]) => {
         steps.push("ask");
@@ -89,6 +95,24 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
   };
   after.inherits([{ clientId: DEAD, locks: [] }]);
   return host as unknown as GoOnAfterCrash;
+}
+
+const IN_HEADER_BYTES = 40;
+
+/** A WRITE that the kernel has sent again, or another request without a body. */
+function sentAgain(number: number, write: { data: string; fromCache: boolean } | null): Buffer {
+  const data = Buffer.from(write?.data ?? "");
+  const bytes = Buffer.alloc(IN_HEADER_BYTES + (write === null ? 0 : 40 + data.length));
+  bytes.writeUInt32LE(bytes.length, 0);
+  bytes.writeUInt32LE(write === null ? OPCODE.FUSE_STATFS : OPCODE.FUSE_WRITE, 4);
+  bytes.writeUInt32LE(number, 8);
+  bytes.writeUInt32LE(0x8000_0000, 12);
+  if (write !== null) {
+    bytes.writeUInt32LE(data.length, 56);
+    bytes.writeUInt32LE(write.fromCache ? 1 : 0, 60);
+    data.copy(bytes, 80);
+  }
+  return bytes;
 }
 
 /** As a new process finds what was written. */
@@ -170,7 +194,7 @@ it("a third process needs the locks of the second one, once that one has ended t
 it("another owner meanwhile ends it, and the next process goes on there: what this one has open is open nowhere", async () => {
   const after = crashed();
   await expect(goOnAfterCrash(after, hostOf(after, { hasSameOwner: () => false }))).rejects.toMatchObject({ code: "owner-changed" });
-  expect(steps).toEqual(["settled", "drop"]);
+  expect(steps).toEqual(["ask", "drop", "settled", "cover"]);
 });
 
 it("the locks that were taken over may go when all is settled (hazard F38); the kernel has nothing of before when the old client's locks go, and is read after that", async () => {
@@ -178,7 +202,7 @@ it("the locks that were taken over may go when all is settled (hazard F38); the 
   outcomes = [{ state: "not-made" }];
   const after = crashed();
   await goOnAfterCrash(after, hostOf(after));
-  expect(steps).toEqual(["ask", "settled", "drop", "note owner", `end ${DEAD}`, "begin"]);
+  expect(steps).toEqual(["ask", "drop", "settled", "cover", "note owner", `end ${DEAD}`, "begin"]);
 });
 
 it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile ends it", async () => {
@@ -196,15 +220,19 @@ it("waits for the locks that dlmd kept, and for a lease; a failure meanwhile end
     leases += 1;
     return leases > 2;
   };
-  const coherence = { rest, dropBefore: async () => void steps.push("drop") } as unknown as GoOnAfterCrash["coherence"];
+  const coherence = {
+    rest,
+    dropBefore: async () => void steps.push("drop"),
+    coverOpen: async () => void steps.push("cover"),
+  } as unknown as GoOnAfterCrash["coherence"];
   await goOnAfterCrash(after, hostOf(after, { coherence, leaseHolds }));
-  expect([looks, leases, steps]).toEqual([4, 3, ["settled", "drop", "note owner", `end ${DEAD}`, "begin"]]);
+  expect([looks, leases, steps]).toEqual([4, 3, ["ask", "drop", "settled", "cover", "note owner", `end ${DEAD}`, "begin"]]);
   const check = (): void => {
     throw new Error("dlmd is gone");
   };
   steps.length = 0;
   await expect(goOnAfterCrash(after, hostOf(after, { leaseHolds: () => false, check }))).rejects.toThrow("dlmd is gone");
-  expect(steps).toEqual(["settled", "drop"]);
+  expect(steps).toEqual(["ask", "drop", "settled"]);
 });
 
 it("a file of a program that the owner could not open ends the mount for good; at another owner its calls do, as ever", async () => {
@@ -246,14 +274,34 @@ describe("a change that a request waits for", () => {
     journal.begun(1, CALLS.mkdir.type, 100, null, null);
     outcomes = [outcome];
     const after = crashed();
-    await goOnAfterCrash(after, hostOf(after));
+    await goOnAfterCrash(after, hostOf(after, { held: [sentAgain(100, null)] }));
     expect(asked).toEqual([{ client: DEAD, calls: [{ id: 1, type: CALLS.mkdir.type, body: null }] }]);
     expect(after.made(100)).toEqual(made);
     // And the same for a third process.
     expect(new AfterCrash(memory).made(100)).toEqual(made);
     expect(lost).toEqual([]);
   });
+
+  it("was made, and the kernel does not send the request again: its caller was killed, and nothing stays of it", async () => {
+    journal.begun(1, CALLS.mkdir.type, 100, null, null);
+    outcomes = [{ state: "answered", type: CALLS.mkdir.type | FrameType.ANSWER, body: Uint8Array.of(9) }];
+    const after = crashed();
+    await goOnAfterCrash(after, hostOf(after));
+    expect([after.made(100), readJournal(memory).calls]).toEqual([null, []]);
+  });
 });
+
+it.each([false, true])(
+  "the owner takes nothing more of any process before, also where nothing is known to be under way (hazard F38); another owner: %s",
+  async (isOther) => {
+    const after = crashed();
+    const host = hostOf(after, { isOther });
+    after.inherits([DEAD, HEIR].map((clientId) => ({ clientId, locks: [] })));
+    await goOnAfterCrash(after, host);
+    expect(asked).toEqual([DEAD, HEIR].map((client) => ({ client, calls: [] })));
+    expect(steps.slice(0, 3)).toEqual(["ask", "ask", "drop"]);
+  },
+);
 
 describe("a change that was made behind", () => {
   it.each<[string, Outcome, readonly FileId[]]>([
@@ -280,7 +328,7 @@ describe("a change that was made behind", () => {
     journal.answered(2, true, errno(E.ENOSPC));
     const after = crashed();
     await goOnAfterCrash(after, hostOf(after));
-    expect([asked, lost]).toEqual([[], [FILE]]);
+    expect([asked, lost]).toEqual([[{ client: DEAD, calls: [] }], [FILE]]);
   });
 
   it("goes before those that came after it", async () => {
@@ -306,37 +354,21 @@ it("goes on at the owner that it had, or at one that found the disk clean after 
 });
 
 describe("at another owner, which found the disk clean (hazard F41)", () => {
-  const IN_HEADER_BYTES = 40;
   const made: MadeAgain = { failed: false, body: Uint8Array.of(9) };
-  /** A WRITE that the kernel has sent again, or another request without a body. */
-  const sentAgain = (number: number, write: { data: string; fromCache: boolean } | null): Buffer => {
-    const data = Buffer.from(write?.data ?? "");
-    const bytes = Buffer.alloc(IN_HEADER_BYTES + (write === null ? 0 : 40 + data.length));
-    bytes.writeUInt32LE(bytes.length, 0);
-    bytes.writeUInt32LE(write === null ? OPCODE.FUSE_STATFS : OPCODE.FUSE_WRITE, 4);
-    bytes.writeUInt32LE(number, 8);
-    bytes.writeUInt32LE(0x8000_0000, 12);
-    if (write !== null) {
-      bytes.writeUInt32LE(data.length, 56);
-      bytes.writeUInt32LE(write.fromCache ? 1 : 0, 60);
-      data.copy(bytes, 80);
-    }
-    return bytes;
-  };
   const goOn = async (held: readonly Buffer[]): Promise<AfterCrash> => {
     const after = crashed();
     await goOnAfterCrash(after, hostOf(after, { isOther: true, held }));
     return after;
   };
 
-  it("nobody is asked: what a request waits for is made there before the locks go, with the data that came again", async () => {
+  it("is asked of nothing: what a request waits for is made there before the locks go, with the data that came again", async () => {
     journal.making(CALLS.write.type, 100, Uint8Array.of(1, 2), false);
     journal.making(CALLS.mkdir.type, 102, Uint8Array.of(3), false);
     answers = [made, { failed: true, body: errno(E.EIO) }];
     const after = await goOn([sentAgain(100, { data: "data", fromCache: false }), sentAgain(102, null)]);
-    expect([asked, again]).toEqual([[], [`write 0102${Buffer.from("data").toString("hex")}`, "mkdir 03"]]);
+    expect([asked, again]).toEqual([[{ client: DEAD, calls: [] }], [`write 0102${Buffer.from("data").toString("hex")}`, "mkdir 03"]]);
     expect([after.made(100), after.made(102)]).toEqual([{ type: CALLS.write.type, body: Uint8Array.of(9) }, { errno: E.EIO }]);
-    expect(steps).toEqual(["settled", "drop", "note owner", `end ${DEAD}`, "begin"]);
+    expect(steps).toEqual(["ask", "drop", "settled", "cover", "note owner", `end ${DEAD}`, "begin"]);
     expect(new AfterCrash(memory).made(102)).toEqual({ errno: E.EIO });
   });
 
@@ -363,7 +395,7 @@ describe("at another owner, which found the disk clean (hazard F41)", () => {
     answers = [answer];
     await goOn([]);
     expect([again.length, lost]).toEqual([1, losses]);
-    expect(steps).toEqual([`close ${HANDLE}`, "settled", "drop", "note owner", `end ${DEAD}`, "begin"]);
+    expect(steps).toEqual(["ask", `close ${HANDLE}`, "drop", "settled", "cover", "note owner", `end ${DEAD}`, "begin"]);
     expect(readJournal(memory).calls.map((call) => call.outcome)).toEqual(losses.map(() => "failed"));
   });
 });
@@ -405,7 +437,7 @@ it("file locks in dlmd's service go over when the old process is gone for dlmd, 
   expect(steps).toEqual([]);
   known();
   await looked();
-  expect(steps).toEqual(["settled", "drop", "note owner", `end ${DEAD}`]);
+  expect(steps).toEqual(["ask", "drop", "settled", "cover", "note owner", `end ${DEAD}`]);
   there = true;
   await done;
   expect(steps.at(-1)).toBe("begin");
