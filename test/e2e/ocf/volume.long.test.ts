@@ -204,8 +204,9 @@ describe("ocf:coverlay:volume", () => {
     expect(await ask("stop")).toEqual(ok);
     await lab.kill(2);
     await until("there is no quorum", async () => (await lab.status()).find(({ nodeid }) => nodeid === 1)?.view?.quorate === false);
-    const [status, words] = await ask("start", {}, {}, 8);
-    expect([status, words]).toEqual([Ocf.GENERIC, expect.stringMatching(/^not mounted in 5 s: the cluster has no quorum/)]);
+    // 15 s of them are for the mount, which has to start and to say why it waits.
+    const [status, words] = await ask("start", {}, {}, 28);
+    expect([status, words]).toEqual([Ocf.GENERIC, expect.stringMatching(/^not mounted in 15 s: the cluster has no quorum/)]);
     expect(await ask("monitor")).toEqual([Ocf.NOT_RUNNING, ""]);
     await lab.start(2);
     expect(await ask("start")).toEqual(ok);
