@@ -1,4 +1,4 @@
-/** Idle processors do not sleep deeply while programs work in a mount, and may as soon as they do not. */
+/** Idle processors do not sleep deeply while programs work in a mount, and may as soon as they do not. The kernel has one limit for all labs. */
 import { describe, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import type { CpuLatencyState } from "../../overlay/serve/cpu-latency.ts";
@@ -49,7 +49,6 @@ describe("while a program works in a mount", () => {
         return all.every(({ held }) => !held);
       });
       expect((await latency(nodeid)).times).toBeGreaterThan(times);
-      // Mounts of other tests may have one now and then.
       await until("the kernel has no limit", () => cpuLatencyLimitUs() > Number(limitUs));
     },
   );
