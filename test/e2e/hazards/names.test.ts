@@ -3,6 +3,7 @@
  * runs.
  */
 import { describe, expect, it } from "vitest";
+import { HOT_QUIET_MS } from "../../../overlay/coherence/names/fought.ts";
 import { createBarrier } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
@@ -187,21 +188,29 @@ for k in range(files): put("listed/%d" % k, "")
     const program = hazard.actor(a);
     const other = hazard.actor(b);
     const files = 50;
-    await other.run(`os.makedirs("walked/sub"); put("walked/sub/file", "")`);
     await program.run(KEPT_FILES, { files, kept: "kept" });
-    const before = await hazard.counters(a);
-    const left: [pages: number, isThere: boolean][] = [];
-    for (let round = 0; round < 8; round++) {
-      // The second time the name of the directory is re-armed (names.ts).
-      await program.run(`os.stat("walked/sub/file"); warm()`);
-      await other.run(`put("walked/new-%d" % round, "")`, { round });
-      left.push(await program.run(`result = [pages(), os.path.exists("walked/new-%d" % round)]`, { round }));
+    // A machine that takes HOT_QUIET_MS or longer for the rounds sees a second epoch: then once more, in another directory.
+    for (let attempt = 1; ; attempt++) {
+      const walked = `walked${attempt}`;
+      await other.run(`os.makedirs(walked + "/sub"); put(walked + "/sub/file", "")`, { walked });
+      const before = await hazard.counters(a);
+      const beganMs = performance.now();
+      const left: [pages: number, isThere: boolean][] = [];
+      for (let round = 0; round < 8; round++) {
+        // The second time the name of the directory is re-armed (names.ts).
+        await program.run(`os.stat(walked + "/sub/file"); warm()`, { walked });
+        await other.run(`put(walked + "/new-%d" % round, "")`, { round });
+        left.push(await program.run(`result = [pages(), os.path.exists(walked + "/new-%d" % round)]`, { round }));
+      }
+      const after = await hazard.counters(a);
+      const tookMs = performance.now() - beganMs;
+      expect(left.map(([, isThere]) => isThere)).toEqual(Array.from({ length: 8 }, () => true));
+      if (tookMs >= HOT_QUIET_MS && attempt < 10) continue;
+      // The state was there: that directory has cost an epoch.
+      expect((after["epochs"] ?? 0) - (before["epochs"] ?? 0)).toBe(1);
+      expect(Math.min(...left.slice(-5).map(([pages]) => pages))).toBeGreaterThan(2 * files - 10);
+      break;
     }
-    const after = await hazard.counters(a);
-    // The state was there: that directory has cost an epoch.
-    expect((after["epochs"] ?? 0) - (before["epochs"] ?? 0)).toBe(1);
-    expect(left.map(([, isThere]) => isThere)).toEqual(Array.from({ length: 8 }, () => true));
-    expect(Math.min(...left.slice(-5).map(([pages]) => pages))).toBeGreaterThan(2 * files - 10);
   });
 
   it("F6: a directory that is fought over costs the other directories nothing", async () => {
