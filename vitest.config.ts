@@ -43,12 +43,16 @@ const OWN_PROCESS = ROOMS.flatMap((room) =>
   readdirSync(`test/${room}`, { recursive: true, encoding: "utf8" }).map((file) => `test/${room}/${file}`),
 ).filter((file) => file.endsWith(".test.ts") && /\bvi\.mock\(|\bsyncBuiltinESMExports\b/.test(readFileSync(file, "utf8")));
 
+/** Of `expect.poll` without a limit of its own: vitest's second is less than a busy processor may take. */
+const POLLED = { poll: { timeout: 30_000 } } as const;
+
 /** One room at a time: no mounts, no daemons. */
 const unit = {
   env: { PATH },
   globalSetup: ["test/programs.ts", "test/fuse-control.ts"],
   testTimeout: 60_000,
   hookTimeout: 60_000,
+  expect: POLLED,
   pool: "forks",
   // Vitest leaves a processor free; of two that would be half.
   maxWorkers: Math.max(2, availableParallelism() - 1),
@@ -61,6 +65,7 @@ const endToEnd = {
   globalSetup: ["test/programs.ts", "test/built.ts", "test/fuse-control.ts"],
   testTimeout: 300_000,
   hookTimeout: 120_000,
+  expect: POLLED,
   pool: "forks",
 } as const;
 /** What runs alone on the machine, what takes long, and both; each file says so by its name. */
