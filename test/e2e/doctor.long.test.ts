@@ -26,6 +26,9 @@ import { coverlayProgram } from "./lab.ts";
 import { goOn, stopDlmd } from "./stopped-dlmd.ts";
 import { attachLoop, run } from "./volume/disk.ts";
 
+/** Of a clock that differs. */
+const SHIFT_MS = 5000;
+
 beforeAll(beginDoctorLab);
 afterEach(mendDoctorLab);
 afterAll(endDoctorLab);
@@ -77,13 +80,18 @@ describe("files and clocks", () => {
 
   it("a clock that differs is a warning, for each node", async () => {
     const shift = path.join(dir, "clock.cjs");
-    writeFileSync(shift, "const now = Date.now; Date.now = () => now() + 5000;\n");
+    writeFileSync(shift, `const now = Date.now; Date.now = () => now() + ${SHIFT_MS};\n`);
     const env = [`NODE_OPTIONS=--require=${shift}`];
+    const before = Date.now();
     const shown = await lab.exec(1, ["env", ...env, process.execPath, "-p", "Date.now()"]);
-    expect(Number(shown.stdout) - Date.now()).toBeGreaterThan(2000);
+    expect(Number(shown.stdout) - before).toBeGreaterThanOrEqual(SHIFT_MS);
     const report = await doctor(1, [], undefined, env);
     expect(wrong(report)).toEqual(["warn clock: node2 (10.209.77.2)", "warn clock: node3 (10.209.77.3)"]);
-    expect(report.findings[0]?.found).toMatch(/^(4[89]|50|51)\d\d ms behind/);
+    for (const { found } of report.findings.filter(({ check, status }) => check === "clock" && status === "warn")) {
+      const [, offsetMs, doubtMs] = /^(\d+) ms behind, give or take (\d+) ms$/.exec(found) ?? [];
+      // Both clocks tell whole milliseconds.
+      expect(Math.abs(Number(offsetMs) - SHIFT_MS)).toBeLessThanOrEqual(Number(doubtMs) + 2);
+    }
   });
 });
 
@@ -189,9 +197,11 @@ describe("at the end, because a node is left out and loses its mount", () => {
   it("a dlmd that dies ends its check, and its asker is told at once", async () => {
     const nodeid = (await lab.owner()) === 3 ? 2 : 3;
     await until("all are well", async () => wrong(await doctor(1)).length === 0);
+    const dlmdPid = Number(lab.dlmdPid(nodeid));
     const report = doctorOfAll(1);
     await until("the node checks its machine", () => checksOf(nodeid).length > 0);
-    await lab.kill(nodeid, "dlmd");
+    // By its id: the checks could be over before a program that kills it has started.
+    process.kill(dlmdPid, "SIGKILL");
     const { findings } = await report;
     const found = findings.find(({ check, about }) => check === "doctor" && about.startsWith(`node${nodeid} `));
     expect(found).toMatchObject({ status: "unknown", found: "it closed the connection before its checks had ended" });
