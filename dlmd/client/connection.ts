@@ -18,6 +18,9 @@ const MAX_UNSENT_BYTES: number = 256 * 1024 * 1024;
 /** What can wait leaves with what is asked for next, when dlmd says something, or so much later (hazard H2). */
 export const SOON_MS = 20;
 
+/** A dlmd that hangs hears of the end of a connection when it goes on: the program does not wait longer for that. */
+const HEARD_LIMIT_MS = 1000;
+
 /** What comes for one lock. */
 export interface LockResults {
   receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void;
@@ -177,14 +180,16 @@ export class Connection implements ResultSink {
     this.#handlers.disconnected(reason);
   }
 
-  /** Sends what was gathered and closes; `disconnected` is not called. */
+  /** Sends what was gathered and closes; `disconnected` is not called. Resolves when dlmd has heard of it: what it is asked by others after that comes later. */
   async end(): Promise<void> {
     this.flush();
     this.#over = true;
     if (this.#socket.closed) return;
+    const late = setTimeout(() => this.#socket.destroy(), HEARD_LIMIT_MS);
     await new Promise<void>((resolve) => {
       this.#socket.once("close", () => resolve());
-      this.#socket.end(() => this.#socket.destroy());
+      this.#socket.end();
     });
+    clearTimeout(late);
   }
 }

@@ -390,6 +390,15 @@ test("gone is acknowledged when the handler has resolved, not before (hazard C7)
   expect(lab.reads.at(-1)?.requests).toEqual([{ kind: "gone-ack", goneId: 7 }]);
 });
 
+test("who has closed is gone for dlmd: others who ask it after that hear so (coverlay restart --dlmd)", async () => {
+  const lab = current();
+  const client = await lab.connect();
+  await client.lockspace("data");
+  expect(lab.gone).toEqual([]);
+  await client.close();
+  expect(lab.gone).toEqual([1]);
+});
+
 test("a lost connection is told once, and ends what waits", async () => {
   const lab = current();
   const reasons: Error[] = [];

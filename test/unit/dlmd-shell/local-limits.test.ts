@@ -300,6 +300,18 @@ describe("programs", () => {
     expect(isClosed).toBe(true);
   });
 
+  test("that close wait for dlmd to hear of it, a second at most", () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const socket = quiet();
+    const connection = new Connection(socket as Socket, { message() {}, disconnected() {} });
+    void connection.end();
+    expect(socket.writableEnded).toBe(true);
+    vi.advanceTimersByTime(999);
+    expect(socket.destroyed).toBe(false);
+    vi.advanceTimersByTime(1);
+    expect(socket.destroyed).toBe(true);
+  });
+
   test("may ask for 256 MiB in one turn", () => {
     const connection = new Connection(quiet() as Socket, { message() {}, disconnected() {} });
     const ask = (bytes: number): void =>
