@@ -182,6 +182,9 @@ export interface SessionCoherence {
   retrieved(unique: number, data: Uint8Array): void;
   /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
   failWaiters(): void;
-  /** The mount has ended: gives every lock back. No notification is written afterwards. */
-  close(): Promise<void>;
+  /**
+   * The mount has ended: gives every lock back. No notification is written afterwards, and the device may be closed when this resolves. `isGiven`: another process goes on, and
+   * the device stays. A notification may wait in the kernel for a program whose request that one answers; what it was for went by epoch. So it is not waited for.
+   */
+  close(isGiven?: boolean): Promise<void>;
 }

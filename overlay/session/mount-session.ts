@@ -406,7 +406,7 @@ class Serving {
     await this.#options.disconnected?.();
     this.#interrupts.stop();
     this.#state?.coherence.failWaiters();
-    if (this.#state !== null) await endState(this.#state, lower);
+    if (this.#state !== null) await endState(this.#state, lower, errno === null);
     // What was given to another process may be kept for it here.
     if (errno !== null) native.sync.close(this.#fd);
     this.#rejectReady(endedEarly("the mount ended before it answered"));

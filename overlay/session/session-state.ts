@@ -140,8 +140,8 @@ function seenCredentials(system: SessionSystem, pid: number): Credentials | null
   return idMaps === null ? who : { ...who, idMaps };
 }
 
-/** In the reverse order of what uses what. */
-export async function endState({ mount, dispatch, coherence }: SessionState, lower: Lower): Promise<void> {
+/** In the reverse order of what uses what. `isGiven`: to another process (hazard F35). */
+export async function endState({ mount, dispatch, coherence }: SessionState, lower: Lower, isGiven: boolean = false): Promise<void> {
   mount.moved.end();
   await dispatch.drained();
   await mount.writesBehind.idle();
@@ -151,5 +151,5 @@ export async function endState({ mount, dispatch, coherence }: SessionState, low
   }
   await Promise.all([mount.walkAhead.stop(), mount.removalsAhead.stop(), mount.filesAhead.stop()]);
   mount.inodes.clear();
-  await coherence.close();
+  await coherence.close(isGiven);
 }

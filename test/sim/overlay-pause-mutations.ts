@@ -3,6 +3,24 @@ import type { Mutation } from "./mutation.ts";
 
 export const overlayPauseMutations: readonly Mutation[] = [
   {
+    id: "f35-notification-awaited",
+    hazard: "F35",
+    breaks: "dlmd is not restarted where the kernel waits for a program's call: the paused mount is still its client",
+    file: "overlay/coherence/shell.ts",
+    find: "    if (!isGiven) await written;\n",
+    replace: "    await written;\n",
+    caughtBy: "test/unit/coherence/rest.test.ts",
+  },
+  {
+    id: "f35-end-as-ever",
+    hazard: "F35",
+    breaks: "the same",
+    file: "overlay/session/session-state.ts",
+    find: "  await coherence.close(isGiven);\n",
+    replace: "  await coherence.close();\n",
+    caughtBy: "test/unit/session/end-state.test.ts",
+  },
+  {
     id: "f35-not-first",
     hazard: "F35",
     breaks: "a node that has waited for longer gets the write token before the owner that is to keep it",

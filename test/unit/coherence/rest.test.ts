@@ -82,6 +82,31 @@ describe("the old process", () => {
   });
 });
 
+describe("the end of the old process", () => {
+  const shellWithOneUnderWay = () => {
+    let done = (): void => undefined;
+    const close = (): Promise<void> => new Promise((resolve) => (done = resolve));
+    return { shell: shellOver(lockspaceThatGrants([]).lockspace, { close }), done: () => done() };
+  };
+
+  it("waits for no notification where another one goes on: it may wait for a program whose request that one answers (hazard F35)", async () => {
+    const { shell, done } = shellWithOneUnderWay();
+    expect(await shell.close(true)).toBe(undefined);
+    done();
+  });
+
+  it("waits for all where none does: the device is closed after that", async () => {
+    const { shell, done } = shellWithOneUnderWay();
+    let isClosed = false;
+    const closing = shell.close().then(() => (isClosed = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(isClosed).toBe(false);
+    done();
+    await closing;
+    expect(isClosed).toBe(true);
+  });
+});
+
 describe("the new process", () => {
   it("queues for the write tokens before all others, and has them when all came", async () => {
     const { lockspace, flags } = lockspaceThatGrants([]);
