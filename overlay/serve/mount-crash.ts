@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Errno } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import type { DlmClient } from "../../dlmd/client/api.ts";
 import { encodeMountGroupMessage, mountGroupName } from "../../dlmd/wire/mount-group.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
@@ -21,6 +22,9 @@ import type { SessionHandOff } from "../session/mount-session.ts";
 
 /** How often it looks whether it has the locks that dlmd has kept, and a lease. */
 export const CRASH_LOCKS_LOOK_MS = 2;
+
+/** The locks of open files that dlmd does not know are waited for so long: behind a fence gate that is shut none comes. */
+export const COVER_OPEN_LIMIT_MS = 1000;
 
 /** When a sync of what was changed before is tried again. */
 export const SYNC_AGAIN_MS = 1000;
@@ -119,7 +123,7 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   await coherence.dropBefore(handOff.mount.inodes.all());
   coherence.rest.settled();
   await until(leaseHolds);
-  await coherence.coverOpen(handOff.mount.inodes.all());
+  await inTime(coherence.coverOpen(handOff.mount.inodes.all()), COVER_OPEN_LIMIT_MS);
   if (!hasSameOwner()) throw ownerChanged();
   check();
   noteOwner();

@@ -400,6 +400,23 @@ describe("at another owner, which found the disk clean (hazard F41)", () => {
   });
 });
 
+it("locks that do not come for files which dlmd does not know are waited for one second", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const after = crashed();
+  const coherence = {
+    rest: { hasTokens: true, settled: () => undefined },
+    dropBefore: () => Promise.resolve(),
+    coverOpen: () => new Promise(() => undefined),
+  } as unknown as GoOnAfterCrash["coherence"];
+  const done = goOnAfterCrash(after, hostOf(after, { coherence }));
+  await vi.advanceTimersByTimeAsync(999);
+  expect(steps).toEqual(["ask"]);
+  await vi.advanceTimersByTimeAsync(1);
+  await done;
+  expect(steps).toEqual(["ask", "note owner", `end ${DEAD}`, "begin"]);
+  vi.useRealTimers();
+});
+
 it("what was changed before is synced again and again, until it is on the disk or the mount ends", async () => {
   vi.useFakeTimers();
   const results: (Error | null)[] = [errnoError(E.EIO), errnoError(E.ENOSPC), null];
