@@ -180,7 +180,7 @@ export class Connection implements ResultSink {
     this.#handlers.disconnected(reason);
   }
 
-  /** Sends what was gathered and closes; `disconnected` is not called. Resolves when dlmd has heard of it: what it is asked by others after that comes later. */
+  /** Sends what was gathered and closes; `disconnected` is not called. Resolves when dlmd has heard of it, so that what others ask after that comes later; or after HEARD_LIMIT_MS. */
   async end(): Promise<void> {
     this.flush();
     this.#over = true;

@@ -184,7 +184,7 @@ export interface SessionCoherence {
   failWaiters(): void;
   /**
    * The mount has ended: gives every lock back. No notification is written afterwards, and the device may be closed when this resolves. `isGiven`: another process goes on, and
-   * the device stays. A notification may wait in the kernel for a program whose request that one answers; what it was for went by epoch. So it is not waited for.
+   * the device stays. A notification may wait in the kernel for a program whose request that one answers (hazards F33 and F35), so it is not waited for. Names went by epoch.
    */
   close(isGiven?: boolean): Promise<void>;
 }

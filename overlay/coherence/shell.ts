@@ -402,10 +402,18 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
    */
   async coverOpen(inodes: readonly Inode[]): Promise<void> {
     const open = inodes.filter(({ kind, openCount, cover }) => kind === "file" && openCount > 0 && cover.mode === Mode.NL);
-    const pins = await this.operations.pinChildren(open, this.operations.since(), false);
-    open.forEach((inode, at) => {
-      if (pins[at]?.pinned === true) this.operations.unpin(inode, Mode.PR);
-    });
+    const since = this.operations.since();
+    const covered = async (inode: Inode): Promise<void> => {
+      const [pin] = await this.operations.pinChildren([inode], since, false);
+      if (pin?.pinned !== true) return;
+      this.operations.unpin(inode, Mode.PR);
+      // Forgotten meanwhile.
+      this.#covers.ended(inode.cover);
+    };
+    const all = Promise.all(open.map(covered));
+    // Nobody may wait for it any more.
+    all.catch(this.#options.fail);
+    await all;
   }
 
   /** dlmd has died, and the lease holds (hazard F42): `rest` gives up what is here without it, and nobody gets a lock that is not here. */

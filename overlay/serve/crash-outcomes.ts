@@ -45,8 +45,10 @@ export interface FoundNow {
 
 export async function settleUnknown(afterCrash: AfterCrash, { isOther, held }: FoundNow, by: SettledBy): Promise<void> {
   const { calls, files, handles } = afterCrash.before;
-  for (const call of calls) if (call.request === 0 && call.outcome === "failed") lost(call, "the owner has refused it", files, by);
   const requests = sentAgain(held);
+  for (const { outcome, request } of calls)
+    if (outcome !== "unknown" && request !== 0 && !requests.has(request)) by.journal.replied(request);
+  for (const call of calls) if (call.request === 0 && call.outcome === "failed") lost(call, "the owner has refused it", files, by);
   await (isOther ? makeUnknown(afterCrash, requests, by) : askOutcomes(afterCrash, requests, by));
   const open = new Set(handles.map(({ lowerHandle }) => lowerHandle));
   for (const handle of afterCrash.writtenThrough) if (!open.has(handle)) by.remote.close(handle as LowerHandle);
@@ -80,14 +82,15 @@ async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number,
   const { remote, journal } = by;
   const byClient = new Map<number, CallBefore[]>(afterCrash.kept.map(({ clientId }) => [clientId, []]));
   for (const call of afterCrash.unknown) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
-  const owner = remote.openedAt?.epoch;
+  const { ownerEpoch } = afterCrash.before.constants;
   for (const [clientId, asked] of byClient) {
     const outcomes = await remote.outcomes(
       clientId,
       asked.map((call) => ({ id: call.id, type: call.type, body: call.request === 0 ? wholeBody(call) : null })),
     );
-    // Another one knows nothing of them.
-    if (remote.openedAt?.epoch !== owner) throw ownerChanged();
+    // Another one knows nothing of them; and one that is about to end makes nothing any more.
+    const isEnding = asked.some(({ request }, at) => request === 0 && outcomes[at]?.state === "not-made");
+    if (isEnding || remote.openedAt?.epoch !== ownerEpoch) throw ownerChanged();
     asked.forEach((call, at) => {
       const outcome = outcomes[at] as Outcome;
       const answer = outcome.state === "answered" ? { failed: outcome.type === FrameType.FAILED, body: outcome.body } : null;

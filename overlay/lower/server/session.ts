@@ -78,6 +78,11 @@ interface Queued {
   readonly body: Uint8Array;
 }
 
+interface Running {
+  readonly call: CallName;
+  readonly bytes: number;
+}
+
 export class ServerSession {
   readonly id: LowerSessionId;
   sink: AnswerSink | null = null;
@@ -85,8 +90,8 @@ export class ServerSession {
   readonly #mayServe: () => boolean;
   readonly #handles: SessionHandles;
   readonly #calls: SessionCalls;
-  /** Bytes of each running call's frame, by its id. */
-  readonly #running: Map<number, number> = new Map();
+  /** By its id, the call and the bytes of its frame. */
+  readonly #running: Map<number, Running> = new Map();
   readonly #answers: Map<number, Answer> = new Map();
   readonly #writer = new ByteWriter();
   #runningBytes = 0;
@@ -97,7 +102,8 @@ export class ServerSession {
   #retired = false;
   /** Its process has died. */
   #callerDied = false;
-  #idle: (() => void)[] = [];
+  /** Told when a call has ended, or one that waited will not begin any more. */
+  #watching: (() => void)[] = [];
 
   /** `claimed`: this caller has opened all that it had open at an earlier owner. */
   constructor(
@@ -157,29 +163,31 @@ export class ServerSession {
   /** Takes no new calls any more; resolves when those that run have been answered. */
   async retire(): Promise<void> {
     this.#retired = true;
-    if (this.#running.size > 0) await this.#nothingRuns();
-    else this.#tellIdle();
+    this.#tellEnded();
+    while (this.#running.size > 0) await this.#oneEnds();
   }
 
-  #nothingRuns(): Promise<void> {
-    return new Promise((resolve) => this.#idle.push(resolve));
+  #oneEnds(): Promise<void> {
+    return new Promise((resolve) => this.#watching.push(resolve));
   }
 
-  #tellIdle(): void {
-    if (this.#running.size === 0) for (const tell of this.#idle.splice(0)) tell();
+  #tellEnded(): void {
+    if (this.#watching.length > 0) for (const tell of this.#watching.splice(0)) tell();
   }
 
   /**
    * Hazard F38. Its process has died: takes nothing that still comes, and gives what became of these calls. What had come is executed before, and then, in the order
-   * given, what has a body and had not come. EINVAL: it is none that is remembered, or one with a body of which no program was told that it is made.
+   * given, what has a body and had not come. For what changes nothing, and is not asked about, nobody waits: a disk may be slow. EINVAL: it is none that is remembered, or one
+   * with a body of which no program was told that it is made.
    */
   async outcomes(calls: readonly AskedCall[]): Promise<readonly Outcome[]> {
     const made = calls.map((asked) => this.#redo(asked));
     this.#callerDied = true;
     this.sink = null;
-    await this.#allMade();
+    const ids = new Set(calls.map(({ id }) => id));
+    await this.#allMade(ids);
     for (const { id, queued } of made) if (queued !== null && !this.#has(id)) this.#queued.set(id, queued);
-    await this.#allMade();
+    await this.#allMade(ids);
     return calls.map(({ id }) => this.#outcome(id));
   }
 
@@ -203,10 +211,15 @@ export class ServerSession {
     throw errnoError(E.EINVAL);
   }
 
-  /** Nothing runs, and nothing waits to; also where it never will: this owner ends. */
-  async #allMade(): Promise<void> {
+  /** Nothing runs that changes something, or is one of these, and nothing waits to; also where it never will: this owner ends. */
+  async #allMade(asked: ReadonlySet<number>): Promise<void> {
     this.startQueued();
-    while (this.#running.size > 0 || (this.#queued.size > 0 && !this.#retired)) await this.#nothingRuns();
+    while (this.#isMaking(asked) || (this.#queued.size > 0 && !this.#retired)) await this.#oneEnds();
+  }
+
+  #isMaking(asked: ReadonlySet<number>): boolean {
+    for (const [id, { call }] of this.#running) if (CALLS[call].mutates || asked.has(id)) return true;
+    return false;
   }
 
   #outcome(id: number): Outcome {
@@ -256,7 +269,7 @@ export class ServerSession {
       this.#queued.delete(id);
       if (!this.#retired) start();
     }
-    this.#tellIdle();
+    this.#tellEnded();
   }
 
   /** The first ones that wait, as far as each goes on where the one before ends: the pool writes them in one call. */
@@ -279,7 +292,7 @@ export class ServerSession {
     const room = writes.some(({ write }) => write.room);
     for (const { id, body } of writes) {
       this.#queued.delete(id);
-      this.#begun(id, body, true);
+      this.#begun(id, "write", body, true);
     }
     const ended = (tell: (one: WriteTogether) => void): void => {
       for (const one of writes) this.#ended(one.id, "write", one.body, true, () => tell(one));
@@ -317,7 +330,7 @@ export class ServerSession {
       return;
     }
     const behind = isBehind(call, request);
-    this.#begun(id, body, behind);
+    this.#begun(id, call, body, behind);
     const ended = (tell: () => void): void => this.#ended(id, call, body, behind, tell);
     answer.then(
       (value) => ended(() => this.#succeed(row, id, value, false)),
@@ -325,8 +338,8 @@ export class ServerSession {
     );
   }
 
-  #begun(id: number, body: Uint8Array, behind: boolean): void {
-    this.#running.set(id, body.byteLength);
+  #begun(id: number, call: CallName, body: Uint8Array, behind: boolean): void {
+    this.#running.set(id, { call, bytes: body.byteLength });
     this.#runningBytes += body.byteLength;
     if (behind) this.#promised += 1;
   }
@@ -336,7 +349,7 @@ export class ServerSession {
     if (call === "write") largeBuffers.giveBack(body);
     const wasFull = this.full;
     if (behind) this.#promised -= 1;
-    this.#runningBytes -= this.#running.get(id) ?? 0;
+    this.#runningBytes -= this.#running.get(id)?.bytes ?? 0;
     this.#running.delete(id);
     answer();
     this.startQueued();

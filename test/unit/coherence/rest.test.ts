@@ -1,6 +1,6 @@
 /** Another process goes on with the mount (hazard F33): all locks go here, and there the write tokens are queued for. */
 import { describe, expect, it } from "vitest";
-import { LockFlag } from "../../../dlmd/client/api.ts";
+import { type Lock, LockFlag, type LockHandlers } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { sizeOf } from "../../../overlay/coherence/cover.ts";
@@ -203,6 +203,34 @@ describe("the new process", () => {
     // It is here.
     await shell.coverOpen([born]);
     expect(asked).toHaveLength(1);
+    await shell.close();
+  });
+
+  it("what came for such files is free to go, also while the lock of another does not come; that of one which is forgotten meanwhile is given back (hazard F39)", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const late: (() => void)[] = [];
+    const createLock = <A>(resource: string, given: LockHandlers<A | undefined>, astarg?: A): Lock => {
+      const lock = lockspace.createLock(resource, given, astarg);
+      const request = lock.request.bind(lock);
+      if (resource === "i13.7") lock.request = (mode, flags) => void late.push(() => request(mode, flags));
+      return lock;
+    };
+    const shell = shellOver({ ...lockspace, createLock });
+    const [one, slow] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+    for (const inode of [one, slow]) inode.openCount = 1;
+    const covering = shell.coverOpen([one, slow]);
+    await expect.poll(() => one.cover.mode).toBe(Mode.PR);
+    expect([late.length, slow.cover.mode, slow.cover.asking]).toEqual([1, Mode.NL, Mode.PR]);
+    const [lock, { bast }] = [...handlers].find(([{ resource }]) => resource === "i12.7") as [Lock, LockHandlers];
+    bast(lock, Mode.EX);
+    await expect.poll(() => one.cover.mode).toBe(Mode.NL);
+    Object.assign(slow, { openCount: 0, nlookup: 0 });
+    shell.forgotten(slow);
+    for (const answer of late) answer();
+    await covering;
+    expect(shell.counters.covers).toBe(1);
+    expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.PR}`, "unlock i13.7, in its time"]);
     await shell.close();
   });
 

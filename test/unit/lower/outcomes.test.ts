@@ -306,9 +306,9 @@ describe("a session whose process has died", () => {
   ];
 
   /** A write of which a program was told runs, and a mkdir waits behind it. */
-  function waiting(): { session: ServerSession; end: () => void; made: string[]; may: { serve: boolean } } {
+  function waiting(): { session: ServerSession; end: () => void; synced: () => void; made: string[]; may: { serve: boolean } } {
     const made: string[] = [];
-    let end = (): void => undefined;
+    let [end, synced] = [(): void => undefined, (): void => undefined];
     const may = { serve: true };
     const lower = {
       write: (): Promise<unknown> => {
@@ -318,6 +318,14 @@ describe("a session whose process has died", () => {
       mkdir: (): unknown => {
         made.push("mkdir");
         return entryOf(OTHER);
+      },
+      read: () => {
+        made.push("read");
+        return new Promise(() => undefined);
+      },
+      fsync: () => {
+        made.push("fsync");
+        return new Promise<void>((resolve) => (synced = resolve));
       },
       create: () => ({ entry: entryOf(FILE), handle: 7 }),
       xattrNames: () => null,
@@ -337,7 +345,7 @@ describe("a session whose process has died", () => {
     session.receive("create", 9, bodyOf("create", create));
     session.receive("write", 1, writeBody({}));
     session.receive("mkdir", 2, directory("d"));
-    return { session, end: () => end(), made, may };
+    return { session, end: () => end(), synced: () => synced(), made, may };
   }
   const states = async (outcomes: Promise<readonly Outcome[]>): Promise<string[]> => (await outcomes).map(({ state }) => state);
   const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -359,6 +367,23 @@ describe("a session whose process has died", () => {
     await outcomes;
     late();
     expect([made, answers, session.runningCalls]).toEqual([["write", "mkdir", "write"], [], 0]);
+  });
+
+  it("nobody waits for what changes nothing, unless it is asked about: a disk may be slow", async () => {
+    const { session, end, synced, made } = waiting();
+    session.receive("read", 20, bodyOf("read", { handle: 1, offset: 0, bytes: 1, open: null }));
+    session.receive("fsync", 21, bodyOf("fsync", { handle: 1, dataOnly: false }));
+    const fsync = { id: 21, type: CALLS.fsync.type, body: null };
+    let ofSync: string[] | null = null;
+    const sync = states(session.outcomes([fsync])).then((all) => (ofSync = all));
+    const outcomes = states(session.outcomes(question));
+    end();
+    await until(() => made.includes("write") && made.length === 5);
+    end();
+    expect([await outcomes, session.runningCalls, ofSync]).toEqual([["answered", "answered", "answered"], 2, null]);
+    expect(made).toEqual(["write", "mkdir", "read", "fsync", "write"]);
+    synced();
+    expect([await sync, session.runningCalls]).toEqual([["answered"], 1]);
   });
 
   it("an owner that may not serve makes nothing meanwhile, and all of it then", async () => {

@@ -243,21 +243,34 @@ it("a file of a program that the owner could not open ends the mount for good; a
   await goOnAfterCrash(after, hostOf(after, { remote, isOther: true }));
 });
 
-it("an answer of another owner than the one that was asked says nothing: the next process goes on there", async () => {
-  journal.begun(1, CALLS.mkdir.type, 100, null, null);
-  outcomes = [{ state: "unknown-session" }];
+/** Both a change that a request waits for and one that was made behind. */
+function beginBoth(): void {
+  const [body, data] = behindWrite();
+  journal.begun(1, CALLS.write.type, 0, body, data);
+  journal.begun(2, CALLS.mkdir.type, 100, null, null);
+}
+
+it("an answer of another owner than the process before had says nothing, also if that one came before it was asked: the next process goes on there", async () => {
+  beginBoth();
+  outcomes = [{ state: "unknown-session" }, { state: "unknown-session" }];
   const after = crashed();
-  const host = hostOf(after);
-  let epoch = 3;
-  const remote = {
-    ...host.remote,
-    get openedAt() {
-      epoch += 1;
-      return { epoch, cleanAfter: 0 };
-    },
-  };
-  await expect(goOnAfterCrash(after, hostOf(after, { remote }))).rejects.toMatchObject({ code: "owner-changed" });
-  expect([after.made(100), readJournal(memory).calls.map(({ outcome }) => outcome)]).toEqual([null, ["unknown"]]);
+  const remote = { ...hostOf(after).remote, openedAt: { epoch: crashConstants.ownerEpoch + 1, cleanAfter: crashConstants.ownerEpoch } };
+  const host = hostOf(after, { remote, held: [sentAgain(100, null)] });
+  await expect(goOnAfterCrash(after, host)).rejects.toMatchObject({ code: "owner-changed" });
+  expect([steps, lost, after.made(100), readJournal(memory).calls.map(({ outcome }) => outcome)]).toEqual([
+    ["ask"],
+    [],
+    null,
+    ["unknown", "unknown"],
+  ]);
+});
+
+it("an owner that does not make what a program was told to be made is about to end: the next process has the next owner make it", async () => {
+  beginBoth();
+  outcomes = [{ state: "not-made" }, { state: "not-made" }];
+  const after = crashed();
+  await expect(goOnAfterCrash(after, hostOf(after, { held: [sentAgain(100, null)] }))).rejects.toMatchObject({ code: "owner-changed" });
+  expect([steps, lost, readJournal(memory).calls.map(({ outcome }) => outcome)]).toEqual([["ask"], [], ["unknown", "unknown"]]);
 });
 
 describe("a change that a request waits for", () => {
@@ -291,6 +304,17 @@ describe("a change that a request waits for", () => {
   });
 });
 
+it("a change whose outcome was known already, of a request that does not come again, was answered: nothing stays of it for later processes", async () => {
+  for (const request of [100, 102]) {
+    journal.begun(request, CALLS.mkdir.type, request, null, null);
+    journal.answered(request, false, Uint8Array.of(9));
+  }
+  const after = crashed();
+  await goOnAfterCrash(after, hostOf(after, { held: [sentAgain(102, null)] }));
+  expect(readJournal(memory).calls.map(({ request }) => request)).toEqual([102]);
+  expect(new AfterCrash(memory).made(102)).toEqual({ type: CALLS.mkdir.type, body: Uint8Array.of(9) });
+});
+
 it.each([false, true])(
   "the owner takes nothing more of any process before, also where nothing is known to be under way (hazard F38); another owner: %s",
   async (isOther) => {
@@ -309,7 +333,6 @@ describe("a change that was made behind", () => {
     ["is refused: it is lost", refusedWith(E.ENOSPC), [FILE]],
     ["is of a file that is gone", refusedWith(E.ESTALE), []],
     ["is lost with its session", { state: "unknown-session" }, [FILE]],
-    ["is not made any more: it is lost", { state: "not-made" }, [FILE]],
   ])("%s", async (_, outcome, losses) => {
     const [body, data] = behindWrite();
     journal.begun(2, CALLS.write.type, 0, body, data);
@@ -335,7 +358,7 @@ describe("a change that was made behind", () => {
     const [body, data] = behindWrite();
     journal.begun(3, CALLS.mkdir.type, 100, null, null);
     journal.begun(2, CALLS.write.type, 0, body, data);
-    outcomes = [{ state: "not-made" }, { state: "not-made" }];
+    outcomes = [{ state: "answered", type: CALLS.write.type | FrameType.ANSWER, body: new Uint8Array() }, { state: "not-made" }];
     const after = crashed();
     await goOnAfterCrash(after, hostOf(after));
     expect(asked[0]?.calls.map(({ id }) => id)).toEqual([2, 3]);
@@ -408,12 +431,15 @@ it("locks that do not come for files which dlmd does not know are waited for one
     dropBefore: () => Promise.resolve(),
     coverOpen: () => new Promise(() => undefined),
   } as unknown as GoOnAfterCrash["coherence"];
-  const done = goOnAfterCrash(after, hostOf(after, { coherence }));
+  const words: string[] = [];
+  const log = { ...silentLog, warn: (_: unknown, text: string) => void words.push(text) } as typeof silentLog;
+  const done = goOnAfterCrash(after, hostOf(after, { coherence, log }));
   await vi.advanceTimersByTimeAsync(999);
   expect(steps).toEqual(["ask"]);
   await vi.advanceTimersByTimeAsync(1);
   await done;
   expect(steps).toEqual(["ask", "note owner", `end ${DEAD}`, "begin"]);
+  expect(words).toEqual([expect.stringContaining("have not come")]);
   vi.useRealTimers();
 });
 
