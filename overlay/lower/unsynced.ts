@@ -25,9 +25,8 @@ interface Change {
 /** Of one file, the last time that something was lost with an owner. */
 interface Loss {
   readonly death: number;
+  /** To somebody. */
   told: boolean;
-  /** Of what was written behind, and not told yet (hazard F23). */
-  behind: boolean;
 }
 
 /** What an open file has been told. */
@@ -40,7 +39,8 @@ export interface LossesTold {
 /** All of an `Unsynced`, as plain data. */
 export interface UnsyncedState {
   readonly changed: readonly (readonly [string, Readonly<Omit<Change, "id">>])[];
-  readonly lost: readonly (readonly [string, Loss])[];
+  /** `behind`: not told. */
+  readonly lost: readonly (readonly [string, Loss & { readonly behind: boolean }])[];
   readonly deaths: number;
   readonly syncfsFails: boolean;
   readonly tick: number;
@@ -56,7 +56,7 @@ export class Unsynced {
 
   /** For another process of this mount. */
   state(): UnsyncedState {
-    const lost = [...this.#lost].map(([key, loss]): [string, Loss] => [key, { ...loss }]);
+    const lost = [...this.#lost].map(([key, loss]) => [key, { ...loss, behind: !loss.told }] as const);
     const changed = [...this.#changed.values()].map(({ id, at, what }) => [fileKey(id), { at, what }] as const);
     return { changed, lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
   }
@@ -64,7 +64,7 @@ export class Unsynced {
   /** Before anything else. */
   restore({ changed, lost, deaths, syncfsFails, tick }: UnsyncedState): void {
     for (const [key, { at, what }] of changed) this.#changed.add({ id: ofFileKey(key), at, what });
-    for (const [key, loss] of lost) this.#lost.set(key, { ...loss });
+    for (const [key, { death, told }] of lost) this.#lost.set(key, { death, told });
     this.#deaths = deaths;
     this.#syncfsFails = syncfsFails;
     this.#tick = tick;
@@ -122,9 +122,8 @@ export class Unsynced {
     this.#deaths += 1;
     for (const { id } of this.#changed.values()) {
       const key = fileKey(id);
-      const behind = this.#lost.get(key)?.behind === true;
       this.#lost.delete(key);
-      this.#lost.set(key, { death: this.#deaths, told: false, behind });
+      this.#lost.set(key, { death: this.#deaths, told: false });
     }
     this.#changed.clear();
     this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
@@ -137,7 +136,7 @@ export class Unsynced {
     this.#deaths += 1;
     const key = fileKey(id);
     this.#lost.delete(key);
-    this.#lost.set(key, { death: this.#deaths, told: false, behind: true });
+    this.#lost.set(key, { death: this.#deaths, told: false });
     this.#forgetOldest(new Set(open.map((file) => fileKey(file.id))));
     this.#syncfsFails = true;
   }
@@ -167,16 +166,14 @@ export class Unsynced {
     if (loss === undefined || loss.death <= file.lossesTold) return false;
     file.lossesTold = loss.death;
     loss.told = true;
-    loss.behind = false;
     return true;
   }
 
-  /** True once after something that was written behind was lost, if nobody was told. Files that are open are told all the same. */
-  takeLostBehind(id: FileId): boolean {
+  /** True once after something of it may have been lost, if nobody was told. Files that are open are told all the same. */
+  takeUntold(id: FileId): boolean {
     const loss = this.#lossOf(id);
-    if (loss?.behind !== true) return false;
+    if (loss?.told !== false) return false;
     loss.told = true;
-    loss.behind = false;
     return true;
   }
 

@@ -88,8 +88,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F22",
     breaks: "a file is replaced here before the owner knows that it is open",
     file: "overlay/lower/remote/names.ts",
-    find: "    return core.opens.tell(replaced);",
-    replace: "    return undefined;",
+    find: "() => core.opens.tell(replaced)",
+    replace: "() => undefined",
     caughtBy: "test/unit/lower/remote-opens.test.ts",
   },
   {

@@ -9,6 +9,7 @@ import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import { writtenBehind } from "./behind-calls.ts";
 import type { RemoteCore } from "./core.ts";
 import type { Reading } from "./known.ts";
+import type { Hindrance } from "./pending-call.ts";
 
 export function namesOf(core: RemoteCore): LowerNames {
   const { session, known, opens, changes, behind } = core;
@@ -156,8 +157,9 @@ async function rename(core: RemoteCore, request: Omit<RequestOf<"rename">, "tell
   let answer: AnswerOf<"rename"> | null = null;
   try {
     const tell = changes.some((change) => known.wantsAttr(change));
-    const renamed = session.carried(() => session.call("rename", { ...request, tell }));
-    answer = await andThen(expectedNew === null ? undefined : beforeReplaced(core, expectedOld, expectedNew), renamed);
+    const replaces = expectedNew !== null;
+    const renamed = session.carried(() => session.call("rename", { ...request, tell }, replaces ? [lossOf(core, expectedOld)] : []));
+    answer = await andThen(replaces ? beforeReplaced(core, expectedNew) : undefined, renamed);
   } finally {
     const [old, now] = (answer === null ? null : namesAfterRename(flags, expectedOld, expectedNew)) ?? [];
     const named = (id: FileId | null | undefined): (FileId | null)[] => (id === undefined ? [] : [id]);
@@ -173,9 +175,15 @@ async function rename(core: RemoteCore, request: Omit<RequestOf<"rename">, "tell
  * Hazard F23: what replaces a file has all that its program was told to be written. Who writes a new file and renames it over the old one, without an fsync,
  * keeps one of the two, as with auto_da_alloc of ext4 (fs/ext4/namei.c, ext4_rename).
  */
-function beforeReplaced(core: RemoteCore, by: FileId, replaced: FileId): MaybePromise<void> {
-  return andThen(writtenBehind(core), () => {
-    if (core.changes.unsynced.takeLostBehind(by)) throw errnoError(E.EIO);
-    return core.opens.tell(replaced);
-  });
+function beforeReplaced(core: RemoteCore, replaced: FileId): MaybePromise<void> {
+  return andThen(writtenBehind(core), () => core.opens.tell(replaced));
+}
+
+/** Hazard F10. Looked at when the call leaves: it may have waited for an owner, and the one before died with what it had answered. */
+function lossOf({ changes }: RemoteCore, id: FileId): Hindrance {
+  return {
+    get error() {
+      return changes.unsynced.takeUntold(id) ? errnoError(E.EIO) : null;
+    },
+  };
 }

@@ -1,12 +1,16 @@
 /** A call of this node to the volume's owner, from when it is made until it is answered (session.ts). */
 import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
-import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import { CALLS, type CallRow, isUnawaited } from "../wire/calls.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
-import type { RemoteHandle } from "./handles.ts";
+
+/** The answer of a call, which does not leave while it is there. */
+export interface Hindrance {
+  readonly error: Errno | null;
+}
 
 export interface PendingCall {
   readonly id: number;
@@ -23,7 +27,7 @@ export interface PendingCall {
   doubtful: readonly number[];
   readonly body: Uint8Array;
   readonly data: Uint8Array | null;
-  readonly handles: readonly RemoteHandle[];
+  readonly hindrances: readonly Hindrance[];
   readonly answered: (body: Uint8Array) => void;
   readonly failed: (error: Error) => void;
   sent: boolean;
@@ -40,7 +44,7 @@ export function createPendingCall<K extends CallName>(
   writer: ByteWriter,
   call: K,
   request: RequestOf<K>,
-  { id, handles, reopening }: Pick<PendingCall, "id" | "handles" | "reopening">,
+  { id, hindrances, reopening }: Pick<PendingCall, "id" | "hindrances" | "reopening">,
   resolve: (answer: AnswerOf<K>) => void,
   reject: (error: Error) => void,
 ): PendingCall {
@@ -58,7 +62,7 @@ export function createPendingCall<K extends CallName>(
     doubtful: [],
     body: writer.copy(),
     data: row.request.data?.(request) ?? null,
-    handles,
+    hindrances,
     answered(bytes) {
       try {
         resolve(decodeWith(row.answer, bytes));

@@ -23,7 +23,7 @@ import {
   WELCOME_TIMEOUT_MAX_MS,
   WELCOME_TIMEOUT_MS,
 } from "./connection.ts";
-import type { RemoteHandle } from "./handles.ts";
+import type { Hindrance } from "./pending-call.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import { WaitingCalls } from "./waiting-calls.ts";
 import { FrameType } from "../wire/frame.ts";
@@ -351,9 +351,9 @@ export class RemoteSession {
   }
 
   /** Errno of the owner's answer; EIO if the outcome is not known, or the owner refuses this node. */
-  call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[] = []): Promise<AnswerOf<K>> {
+  call<K extends CallName>(call: K, request: RequestOf<K>, hindrances: readonly Hindrance[] = []): Promise<AnswerOf<K>> {
     if (this.#refused !== null) return Promise.reject(errnoError(E.EIO));
-    return this.#calls.call(call, request, handles);
+    return this.#calls.call(call, request, hindrances);
   }
 
   get hasDoubtful(): boolean {

@@ -12,8 +12,7 @@ import { FrameType } from "../wire/frame.ts";
 import { Acknowledgements } from "./acknowledgements.ts";
 import type { CallJournal } from "./call-journal.ts";
 import type { RemoteConnection, RemoteCounters } from "./connection.ts";
-import type { RemoteHandle } from "./handles.ts";
-import { createPendingCall, decodeErrno, type PendingCall } from "./pending-call.ts";
+import { createPendingCall, decodeErrno, type Hindrance, type PendingCall } from "./pending-call.ts";
 
 /** Calls sent and not answered; further ones wait here. */
 export const MAX_OUTSTANDING_CALLS = 512;
@@ -81,9 +80,9 @@ export class WaitingCalls {
     return request;
   }
 
-  call<K extends CallName>(call: K, request: RequestOf<K>, handles: readonly RemoteHandle[]): Promise<AnswerOf<K>> {
+  call<K extends CallName>(call: K, request: RequestOf<K>, hindrances: readonly Hindrance[]): Promise<AnswerOf<K>> {
     if (this.#calls.size >= MAX_WAITING_CALLS) return Promise.reject(errnoError(E.ENOMEM));
-    return this.#create(call, request, handles, false, (pending) => {
+    return this.#create(call, request, hindrances, false, (pending) => {
       this.#unsent.push(pending);
       this.#pump();
     });
@@ -100,14 +99,14 @@ export class WaitingCalls {
   #create<K extends CallName>(
     call: K,
     request: RequestOf<K>,
-    handles: readonly RemoteHandle[],
+    hindrances: readonly Hindrance[],
     reopening: boolean,
     send: (pending: PendingCall) => void,
   ): Promise<AnswerOf<K>> {
     return new Promise((resolve, reject) => {
       const id = this.#nextId;
       assert(!this.#calls.has(id), "a call is outstanding since 2^32 calls");
-      const pending = createPendingCall(this.#writer, call, request, { id, handles, reopening }, resolve, reject);
+      const pending = createPendingCall(this.#writer, call, request, { id, hindrances, reopening }, resolve, reject);
       this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
       this.#calls.set(id, pending);
       if (pending.remembered) this.#note(pending);
@@ -162,8 +161,7 @@ export class WaitingCalls {
   }
 
   #transmit(call: PendingCall): void {
-    const error = call.handles.find((handle) => handle.error !== null)?.error ?? null;
-    if (error !== null) return this.#end(call, error);
+    for (const { error } of call.hindrances) if (error !== null) return this.#end(call, error);
     this.#transmissions += 1;
     call.transmission = this.#transmissions;
     this.#connection?.send(call.type, call.id, call.body, call.data, call.awaited);

@@ -140,6 +140,32 @@ describe("a file that replaces another one", () => {
     expect([await written, await renamed, onDisk("kept")]).toEqual([E.EIO, E.EIO, "old and safe"]);
   });
 
+  it.each<[string, "kept" | "before" | "after" | "told", number, string]>([
+    ["when there is another one: it replaces nothing, once", "after", E.EIO, "old and safe"],
+    ["while there is none: it replaces nothing, once", "before", E.EIO, "old and safe"],
+    ["when its program has been told that it is lost: it replaces it", "told", 0, ""],
+    ["when all of it is on the disk: it replaces it", "kept", 0, "new"],
+  ])("and whose owner died with data that it had answered, is renamed %s", async (_, when, errno, content) => {
+    const one = await owner(1);
+    const lower = remote();
+    await lower.connect(one.address, 1);
+    const { tmp, rename } = await replacing(lower);
+    await lower.write(tmp.handle, Buffer.from("new"), 0, false);
+    if (when !== "told") lower.close(tmp.handle);
+    if (when === "kept") await lower.syncfs();
+    lower.ownerLost();
+    // As a disk does it whose journal has the name, and not the data.
+    if (when !== "kept") fs.truncateSync(path.join(lab.place.path, "tmp"), 0);
+    const early = when === "before" ? rename() : null;
+    const two = await owner(2);
+    lower.ownerFound(two.address, 2);
+    const told = when === "told" ? await errnoOf(async () => lower.fsync(tmp.handle, false)) : E.EIO;
+    expect([told, await (early ?? rename()), onDisk("kept")]).toEqual([E.EIO, errno, content]);
+    // And then its program knows.
+    const again = errno === 0 ? 0 : await rename();
+    expect([again, onDisk("kept")]).toEqual([0, errno === 0 ? content : ""]);
+  });
+
   it("and is written behind without a loss replaces it", async () => {
     const { gate, lower } = await gated();
     gate.open();
