@@ -75,6 +75,7 @@ export class Custody {
   readonly #kept = new Map<string, Kept>();
   #epoch: number;
   #closed = false;
+  #leaves = false;
   /** The last ones first: a deposit that comes after all is refused. */
   #collected: readonly string[] = [];
 
@@ -90,6 +91,11 @@ export class Custody {
   /** This mount is the next owner, with that epoch: what it keeps was left by the owner before. */
   succeed(epoch: number): void {
     this.#epoch = epoch;
+  }
+
+  /** The owner is about to go, and has nothing here: what comes from now on would be given up with it. */
+  keepNothingMore(): void {
+    this.#leaves = true;
   }
 
   /**
@@ -145,6 +151,7 @@ export class Custody {
   #objection({ epoch, ticket, tokens, locked, sharedLocks, shared }: RequestOf<"deposit">): string | null {
     if (this.#closed || epoch !== this.#epoch) return "the volume has another owner now";
     if (this.#collected.includes(ticket)) return "it was given up meanwhile";
+    if (this.#leaves) return "this owner is about to give the volume up";
     if (!this.#kept.has(ticket) && this.#kept.size >= CUSTODIES_MAX) return `${CUSTODIES_MAX} mounts are away already`;
     const named = tokens.length + locked.length + sharedLocks.length + shared.length;
     const count = [...this.#kept.values()].reduce((sum, { locks, fileLocks }) => sum + locks.size + (fileLocks?.count ?? 0), named);

@@ -27,6 +27,8 @@ export interface HandOverHost {
   readonly askOwner: (request: RequestOf<"handOver">) => Promise<AnswerOf<"handOver">>;
   /** Why it cannot be given away now, in words: its file system is being grown, or files of a mount that is away are kept. null: it can. */
   readonly busy: () => string | null;
+  /** It will be: nothing is kept for mounts that go away from now on. */
+  readonly keepNothingMore: () => void;
   /** As the owner: begins to give the volume to that node. */
   readonly give: (heir: number) => void;
   readonly nowMs: () => number;
@@ -131,6 +133,7 @@ export class HandOvers {
     const words = busy();
     if (words !== null) return refuse(words);
     this.#giving = next;
+    this.#host.keepNothingMore();
     setImmediate(() => give(next));
     return { heir: next, refused: "" };
   }

@@ -156,6 +156,7 @@ function createHandOvers({ options, client, ownCalls, service, why }: OwnerRoleH
       return ownCalls.remote.handOver(epoch, heir);
     },
     busy: () => growthUnderWay(service.growth) ?? service.keepsForOthers,
+    keepNothingMore: () => service.keepNothingMore(),
     give: (heir) => void service.give(heir),
     nowMs: () => performance.now(),
   });

@@ -127,6 +127,11 @@ export class OwnerService {
     return `the owner keeps what ${away.count} mount(s) have that wait for their dlmd, for ${seconds} s by now`;
   }
 
+  /** In the turn in which nothing is kept: this owner gives the volume up, and syncs before (hazard F35). */
+  keepNothingMore(): void {
+    this.#custody?.keepNothingMore();
+  }
+
   /** Mounts that are away, of which something is kept. */
   get keeps(): number {
     return this.#custody?.away?.count ?? 0;

@@ -304,6 +304,13 @@ describe("the custody of an owner", () => {
     expect(await set.deposit()).toBe("the volume has another owner now");
   });
 
+  it("refuses all when its owner is about to go, though that one still syncs", async () => {
+    const set = begin();
+    set.custody.keepNothingMore();
+    expect(await set.deposit()).toBe("this owner is about to give the volume up");
+    expect([set.custody.away, set.dlmd.asked]).toEqual([null, []]);
+  });
+
   it("refuses more locks than its limit, and keeps none of them", async () => {
     const set = begin();
     const many = (count: number) => ({
