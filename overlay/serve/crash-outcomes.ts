@@ -15,7 +15,6 @@ import type { FileId, LowerHandle } from "../lower/lower.ts";
 import type { MadeAgain } from "../lower/remote/again.ts";
 import type { RemoteLower } from "../lower/remote/remote.ts";
 import { decodeWith } from "../lower/wire/call-codecs.ts";
-import type { Outcome } from "../lower/wire/call-types.ts";
 import { CALLS, callOfType } from "../lower/wire/calls.ts";
 import { FrameType } from "../lower/wire/frame.ts";
 
@@ -88,17 +87,22 @@ async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number,
       clientId,
       asked.map((call) => ({ id: call.id, type: call.type, body: call.request === 0 ? wholeBody(call) : null })),
     );
-    // Another one knows nothing of them; and one that is about to end makes nothing any more.
-    const isEnding = asked.some(({ request }, at) => request === 0 && outcomes[at]?.state === "not-made");
-    if (isEnding || remote.openedAt?.epoch !== ownerEpoch) throw ownerChanged();
-    asked.forEach((call, at) => {
-      const outcome = outcomes[at] as Outcome;
-      const answer = outcome.state === "answered" ? { failed: outcome.type === FrameType.FAILED, body: outcome.body } : null;
+    const answers = outcomes.map((outcome) =>
+      outcome.state === "answered" ? { failed: outcome.type === FrameType.FAILED, body: outcome.body } : null,
+    );
+    const settle = (call: CallBefore, at: number): void => {
+      const answer = answers[at] ?? null;
       if (call.request === 0) settleBehind(afterCrash, call, answer, by);
       else if (!requests.has(call.request)) journal.replied(call.request);
       else if (answer !== null) afterCrash.settle(journal, call, answer);
-      else afterCrash.settle(journal, call, outcome.state === "not-made" ? null : { failed: true, body: UNKNOWN });
-    });
+      else afterCrash.settle(journal, call, outcomes[at]?.state === "not-made" ? null : { failed: true, body: UNKNOWN });
+    };
+    // What was answered is true, whatever becomes of the owner.
+    asked.forEach((call, at) => void (answers[at] !== null && settle(call, at)));
+    // Another one knows nothing of the rest; and one that is about to end makes nothing any more.
+    const isEnding = asked.some(({ request }, at) => request === 0 && outcomes[at]?.state === "not-made");
+    if (isEnding || remote.openedAt?.epoch !== ownerEpoch) throw ownerChanged();
+    asked.forEach((call, at) => void (answers[at] === null && settle(call, at)));
   }
 }
 

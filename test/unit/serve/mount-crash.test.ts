@@ -265,6 +265,14 @@ it("an answer of another owner than the process before had says nothing, also if
   ]);
 });
 
+it("what an owner that is about to end has answered is true: nobody makes that once more", async () => {
+  beginBoth();
+  outcomes = [{ state: "not-made" }, { state: "answered", type: CALLS.mkdir.type | FrameType.ANSWER, body: Uint8Array.of(9) }];
+  const after = crashed();
+  await expect(goOnAfterCrash(after, hostOf(after, { held: [sentAgain(100, null)] }))).rejects.toMatchObject({ code: "owner-changed" });
+  expect([new AfterCrash(memory).made(100), lost]).toEqual([{ type: CALLS.mkdir.type, body: Uint8Array.of(9) }, []]);
+});
+
 it("an owner that does not make what a program was told to be made is about to end: the next process has the next owner make it", async () => {
   beginBoth();
   outcomes = [{ state: "not-made" }, { state: "not-made" }];
