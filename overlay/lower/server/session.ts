@@ -211,14 +211,14 @@ export class ServerSession {
     throw errnoError(E.EINVAL);
   }
 
-  /** Nothing runs that changes something, or is one of these, and nothing waits to; also where it never will: this owner ends. */
+  /** Nothing runs that changes something (an open may, with O_TRUNC), or is one of these, and nothing waits to; also where it never will: this owner ends. */
   async #allMade(asked: ReadonlySet<number>): Promise<void> {
     this.startQueued();
     while (this.#isMaking(asked) || (this.#queued.size > 0 && !this.#retired)) await this.#oneEnds();
   }
 
   #isMaking(asked: ReadonlySet<number>): boolean {
-    for (const [id, { call }] of this.#running) if (CALLS[call].mutates || asked.has(id)) return true;
+    for (const [id, { call }] of this.#running) if (CALLS[call].mutates || call === "open" || asked.has(id)) return true;
     return false;
   }
 
