@@ -98,11 +98,11 @@ async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number,
       else afterCrash.settle(journal, call, outcomes[at]?.state === "not-made" ? null : { failed: true, body: UNKNOWN });
     };
     // What was answered is true, whatever becomes of the owner.
-    asked.forEach((call, at) => void (answers[at] !== null && settle(call, at)));
+    for (const [at, call] of asked.entries()) if (answers[at] !== null) settle(call, at);
     // Another one knows nothing of the rest; and one that is about to end makes nothing any more.
     const isEnding = asked.some(({ request }, at) => request === 0 && outcomes[at]?.state === "not-made");
     if (isEnding || remote.openedAt?.epoch !== ownerEpoch) throw ownerChanged();
-    asked.forEach((call, at) => void (answers[at] === null && settle(call, at)));
+    for (const [at, call] of asked.entries()) if (answers[at] === null) settle(call, at);
   }
 }
 

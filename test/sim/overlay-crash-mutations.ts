@@ -291,6 +291,15 @@ export const overlayCrashMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/outcomes.test.ts",
   },
   {
+    id: "f38-open-not-awaited",
+    hazard: "F38",
+    breaks: "an open of the dead process cuts a file after its own program has written to it again",
+    file: "overlay/lower/server/session.ts",
+    find: ' || call === "open"',
+    replace: "",
+    caughtBy: "test/unit/lower/outcomes.test.ts",
+  },
+  {
     id: "f38-answered-rows-stay",
     hazard: "F38",
     breaks: "the journal fills with changes that were answered when their process died",

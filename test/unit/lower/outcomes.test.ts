@@ -306,9 +306,17 @@ describe("a session whose process has died", () => {
   ];
 
   /** A write of which a program was told runs, and a mkdir waits behind it. */
-  function waiting(): { session: ServerSession; end: () => void; synced: () => void; made: string[]; may: { serve: boolean } } {
+  function waiting(): {
+    session: ServerSession;
+    end: () => void;
+    synced: () => void;
+    opened: () => void;
+    made: string[];
+    may: { serve: boolean };
+  } {
     const made: string[] = [];
-    let [end, synced] = [(): void => undefined, (): void => undefined];
+    const nothing = (): void => undefined;
+    let [end, synced, opened] = [nothing, nothing, nothing];
     const may = { serve: true };
     const lower = {
       write: (): Promise<unknown> => {
@@ -326,6 +334,10 @@ describe("a session whose process has died", () => {
       fsync: () => {
         made.push("fsync");
         return new Promise<void>((resolve) => (synced = resolve));
+      },
+      open: () => {
+        made.push("open");
+        return new Promise<number>((resolve) => (opened = () => resolve(8)));
       },
       create: () => ({ entry: entryOf(FILE), handle: 7 }),
       xattrNames: () => null,
@@ -345,7 +357,7 @@ describe("a session whose process has died", () => {
     session.receive("create", 9, bodyOf("create", create));
     session.receive("write", 1, writeBody({}));
     session.receive("mkdir", 2, directory("d"));
-    return { session, end: () => end(), synced: () => synced(), made, may };
+    return { session, end: () => end(), synced: () => synced(), opened: () => opened(), made, may };
   }
   const states = async (outcomes: Promise<readonly Outcome[]>): Promise<string[]> => (await outcomes).map(({ state }) => state);
   const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -384,6 +396,20 @@ describe("a session whose process has died", () => {
     expect(made).toEqual(["write", "mkdir", "read", "fsync", "write"]);
     synced();
     expect([await sync, session.runningCalls]).toEqual([["answered"], 1]);
+  });
+
+  it("an open that runs is awaited: it may cut its file", async () => {
+    const { session, end, opened, made } = waiting();
+    session.receive("open", 20, bodyOf("open", { id: FILE, flags: RDWR | fs.constants.O_TRUNC, handle: 2, promised: false }));
+    let isTold = false;
+    const told = session.outcomes([]).then(() => (isTold = true));
+    end();
+    await until(() => made.includes("open"));
+    await turn();
+    expect([isTold, session.runningCalls]).toEqual([false, 1]);
+    opened();
+    await told;
+    expect(session.runningCalls).toBe(0);
   });
 
   it("an owner that may not serve makes nothing meanwhile, and all of it then", async () => {
