@@ -20,6 +20,8 @@ interface Change {
   /** The last one. */
   at: number;
   what: Changed;
+  /** Its data, too. */
+  data: boolean;
 }
 
 /** Of one file, the last time that something was lost with an owner. */
@@ -27,6 +29,8 @@ interface Loss {
   readonly death: number;
   /** To somebody. */
   told: boolean;
+  /** Its data, too: not its attributes or names alone. */
+  readonly data: boolean;
 }
 
 /** What an open file has been told. */
@@ -36,11 +40,14 @@ export interface LossesTold {
   lossesTold: number;
 }
 
+/** `data`: without it, of a process that does not tell: true. */
+type Kept<T> = Readonly<Omit<T, "data">> & { readonly data?: boolean | undefined };
+
 /** All of an `Unsynced`, as plain data. */
 export interface UnsyncedState {
-  readonly changed: readonly (readonly [string, Readonly<Omit<Change, "id">>])[];
+  readonly changed: readonly (readonly [string, Kept<Omit<Change, "id">>])[];
   /** `behind`: not told. */
-  readonly lost: readonly (readonly [string, Loss & { readonly behind: boolean }])[];
+  readonly lost: readonly (readonly [string, Kept<Loss> & { readonly behind: boolean }])[];
   readonly deaths: number;
   readonly syncfsFails: boolean;
   readonly tick: number;
@@ -57,14 +64,14 @@ export class Unsynced {
   /** For another process of this mount. */
   state(): UnsyncedState {
     const lost = [...this.#lost].map(([key, loss]) => [key, { ...loss, behind: !loss.told }] as const);
-    const changed = [...this.#changed.values()].map(({ id, at, what }) => [fileKey(id), { at, what }] as const);
+    const changed = [...this.#changed.values()].map(({ id, ...change }) => [fileKey(id), change] as const);
     return { changed, lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
   }
 
   /** Before anything else. */
   restore({ changed, lost, deaths, syncfsFails, tick }: UnsyncedState): void {
-    for (const [key, { at, what }] of changed) this.#changed.add({ id: ofFileKey(key), at, what });
-    for (const [key, { death, told }] of lost) this.#lost.set(key, { death, told });
+    for (const [key, { at, what, data = true }] of changed) this.#changed.add({ id: ofFileKey(key), at, what, data });
+    for (const [key, { death, told, data = true }] of lost) this.#lost.set(key, { death, told, data });
     this.#deaths = deaths;
     this.#syncfsFails = syncfsFails;
     this.#tick = tick;
@@ -96,18 +103,21 @@ export class Unsynced {
   /** True: it is time to sync everything. */
   note(id: FileId, what: Changed, at: number = this.begin()): boolean {
     const change = this.#changed.get(id);
-    if (change === undefined) this.#changed.add({ id, at, what });
+    const data = what === "data";
+    if (change === undefined) this.#changed.add({ id, at, what, data });
     else {
       change.at = Math.max(at, change.at);
       if (what === "all") change.what = "all";
+      if (data) change.data = true;
     }
     return this.#changed.size >= MAX_UNSYNCED;
   }
 
   synced(id: FileId, since: number, dataOnly: boolean): void {
     const change = this.#changed.get(id);
-    if (change === undefined || change.at > since || (dataOnly && change.what === "all")) return;
-    this.#changed.delete(change);
+    if (change === undefined || change.at > since) return;
+    change.data = false;
+    if (!dataOnly || change.what === "data") this.#changed.delete(change);
   }
 
   allSynced(since: number): void {
@@ -120,25 +130,26 @@ export class Unsynced {
     const waiting = new Set(open.filter((file) => this.#isUntold(file)).map(({ id }) => fileKey(id)));
     for (const [key, loss] of this.#lost) if (loss.told && !waiting.has(key)) this.#lost.delete(key);
     this.#deaths += 1;
-    for (const { id } of this.#changed.values()) {
-      const key = fileKey(id);
-      this.#lost.delete(key);
-      this.#lost.set(key, { death: this.#deaths, told: false });
-    }
+    for (const { id, data } of this.#changed.values()) this.#lose(id, data);
     this.#changed.clear();
     this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
     if (count > 0) this.#syncfsFails = true;
     return count;
   }
 
-  /** Of that one something that was written behind is lost. `open`: as above. */
-  lost(id: FileId, open: readonly LossesTold[]): void {
+  /** Of that one something that was made behind is lost: its data, or not. `open`: as above. */
+  lost(id: FileId, data: boolean, open: readonly LossesTold[]): void {
     this.#deaths += 1;
-    const key = fileKey(id);
-    this.#lost.delete(key);
-    this.#lost.set(key, { death: this.#deaths, told: false });
+    this.#lose(id, data);
     this.#forgetOldest(new Set(open.map((file) => fileKey(file.id))));
     this.#syncfsFails = true;
+  }
+
+  #lose(id: FileId, data: boolean): void {
+    const key = fileKey(id);
+    const before = this.#lost.get(key);
+    this.#lost.delete(key);
+    this.#lost.set(key, { death: this.#deaths, told: false, data: data || (before?.told === false && before.data) });
   }
 
   #forgetOldest(open: ReadonlySet<string>): void {
@@ -169,10 +180,10 @@ export class Unsynced {
     return true;
   }
 
-  /** True once after something of it may have been lost, if nobody was told. Files that are open are told all the same. */
-  takeUntold(id: FileId): boolean {
+  /** True once after data of it may have been lost, if nobody was told. Files that are open are told all the same. */
+  takeUntoldData(id: FileId): boolean {
     const loss = this.#lossOf(id);
-    if (loss?.told !== false) return false;
+    if (loss?.told !== false || !loss.data) return false;
     loss.told = true;
     return true;
   }

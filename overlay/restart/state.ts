@@ -57,8 +57,8 @@ export interface RestartState {
   lates: { fuseNodeid: number; effect: SizeEffect; tid: number; end: number | null }[];
   openFiles: { handle: number; id: FileIdState; flags: number; directory: boolean; lossesTold: number }[];
   unsynced: {
-    changed: [string, { at: number; what: Changed }][];
-    lost: [string, { death: number; told: boolean; behind: boolean }][];
+    changed: [string, { at: number; what: Changed; data?: boolean | undefined }][];
+    lost: [string, { death: number; told: boolean; behind: boolean; data?: boolean | undefined }][];
     deaths: number;
     syncfsFails: boolean;
     tick: number;
@@ -145,8 +145,8 @@ const shape: z.ZodType<RestartState> = z.object({
   ),
   openFiles: z.array(z.object({ handle: count, id: fileId, flags: z.number().int(), directory: flag, lossesTold: count })),
   unsynced: z.object({
-    changed: z.array(z.tuple([z.string(), z.object({ at: count, what: z.enum(["data", "all"]) })])),
-    lost: z.array(z.tuple([z.string(), z.object({ death: count, told: flag, behind: flag })])),
+    changed: z.array(z.tuple([z.string(), z.object({ at: count, what: z.enum(["data", "all"]), data: flag.optional() })])),
+    lost: z.array(z.tuple([z.string(), z.object({ death: count, told: flag, behind: flag, data: flag.optional() })])),
     deaths: count,
     syncfsFails: flag,
     tick: count,

@@ -19,6 +19,7 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
       const files = handle === null ? [] : [opens.handles.get(handle)];
       const set = (): Promise<Attr> => opens.call("setattr", { id, change, handle, promised: false }, files);
       const attr = await changes.ofOne(known.begin(id), set, (answer) => answer);
+      if (change.size !== undefined) changes.note(id, "data");
       changes.note(id, "all");
       return attr;
     },

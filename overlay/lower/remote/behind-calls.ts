@@ -46,7 +46,7 @@ async function writeBehind(core: RemoteCore, file: RemoteHandle, data: Uint8Arra
     changes.note(id, "data", begun);
     if (bytes < data.byteLength) throw errnoError(E.ENOSPC);
   } catch (error) {
-    notMade(core, id, error, { offset, bytes: data.byteLength }, "data that a program has written is lost");
+    notMade(core, id, error, { data: true, offset, bytes: data.byteLength }, "data that a program has written is lost");
   }
 }
 
@@ -58,19 +58,26 @@ async function setattrBehind(core: RemoteCore, id: FileId, change: AttrChange, e
     await changes.ofOne(known.promised(known.beginExpected(id, expected)), set, (attr) => attr);
     changes.note(id, "all", begun);
   } catch (error) {
-    notMade(core, id, error, {}, "a change of a file's owner, mode or times, of which a program was told, is lost");
+    notMade(core, id, error, { data: false }, "a change of a file's owner, mode or times, of which a program was told, is lost");
   }
 }
 
+interface Lost {
+  /** Of a file. */
+  readonly data: boolean;
+  readonly offset?: number;
+  readonly bytes?: number;
+}
+
 /** Throws the error, unless the file was removed. */
-function notMade({ known, opens, changes, log }: RemoteCore, id: FileId, error: unknown, fields: object, words: string): void {
+function notMade({ known, opens, changes, log }: RemoteCore, id: FileId, error: unknown, lost: Lost, words: string): void {
   if (!(error instanceof Errno)) throw error;
   known.notAsExpected(id);
   // Under its lock nobody else can have removed it: it was removed here since, and an owner that ended has made both.
   if (isErrno(error, E.ESTALE)) return;
   // The next writes are told what became of them.
   opens.endAllRoom();
-  changes.unsynced.lost(id, opens.handles.all());
-  log.error({ ino: id.ino, ...fields, errno: error.code }, words);
+  changes.unsynced.lost(id, lost.data, opens.handles.all());
+  log.error({ ino: id.ino, ...lost, errno: error.code }, words);
   throw error;
 }

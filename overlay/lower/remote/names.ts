@@ -3,7 +3,7 @@ import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { namesAfterRename } from "../directory-names.ts";
 import { checkName, MAX_LOOKUP_MANY } from "../limits.ts";
-import { NAME_MAX, PATH_MAX } from "../linux.ts";
+import { NAME_MAX, PATH_MAX, RENAME } from "../linux.ts";
 import { type Entry, type FileId, fileKey, type LowerNames } from "../lower.ts";
 import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import { writtenBehind } from "./behind-calls.ts";
@@ -157,7 +157,8 @@ async function rename(core: RemoteCore, request: Omit<RequestOf<"rename">, "tell
   let answer: AnswerOf<"rename"> | null = null;
   try {
     const tell = changes.some((change) => known.wantsAttr(change));
-    const replaces = expectedNew !== null;
+    // An exchange replaces nothing: both have a name.
+    const replaces = expectedNew !== null && (flags & RENAME.EXCHANGE) === 0;
     const renamed = session.carried(() => session.call("rename", { ...request, tell }, replaces ? [lossOf(core, expectedOld)] : []));
     answer = await andThen(replaces ? beforeReplaced(core, expectedNew) : undefined, renamed);
   } finally {
@@ -183,7 +184,7 @@ function beforeReplaced(core: RemoteCore, replaced: FileId): MaybePromise<void> 
 function lossOf({ changes }: RemoteCore, id: FileId): Hindrance {
   return {
     get error() {
-      return changes.unsynced.takeUntold(id) ? errnoError(E.EIO) : null;
+      return changes.unsynced.takeUntoldData(id) ? errnoError(E.EIO) : null;
     },
   };
 }

@@ -138,7 +138,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     handOver: (epoch, heir) => session.call("handOver", { epoch, heir }),
     deposit: (request, signal) => depositInParts(request, (part) => session.call("deposit", part), signal),
     collect: async (ticket) => (await session.call("collect", { ticket })).found,
-    noteLost: (id) => core.changes.unsynced.lost(id, core.opens.handles.all()),
+    noteLost: (id) => core.changes.unsynced.lost(id, true, core.opens.handles.all()),
     syncBefore: () => core.changes.syncBefore(),
     get hasDoubtful(): boolean {
       return session.hasDoubtful;

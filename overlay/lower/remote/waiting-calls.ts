@@ -4,7 +4,7 @@
  */
 import { assert } from "../../../dlmd/base/assert.ts";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
-import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
@@ -161,10 +161,17 @@ export class WaitingCalls {
   }
 
   #transmit(call: PendingCall): void {
-    for (const { error } of call.hindrances) if (error !== null) return this.#end(call, error);
+    for (const { error } of call.hindrances) if (error !== null) return this.#hinder(call, error);
     this.#transmissions += 1;
     call.transmission = this.#transmissions;
     this.#connection?.send(call.type, call.id, call.body, call.data, call.awaited);
+  }
+
+  /** One that was made once more may have been made before: whichever process answers its request is to say that, too. */
+  #hinder(call: PendingCall, error: Errno): void {
+    if (call.remembered && call.repeated) this.#noteFailed(call.id, error.errno);
+    else if (call.remembered) this.#journal.over(call.id);
+    this.#finish(call, () => call.failed(error));
   }
 
   sendAcks(): void {

@@ -62,10 +62,14 @@ export class OwnChanges {
       case "symlink":
       case "unlink":
       case "rmdir":
-      case "setattr":
       case "setxattr":
       case "removexattr":
         return this.#changed(args[0] as FileId, "all");
+      case "setattr": {
+        const [id, change] = args as Of<"setattr">;
+        if (change.size !== undefined) this.#changed(id, "data");
+        return this.#changed(id, "all");
+      }
       case "link": {
         const [linked, directory] = args as Of<"link">;
         // Hazard F30: fsync of a file brings its names to the disk, too.

@@ -93,6 +93,12 @@ async function gated(): Promise<{ readonly gate: Gate; readonly one: Owner; read
 
 const onDisk = (called: string): string => fs.readFileSync(path.join(lab.place.path, called), "utf8");
 
+async function chmodAfterSync(lower: RemoteLower, { handle, id }: Made): Promise<void> {
+  await lower.write(handle, Buffer.from("newer"), 0, false);
+  await lower.setattr(id, { mode: 0o600 }, null);
+  await lower.fsync(handle, true);
+}
+
 describe("a file that replaces another one", () => {
   /** `kept` is safe on the disk; `tmp` is new, and its data on its way. */
   async function replacing(
@@ -164,6 +170,27 @@ describe("a file that replaces another one", () => {
     // And then its program knows.
     const again = errno === 0 ? 0 : await rename();
     expect([again, onDisk("kept")]).toEqual([0, errno === 0 ? content : ""]);
+  });
+
+  it.each<[string, (lower: RemoteLower, tmp: Made) => unknown, number, number]>([
+    ["chmod(2)", (lower, { id }) => lower.setattr(id, { mode: 0o600 }, null), 0, 0],
+    ["truncate(2)", (lower, { id }) => lower.setattr(id, { size: 2 }, null), 0, E.EIO],
+    ["a write, and fdatasync(2) before a chmod(2)", chmodAfterSync, 0, 0],
+    ["a write, renamed with RENAME_EXCHANGE", async (lower, { handle }) => lower.write(handle, Buffer.from("newer"), 0, false), 2, 0],
+  ])("whose owner died after %s: data that is lost counts, where a file is replaced", async (_, change, flags, errno) => {
+    const one = await owner(1);
+    const lower = remote();
+    await lower.connect(one.address, 1);
+    const { old, tmp } = await replacing(lower);
+    await lower.write(tmp.handle, Buffer.from("new"), 0, false);
+    await lower.fsync(tmp.handle, false);
+    await change(lower, tmp);
+    lower.close(tmp.handle);
+    lower.ownerLost();
+    const two = await owner(2);
+    lower.ownerFound(two.address, 2);
+    const renamed = errnoOf(async () => lower.rename(lower.root, name("tmp"), lower.root, name("kept"), flags, tmp.id, old.id));
+    expect(await renamed).toBe(errno);
   });
 
   it("and is written behind without a loss replaces it", async () => {
