@@ -84,7 +84,7 @@ export interface OwnerCustody {
 export interface LowerServer {
   /** Port 0: any. Gives the port. OperatingError "can-not-listen". */
   listen(address: string, port: number): Promise<number>;
-  /** Ends these clients' sessions for ever; resolves when their running calls have ended and their handles are closed. */
+  /** Ends these clients' sessions for ever; resolves when nothing of them changes anything any more. Their handles are closed when all has ended. */
   closeSessions(clients: readonly GoneClient[]): Promise<void>;
   /** This node may serve again. */
   resume(): void;
@@ -340,6 +340,13 @@ class ServerCore implements ConnectionHost {
     this.#sessions.delete(handshake.sessionKey(session.id));
   }
 
+  /** Hazard C7. Its locks go once nothing of it changes anything. What only reads takes as long as the disk does, and its handles stay open so long. */
+  async #serveNoMore(session: ServerSession): Promise<void> {
+    const closed = this.#close(session);
+    await session.servesNoMore();
+    if (session.runningCalls === 0) await closed;
+  }
+
   #disconnect(session: ServerSession): void {
     this.#depositing.get(session)?.();
     this.#connectionOf.get(session)?.destroy("its session has ended");
@@ -355,7 +362,8 @@ class ServerCore implements ConnectionHost {
     const gone = this.sessions.filter((session) => clients.some((client) => isOf(session.id, client)));
     const kept = gone.filter((session) => this.#keptFor.has(session));
     for (const session of kept) this.#disconnect(session);
-    await Promise.all([this.#end(gone.filter((session) => !this.#keptFor.has(session))), ...kept.map((session) => session.retire())]);
+    const others = gone.filter((session) => !this.#keptFor.has(session));
+    await Promise.all([...others.map((session) => this.#serveNoMore(session)), ...kept.map((session) => session.retire())]);
   }
 
   /** Who is connected is told what became of his calls, so that none of them ends with EIO and no fsync at the next owner does. */

@@ -83,6 +83,10 @@ interface Running {
   readonly bytes: number;
 }
 
+/** An open may cut its file (O_TRUNC); what a caller leaves is this owner's to keep. */
+const CHANGES_TOO: ReadonlySet<CallName> = new Set(["open", "deposit"]);
+const NONE: ReadonlySet<number> = new Set();
+
 export class ServerSession {
   readonly id: LowerSessionId;
   sink: AnswerSink | null = null;
@@ -211,14 +215,14 @@ export class ServerSession {
     throw errnoError(E.EINVAL);
   }
 
-  /** Nothing runs that changes something (an open may, with O_TRUNC), or is one of these, and nothing waits to; also where it never will: this owner ends. */
+  /** Nothing runs that changes something, or is one of these, and nothing waits to; also where it never will: this owner ends. */
   async #allMade(asked: ReadonlySet<number>): Promise<void> {
     this.startQueued();
     while (this.#isMaking(asked) || (this.#queued.size > 0 && !this.#retired)) await this.#oneEnds();
   }
 
   #isMaking(asked: ReadonlySet<number>): boolean {
-    for (const [id, { call }] of this.#running) if (CALLS[call].mutates || call === "open" || asked.has(id)) return true;
+    for (const [id, { call }] of this.#running) if (CALLS[call].mutates || CHANGES_TOO.has(call) || asked.has(id)) return true;
     return false;
   }
 
@@ -228,11 +232,21 @@ export class ServerSession {
     return answer === undefined ? { state: "not-made" } : { state: "answered", ...answer };
   }
 
-  /** Takes no calls any more; resolves when those that run have ended and the handles are closed. */
-  async close(): Promise<void> {
+  /**
+   * Hazard C7. Takes no calls any more, and answers none; resolves when nothing runs that changes something. Nobody waits for what a read finds, and a disk may be slow.
+   */
+  async servesNoMore(): Promise<void> {
     this.#closed = true;
     this.#handles.stop();
     this.sink = null;
+    this.#retired = true;
+    this.#tellEnded();
+    while (this.#isMaking(NONE)) await this.#oneEnds();
+  }
+
+  /** As `servesNoMore`; resolves when all that runs has ended, and the handles are closed. */
+  async close(): Promise<void> {
+    await this.servesNoMore();
     await this.retire();
     this.#handles.closeAll();
     this.#answers.clear();

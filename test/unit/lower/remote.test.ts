@@ -167,6 +167,32 @@ it("acknowledges again what was acknowledged on a connection that broke", async 
   expect(one.server.sessions[0]?.rememberedAnswers).toBe(0);
 });
 
+it("is served no more when declared gone, though a read of it waits for a slow disk; then its handles are closed (C7)", async () => {
+  let release: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let reads = 0;
+  const one = await owner(1, (lower) => ({
+    ...lower,
+    async read(...args) {
+      reads += 1;
+      await gate;
+      return await lower.read(...args);
+    },
+  }));
+  const victim = remote();
+  await victim.connect(one.address, 1);
+  const { handle } = await victim.create(victim.root, name("f"), RDWR, 0o644, caller);
+  const dead = errnoOf(async () => victim.read(handle, 0, 10));
+  await until(() => reads === 1);
+  await one.server.closeSessions([{ nodeid: 2, incarnation: "i1", clientId: 5 }]);
+  expect([await dead, one.lower.openHandles, one.server.sessions.length]).toEqual([E.EIO, 1, 1]);
+  release();
+  await until(() => one.server.sessions.length === 0);
+  expect([one.lower.openHandles, await refusal({}, one)]).toEqual([0, "gone"]);
+});
+
 it("is closed for ever when declared gone, after what runs of it has ended (C7)", async () => {
   let release: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => {
