@@ -9,6 +9,8 @@ import type { Duplex } from "node:stream";
 import { keeperProgram } from "../../../native/index.ts";
 import { bytes, native, opened, type Scratch } from "./scratch.ts";
 
+/** setpriv(1) of util-linux; prctl(2), PR_SET_PDEATHSIG, which an execve(2) keeps. */
+const ENDS_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"];
 const JOURNAL_BYTES = 4096;
 const RESUMABLE_AT = 64;
 const LINE_FD = 3;
@@ -74,7 +76,8 @@ export async function startKeeper(scratch: Scratch, options: KeeperOptions = {})
   setResumable(journal, resumable);
   const fuse = options.fuse ?? opened(scratch, native.memfdCreate("fuse", 1));
   const words = typeof program === "string" ? ["/bin/sh", "-c", program, "sh"] : program;
-  const [first, ...rest] = [...through, keeperProgram(), String(limitMs), String(tries), "--", ...words];
+  // It has a session of its own, and may start its program for ever: killed with this process it ends all the same.
+  const [first, ...rest] = [...ENDS_WITH_PARENT, ...through, keeperProgram(), String(limitMs), String(tries), "--", ...words];
   const child = spawn(first as string, rest, {
     stdio: ["ignore", "ignore", "pipe", "pipe", fuse, journal, "pipe", options.lease ?? "ignore", ...more],
   });
