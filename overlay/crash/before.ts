@@ -7,6 +7,7 @@ import { negotiatedShape, type RestartState } from "../restart/state.ts";
 import type { FormerProcess } from "./former-process.ts";
 import {
   AT,
+  BODY,
   CALL,
   CALL_BODY_AT,
   CONSTANTS_AT,
@@ -17,7 +18,6 @@ import {
   JOURNAL_VERSION,
   KINDS,
   MAGIC,
-  SURE,
   TABLES,
 } from "./layout.ts";
 import { Rows } from "./rows.ts";
@@ -52,7 +52,8 @@ export interface CallBefore {
   /** Made behind: what was asked, data at the end. Else the answer. */
   readonly body: Uint8Array | null;
   readonly data: Uint8Array | null;
-  /** OwnJournal.making */
+  /** A change that its process has made itself, as the owner (OwnJournal.making). */
+  readonly own: boolean;
   readonly sure: boolean;
 }
 
@@ -251,8 +252,9 @@ function readCalls(memory: ArrayBuffer): CallBefore[] {
       client: client as number,
       request: rows.f64[at / 2 + 4] as number,
       outcome: state === CALL.begun ? "unknown" : state === CALL.answered ? "answered" : "failed",
-      body: hasBody === 1 || hasBody === SURE ? part(from, bytes as number) : null,
-      sure: hasBody === SURE,
+      body: hasBody === BODY.none ? null : part(from, bytes as number),
+      own: hasBody === BODY.own || hasBody === BODY.sure,
+      sure: hasBody === BODY.sure,
       data: dataBytes === 0 ? null : part(from + (bytes as number), dataBytes as number),
     });
   }

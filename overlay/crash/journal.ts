@@ -16,6 +16,7 @@ import type { Constants, RowsBefore } from "./before.ts";
 import type { SessionJournal } from "../session/session-journal.ts";
 import {
   AT,
+  BODY,
   CALL,
   CALL_BODY_AT,
   CONSTANTS_AT,
@@ -28,7 +29,6 @@ import {
   JOURNAL_VERSION,
   KINDS,
   MAGIC,
-  SURE,
   TABLES,
 } from "./layout.ts";
 import { Rows } from "./rows.ts";
@@ -253,7 +253,7 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
   making(type: number, request: number, body: Uint8Array, sure: boolean): void {
     this.#made += 1;
     const row = this.#enterCall(this.#made, type, firstUnique(request), body, null);
-    if (row >= 0 && sure) this.#calls.u32[this.#calls.u32At(row) + 6] = SURE;
+    if (row >= 0) this.#calls.u32[this.#calls.u32At(row) + 6] = sure ? BODY.sure : BODY.own;
   }
 
   notMade(request: number): void {
@@ -351,7 +351,7 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     if (data !== null) new Uint8Array(this.#memory, to + bytes, dataBytes).set(data);
     u32[at + 4] = bytes;
     u32[at + 5] = dataBytes;
-    u32[at + 6] = body === null ? 0 : 1;
+    u32[at + 6] = body === null ? BODY.none : BODY.asked;
   }
 }
 

@@ -102,8 +102,8 @@ export const FILE = { file: 1, directory: 2 } as const;
 /** Changes made behind that were refused, and of which programs are to be told; with more a crash ends the mount. */
 export const JOURNAL_LOST_MAX = 64;
 
-/** As "has a body", of a call (OwnJournal.making). */
-export const SURE = 2;
+/** What a call's row has beside its head. `own`, `sure`: OwnJournal.making. */
+export const BODY = { none: 0, asked: 1, sure: 2, own: 3 } as const;
 
 /** Of a call: it was made, it was answered, with an errno; it was made behind: a program was told already. */
 export const CALL = { begun: 1, answered: 2, failed: 3 } as const;

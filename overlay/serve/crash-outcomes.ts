@@ -80,7 +80,9 @@ export function ownerChanged(): OperatingError {
 async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number, Request>, by: SettledBy): Promise<void> {
   const { remote, journal } = by;
   const byClient = new Map<number, CallBefore[]>(afterCrash.kept.map(({ clientId }) => [clientId, []]));
-  for (const call of afterCrash.unknown) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
+  // Made when the process was the owner, before it gave the volume to this one.
+  for (const call of afterCrash.unknown.filter(({ own }) => own)) await makeOne(afterCrash, call, requests, by);
+  for (const call of afterCrash.unknown.filter(({ own }) => !own)) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
   const { ownerEpoch } = afterCrash.before.constants;
   for (const [clientId, asked] of byClient) {
     const outcomes = await remote.outcomes(
@@ -111,16 +113,18 @@ async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number,
  * again the caller has its answer. Before that this owner is done with processes that have begun with it, and crashed too.
  */
 async function makeUnknown(afterCrash: AfterCrash, requests: ReadonlyMap<number, Request>, by: SettledBy): Promise<void> {
+  for (const { clientId } of afterCrash.kept) await by.remote.outcomes(clientId, []);
+  for (const call of afterCrash.unknown) await makeOne(afterCrash, call, requests, by);
+}
+
+async function makeOne(afterCrash: AfterCrash, call: CallBefore, requests: ReadonlyMap<number, Request>, by: SettledBy): Promise<void> {
   const { remote, journal } = by;
-  for (const { clientId } of afterCrash.kept) await remote.outcomes(clientId, []);
-  for (const call of afterCrash.unknown) {
-    const request = requests.get(call.request);
-    const make = (body: Uint8Array): Promise<MadeAgain> => remote.makeAgain({ type: call.type, body, sure: call.sure });
-    if (call.request === 0) settleBehind(afterCrash, call, await make(wholeBody(call)), by);
-    else if (request === undefined) journal.replied(call.request);
-    else if (isOfMapping(request)) afterCrash.settle(journal, call, null);
-    else afterCrash.settle(journal, call, await make(wholeBody({ ...call, data: dataOf(request) })));
-  }
+  const request = requests.get(call.request);
+  const make = (body: Uint8Array): Promise<MadeAgain> => remote.makeAgain({ type: call.type, body, sure: call.sure });
+  if (call.request === 0) settleBehind(afterCrash, call, await make(wholeBody(call)), by);
+  else if (request === undefined) journal.replied(call.request);
+  else if (isOfMapping(request)) afterCrash.settle(journal, call, null);
+  else afterCrash.settle(journal, call, await make(wholeBody({ ...call, data: dataOf(request) })));
 }
 
 /** By their first numbers. */

@@ -191,6 +191,21 @@ it("a third process needs the locks of the second one, once that one has ended t
   expect(readJournal(memory).servingClient).toBe(OWN);
 });
 
+it.each([true, false])(
+  "what it made as the owner, before it gave the volume away, is asked of nobody: it is made, or found to be (F41, sure: %s)",
+  async (sure) => {
+    journal.making(CALLS.unlink.type, 100, Uint8Array.of(1), sure);
+    journal.begun(2, CALLS.mkdir.type, 102, Uint8Array.of(3), null);
+    answers = [{ failed: false, body: Uint8Array.of(9) }];
+    outcomes = [{ state: "not-made" }];
+    const after = crashed();
+    await goOnAfterCrash(after, hostOf(after, { held: [sentAgain(100, null), sentAgain(102, null)] }));
+    expect(again).toEqual([`unlink 01${sure ? ", sure" : ""}`]);
+    expect(asked).toEqual([{ client: DEAD, calls: [{ id: 2, type: CALLS.mkdir.type, body: null }] }]);
+    expect([after.made(100), after.made(102)]).toEqual([{ type: CALLS.unlink.type, body: Uint8Array.of(9) }, null]);
+  },
+);
+
 it("another owner meanwhile ends it, and the next process goes on there: what this one has open is open nowhere", async () => {
   const after = crashed();
   await expect(goOnAfterCrash(after, hostOf(after, { hasSameOwner: () => false }))).rejects.toMatchObject({ code: "owner-changed" });
