@@ -4,7 +4,10 @@
  * The kernel says of a process (FLUSH) that it has closed the file, and of flock(2) at RELEASE. It says nothing at the end of an open file with
  * OFD locks (fs/fuse/file.c, fuse_setlk: FL_CLOSE_POSIX; fuse_release_common). But an OFD owner is one open file, and so has one handle; and each
  * process that used a handle has closed it (FLUSH) before its RELEASE, unless its request was answered after that. So at a RELEASE all goes that was locked
- * through this handle by an owner that was not heard of since. What a process locked anew through another handle, after a FLUSH, stays.
+ * through this handle alone by an owner that was not heard of since. What a process locked anew through another handle, after a FLUSH, stays.
+ *
+ * An open file's number is its address in the kernel, and RELEASE waits for reads of its handle. So the next open file may have the same number before that, and
+ * another handle (hazard F49): through it the owner lives on.
  */
 import type { LockOwner } from "./api.ts";
 
@@ -38,7 +41,11 @@ export class LockUsers {
     const name = ownerName(owner);
     const user = users.get(name);
     if (user === undefined) users.set(name, { owner, handles: new Set([fh]) });
-    else user.handles.add(fh);
+    else {
+      // An open file has one handle: the one before is closed.
+      if (owner.kind === "flock") user.handles.clear();
+      user.handles.add(fh);
+    }
   }
 
   of(file: string): readonly { readonly owner: LockOwner; readonly handles: readonly number[] }[] {
@@ -52,13 +59,13 @@ export class LockUsers {
     if (users?.size === 0) this.#files.delete(file);
   }
 
-  /** Owners that used that handle and were not heard of since. */
+  /** Owners that used that handle alone, and were not heard of since. */
   released(file: string, fh: number): readonly LockOwner[] {
     const users = this.#files.get(file);
     if (users === undefined) return [];
     const gone: LockOwner[] = [];
     for (const [name, { owner, handles }] of users) {
-      if (!handles.has(fh)) continue;
+      if (!handles.delete(fh) || handles.size > 0) continue;
       users.delete(name);
       gone.push(owner);
     }

@@ -33,6 +33,26 @@ it("a process that has closed the file through one handle and locked it anew thr
   expect(users.files).toBe(0);
 });
 
+it.each([posix(10n), flock(10n)])(
+  "an open file that has the number of one before, whose RELEASE comes later, keeps what it has locked (F49, $kind)",
+  (owner) => {
+    const users = new LockUsers();
+    users.used("f", 1, owner);
+    users.used("f", 2, owner);
+    expect(users.released("f", 1)).toEqual([]);
+    expect(users.released("f", 2)).toEqual([owner]);
+    expect(users.files).toBe(0);
+  },
+);
+
+it("an open file that is closed before the RELEASE of the one whose number it had gives up its flock at once (F49)", () => {
+  const users = new LockUsers();
+  users.used("f", 1, flock(10n));
+  users.used("f", 2, flock(10n));
+  expect(users.released("f", 2)).toEqual([flock(10n)]);
+  expect(users.released("f", 1)).toEqual([]);
+});
+
 it("a close is of POSIX locks only", () => {
   const users = new LockUsers();
   users.used("f", 1, flock(10n));
