@@ -251,6 +251,10 @@ export class Holder {
     if (lkb === undefined || lkb.requested === null || lkb.canceling !== null) return;
     if (this.#tables.masters(lkb.resource)) return masterCancel(this.#master, lkb.resource, lkb, status);
     lkb.canceling = status;
+    if (lkb.deadlineMs !== 0) {
+      lkb.deadlineMs = 0;
+      this.#tables.deadlines.drop();
+    }
     this.#toMaster(lkb.resource, { kind: "cancel", lkbId: lkb.id });
   }
 
@@ -259,8 +263,18 @@ export class Holder {
     const { deadlines, nowMs } = this.#tables;
     for (let lkb = deadlines.expired(nowMs); lkb !== null; lkb = deadlines.expired(nowMs)) {
       lkb.deadlineMs = 0;
-      this.#cancel(lkb, "timeout");
+      const status = lkb.canceling ?? "timeout";
+      lkb.canceling = null;
+      this.#cancel(lkb, status);
     }
+  }
+
+  /** Its master is gone, and it is being taken back: that goes on, at the next master, when there is lock service. */
+  cancelAgain(lkb: Lkb): void {
+    const { deadlines, nowMs } = this.#tables;
+    if (lkb.deadlineMs !== 0) deadlines.drop();
+    lkb.deadlineMs = Math.max(nowMs, 1);
+    deadlines.add(lkb);
   }
 
   // -------------------------------------------------------------------------------------------------- gone clients
@@ -278,9 +292,9 @@ export class Holder {
     for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.orphans.add(lkb);
   }
 
-  /** What orphans had asked for is taken back; of a client that is kept for an heir new locks too. */
+  /** What orphans had asked for is taken back, new locks that would be orphans too; of a client that is kept for an heir all. */
   cancelOrphans(client: LockClient): void {
-    for (const lkb of client.locks.values()) if (client.kept || staysBehind(lkb)) this.#cancel(lkb, "canceled");
+    for (const lkb of client.locks.values()) if (client.kept || (lkb.flags & PERSISTENT) !== 0) this.#cancel(lkb, "canceled");
   }
 
   /** It is kept no more: nobody adopts what is not persistent. */
@@ -337,7 +351,7 @@ export class Holder {
   granted(lkb: Lkb): void {
     this.#tables.answered(lkb);
     // Granted before it could be taken back.
-    if ((lkb.client as LockClient).kept) this.orphans.add(lkb);
+    if ((lkb.client as LockClient).gone && staysBehind(lkb)) this.orphans.add(lkb);
     this.#ast(lkb, "granted", lkb.lvbRead);
   }
 

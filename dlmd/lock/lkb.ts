@@ -172,6 +172,11 @@ export function isUnordered(lkb: Lkb): boolean {
   return (lkb.flags & (NOORDER | EXPEDITE)) !== 0;
 }
 
+/** A conversion between PR and CW: it takes away what the lock has, and gives what it does not cover. */
+export function isTrade({ granted, requested }: Pick<Lkb, "granted" | "requested">): boolean {
+  return (granted === Mode.PR && requested === Mode.CW) || (granted === Mode.CW && requested === Mode.PR);
+}
+
 /** At the end of that queue. */
 export function append(resource: Resource, queue: QueueName, lkb: Lkb): void {
   if (resource[queue] === none) resource[queue] = [lkb];

@@ -5,11 +5,11 @@
  *
  * Every function leaves the resource settled: all that may be granted is granted, and whoever blocks a head has been told.
  */
-import { dequeue, enqueue, isUnordered, type Lkb, queueOf, type Resource } from "./lkb.ts";
+import { dequeue, enqueue, isTrade, isUnordered, type Lkb, queueOf, type Resource } from "./lkb.ts";
 import type { LvbWrite, Refusal } from "../wire/peer-message.ts";
 import { ALTMODE, alternativeOf, CONVDEADLK, DEMOTED, HEADQUE, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT } from "../wire/flag.ts";
 import { readsLvb } from "../wire/lvb.ts";
-import { joinModes, Mode, modeCovers, modesCompatible } from "../wire/mode.ts";
+import { joinModes, Mode, modeCovers, modeNames, modesBeside, modesCompatible } from "../wire/mode.ts";
 
 /** How holders are told; for a lock of this node or by message. */
 export interface MasterPort {
@@ -22,25 +22,34 @@ export interface MasterPort {
   nextWaitNo(): number;
 }
 
-/** Whether a lock of these queues, other than `lkb`, holds a mode beside which `mode` may not be. */
-function conflicts(queue: readonly Lkb[], lkb: Lkb, mode: Mode): boolean {
-  for (const other of queue) {
-    if (other !== lkb && !modesCompatible(other.granted as Mode, mode)) return true;
+const MODES = modeNames.length;
+
+/** As bits: the modes that locks of a resource have, and above them those that two have at least. */
+function heldModes({ grantQueue, convertQueue }: Resource): number {
+  let held = 0;
+  for (const queue of [grantQueue, convertQueue]) {
+    for (const { granted } of queue) {
+      const bit = 1 << (granted as Mode);
+      held |= (held & bit) === 0 ? bit : bit << MODES;
+    }
   }
-  return false;
+  return held;
 }
 
-function fits(resource: Resource, lkb: Lkb, mode: Mode): boolean {
-  return !conflicts(resource.grantQueue, lkb, mode) && !conflicts(resource.convertQueue, lkb, mode);
+/** No lock but that one has a mode beside which `mode` may not be. */
+function fits(held: number, { granted }: Lkb, mode: Mode): boolean {
+  const own = granted === null ? 0 : 1 << granted;
+  const others = (held >> MODES) | (held & ~own & ((1 << MODES) - 1));
+  return (others & ~modesBeside(mode)) === 0;
 }
 
-/** In which mode the locks beside it let this one be granted: as requested, in its alternative, not at all. */
-function fittingMode(resource: Resource, lkb: Lkb): Mode | null {
+/** In which mode the locks beside it let this one be granted: as requested, in its alternative, not at all. `held`: of its resource. */
+function fittingMode(resource: Resource, lkb: Lkb, held: number = heldModes(resource)): Mode | null {
   const requested = lkb.requested as Mode;
   if (resource.lockspace.blocked) return null;
-  if (fits(resource, lkb, requested)) return requested;
+  if (fits(held, lkb, requested)) return requested;
   const other = alternativeOf(lkb.granted, requested, lkb.flags);
-  return other !== null && fits(resource, lkb, other) ? other : null;
+  return other !== null && fits(held, lkb, other) ? other : null;
 }
 
 /** An earlier converter waits for the mode that this lock holds, and this one would wait behind it. */
@@ -49,6 +58,18 @@ function wouldDeadlock(resource: Resource, lkb: Lkb): boolean {
     if (earlier !== lkb && !modesCompatible(lkb.granted as Mode, earlier.requested as Mode)) return true;
   }
   return false;
+}
+
+/** At the head of the queue (HEADQUE) it would wait for a mode that a converter behind it holds, which would wait for its turn. */
+function headWouldDeadlock(resource: Resource, lkb: Lkb): boolean {
+  if ((lkb.flags & HEADQUE) === 0) return false;
+  return resource.convertQueue.some((behind) => !outOfOrder(behind) && !modesCompatible(behind.granted as Mode, lkb.requested as Mode));
+}
+
+/** It is on no queue. */
+export function queueConversion(resource: Resource, lkb: Lkb): void {
+  if (headWouldDeadlock(resource, lkb)) lkb.flags &= ~HEADQUE;
+  enqueue(resource, "convertQueue", lkb);
 }
 
 function grant(port: MasterPort, resource: Resource, lkb: Lkb, mode: Mode): void {
@@ -65,11 +86,6 @@ function grant(port: MasterPort, resource: Resource, lkb: Lkb, mode: Mode): void
   lkb.bastMode = Mode.NL;
   enqueue(resource, "grantQueue", lkb);
   port.granted(lkb);
-}
-
-function wait(port: MasterPort, resource: Resource, lkb: Lkb): void {
-  lkb.waitNo = port.nextWaitNo();
-  enqueue(resource, queueOf(lkb), lkb);
 }
 
 function tell(port: MasterPort, holder: Lkb, wanted: Mode): void {
@@ -94,9 +110,16 @@ function outOfOrder(lkb: Lkb): boolean {
 
 function tellHeads(port: MasterPort, resource: Resource): void {
   const converts = resource.convertQueue;
+  // Of those that want one mode the first tells all but itself, and the second tells the first: a recovery may have left thousands.
+  const first: (Lkb | null | undefined)[] = [];
   for (let i = 0; i < converts.length; i++) {
     const lkb = converts[i] as Lkb;
-    if (i === 0 || outOfOrder(lkb)) tellBlockers(port, resource, lkb, lkb.requested as Mode);
+    const wanted = lkb.requested as Mode;
+    const before = first[wanted];
+    if (before === null || (i > 0 && !outOfOrder(lkb))) continue;
+    if (before === undefined) tellBlockers(port, resource, lkb, wanted);
+    else if (!modesCompatible(before.granted as Mode, wanted)) tell(port, before, wanted);
+    first[wanted] = before === undefined ? lkb : null;
   }
   const waiters = resource.waitQueue;
   for (let i = 0; i < waiters.length; i++) {
@@ -107,18 +130,18 @@ function tellHeads(port: MasterPort, resource: Resource): void {
 }
 
 function grantConversions(port: MasterPort, resource: Resource): void {
-  let granted = true;
-  while (granted) {
-    granted = false;
-    const converts = resource.convertQueue;
-    for (let i = 0; i < converts.length && !granted; i++) {
-      const lkb = converts[i] as Lkb;
-      const mode = i === 0 || outOfOrder(lkb) ? fittingMode(resource, lkb) : null;
-      if (mode === null) continue;
-      dequeue(resource, "convertQueue", lkb);
-      grant(port, resource, lkb, mode);
-      granted = true;
-    }
+  if (resource.convertQueue.length === 0) return;
+  let held = heldModes(resource);
+  for (let i = 0; i < resource.convertQueue.length; i++) {
+    const lkb = resource.convertQueue[i] as Lkb;
+    const before = lkb.granted as Mode;
+    const mode = i === 0 || outOfOrder(lkb) ? fittingMode(resource, lkb, held) : null;
+    if (mode === null) continue;
+    dequeue(resource, "convertQueue", lkb);
+    grant(port, resource, lkb, mode);
+    held = heldModes(resource);
+    // What takes from a lock may let go those that were looked at before.
+    i = modeCovers(mode, before) ? i - 1 : -1;
   }
 }
 
@@ -166,7 +189,8 @@ export function masterRequest(port: MasterPort, resource: Resource, lkb: Lkb): v
   } else if ((lkb.flags & NOQUEUE) !== 0) {
     refuseAtOnce(port, resource, lkb, "again");
   } else {
-    wait(port, resource, lkb);
+    lkb.waitNo = port.nextWaitNo();
+    enqueue(resource, "waitQueue", lkb);
     // At the head of the queue it may be granted at once.
     settle(port, resource);
   }
@@ -185,10 +209,13 @@ export function masterConvert(port: MasterPort, resource: Resource, lkb: Lkb, mo
   lkb.requested = mode;
   lkb.flags = flags;
   lkb.sbFlags = 0;
+  const { blocked } = resource.lockspace;
   const inTurn = (flags & QUECVT) === 0 || resource.convertQueue.length === 0;
   let fitting = inTurn ? fittingMode(resource, lkb) : null;
   if (fitting === null && (flags & NOQUEUE) !== 0) return refuseAtOnce(port, resource, lkb, "again");
-  if (fitting === null && wouldDeadlock(resource, lkb)) {
+  // Where nothing is granted, nobody knows yet what would be in its way.
+  lkb.unordered = blocked && inTurn;
+  if (fitting === null && !blocked && wouldDeadlock(resource, lkb)) {
     if ((flags & CONVDEADLK) !== 0) {
       demote(port, resource, lkb);
       fitting = resource.convertQueue.length === 0 ? fittingMode(resource, lkb) : null;
@@ -196,7 +223,10 @@ export function masterConvert(port: MasterPort, resource: Resource, lkb: Lkb, mo
   }
   dequeue(resource, "grantQueue", lkb);
   if (fitting !== null) grant(port, resource, lkb, fitting);
-  else wait(port, resource, lkb);
+  else {
+    queueConversion(resource, lkb);
+    lkb.waitNo = port.nextWaitNo();
+  }
   settle(port, resource);
 }
 
@@ -251,22 +281,43 @@ export function settleRebuilt(port: MasterPort, resource: Resource): void {
   if (resource.convertQueue.length > 1) resource.convertQueue.sort(byTurn);
   for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
   for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
+  grantDecided(port, resource);
   grantHeads(port, resource);
   settle(port, resource);
   for (const lkb of [...resource.convertQueue, ...resource.waitQueue]) {
     if (lkb.requested === null) continue;
     if ((lkb.flags & NOQUEUE) !== 0) giveUp(port, resource, lkb, "again");
-    else if (lkb.granted !== null && inMutualWait(resource, lkb)) {
-      if ((lkb.flags & CONVDEADLK) !== 0) demote(port, resource, lkb);
-      else if ((lkb.flags & NODLCKWT) === 0) giveUp(port, resource, lkb, "deadlock");
-    }
+    else endMutualWait(port, resource, lkb);
   }
+}
+
+function endMutualWait(port: MasterPort, resource: Resource, lkb: Lkb): void {
+  if (lkb.granted === null || lkb.requested === null || !inMutualWait(resource, lkb)) return;
+  if ((lkb.flags & CONVDEADLK) !== 0) demote(port, resource, lkb);
+  else if ((lkb.flags & NODLCKWT) === 0) giveUp(port, resource, lkb, "deadlock");
 }
 
 /** A lockspace that had to know of a death waits no more. As after a recovery. */
 export function settleUnblocked(port: MasterPort, resource: Resource): void {
   if (resource.waitQueue.length > 0) grantHeads(port, resource);
   settle(port, resource);
+  for (const lkb of resource.convertQueue.slice()) endMutualWait(port, resource, lkb);
+}
+
+/**
+ * Hazard H16. Conversions between PR and CW that the last master has granted, and its holder has not heard of it: what another lock has shows it. Nobody may be told that such a
+ * one still has its old mode, and nobody else has what excludes the new one: a blocked lockspace or not.
+ */
+function grantDecided(port: MasterPort, resource: Resource): void {
+  const trades = resource.convertQueue.filter(isTrade);
+  if (trades.length === 0) return;
+  const sure = (lkb: Lkb): boolean => (lkb.granted === Mode.PR || lkb.granted === Mode.CW) && !isTrade(lkb);
+  const had = (resource.grantQueue.find(sure) ?? resource.convertQueue.find(sure) ?? trades[0])?.granted;
+  for (const lkb of trades) {
+    if (lkb.granted === had) continue;
+    dequeue(resource, "convertQueue", lkb);
+    grant(port, resource, lkb, lkb.requested as Mode);
+  }
 }
 
 /**

@@ -7,7 +7,7 @@ import { dequeue, enqueue, type Lkb, queueOf, type Resource } from "../lock/lkb.
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockTables } from "../lock/lock-tables.ts";
 import { Mode } from "../wire/mode.ts";
-import { unqueue, writeLvb } from "../lock/master.ts";
+import { queueConversion, unqueue, writeLvb } from "../lock/master.ts";
 import type {
   ConvertMessage,
   DownMessage,
@@ -142,7 +142,7 @@ function takeInConversion(tables: LockTables, lkb: Lkb, m: ConvertMessage): void
   lkb.sinceMs = tables.nowMs;
   // Nobody has looked whether it could be granted in place, or what it would wait for.
   lkb.unordered = true;
-  enqueue(lkb.resource, "convertQueue", lkb);
+  queueConversion(lkb.resource, lkb);
 }
 
 function takeInDown(lkb: Lkb, m: DownMessage): void {

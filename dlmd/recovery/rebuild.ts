@@ -10,7 +10,7 @@
  */
 import { takeSteps } from "../base/steps.ts";
 import { CONVDEADLK, DEMOTED } from "../wire/flag.ts";
-import { clearQueues, dequeue, isIdle, type Lkb, newLkb, queueOf, type Resource, type LockClient } from "../lock/lkb.ts";
+import { clearQueues, dequeue, isIdle, isTrade, type Lkb, newLkb, queueOf, type Resource, type LockClient } from "../lock/lkb.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import { settleRebuilt } from "../lock/master.ts";
 import { masterOf } from "../lock/mastering.ts";
@@ -226,8 +226,9 @@ export class Rebuild {
     const elsewhere = tables.heldElsewhere.delete(lkb.id);
     // Its master may have demoted it already, and somebody else may have what it gave up: also if the conversion is being taken back.
     if (elsewhere && lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0) demoteRebuilt(lkb);
-    // What was being taken back is not asked for again.
-    if (lkb.canceling !== null) holder.completeCancel(lkb);
+    // What was being taken back is not asked for again. But its master may have granted a trade before, and that shows only when all locks are named (hazard H16).
+    if (lkb.canceling !== null && elsewhere && isTrade(lkb)) holder.cancelAgain(lkb);
+    else if (lkb.canceling !== null) holder.completeCancel(lkb);
     if (lkb.granted === null && lkb.requested === null) return;
     lkb.waitNo = 0;
     if (resource.masterNodeid === self) return tables.place(lkb);

@@ -319,12 +319,13 @@ export class Recovery {
 
   // ------------------------------------------------------------------------------------------------------- channels
 
-  /** To a member of the view, in the view. */
+  /** To a member of the view, in the view. A node that is none, which a peer has named, is told nothing. */
   send(nodeid: number, message: PeerMessage): void {
     const view = this.view as View;
-    const member = view.members.find((member) => member.nodeid === nodeid) as Member;
+    const member = view.members.find((one) => one.nodeid === nodeid);
     // If it died meanwhile, the next view will say so.
-    if (this.#engine.peers.get(nodeid)?.incarnation === member.incarnation) this.channels.send(member, view.id, message);
+    if (member !== undefined && this.#engine.peers.get(nodeid)?.incarnation === member.incarnation)
+      this.channels.send(member, view.id, message);
   }
 
   #tellOthers(message: PeerMessage): void {

@@ -17,6 +17,11 @@ const compatible: readonly number[] = [
   0b000001, // EX: NL
 ];
 
+/** As bits. */
+export function modesBeside(mode: Mode): number {
+  return compatible[mode] as number;
+}
+
 export function modesCompatible(a: Mode, b: Mode): boolean {
   return ((compatible[a] as number) & (1 << b)) !== 0;
 }

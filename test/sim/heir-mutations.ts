@@ -37,8 +37,8 @@ export const heirMutations: readonly Mutation[] = [
     hazard: "C12",
     breaks: "a lock that the dead program waited for is granted to it, and nobody gives it up",
     file: "dlmd/lock/holder.ts",
-    find: "if (client.kept || staysBehind(lkb)) this.#cancel(",
-    replace: "if (staysBehind(lkb)) this.#cancel(",
+    find: "if (client.kept || (lkb.flags & PERSISTENT) !== 0) this.#cancel(",
+    replace: "if ((lkb.flags & PERSISTENT) !== 0) this.#cancel(",
     caughtBy: UNIT,
   },
   {
@@ -109,8 +109,8 @@ export const heirMutations: readonly Mutation[] = [
     hazard: "C12",
     breaks: "a lock that was granted before it could be taken back cannot be adopted",
     file: "dlmd/lock/holder.ts",
-    find: "    if ((lkb.client as LockClient).kept) this.orphans.add(lkb);\n",
-    replace: "",
+    find: "if ((lkb.client as LockClient).gone && staysBehind(lkb)) this",
+    replace: "if ((lkb.client as LockClient).gone && (lkb.flags & PERSISTENT) !== 0) this",
     caughtBy: SCENARIO,
   },
   {

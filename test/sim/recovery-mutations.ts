@@ -339,7 +339,7 @@ export const recoveryMutations: readonly Mutation[] = [
     id: "cancel-asked-again",
     breaks: "a cancel is asked for again after a recovery",
     file: "dlmd/recovery/rebuild.ts",
-    find: "    if (lkb.canceling !== null) holder.completeCancel(lkb);",
+    find: "    else if (lkb.canceling !== null) holder.completeCancel(lkb);\n",
     replace: "",
     caughtBy: "test/scenario/scenario.test.ts",
   },

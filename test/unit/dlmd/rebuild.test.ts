@@ -1,7 +1,7 @@
 /** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
 import { describe, expect, it } from "vitest";
 import { type Client, newClient } from "../../../dlmd/clients/client.ts";
-import { HEADQUE, NOQUEUE, VALBLK } from "../../../dlmd/wire/flag.ts";
+import { HEADQUE, NODLCKWT, NOQUEUE, VALBLK } from "../../../dlmd/wire/flag.ts";
 import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
 import type { LockManager } from "../../../dlmd/lock/lock-manager.ts";
 import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
@@ -357,6 +357,49 @@ describe("conversions after a recovery", () => {
     manager.unblock();
     expect([resource.grantQueue, resource.convertQueue].map((queue) => queue.map(({ id }) => id))).toEqual([[1], [0]]);
   });
+
+  const lone = (locks: readonly { granted: Mode; requested: Mode | null; flags: number }[], blocked = false) => {
+    const told: string[] = [];
+    const { manager } = loneLocks({
+      toPeer: (_, m) => {
+        if (m.kind === "grant" || m.kind === "refuse") told.push(`${m.lkbId} ${m.kind}`);
+        if (m.kind === "bast") told.push(`${m.lkbId} bast ${m.wanted}`);
+      },
+    });
+    manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+    const resource = manager.tables.resource(manager.tables.lockspace("v"), "r");
+    resource.lockspace.blocked = blocked;
+    for (const [id, lock] of locks.entries()) manager.tables.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), lock));
+    settleRebuilt(manager, resource);
+    return { told, resource };
+  };
+
+  it("who holds back any of them is told, those too that want the same", () => {
+    const wants = { granted: Mode.CR, requested: Mode.EX, flags: NODLCKWT };
+    expect(lone([wants, wants, wants]).told.toSorted()).toEqual(["0 bast 5", "1 bast 5", "2 bast 5"]);
+  });
+
+  it("what a conversion between PR and CW takes away lets those go that come before it", () => {
+    const { told } = lone([
+      { granted: Mode.NL, requested: Mode.CW, flags: 0 },
+      { granted: Mode.PR, requested: Mode.CW, flags: 0 },
+    ]);
+    expect(told).toEqual(["1 grant", "0 grant"]);
+  });
+
+  it.each<[string, { granted: Mode; requested: Mode | null; flags: number }, Mode, readonly string[]]>([
+    ["one that has the mode itself", { granted: Mode.CW, requested: null, flags: 0 }, Mode.CW, ["0 grant", "1 grant"]],
+    ["one that waits for more than it", { granted: Mode.CW, requested: Mode.EX, flags: NODLCKWT }, Mode.CW, ["0 grant", "1 grant"]],
+    ["one that was to be traded, too", { granted: Mode.CW, requested: Mode.PR, flags: 0 }, Mode.PR, ["2 grant"]],
+  ])(
+    "between PR and CW that their master had granted are granted, in a blocked lockspace too: %s shows it (H16)",
+    (_, shows, mode, grants) => {
+      const trades = [0, 0].map((flags) => ({ granted: Mode.PR, requested: Mode.CW, flags }));
+      const { told, resource } = lone([...trades, shows], true);
+      expect(told.filter((text) => text.endsWith("grant"))).toEqual(grants);
+      expect([...resource.grantQueue, ...resource.convertQueue].every(({ granted }) => granted === mode)).toBe(true);
+    },
+  );
 
   it("two that wait for each other lose one", () => {
     const told: string[] = [];
