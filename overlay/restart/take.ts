@@ -138,7 +138,8 @@ export function askedAll(lockspace: Lockspace, clientId: number): Promise<void> 
     const lock = lockspace.createLock(`restart.${clientId}`, {
       ast: (held, status) => {
         if (status === "granted") held.unlock(0);
-        else if (status === "unlocked") resolve();
+        // "again": in a blocked lockspace nothing is granted, and that is the answer.
+        else if (status === "unlocked" || status === "again") resolve();
         else
           reject(held.error ?? new OperatingError(`a lock of this process alone: ${status}`, { code: "lock-refused", hint: "Try again." }));
       },

@@ -81,6 +81,16 @@ export class Checker {
     locks.add(lock);
   }
 
+  /** A conversion of that lock has ended without what it asked for: it has what it had. */
+  keeps(lock: SimLock): void {
+    const mode = lock.mode as Mode;
+    for (const other of this.#locks(lock.resource)) {
+      if (other === lock || modesCompatible(worth(other), mode) || this.#stillCounts(lock, other) === null) continue;
+      const has = `${other.client.name} has ${modeNames[other.mode as Mode]}`;
+      this.fail(`${lock.client.name} was told that it keeps ${modeNames[mode]} on ${lock.resource} while ${has}`);
+    }
+  }
+
   /** Why a lock excludes a grant to `granted`; null: it is gone, and everybody who could still serve its client knows. */
   #stillCounts(granted: SimLock, other: SimLock): string | null {
     const node = granted.client.node;
@@ -140,7 +150,11 @@ export class Checker {
   #lastWrite(writer: SimLock, version: number | null): void {
     // Its node was left out, and others had the lock since: this write is never done.
     if (!this.#locks(writer.resource).has(writer)) return;
-    const keepers = new Set(this.#locks(writer.resource));
+    // A view without its node does not wait for it: what it writes before it knows is never done.
+    const { node, incarnation } = writer.client;
+    const isWithWriter = ({ client }: SimLock): boolean =>
+      hasMember(client.node.core.engine.membership.view?.members ?? [], node.nodeid, incarnation);
+    const keepers = new Set([...this.#locks(writer.resource)].filter(isWithWriter));
     const last = this.#writes.get(writer.resource);
     const before = last === undefined ? null : { ...last, before: null };
     this.#writes.set(writer.resource, { version, writer, atMs: this.nowMs(), keepers, before, doubtful: false });

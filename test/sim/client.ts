@@ -518,6 +518,7 @@ export class SimClient {
       this.finish();
     } else if (lock.mode === null || event.status === "unlocked") this.locks.delete(lock.id);
     else if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
+    else this.#checker.keeps(lock);
     if (lock.blocking !== Mode.NL) later(() => this.yieldTo(lock));
   }
 }

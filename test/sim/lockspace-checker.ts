@@ -67,9 +67,10 @@ export class LockspaceChecker {
     else this.#cluster.fail(`${client.name} is asked about nodes that never had ${client.space} open`);
   }
 
-  /** The second lockspace waits for that node to be dead. */
-  waits(node: SimNode, { nodeid, incarnation, lockspaces }: OpenVictim): void {
-    if (lockspaces === null || this.#opened.get(`${nodeid}.${incarnation}`)?.has("second") === true) return;
+  /** The second lockspace waits for that node to be dead: for any life of it that had it open (FenceGate, withVictim). */
+  waits(node: SimNode, { nodeid, lockspaces }: OpenVictim): void {
+    const lives = [...this.#opened].filter(([key]) => key.startsWith(`${nodeid}.`));
+    if (lockspaces === null || lives.some(([, opened]) => opened.has("second"))) return;
     this.#cluster.fail(`node ${node.nodeid} waits for a fence of node ${nodeid}, which never had the lockspace open`);
   }
 

@@ -120,6 +120,15 @@ export const overlayRestartMutations: readonly Mutation[] = [
     caughtBy: "test/unit/file-lock/lock-users.test.ts",
   },
   {
+    id: "f33-again-is-no-answer",
+    hazard: "F33",
+    breaks: "coverlay restart is refused for as long as a death has to be proved",
+    file: "overlay/restart/take.ts",
+    find: ' || status === "again") resolve();',
+    replace: ") resolve();",
+    caughtBy: "test/unit/restart/asked-all.test.ts",
+  },
+  {
     id: "f33-lock-users-forgotten",
     hazard: "F33",
     breaks: "the end of an open file gives up nothing that was locked through it in the process before",
