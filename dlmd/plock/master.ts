@@ -280,8 +280,8 @@ export class PlockMaster implements TableSink {
     const explained = this.#explain(inTurn);
     for (const { from, message, atMs } of inTurn) {
       if (explained.has(message)) this.#answer(from, message.requestId, "ok");
+      else if (message.canceled && message.op === "lock") this.#answer(from, message.requestId, "canceled");
       else this.request(from, message, message.waitedMs + this.#port.nowMs() - atMs);
-      if (message.canceled) this.cancel(from, message.requestId);
       yield;
     }
   }

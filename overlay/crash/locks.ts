@@ -7,7 +7,7 @@ import type { FileLockRow } from "../file-lock/api.ts";
 import { JOURNAL_LOCKS_BYTES_MAX, LOCKS_BODY_AT, TABLES } from "./layout.ts";
 import { Rows } from "./rows.ts";
 
-/** A lock takes as many bytes in a row, and more: too many of them are not made into text to see that. */
+/** A lock takes as many bytes in a row, and more. */
 export const LOCK_BYTES_MIN = 64;
 
 const decimal = z.string().regex(/^\d{1,20}$/);
@@ -39,6 +39,16 @@ export class JournalLocks {
     return this.#beyond.size > 0;
   }
 
+  /** Of one file: with more it is not made into text to see that there is no room. */
+  get locksMax(): number {
+    return Math.floor(JOURNAL_LOCKS_BYTES_MAX / LOCK_BYTES_MIN);
+  }
+
+  /** What was written down of it before stays: it is known that this is not all. */
+  setBeyond(file: string): void {
+    this.#beyond.add(file);
+  }
+
   /** Before any program hears of it. `row` null: nothing, or it is kept elsewhere. `nowMs`: Date.now(). */
   set(file: string, row: FileLockRow | null, nowMs: number): void {
     const before = this.#byFile.get(file);
@@ -48,17 +58,18 @@ export class JournalLocks {
       if (before !== undefined) this.#free(before);
       return;
     }
-    const body = row.held.length * LOCK_BYTES_MIN > JOURNAL_LOCKS_BYTES_MAX ? null : Buffer.from(JSON.stringify(textOf(row, nowMs)));
+    const body = row.held.length > this.locksMax ? null : Buffer.from(JSON.stringify(textOf(row, nowMs)));
     const at = body === null || body.length > JOURNAL_LOCKS_BYTES_MAX ? -1 : this.#rows.take();
     if (body === null || at < 0) {
       this.#beyond.add(file);
       return;
     }
-    const { u32 } = this.#rows;
+    const { u32, f64 } = this.#rows;
     const head = this.#rows.u32At(at);
     body.copy(Buffer.from(this.#memory, this.#rows.byteAt(at) + LOCKS_BODY_AT, JOURNAL_LOCKS_BYTES_MAX));
     u32[head + 1] = body.length;
-    u32[head] = this.#next;
+    f64[head / 2 + 1] = this.#next;
+    u32[head] = 1;
     this.#next += 1;
     this.#byFile.set(file, at);
     if (before !== undefined) this.#free(before);
@@ -74,18 +85,20 @@ export class JournalLocks {
     const latest = new Map<string, { readonly row: number; readonly seq: number; readonly locks: FileLockRow }>();
     for (let row = 0; row < this.#rows.used; row += 1) {
       const head = this.#rows.u32At(row);
-      const seq = this.#rows.u32[head] as number;
-      if (seq === 0) {
+      if (this.#rows.u32[head] === 0) {
         this.#rows.free(row);
         continue;
       }
+      // A version before this one has it where that is 1 now.
+      const seq = (this.#rows.f64[head / 2 + 1] as number) || (this.#rows.u32[head] as number);
       this.#next = Math.max(this.#next, seq + 1);
       const bytes = Math.min(this.#rows.u32[head + 1] as number, JOURNAL_LOCKS_BYTES_MAX);
       const text = Buffer.from(this.#memory, this.#rows.byteAt(row) + LOCKS_BODY_AT, bytes).toString("utf8");
       const locks = rowOf(shape.parse(JSON.parse(text)), nowMs);
       const other = latest.get(locks.file);
-      if (other === undefined || other.seq < seq) latest.set(locks.file, { row, seq, locks });
-      const old = other === undefined ? null : other.seq < seq ? other.row : row;
+      const isLatest = other === undefined || other.seq < seq;
+      if (isLatest) latest.set(locks.file, { row, seq, locks });
+      const old = other === undefined ? null : isLatest ? other.row : row;
       if (old !== null) this.#free(old);
     }
     for (const [file, { row }] of latest) this.#byFile.set(file, row);

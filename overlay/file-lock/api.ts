@@ -33,6 +33,8 @@ export interface LockRequest {
   readonly done: MaybePromise<FileLockStatus>;
   /** Ends the wait: `done` is "canceled", or what it got if that was faster. Once. */
   cancel(): void;
+  /** Its program is being killed, and hears nothing of it: as `cancel`, and what it is given all the same is given up. Once. */
+  abandon(): void;
 }
 
 export interface FileLocking {

@@ -2,7 +2,7 @@
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { assert } from "../../dlmd/base/assert.ts";
 import { type Lock, LockFlag, type LockStatus, type Lockspace } from "../../dlmd/client/api.ts";
-import type { FileLockConflict, FileLocks } from "../../dlmd/client/file-lock-api.ts";
+import type { FileLockConflict, FileLocks, FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../dlmd/wire/plock-range.ts";
 import type { LockFound } from "../fuse/reply.ts";
@@ -10,8 +10,8 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile, ownersOn } from "./locked-file.ts";
-import { LockUsers } from "./lock-users.ts";
+import { certainlyHeldOn, type FileState, hasLocks, heldOn, keyOf, type LockedFile, ownersOn, tableOf } from "./locked-file.ts";
+import { LockUsers, sameOwner } from "./lock-users.ts";
 
 /**
  * close(2) waits so long until every node sees that the locks are gone: who closes can not be killed. Without lock service they are given up later, and
@@ -38,6 +38,10 @@ export interface FileLocksOptions {
 /** What is written down of locks (overlay/crash/locks.ts, hazards F40, F45). */
 export interface FileLocksJournal {
   set(file: string, row: FileLockRow | null, nowMs: number): void;
+  /** It has more locks than are written down. */
+  setBeyond(file: string): void;
+  /** Of one file. */
+  readonly locksMax: number;
   readonly areBeyond: boolean;
 }
 
@@ -99,9 +103,23 @@ interface StateLock {
   asked: "state" | "back" | "share" | "inherited" | "inherited-shared" | null;
 }
 
+interface Waiter {
+  readonly file: string;
+  readonly owner: LockOwner;
+  readonly start: bigint;
+  readonly end: bigint;
+  /** Its owner was given something since. */
+  isSuperseded: boolean;
+}
+
 interface Timer {
   readonly handle: NodeJS.Timeout;
   readonly atMs: number;
+}
+
+/** That are held. */
+function rangesOf({ ranges, flock }: LockedFile): number {
+  return ranges.size - ranges.waiting + flock.size - flock.waiting;
 }
 
 const kept: Record<FileState, FileLocksHere["kept"]> = {
@@ -130,6 +148,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   /** What is inherited, dlmd keeps of a process that has crashed. */
   #kept = false;
   readonly #inheritedShared: string[] = [];
+  /** Requests whose programs were killed, and that have not ended. */
+  readonly #abandoned = new Set<Waiter>();
 
   constructor(options: FileLocksOptions) {
     this.#options = options;
@@ -193,12 +213,47 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   lock(file: string, fh: number, owner: LockOwner, { type, start, end, pid }: LockWanted, wait: boolean): LockRequest {
     this.#users.used(file, fh, owner);
     const { id, answer } = this.#ask({ file, op: "lock", owner, range: { type, start, end }, pid, wait });
-    const done = answer instanceof Promise ? answer.then(({ status }) => status) : answer.status;
+    const waiter: Waiter = { file, owner, start, end, isSuperseded: false };
+    const ended = ({ status }: FileLockAnswer): FileLockStatus => {
+      if (status === "granted") this.#supersede(waiter);
+      return status;
+    };
+    const done = answer instanceof Promise ? answer.then(ended) : ended(answer);
     const cancel = (): void => {
       this.#core.cancel(id);
       this.#note(file);
     };
-    return { done, cancel };
+    return { done, cancel, abandon: () => this.#abandon(waiter, done, cancel) };
+  }
+
+  /** What others of its owner were given since counts: they live. */
+  #supersede(granted: Waiter): void {
+    for (const one of this.#abandoned)
+      if (one !== granted && one.file === granted.file && sameOwner(one.owner, granted.owner)) one.isSuperseded = true;
+  }
+
+  /**
+   * The master may grant it before it hears of the cancel. Its process is gone, but an open file may have others (OFD locks, flock), which know of no lock. What they
+   * had there before stays.
+   */
+  #abandon(waiter: Waiter, done: MaybePromise<FileLockStatus>, cancel: () => void): void {
+    const { file, owner, start, end } = waiter;
+    const had = this.#holds(waiter);
+    cancel();
+    if (!(done instanceof Promise)) return;
+    this.#abandoned.add(waiter);
+    const giveUp = (status: FileLockStatus): void => {
+      this.#abandoned.delete(waiter);
+      if (status === "granted" && !had && !waiter.isSuperseded && !this.#over) void this.unlock(file, owner, start, end);
+    };
+    // The mount is taken out: nothing is held any more.
+    void done.then(giveUp, () => this.#abandoned.delete(waiter));
+  }
+
+  #holds({ file, owner, start, end }: Waiter): boolean {
+    const known = this.#core.files.get(file);
+    const holder = known === undefined ? undefined : tableOf(known, owner).holders.get(keyOf(owner));
+    return holder !== undefined && holder.ranges.overlapping(start, end).length > 0;
   }
 
   unlock(file: string, owner: LockOwner, start: bigint, end: bigint): MaybePromise<"granted" | "limit"> {
@@ -265,9 +320,13 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     const { journal = null } = this.#options;
     if (journal === null) return;
     const file = this.#core.files.get(name);
-    const row = file !== undefined && hasLocks(file) ? this.#rowOf(file, this.nowMs()) : null;
     const wereBeyond = journal.areBeyond;
-    journal.set(name, row === null || row.held.length === 0 ? null : row, Date.now());
+    // Of too many no row is made at each change, only to see that.
+    if (file !== undefined && rangesOf(file) > journal.locksMax) journal.setBeyond(name);
+    else {
+      const row = file !== undefined && hasLocks(file) ? this.#rowOf(file, this.nowMs()) : null;
+      journal.set(name, row === null || row.held.length === 0 ? null : row, Date.now());
+    }
     if (journal.areBeyond && !wereBeyond) this.#options.beyond?.();
   }
 

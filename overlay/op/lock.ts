@@ -38,7 +38,7 @@ function answer(call: Call, status: FileLockStatus | null): void {
 
 /**
  * Any signal takes the request back. Its caller is told what became of it, because it may have been granted meanwhile; but one that is being killed at once, like any other
- * call. (What is granted then belongs to a process or an open file all the same, and goes with it.)
+ * call. What is granted then is given up: a process has closed its file by then, but an open file may have others.
  */
 export async function setlk(mount: Mount, call: Call, request: SetlkRequest): Promise<void> {
   const locks = fileLocksOf(mount);
@@ -65,7 +65,7 @@ export async function setlk(mount: Mount, call: Call, request: SetlkRequest): Pr
     call.onSignal = cancel;
     call.onYield = (): void => asked.cancel();
   }
-  const status = await unlessKilled(call, done, cancel);
+  const status = await unlessKilled(call, done, () => asked.abandon());
   call.onSignal = null;
   call.onYield = null;
   // Hazard F45: it begins again.

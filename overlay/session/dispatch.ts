@@ -423,7 +423,7 @@ function ownBytes(buffer: Buffer, bytes: number, kept: boolean): Buffer {
 
 /** It may do so for hours. */
 function waitsForFileLock(request: Operation): boolean {
-  return request.op === "setlk" && request.wait;
+  return request.op === "setlk" && request.wait && request.type !== "unlock";
 }
 
 /** Gives the request a payload of its own. */

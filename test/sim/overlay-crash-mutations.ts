@@ -413,8 +413,8 @@ export const overlayCrashMutations: readonly Mutation[] = [
     hazard: "F40",
     breaks: "a lock that was given up is held again after a crash",
     file: "overlay/crash/locks.ts",
-    find: "if (other === undefined || other.seq < seq) latest",
-    replace: "if (other === undefined || other.seq > seq) latest",
+    find: "other === undefined || other.seq < seq;",
+    replace: "other === undefined || other.seq > seq;",
     caughtBy: "test/unit/crash/locks.test.ts",
   },
   {

@@ -53,6 +53,31 @@ it("of two rows of a file the later one counts: the process died between writing
   expect(found()).toMatchObject([{ file: "f12.7", held: [{}, {}, {}] }]);
 });
 
+it("so it does after more changes than 32 bits count", () => {
+  locks.set("f12.7", row("f12.7", 1), NOW);
+  new Float64Array(memory, TABLES.locks.at, 2)[1] = 0xffff_ffff;
+  const next = new JournalLocks(memory);
+  next.goOn(NOW);
+  next.set("f13.7", row("f13.7"), NOW);
+  expect(found().map(({ file }) => file)).toEqual(["f12.7", "f13.7"]);
+  const words = new Uint32Array(memory, TABLES.locks.at, 1);
+  next.set("f12.7", row("f12.7", 3), NOW);
+  expect(words[0]).toBe(0);
+  words[0] = 1;
+  expect(found()).toMatchObject([{ file: "f12.7", held: [{}, {}, {}] }, { file: "f13.7" }]);
+});
+
+it("of a process of an older version, which numbers them elsewhere, the later one counts, too", () => {
+  locks.set("f12.7", row("f12.7", 1), NOW);
+  locks.set("f12.7", row("f12.7", 3), NOW);
+  const { at, rowBytes } = TABLES.locks;
+  for (const [place, seq] of [6, 7].entries()) {
+    new Uint32Array(memory, at + place * rowBytes, 1)[0] = seq;
+    new Float64Array(memory, at + place * rowBytes, 2)[1] = 0;
+  }
+  expect(found()).toMatchObject([{ file: "f12.7", held: [{}, {}, {}] }]);
+});
+
 it("go on in the rows of the process before", () => {
   locks.set("f12.7", row("f12.7"), NOW);
   locks.set("f13.7", row("f13.7"), NOW);

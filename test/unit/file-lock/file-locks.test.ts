@@ -77,6 +77,8 @@ function bench(grants: Mode = Mode.EX, more: Partial<FileLocksOptions> = {}, beg
   return { locks, asked, failures, states, released, tested, answerTests, firstFlags: () => firstFlags };
 }
 
+/** A journal that has room. */
+const roomy = { areBeyond: false, setBeyond: () => undefined, locksMax: 256 };
 const me = { kind: "posix", owner: 1n } as const;
 const other = { kind: "posix", owner: 2n } as const;
 const whole = { type: "write", start: 0n, end: maxOffset, pid: 42 } as const;
@@ -103,6 +105,47 @@ it("are in use from the first request to the end of the last lock, and what the 
   expect(locks.test("f", other, whole)).toBeNull();
   locks.forgotten("f");
   expect(locks.inUse).toBe(false);
+});
+
+describe("a request whose program is killed while it waits", () => {
+  const flock = { kind: "flock", owner: 9n } as const;
+
+  it("is taken back, and given up if it was granted before that came to the master: an open file has other programs", () => {
+    const { locks, asked } = bench(Mode.CW);
+    locks.lock("f", 1, flock, whole, true).abandon();
+    asked.at(-1)?.ended(ok);
+    return vi.waitFor(() => expect(asked.map(({ op }) => op)).toEqual(["lock", "unlock"]));
+  });
+
+  it("and is not granted, gives nothing up", async () => {
+    const { locks, asked } = bench(Mode.CW);
+    const killed = locks.lock("f", 1, flock, whole, true);
+    killed.abandon();
+    asked.at(-1)?.ended({ status: "canceled", conflict: null });
+    expect([await killed.done, asked.map(({ op }) => op)]).toEqual(["canceled", ["lock"]]);
+  });
+
+  it("leaves what its open file had there before", async () => {
+    const { locks, asked } = bench(Mode.CW);
+    const ofd = locks.lock("f", 1, me, { ...whole, type: "read" }, true);
+    asked.at(-1)?.ended(ok);
+    await ofd.done;
+    const killed = locks.lock("f", 1, me, whole, true);
+    killed.abandon();
+    asked.at(-1)?.ended(ok);
+    expect([await killed.done, asked.map(({ op }) => op)]).toEqual(["granted", ["lock", "lock"]]);
+  });
+
+  it("leaves what another program was given since through its open file", async () => {
+    const { locks, asked } = bench(Mode.CW);
+    const killed = locks.lock("f", 1, flock, whole, true);
+    killed.abandon();
+    const lives = locks.lock("f", 1, flock, whole, true);
+    asked.at(-1)?.ended(ok);
+    expect(await lives.done).toBe("granted");
+    asked.at(0)?.ended(ok);
+    expect([await killed.done, asked.map(({ op }) => op)]).toEqual(["granted", ["lock", "lock"]]);
+  });
 });
 
 it("GETLK: the process of a lock of this node, 0 for one of another node or another program", async () => {
@@ -375,7 +418,7 @@ describe("another process goes on with locks that are in the service (hazard F45
     vi.useFakeTimers();
     const rows: number[] = [];
     const { locks, asked, states } = bench(Mode.EX, {
-      journal: { areBeyond: false, set: (_: string, row: FileLockRow | null) => void rows.push(row?.held.length ?? 0) },
+      journal: { ...roomy, set: (_: string, row: FileLockRow | null) => void rows.push(row?.held.length ?? 0) },
     });
     const flocks = [1n, 2n].map((owner) => ({ kind: "flock", owner }) as const);
     for (const owner of flocks) expect(locks.lock("f", 1, owner, { ...whole, type: "read" }, true).done).toBe("granted");
@@ -413,9 +456,13 @@ describe("another process goes on with locks that are in the service (hazard F45
 });
 
 describe("for a process that goes on after a crash (hazard F40)", () => {
-  const journal = (): { rows: Map<string, number>; areBeyond: boolean; set: (file: string, row: FileLockRow | null) => void } => {
+  const journal = () => {
     const rows = new Map<string, number>();
-    return { rows, areBeyond: false, set: (file, row) => void (row === null ? rows.delete(file) : rows.set(file, row.held.length)) };
+    return {
+      ...roomy,
+      rows,
+      set: (file: string, row: FileLockRow | null) => void (row === null ? rows.delete(file) : rows.set(file, row.held.length)),
+    };
   };
 
   it("what is held is written down before the program hears of it, and what is given up no more", async () => {
@@ -446,7 +493,7 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     vi.useFakeTimers();
     const rows: [string, boolean | null, number][] = [];
     const told = {
-      areBeyond: false,
+      ...roomy,
       set: (file: string, row: FileLockRow | null) => void rows.push([file, row?.shared ?? null, row?.held.length ?? 0]),
     };
     const atStart: unknown[] = [];
@@ -470,7 +517,7 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
   it("a file with many locks is written down once for all of them when it goes to the service (hazard F45)", () => {
     vi.useFakeTimers();
     let written = 0;
-    const { locks, asked, states } = bench(Mode.EX, { journal: { areBeyond: false, set: () => void (written += 1) } });
+    const { locks, asked, states } = bench(Mode.EX, { journal: { ...roomy, set: () => void (written += 1) } });
     for (let at = 0n; at < 100n; at += 1n) void locks.lock("f", 1, me, { ...whole, start: 10n * at, end: 10n * at + 5n }, false);
     const before = written;
     const state = states.get("f");
@@ -479,6 +526,19 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     expect(asked).toHaveLength(100);
     for (const { ended } of asked.splice(0)) ended(ok);
     expect(written - before).toBeLessThan(5);
+  });
+
+  it("of a file with more locks than are written down no row is made at each change, until it has fewer", () => {
+    const told: string[] = [];
+    const room = { areBeyond: false, locksMax: 2, setBeyond: () => void told.push("beyond") };
+    const { locks } = bench(Mode.EX, {
+      journal: { ...room, set: (_: string, row: FileLockRow | null) => void told.push(`${row?.held.length}`) },
+    });
+    for (let at = 0n; at < 4n; at += 1n) locks.lock("f", 1, me, { ...whole, start: 10n * at, end: 10n * at + 5n }, false);
+    void locks.lock("f", 2, other, whole, true);
+    void locks.unlock("f", me, 0n, 5n);
+    void locks.unlock("f", me, 10n, 15n);
+    expect(told).toEqual(["1", "1", "2", "beyond", "beyond", "beyond", "beyond", "2"]);
   });
 
   it("says so while more is held than there is room for", () => {

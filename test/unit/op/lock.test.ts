@@ -69,6 +69,28 @@ it.each([true, false])("what the kernel forgets has no locks any more, if anythi
   expect(told).toEqual(inUse ? [lockFile(file)] : []);
 });
 
+it("who is killed while he waits hears EINTR at once, and what he is given later is given up", async () => {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  const did: string[] = [];
+  const done = new Promise<string>(() => undefined);
+  const fileLocks = {
+    lock: () => ({ done, cancel: () => did.push("cancel"), abandon: () => did.push("abandon") }),
+  } as unknown as FileLocking;
+  const call = bench.call("setlk");
+  call.error = (errno) => did.push(`error ${errno}`) > 0;
+  const ends = setlk({ ...bench.mount, fileLocks }, call, {
+    ...request,
+    type: "write",
+    flock: true,
+    wait: true,
+    fh,
+  } as unknown as SetlkRequest);
+  call.onInterrupt?.();
+  await ends;
+  expect(did).toEqual(["abandon", `error ${E.EINTR}`]);
+});
+
 describe("a wait that ends so that another process can begin it again (hazard F45)", () => {
   /** What became of it, when its lock is told so. */
   const waiting = async (

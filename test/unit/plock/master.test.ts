@@ -149,6 +149,37 @@ it("what an owner gave up before it asked to go first is given up before (hazard
   expect(master.files.get("test\0f")?.ranges.size).toBe(1);
 });
 
+it("what was being taken back when its master died is not granted by the next one: its program may be dead", () => {
+  const sent: PlockMessage[] = [];
+  const port = { nodeid: 9, nowMs: () => 0, protest: () => undefined, blocks: () => false, blocked: () => undefined };
+  const master = new PlockMaster({ ...port, send: (_, message) => void sent.push(message) }, defaultPlockLimits);
+  const names = {
+    lockspace: "test",
+    file: "f",
+    clientId: 1,
+    ownerKind: "flock",
+    owner: 9n,
+    type: "write",
+    start: 0n,
+    end: 9n,
+    pid: 1,
+  } as const;
+  const again = {
+    kind: "plock-again",
+    ...names,
+    op: "lock",
+    wait: true,
+    entangled: false,
+    begun: false,
+    heldMs: null,
+    first: false,
+  } as const;
+  master.again(2, { ...again, requestId: 5, waitedMs: 10, canceled: true });
+  for (const _ of master.settle());
+  expect(sent).toEqual([{ kind: "plock-answer", requestId: 5, status: "canceled", conflict: null }]);
+  expect(master.files.get("test\0f")?.flock.size ?? 0).toBe(0);
+});
+
 it("two that go first and wait for each other are no deadlock: one of those who keep them gives all up (hazard F45)", () => {
   const lone = new LoneService();
   const ask = (client: typeof lone.client, file: string): number =>

@@ -9,20 +9,23 @@ function answers(status: LockStatus): { readonly lockspace: Lockspace; readonly 
   const did: string[] = [];
   const createLock = (resource: string, { ast }: LockHandlers): Lock => {
     const error = status === "error" ? new OperatingError("no lock is to be had", { code: "ENOLCK", hint: "" }) : null;
-    const lock = { resource, error, request: () => ast(held, status), unlock: () => void (did.push("unlock"), ast(held, "unlocked")) };
-    const held = lock as unknown as Lock;
+    const unlock = (): void => {
+      did.push("unlock");
+      ast(held, "unlocked");
+    };
+    const held = { resource, error, request: () => ast(held, status), unlock } as unknown as Lock;
     return held;
   };
   return { lockspace: { createLock } as unknown as Lockspace, did };
 }
 
-it("it has a lock of its own, and gives it up", async () => {
+it("a lock of its own is granted, and given up", async () => {
   const { lockspace, did } = answers("granted");
   await askedAll(lockspace, 7);
   expect(did).toEqual(["unlock"]);
 });
 
-it("it has none where nothing is granted: its master has answered all the same", async () => {
+it("none is granted in a blocked lockspace: its master has answered all the same", async () => {
   const { lockspace, did } = answers("again");
   await askedAll(lockspace, 7);
   expect(did).toEqual([]);

@@ -61,6 +61,43 @@ it("a thread of our own that asks for what the kernel has forgotten is refused w
   expect(errnos).toEqual([E.ESTALE, E.ESTALE]);
 });
 
+it("an unlock that waits for the lease waits on through a signal, as on one machine; a request for a lock does not", async () => {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  const unlocked: unknown[] = [];
+  Object.assign(bench.mount, { fileLocks: { unlock: (...what: unknown[]) => (unlocked.push(what), "granted") } });
+  let end = (): void => {};
+  const again = new Promise<void>((resolve) => (end = resolve));
+  let holds = false;
+  const errnos: [number, number][] = [];
+  const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+  const note = (): number => errnos.push([Number(buffer.readBigUInt64LE(8)), Math.abs(buffer.readInt32LE(4))]);
+  const interrupts = new Interrupts({ readStatus: () => "", every: () => () => undefined });
+  const dispatch = new Dispatch({
+    mount: bench.mount,
+    port: { buffer, write: note, writeWithBody: note, log: silentLog, lease: { ...endlessLease, holds: () => holds, again: () => again } },
+    buffers: new RequestBuffers(64 * 1024, () => undefined),
+    interrupts,
+    log: silentLog,
+    init: () => undefined,
+    retrieved: () => undefined,
+    fail: (error) => expect.fail(error.message),
+  });
+  const lock = { op: "setlk", uid: 0, gid: 0, pid: 42, fuseNodeid: bench.file.fuseNodeid, fh, owner: 5n, start: 0n, end: 9n } as const;
+  // flock(2) asks for both so.
+  for (const [type, unique] of [["unlock", 2] as const, ["write", 4] as const]) {
+    dispatch.serve({ ...lock, type, unique, lockPid: 42, flock: true, wait: true });
+    interrupts.receive(unique);
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  expect([errnos, unlocked]).toEqual([[[4, E.EINTR]], []]);
+  holds = true;
+  end();
+  await dispatch.drained();
+  interrupts.stop();
+  expect([errnos.at(-1), unlocked.length]).toEqual([[2, 0], 1]);
+});
+
 it.each([
   ["holds again", false],
   ["is over", true],
