@@ -39,7 +39,7 @@ export interface Lkb {
   bastMode: Mode;
   /** Master: its conversion was queued before a recovery, which lost the order: any order will do. */
   unordered: boolean;
-  /** Holder: a cancel is under way, and what the request ends with if it succeeds. */
+  /** A cancel is under way, or waits at the master (hazard H16), and what the request ends with if it succeeds. */
   canceling: "canceled" | "timeout" | null;
   /** When the outstanding request was made. Master, nothing outstanding: when the last blocking AST was sent. */
   sinceMs: number;

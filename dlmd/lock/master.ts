@@ -81,6 +81,7 @@ function grant(port: MasterPort, resource: Resource, lkb: Lkb, mode: Mode): void
   lkb.granted = mode;
   lkb.requested = null;
   lkb.unordered = false;
+  lkb.canceling = null;
   lkb.waitNo = 0;
   lkb.grantNo = (lkb.grantNo + 1) >>> 0;
   lkb.bastMode = Mode.NL;
@@ -175,6 +176,7 @@ function refuseAtOnce(port: MasterPort, resource: Resource, lkb: Lkb, status: Re
   lkb.requested = null;
   lkb.waitNo = 0;
   port.refused(lkb, status);
+  lkb.canceling = null;
   if (status === "again" && (lkb.flags & NOQUEUEBAST) !== 0) tellBlockers(port, resource, lkb, wanted);
 }
 
@@ -215,7 +217,7 @@ export function masterConvert(port: MasterPort, resource: Resource, lkb: Lkb, mo
   if (fitting === null && (flags & NOQUEUE) !== 0) return refuseAtOnce(port, resource, lkb, "again");
   // Where nothing is granted, nobody knows yet what would be in its way.
   lkb.unordered = blocked && inTurn;
-  if (fitting === null && !blocked && wouldDeadlock(resource, lkb)) {
+  if (fitting === null && !lkb.unordered && wouldDeadlock(resource, lkb)) {
     if ((flags & CONVDEADLK) !== 0) {
       demote(port, resource, lkb);
       fitting = resource.convertQueue.length === 0 ? fittingMode(resource, lkb) : null;
@@ -266,8 +268,13 @@ export function unqueue(resource: Resource, lkb: Lkb): void {
 /** Nothing happens if the request is not outstanding any more: its answer is under way. */
 export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb, status: "canceled" | "timeout" | "deadlock"): void {
   if (lkb.requested === null) return;
+  if (mayBeDecided(resource, lkb)) {
+    if (status !== "deadlock") lkb.canceling = status;
+    return;
+  }
   unqueue(resource, lkb);
   port.refused(lkb, status);
+  lkb.canceling = null;
   settle(port, resource);
 }
 
@@ -284,35 +291,50 @@ export function settleRebuilt(port: MasterPort, resource: Resource): void {
   grantDecided(port, resource);
   grantHeads(port, resource);
   settle(port, resource);
-  for (const lkb of [...resource.convertQueue, ...resource.waitQueue]) {
-    if (lkb.requested === null) continue;
+  refuse(port, resource, [...resource.convertQueue, ...resource.waitQueue]);
+}
+
+/** Of these, which still wait, those that may not, and one of two that wait for each other. */
+function refuse(port: MasterPort, resource: Resource, waiting: readonly Lkb[]): void {
+  for (const lkb of waiting) {
+    if (lkb.requested === null || mayBeDecided(resource, lkb)) continue;
     if ((lkb.flags & NOQUEUE) !== 0) giveUp(port, resource, lkb, "again");
     else endMutualWait(port, resource, lkb);
   }
 }
 
+/** Hazard H16: its master may have granted it, beside a lock of the dead, which still counts in a blocked lockspace. What it ends with shows later. */
+function mayBeDecided({ lockspace }: Resource, lkb: Lkb): boolean {
+  return lockspace.blocked && lkb.unordered && isTrade(lkb);
+}
+
 function endMutualWait(port: MasterPort, resource: Resource, lkb: Lkb): void {
-  if (lkb.granted === null || lkb.requested === null || !inMutualWait(resource, lkb)) return;
+  if (lkb.granted === null || !inMutualWait(resource, lkb)) return;
   if ((lkb.flags & CONVDEADLK) !== 0) demote(port, resource, lkb);
   else if ((lkb.flags & NODLCKWT) === 0) giveUp(port, resource, lkb, "deadlock");
 }
 
 /** A lockspace that had to know of a death waits no more. As after a recovery. */
 export function settleUnblocked(port: MasterPort, resource: Resource): void {
+  grantDecided(port, resource);
+  for (const lkb of resource.convertQueue.slice()) if (lkb.canceling !== null) masterCancel(port, resource, lkb, "canceled");
   if (resource.waitQueue.length > 0) grantHeads(port, resource);
   settle(port, resource);
-  for (const lkb of resource.convertQueue.slice()) endMutualWait(port, resource, lkb);
+  refuse(port, resource, resource.convertQueue.slice());
 }
 
 /**
  * Hazard H16. Conversions between PR and CW that the last master has granted, and its holder has not heard of it: what another lock has shows it. Nobody may be told that such a
- * one still has its old mode, and nobody else has what excludes the new one: a blocked lockspace or not.
+ * one still has its old mode, and nobody else has what excludes the new one, in a blocked lockspace either.
  */
 function grantDecided(port: MasterPort, resource: Resource): void {
   const trades = resource.convertQueue.filter(isTrade);
   if (trades.length === 0) return;
   const sure = (lkb: Lkb): boolean => (lkb.granted === Mode.PR || lkb.granted === Mode.CW) && !isTrade(lkb);
-  const had = (resource.grantQueue.find(sure) ?? resource.convertQueue.find(sure) ?? trades[0])?.granted;
+  const known = resource.grantQueue.find(sure) ?? resource.convertQueue.find(sure);
+  // Of two that show each other either is right, unless a lock of the dead counts: both wait, and are worth CR.
+  if (known === undefined && resource.lockspace.blocked) return;
+  const had = (known ?? trades[0])?.granted;
   for (const lkb of trades) {
     if (lkb.granted === had) continue;
     dequeue(resource, "convertQueue", lkb);

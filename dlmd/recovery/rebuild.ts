@@ -227,7 +227,7 @@ export class Rebuild {
     // Its master may have demoted it already, and somebody else may have what it gave up: also if the conversion is being taken back.
     if (elsewhere && lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0) demoteRebuilt(lkb);
     // What was being taken back is not asked for again. But its master may have granted a trade before, and that shows only when all locks are named (hazard H16).
-    if (lkb.canceling !== null && elsewhere && isTrade(lkb)) holder.cancelAgain(lkb);
+    if (lkb.canceling !== null && isTrade(lkb)) holder.cancelAgain(lkb);
     else if (lkb.canceling !== null) holder.completeCancel(lkb);
     if (lkb.granted === null && lkb.requested === null) return;
     lkb.waitNo = 0;

@@ -16,6 +16,7 @@ import {
   HANDLE,
   JOURNAL_HEIRS_MAX,
   JOURNAL_VERSION,
+  JOURNAL_VERSION_BEFORE,
   KINDS,
   MAGIC,
   TABLES,
@@ -126,7 +127,7 @@ export function readJournal(memory: ArrayBuffer): JournalBefore {
   const head = new DataView(memory, 0, CONSTANTS_AT);
   if (!Buffer.from(memory, 0, MAGIC.length).equals(MAGIC)) throw refused("something else");
   const version = head.getUint32(AT.version, true);
-  if (version !== JOURNAL_VERSION) throw refused(`version ${version}`);
+  if (version !== JOURNAL_VERSION && version !== JOURNAL_VERSION_BEFORE) throw refused(`version ${version}`);
   const constants = readConstants(memory);
   const freeInodes: number[] = [];
   const inodes = readInodes(memory, freeInodes);

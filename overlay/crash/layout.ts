@@ -13,7 +13,9 @@ import type { InodeKind } from "../coherence/cover.ts";
 export const MAGIC: Buffer = Buffer.from("COVRJRNL");
 export const JOURNAL_HEIRS_MAX = 32;
 /** Another meaning of anything below is another version. */
-export const JOURNAL_VERSION = 5;
+export const JOURNAL_VERSION = 6;
+/** Without `own` in the rows of calls, and with the numbers of the rows of locks elsewhere (locks.ts). */
+export const JOURNAL_VERSION_BEFORE = 5;
 
 export const AT = {
   version: 8,

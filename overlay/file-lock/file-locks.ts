@@ -103,13 +103,32 @@ interface StateLock {
   asked: "state" | "back" | "share" | "inherited" | "inherited-shared" | null;
 }
 
+/** Both included. */
+type OffsetRange = readonly [start: bigint, end: bigint];
+
+/** A request without an answer. */
 interface Waiter {
   readonly file: string;
   readonly owner: LockOwner;
   readonly start: bigint;
   readonly end: bigint;
-  /** Its owner was given something since. */
-  isSuperseded: boolean;
+  /** Its program was killed: what its owner had in that range then. null: it was not. */
+  had: readonly OffsetRange[] | null;
+}
+
+function isOf(one: Waiter, file: string, owner: LockOwner): boolean {
+  return one.file === file && sameOwner(one.owner, owner);
+}
+
+/** What its owner did not have. */
+function gaps({ start, end, had }: Waiter): OffsetRange[] {
+  const found: OffsetRange[] = [];
+  let from = start;
+  for (const [first, last] of had ?? []) {
+    if (first > from) found.push([from, first - 1n]);
+    from = last + 1n;
+  }
+  return from <= end ? [...found, [from, end]] : found;
 }
 
 interface Timer {
@@ -148,8 +167,9 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   /** What is inherited, dlmd keeps of a process that has crashed. */
   #kept = false;
   readonly #inheritedShared: string[] = [];
-  /** Requests whose programs were killed, and that have not ended. */
-  readonly #abandoned = new Set<Waiter>();
+  readonly #waiting = new Set<Waiter>();
+  /** Granted after their programs had been killed: to be given up, unless another program of the same open file is given something before. */
+  readonly #late = new Set<Waiter>();
 
   constructor(options: FileLocksOptions) {
     this.#options = options;
@@ -213,47 +233,57 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   lock(file: string, fh: number, owner: LockOwner, { type, start, end, pid }: LockWanted, wait: boolean): LockRequest {
     this.#users.used(file, fh, owner);
     const { id, answer } = this.#ask({ file, op: "lock", owner, range: { type, start, end }, pid, wait });
-    const waiter: Waiter = { file, owner, start, end, isSuperseded: false };
-    const ended = ({ status }: FileLockAnswer): FileLockStatus => {
-      if (status === "granted") this.#supersede(waiter);
-      return status;
-    };
-    const done = answer instanceof Promise ? answer.then(ended) : ended(answer);
     const cancel = (): void => {
       this.#core.cancel(id);
       this.#note(file);
     };
-    return { done, cancel, abandon: () => this.#abandon(waiter, done, cancel) };
-  }
-
-  /** What others of its owner were given since counts: they live. */
-  #supersede(granted: Waiter): void {
-    for (const one of this.#abandoned)
-      if (one !== granted && one.file === granted.file && sameOwner(one.owner, granted.owner)) one.isSuperseded = true;
+    if (!(answer instanceof Promise)) {
+      if (answer.status === "granted") this.#supersede(file, owner);
+      return { done: answer.status, cancel, abandon: cancel };
+    }
+    const waiter: Waiter = { file, owner, start, end, had: null };
+    this.#waiting.add(waiter);
+    const done = answer.then(({ status }) => status).finally(() => this.#waiting.delete(waiter));
+    void done.then(
+      (status) => this.#ended(waiter, status),
+      // The mount is taken out: nothing is held any more.
+      () => undefined,
+    );
+    const abandon = (): void => {
+      waiter.had = this.#rangesOf(waiter);
+      cancel();
+    };
+    return { done, cancel, abandon };
   }
 
   /**
-   * The master may grant it before it hears of the cancel. Its process is gone, but an open file may have others (OFD locks, flock), which know of no lock. What they
-   * had there before stays.
+   * Of a request whose program was killed. The master may have granted it before it heard of the cancel. A process has closed its file by then, but an open file may have other programs
+   * (OFD locks, flock), which know of no lock. What these ask for at the same time counts: the service goes by the order, so it is looked at when all of them have ended.
    */
-  #abandon(waiter: Waiter, done: MaybePromise<FileLockStatus>, cancel: () => void): void {
-    const { file, owner, start, end } = waiter;
-    const had = this.#holds(waiter);
-    cancel();
-    if (!(done instanceof Promise)) return;
-    this.#abandoned.add(waiter);
-    const giveUp = (status: FileLockStatus): void => {
-      this.#abandoned.delete(waiter);
-      if (status === "granted" && !had && !waiter.isSuperseded && !this.#over) void this.unlock(file, owner, start, end);
-    };
-    // The mount is taken out: nothing is held any more.
-    void done.then(giveUp, () => this.#abandoned.delete(waiter));
+  #ended(waiter: Waiter, status: FileLockStatus): void {
+    const { file, owner } = waiter;
+    if (status === "granted") {
+      if (waiter.had === null) this.#supersede(file, owner);
+      else this.#late.add(waiter);
+    }
+    if (this.#late.size === 0 || [...this.#waiting].some((one) => isOf(one, file, owner))) return;
+    for (const late of this.#late) {
+      if (!isOf(late, file, owner)) continue;
+      this.#late.delete(late);
+      for (const [start, end] of gaps(late)) if (!this.#over) void this.unlock(file, owner, start, end);
+    }
   }
 
-  #holds({ file, owner, start, end }: Waiter): boolean {
+  /** A program that lives has been given something: what it does not know of stays with it, since it may be the same. */
+  #supersede(file: string, owner: LockOwner): void {
+    for (const late of this.#late) if (isOf(late, file, owner)) this.#late.delete(late);
+    for (const one of this.#waiting) if (one.had !== null && isOf(one, file, owner)) one.had = [[one.start, one.end]];
+  }
+
+  #rangesOf({ file, owner, start, end }: Waiter): readonly OffsetRange[] {
     const known = this.#core.files.get(file);
     const holder = known === undefined ? undefined : tableOf(known, owner).holders.get(keyOf(owner));
-    return holder !== undefined && holder.ranges.overlapping(start, end).length > 0;
+    return holder === undefined ? [] : holder.ranges.overlapping(start, end).map((held) => [held.start, held.end]);
   }
 
   unlock(file: string, owner: LockOwner, start: bigint, end: bigint): MaybePromise<"granted" | "limit"> {

@@ -81,8 +81,11 @@ async function askOutcomes(afterCrash: AfterCrash, requests: ReadonlyMap<number,
   const { remote, journal } = by;
   const byClient = new Map<number, CallBefore[]>(afterCrash.kept.map(({ clientId }) => [clientId, []]));
   // Made when the process was the owner, before it gave the volume to this one.
-  for (const call of afterCrash.unknown.filter(({ own }) => own)) await makeOne(afterCrash, call, requests, by);
-  for (const call of afterCrash.unknown.filter(({ own }) => !own)) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
+  const own = afterCrash.unknown.filter((call) => call.own);
+  // Done first: what a process between has asked for.
+  for (const { clientId } of own.length === 0 ? [] : afterCrash.kept) await remote.outcomes(clientId, []);
+  for (const call of own) await makeOne(afterCrash, call, requests, by);
+  for (const call of afterCrash.unknown) if (!call.own) byClient.set(call.client, [...(byClient.get(call.client) ?? []), call]);
   const { ownerEpoch } = afterCrash.before.constants;
   for (const [clientId, asked] of byClient) {
     const outcomes = await remote.outcomes(

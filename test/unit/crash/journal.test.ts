@@ -11,6 +11,7 @@ import {
   JOURNAL_FILES_MAX,
   JOURNAL_LOST_MAX,
   JOURNAL_VERSION,
+  JOURNAL_VERSION_BEFORE,
   TABLES,
 } from "../../../overlay/crash/layout.ts";
 import { RESENT } from "../../../overlay/fuse/unique.ts";
@@ -386,6 +387,9 @@ describe("a journal that is none", () => {
     const head = new DataView(memory);
     head.setUint32(AT.version, 99, true);
     expect(words()).toMatch(/version 99/);
+    // One of a process before an upgrade is read.
+    head.setUint32(AT.version, JOURNAL_VERSION_BEFORE, true);
+    expect(words()).toBe("");
     head.setUint32(AT.version, JOURNAL_VERSION, true);
     head.setUint8(CONSTANTS_AT + 40, 7);
     expect(words()).toMatch(/digest/);
@@ -422,5 +426,5 @@ it("the layout is that of this version: with another one the version is another,
   const layout = createHash("sha256")
     .update(JSON.stringify([AT, TABLES, CONSTANTS_AT, JOURNAL_BYTES]))
     .digest("hex");
-  expect([JOURNAL_VERSION, layout.slice(0, 16)]).toEqual([5, "3e557344020329a4"]);
+  expect([JOURNAL_VERSION, layout.slice(0, 16)]).toEqual([6, "3e557344020329a4"]);
 });

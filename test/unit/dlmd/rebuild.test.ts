@@ -371,7 +371,7 @@ describe("conversions after a recovery", () => {
     resource.lockspace.blocked = blocked;
     for (const [id, lock] of locks.entries()) manager.tables.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), lock));
     settleRebuilt(manager, resource);
-    return { told, resource };
+    return { told, resource, manager };
   };
 
   it("who holds back any of them is told, those too that want the same", () => {
@@ -390,7 +390,6 @@ describe("conversions after a recovery", () => {
   it.each<[string, { granted: Mode; requested: Mode | null; flags: number }, Mode, readonly string[]]>([
     ["one that has the mode itself", { granted: Mode.CW, requested: null, flags: 0 }, Mode.CW, ["0 grant", "1 grant"]],
     ["one that waits for more than it", { granted: Mode.CW, requested: Mode.EX, flags: NODLCKWT }, Mode.CW, ["0 grant", "1 grant"]],
-    ["one that was to be traded, too", { granted: Mode.CW, requested: Mode.PR, flags: 0 }, Mode.PR, ["2 grant"]],
   ])(
     "between PR and CW that their master had granted are granted, in a blocked lockspace too: %s shows it (H16)",
     (_, shows, mode, grants) => {
@@ -400,6 +399,56 @@ describe("conversions after a recovery", () => {
       expect([...resource.grantQueue, ...resource.convertQueue].every(({ granted }) => granted === mode)).toBe(true);
     },
   );
+
+  it("between PR and CW that show only each other wait while a lock of the dead may count, and then either is right (H16)", () => {
+    const trade = { granted: Mode.PR, requested: Mode.CW, flags: 0 };
+    const { told, resource, manager } = lone([trade, { granted: Mode.CW, requested: Mode.PR, flags: 0 }], true);
+    const grants = (): string[] => told.filter((text) => text.endsWith("grant"));
+    expect(grants()).toEqual([]);
+    manager.unblock();
+    expect(grants()).toEqual(["1 grant"]);
+    expect([...resource.grantQueue, ...resource.convertQueue].every(({ granted }) => granted === Mode.PR)).toBe(true);
+  });
+
+  it("a trade that is being taken back is named with its request, also where this node was the new master of a rebuild that was given up (H16)", () => {
+    const members = [1, 2, 3, 4].map((nodeid) => ({ nodeid, incarnation: `000000000000000${nodeid}` }));
+    const of = (...ids: number[]): Member[] => members.filter(({ nodeid }) => ids.includes(nodeid));
+    const heard: string[] = [];
+    const { manager } = loneLocks({ toClient: (_, event) => void (event.kind === "ast" && heard.push(`${event.status} ${event.mode}`)) });
+    const isOurs = (name: string): boolean =>
+      [of(1, 2, 4), of(1, 2)].every((left) => masterOf(left, "v", name) === 1) && masterOf(of(1, 2, 3, 4), "v", name) === 3;
+    const name = Array.from({ length: 500 }, (_, at) => `r${at}`).find(isOurs) ?? "";
+    manager.tables.members = of(1, 2, 3, 4);
+    const client = newClient(1);
+    manager.holder.open(client, 1, "v");
+    manager.holder.request(client, { kind: "lock", lockspaceId: 1, lockId: 1, resource: name, mode: Mode.PR, flags: 0 });
+    const lkbId = client.locks.get(1)?.id ?? 0;
+    const block = { lvbSeq: 0, lvbRead: false, lvbValid: true, lvb: null };
+    manager.holder.receive({ kind: "grant", lkbId, sbFlags: 0, grantNo: 1, mode: Mode.PR, ...block });
+    manager.holder.request(client, { kind: "convert", lockId: 1, mode: Mode.CW, flags: 0, lvb: null });
+    manager.holder.request(client, { kind: "cancel", lockId: 1 });
+    const late = new LateMessages(1000, () => undefined);
+    const rebuild = (before: Member[], after: Member[], incremental: boolean, last: Rebuild | null): Rebuild =>
+      new Rebuild(manager, [client], { before, members: after, lossy: new Set(), incremental }, late, last, () => undefined);
+    const first = rebuild(of(1, 2, 3, 4), of(1, 2, 4), true, null);
+    expect(first.step(100)).toBe(true);
+    const second = rebuild(of(1, 2, 4), of(1, 2), false, first);
+    expect(second.step(100)).toBe(true);
+    const shows = {
+      lkbId: 9,
+      clientId: 1,
+      lockspace: "v",
+      resource: name,
+      granted: Mode.CW,
+      requested: null,
+      flags: 0,
+      grantNo: 1,
+      ...block,
+    };
+    second.receiveLock(2, { kind: "rebuild", ...shows, transaction: 0, waitedMs: 0 });
+    expect(second.settle(100)).toBe(true);
+    expect(heard).toEqual([`granted ${Mode.PR}`, `granted ${Mode.CW}`]);
+  });
 
   it("two that wait for each other lose one", () => {
     const told: string[] = [];

@@ -44,6 +44,8 @@ let asked: { client: number; calls: readonly AskedCall[] }[];
 let outcomes: Outcome[];
 /** Made again, and what the owner says of each. */
 let again: string[];
+/** How often the owner was asked before. */
+let madeAfter: number[];
 let answers: MadeAgain[];
 
 function behindWrite(): [Uint8Array, Uint8Array] {
@@ -76,6 +78,7 @@ function hostOf(after: AfterCrash, changes: Partial<GoOnAfterCrash> = {}): GoOnA
       openedAt: { epoch: 3, cleanAfter: 0 },
       isBroken: () => false,
       makeAgain: async ({ type, body, sure }: CallAgain) => {
+        madeAfter.push(asked.length);
         again.push(`${callOfType(type)} ${Buffer.from(body).toString("hex")}${sure ? ", sure" : ""}`);
         return answers.shift();
       },
@@ -130,7 +133,7 @@ beforeEach(() => {
   journal.client = DEAD;
   journal.servingClient = DEAD;
   journal.openedAtOwner({ handle: HANDLE, id: FILE, flags: 2, directory: false });
-  [steps, lost, asked, outcomes, again, answers] = [[], [], [], [], [], []];
+  [steps, lost, asked, outcomes, again, answers, madeAfter] = [[], [], [], [], [], [], []];
 });
 
 describe("the old process", () => {
@@ -201,7 +204,10 @@ it.each([true, false])(
     const after = crashed();
     await goOnAfterCrash(after, hostOf(after, { held: [sentAgain(100, null), sentAgain(102, null)] }));
     expect(again).toEqual([`unlink 01${sure ? ", sure" : ""}`]);
-    expect(asked).toEqual([{ client: DEAD, calls: [{ id: 2, type: CALLS.mkdir.type, body: null }] }]);
+    // The owner is done first with what a process between has asked for.
+    expect(madeAfter).toEqual([1]);
+    const mkdir = { id: 2, type: CALLS.mkdir.type, body: null };
+    expect(asked.map(({ calls }) => calls)).toEqual([[], [mkdir]]);
     expect([after.made(100), after.made(102)]).toEqual([{ type: CALLS.unlink.type, body: Uint8Array.of(9) }, null]);
   },
 );
