@@ -13,7 +13,7 @@
  * becomes no peer by that.
  */
 import { timingSafeEqual } from "node:crypto";
-import { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { ByteReader, ByteWriter, decodeText } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { MAX_AGREED } from "../config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../config/cluster-config.ts";
@@ -171,7 +171,7 @@ function decodeTrail(reader: ByteReader): AgreedVersion[] {
 function decodeRefuse(reader: ByteReader): HandshakeStep {
   const reason = `refused by the peer: ${reader.string(MAX_REASON_BYTES)}`;
   const version = reader.u32();
-  const text = new TextDecoder().decode(reader.block(MAX_CONFIG_BYTES));
+  const text = decodeText(reader.block(MAX_CONFIG_BYTES));
   const agreedBy = decodeNodeids(reader);
   const offer = version === 0 ? null : { version, text, agreedBy, trail: decodeTrail(reader) };
   reader.end();

@@ -7,11 +7,14 @@ import { chmodSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { overlayFilePath, overlaySocketPath, removeGoneOverlays } from "../query/overlay-query.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { createLimitedWarn } from "../../dlmd/base/log-limiter.ts";
 import { logNotTaken, startListening } from "../../dlmd/base/listening.ts";
 import { startTimeOf } from "../../dlmd/base/process.ts";
 
 /** A question longer than this is not one. */
 const MAX_QUESTION_BYTES = 4096;
+/** A file that cannot be written is logged once in that time, and less often while it goes on. */
+const UPDATE_LOG_MS = 10_000;
 
 export interface StatusServer {
   /** Writes overlay-N.json anew. */
@@ -59,8 +62,16 @@ export async function serveStatus(runDir: string, connection: number, answers: S
     renameSync(`${file}.new`, file);
   };
   update();
+  const warn = createLimitedWarn(log, UPDATE_LOG_MS, () => performance.now());
   return {
-    update,
+    // What is shown stays as it was. The mount goes on: a file system that is full has room again.
+    update: () => {
+      try {
+        update();
+      } catch (error) {
+        warn("update", { file, error: String(error) }, "the status of this mount could not be written");
+      }
+    },
     close: (isMountLeft) => {
       server.close();
       rmSync(socketPath, { force: true });

@@ -10,12 +10,17 @@ import type { OwnerBlock } from "./owner-block.ts";
 import { judgeBlock, stillOwned } from "./owner-claim.ts";
 import type { Claim } from "./owner-event.ts";
 import { type OwnerRecord, compareOwnerRecords, isOver, isSameClaim } from "./owner-record.ts";
-import type { OwnerState, Verdict } from "./owner-state.ts";
+import type { OwnerState, Phase, Verdict } from "./owner-state.ts";
 
 /** How often the front of the line is left to a lower nodeid that ought to be in the line, before going on without it. */
 export const MAX_YIELDS = 16;
 /** How often a first mount asks for a proof before it fails: a process that was just killed leaves its device a moment later. */
 export const MAX_FIRST_QUESTIONS = 3;
+
+/** On the way out, where what a mount has failed with is yet to be judged. */
+function isLeaving(phase: Phase): boolean {
+  return phase === "closing" || phase === "releasing" || phase === "passing-on" || phase === "retiring";
+}
 
 export class OwnerElection {
   readonly #state: OwnerState;
@@ -108,7 +113,7 @@ export class OwnerElection {
   }
 
   receiveReached(error: Error | null): void {
-    if (this.#state.error !== null || this.#state.reaches) return;
+    if (this.#state.error !== null || this.#state.reaches || isLeaving(this.#state.phase)) return;
     // A disk that is being given up, or could not be, is nobody's: not even this node's.
     const failed = error ?? (this.#state.withdrawal === "" ? null : this.#state.mountError);
     if (failed !== null) return this.#state.loseDevice(error === null ? "withdrawal" : "failure", failed);

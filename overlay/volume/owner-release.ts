@@ -114,8 +114,10 @@ export class OwnerRelease {
       if (this.#state.leaving) this.#state.enterLeft(error);
       return;
     }
+    // A lock manager that is gone gives nothing up any more, and says nothing of it.
+    const isOver = this.#state.error !== null;
     this.#state.error ??= error;
-    if (this.#state.phase !== "releasing") return this.#state.enterLeft(this.#state.error);
+    if (isOver || this.#state.phase !== "releasing") return this.#state.enterLeft(this.#state.error);
     this.#state.phase = "retiring";
     this.#state.emit({ kind: "unlock", lock: "owner", invalidate: true });
   }

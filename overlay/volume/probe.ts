@@ -114,11 +114,14 @@ export function requireJournal(device: string, superblock: VolumeSuperblock): vo
     });
   }
   if (superblock.hasJournal) return;
-  throw new OperatingError(`${device} holds ext2, or ext4 without a journal: after a crash of its owner it could not be recovered`, {
-    code: "no-journal",
-    hint: `Add a journal while it is mounted nowhere: tune2fs -j ${device}, then e2fsck -f ${device}`,
-    exitStatus: 32,
-  });
+  throw new OperatingError(
+    `${device} holds ext2, or ext4 without a journal of its own: after a crash of its owner it could not be recovered`,
+    {
+      code: "no-journal",
+      hint: `Add a journal while it is mounted nowhere: tune2fs -j ${device}, then e2fsck -f ${device}`,
+      exitStatus: 32,
+    },
+  );
 }
 
 function readExt4Attribute(device: string): Buffer | null {

@@ -123,6 +123,8 @@ async function waitForOverlay(child: ChildProcess, logFile: string, signal: Abor
   const pipe = child.stdio[3] as Readable;
   try {
     const pid = await readReady(pipe, logFile, (why) => process.stderr.write(`coverlay: waiting: ${why}\n`));
+    // It unmounts: it may have been on its way to say that it serves.
+    if (isInterrupted) throw new Error(`the overlay ${pid} was told to end just before it served`);
     child.unref();
     return pid;
   } catch (error) {

@@ -80,7 +80,8 @@ function decodeExt4(sb: Buffer): Superblock {
     needsRecovery: (incompat & INCOMPAT_RECOVER) !== 0,
     valid: (state & STATE_VALID) !== 0,
     hasErrors: (state & STATE_ERROR) !== 0,
-    hasJournal: (compat & COMPAT_HAS_JOURNAL) !== 0,
+    // One on another device is named by its number there, which is another one on each machine (s_journal_dev).
+    hasJournal: (compat & COMPAT_HAS_JOURNAL) !== 0 && sb.readUInt32LE(0xe4) === 0,
     hasFastCommit: (compat & COMPAT_FAST_COMMIT) !== 0,
     hasMmp: (incompat & INCOMPAT_MMP) !== 0,
     mmpOffset: Number(sb.readBigUInt64LE(0x168)) * 1024 * 2 ** sb.readUInt32LE(0x18),

@@ -4,7 +4,7 @@
  * was when the view began, and the newcomer replays on it what it has seen since. It sends nothing before.
  */
 import { assertNever } from "../../base/assert.ts";
-import { ByteReader, ByteWriter } from "../../base/bytes.ts";
+import { ByteReader, ByteWriter, decodeText } from "../../base/bytes.ts";
 import { WireError } from "../../base/error.ts";
 import type { StartedView } from "../../wire/order-datagram.ts";
 import { hasMember, type Member, readIncarnation, writeIncarnation } from "../../wire/view-id.ts";
@@ -123,7 +123,7 @@ export class Groups {
   #nameOf(bytes: Uint8Array): string {
     const last = this.#last;
     if (last.bytes.byteLength === bytes.byteLength && last.bytes.every((byte, i) => byte === bytes[i])) return last.name;
-    const name = new TextDecoder().decode(bytes);
+    const name = decodeText(bytes);
     this.#last = { bytes: bytes.slice(), name };
     return name;
   }

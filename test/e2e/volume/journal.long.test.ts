@@ -17,7 +17,9 @@ test("ext2, and ext4 without a journal, are refused at enable; with tune2fs -j t
       run(mkfs[0] as string, ...mkfs.slice(1), "-q", "-F", device);
       const refused = await refusal(enableVolume(device, bit));
       expect([refused.code, refused.exitStatus]).toEqual(["no-journal", 32]);
-      expect(refused.message).toBe(`${device} holds ext2, or ext4 without a journal: after a crash of its owner it could not be recovered`);
+      expect(refused.message).toBe(
+        `${device} holds ext2, or ext4 without a journal of its own: after a crash of its owner it could not be recovered`,
+      );
       expect(showVolume(device)).toMatchObject({ clustered: false });
 
       // What the hint says.

@@ -181,6 +181,10 @@ describe("superblocks", () => {
       { hasJournal: true, hasFastCommit: false },
       { hasJournal: true, hasFastCommit: true },
     ]);
+    const elsewhere = ext4(1, 0);
+    elsewhere.writeUInt32LE(0x4, 1024 + 0x5c);
+    elsewhere.writeUInt32LE(0x701, 1024 + 0xe4);
+    expect(decodeSuperblock(elsewhere)).toMatchObject({ hasJournal: false });
     const withMmp = ext4(1, 0x100);
     withMmp.writeUInt16LE(7, 1024 + 0x166);
     withMmp.writeBigUInt64LE(4385n, 1024 + 0x168);

@@ -1,6 +1,8 @@
 /** Who mounts the lower: scenarios by name, then many seeds. The cluster throws as soon as two nodes could write. */
 import { describe, expect, test } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
+import type { OwnerEvent, OwnerLock } from "../../../overlay/volume/owner-event.ts";
 import { type Client, seeded } from "./owner-cluster.ts";
 import { cluster, expectServed, kinds, own } from "./owner-scene.ts";
 
@@ -215,6 +217,42 @@ describe("the owner of a volume", () => {
     const effects = owner.core.step({ kind: "broken", error: new Error("dlmd is gone") });
     expect(effects).toEqual([{ kind: "release-lower" }]);
     expect(owner.core.step({ kind: "released" })).toEqual([{ kind: "left", error: new Error("dlmd is gone") }]);
+  });
+
+  const lone = (): { core: OwnerCore; step: (event: OwnerEvent) => readonly string[]; granted: (lock: OwnerLock) => readonly string[] } => {
+    const life = { bootId: "b", machineId: "m", pid: 1, startTime: 1, device: "/dev/x" };
+    const self = { nodeid: 1, incarnation: "i", clientId: 1, nodes: [{ nodeid: 1, name: "n1" }], reachesLower: true, process: life };
+    const core = new OwnerCore(self);
+    const step = (event: OwnerEvent): readonly string[] => core.step(event).map(({ kind }) => kind);
+    const granted = (lock: OwnerLock): readonly string[] => step({ kind: "granted", lock, lvb: null, lvbValid: true });
+    step({ kind: "start" });
+    for (const lock of ["mounter", "owner", "next"] as const) granted(lock);
+    step({ kind: "owner-block", block: null });
+    for (const _ of [1, 2]) granted("owner");
+    return { core, step, granted };
+  };
+
+  test("an unmount that cannot release the lower ends, also where the lock manager dies meanwhile", () => {
+    for (const dies of [false, true]) {
+      const { core, step, granted } = lone();
+      step({ kind: "mounted", epoch: 1, address: "a", port: 1 });
+      for (const _ of [1, 2]) granted("owner");
+      expect(core.role).toBe("owner");
+      step({ kind: "leave" });
+      expect(granted("owner")).toEqual(["release-lower"]);
+      if (dies) step({ kind: "broken", error: new Error("dlmd is gone") });
+      // Of one that is gone no answer comes.
+      expect(step({ kind: "release-failed", error: new Error("busy"), letGo: true })).toEqual(dies ? ["left"] : ["unlock"]);
+    }
+  });
+
+  test("a first mount that fails ends, also if its way out takes longer than the next look at the device", () => {
+    const { step, granted } = lone();
+    step({ kind: "mount-failed", error: new Error("bad file system") });
+    step({ kind: "reached", error: null });
+    granted("owner");
+    for (const lock of ["next", "mounter"] as const) step({ kind: "unlocked", lock });
+    expect(step({ kind: "unlocked", lock: "owner" })).toEqual(["left"]);
   });
 
   test("starts, leaves, deaths, planned moves and returns in any order: never two that may write, and always served in the end", () => {

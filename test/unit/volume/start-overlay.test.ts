@@ -50,6 +50,21 @@ test("it gets its arguments, V8's for a small heap and malloc's for few arenas, 
   );
 });
 
+test("one that is told to end just before it serves does not count as mounted", async () => {
+  const interrupt = new AbortController();
+  const begun = start(
+    `process.on("SIGTERM", () => { say(JSON.stringify({ ready: true, pid: process.pid }) + "\\n"); setTimeout(() => process.exit(0), 50); });
+    setInterval(() => {}, 60_000);
+    writeSync(3, JSON.stringify({ waiting: "for an owner" }) + "\\n");
+    console.log("waits");`,
+    interrupt.signal,
+  );
+  const log = overlayLogFile(overlay());
+  while (!existsSync(log) || !readFileSync(log, "utf8").includes("waits")) await new Promise((resolve) => setTimeout(resolve, 10));
+  interrupt.abort();
+  await expect(begun).rejects.toMatchObject({ code: "interrupted" });
+});
+
 test("its refusal is the command's", async () => {
   const refused = start(
     `say(JSON.stringify({ error: { code: "no-quorum", message: "m", hint: "h", exitStatus: 32 } }) + "\\n"); process.exit(32);`,
