@@ -7,7 +7,7 @@ import { constants } from "node:fs";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
-import { AT_FDCWD, describeHolders, tryExclusive, tryExclusiveInPool } from "./device.ts";
+import { AT_FDCWD, describeHolders, fileSystemDevice, hasDeviceNumber, tryExclusive, tryExclusiveInPool } from "./device.ts";
 
 /** linux/mount.h */
 export const MountAttr = { RDONLY: 0x1, NOSUID: 0x2, NODEV: 0x4, NOEXEC: 0x8 } as const;
@@ -119,9 +119,7 @@ function kernelRefused(device: string, type: string, errno: number, log: readonl
 export async function releaseDetached(mount: DetachedMount, device: string): Promise<void> {
   const native = nativeAddon();
   const synced = await native.pool.sync.syncfs(mount.rootFd);
-  native.sync.close(mount.rootFd);
-  await native.pool.sync.close(mount.mountFd);
-  await proveReleased(device);
+  await closeAndProve(mount, device);
   if (synced < 0) throw letGo(device, `its last write-back failed with ${errnoName(-synced)}`);
 }
 
@@ -143,9 +141,14 @@ export async function shutDownDetached(mount: DetachedMount, device: string): Pr
 
 /** Closes one that was shut down, and waits until its superblock is gone. Throws as releaseDetached does. */
 export async function dropDetached(mount: DetachedMount, device: string): Promise<void> {
+  await closeAndProve(mount, device);
+}
+
+async function closeAndProve(mount: DetachedMount, device: string): Promise<void> {
+  const number = fileSystemDevice(mount.rootFd);
   nativeAddon().sync.close(mount.rootFd);
   await nativeAddon().pool.sync.close(mount.mountFd);
-  await proveReleased(device);
+  await proveReleased(device, number);
 }
 
 /** The superblock is gone, so nothing of this mount can reach the device any more. */
@@ -157,11 +160,17 @@ export function letGo(device: string, why: string): OperatingError {
   });
 }
 
-/** Resolves once open(O_EXCL) succeeds. Throws "not-released" after a minute, or when the device is gone. */
-export async function proveReleased(device: string): Promise<void> {
+/**
+ * Resolves once open(O_EXCL) of the device with that number succeeds. Throws "not-released" after a minute, or when the device is gone, or its name is another one's:
+ * a link of /dev/disk is made anew when a disk with the same uuid comes.
+ */
+export async function proveReleased(device: string, number: number): Promise<void> {
   const deadline = performance.now() + RELEASE_LIMIT_MS;
   for (;;) {
+    const wasIt = hasDeviceNumber(device, number);
     const state = await tryExclusiveInPool(device);
+    if (state !== "gone" && !(wasIt && hasDeviceNumber(device, number)))
+      throw notReleased(device, "it is the name of another disk by now, and nobody can tell whether the one that was mounted is free");
     if (state === "free") return;
     if (state === "gone") throw notReleased(device, "the device is gone, so nobody can tell what was still to be written");
     if (performance.now() > deadline)

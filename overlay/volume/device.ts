@@ -2,7 +2,7 @@
  * A block device, looked at without the page cache: a buffered reader may hold what the device said before another machine,
  * or another loop device over the same image, changed it (hazard M4).
  */
-import { closeSync, constants, openSync, readFileSync, readSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
@@ -113,6 +113,16 @@ function readAligned(fd: number, room: Buffer, offset: number, bytes: number): B
       if ((error as NodeJS.ErrnoException).code !== "EINVAL" || start + BUFFER_ALIGN >= DIRECT_ALIGN) throw error;
     }
   }
+}
+
+/** Of the block device under an open file's file system, as stat(2) gives it. */
+export function fileSystemDevice(fd: number): number {
+  return fstatSync(fd).dev;
+}
+
+/** Whether that name is the block device with that number now. */
+export function hasDeviceNumber(path: string, number: number): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.rdev === number;
 }
 
 export type Exclusive = "free" | "busy" | "gone";

@@ -339,4 +339,13 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     replace: "        update();\n      } catch (error) {\n        if (error !== null) throw error;\n",
     caughtBy: "test/unit/serve/status-update.test.ts",
   },
+  {
+    id: "c3-released-by-name",
+    hazard: "C3",
+    breaks: "a disk counts as released, since its name is that of another one by now, and two nodes write to it",
+    file: "overlay/volume/detached.ts",
+    find: 'if (state !== "gone" && !(wasIt && hasDeviceNumber(device, number)))',
+    replace: 'if (state !== "gone" && !(wasIt || number > 0))',
+    caughtBy: "test/e2e/volume/mount.alone.test.ts",
+  },
 ];

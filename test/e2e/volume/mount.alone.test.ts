@@ -1,5 +1,5 @@
 /** `coverlay mount` up to the point where the overlay starts: each refusal, and the scripts as mount(8) really calls them. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
@@ -9,6 +9,7 @@ import { enableVolume } from "../../../overlay/cli/volume.ts";
 import { helperScripts, installHelpers, uninstallHelpers } from "../../../overlay/mount-helper/install.ts";
 import type { Bit } from "../../../overlay/volume/bit.ts";
 import { MountAttr, mountDetached, releaseDetached } from "../../../overlay/volume/detached.ts";
+import { tryExclusive } from "../../../overlay/volume/device.ts";
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { unmount } from "../../../overlay/volume/remount.ts";
 import { ownSbin } from "../own-sbin.ts";
@@ -92,6 +93,26 @@ describe("refusals of a clustered mount", () => {
       await releaseDetached(detached, disk.device);
       await checkMount(disk.device, disk.mountPoint, disk.dir, cluster);
     });
+  });
+
+  test("C3: a device whose name has become that of another disk is not released, though that one is free", async () => {
+    await withDisk("ext4", (disk) =>
+      withDisk("ext4", async (other) => {
+        const link = path.join(disk.dir, "by-uuid");
+        symlinkSync(disk.device, link);
+        const detached = await mountDetached(link, "ext4", [], MountAttr.RDONLY);
+        // The superblock lives on with that.
+        const kept = openSync(`/proc/self/fd/${detached.rootFd}`, "r");
+        try {
+          unlinkSync(link);
+          symlinkSync(other.device, link);
+          expect([tryExclusive(disk.device), tryExclusive(link)]).toEqual(["busy", "free"]);
+          expect(await refusedWith(releaseDetached(detached, link))).toEqual(["not-released", 32]);
+        } finally {
+          closeSync(kept);
+        }
+      }),
+    );
   });
 
   test("unmounting what is not mounted, or not ours", async () => {

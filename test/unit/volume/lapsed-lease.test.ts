@@ -55,6 +55,8 @@ vi.mock("../../../overlay/volume/device.ts", () => ({
   deviceBytes: () => 0,
   isReadOnlyDevice: () => false,
   describeHolders: () => "in use",
+  fileSystemDevice: () => 1,
+  hasDeviceNumber: () => true,
   tryExclusiveInPool: async () => {
     disk.steps.push("free?");
     return "free";

@@ -32,7 +32,12 @@ vi.mock("../../../overlay/volume/device.ts", async (importOriginal) => {
     played.looks += 1;
     return "busy";
   };
-  return { ...(await importOriginal<typeof device>()), tryExclusiveInPool: async () => busy(), describeHolders: () => "in use" };
+  return {
+    ...(await importOriginal<typeof device>()),
+    tryExclusiveInPool: async () => busy(),
+    hasDeviceNumber: () => true,
+    describeHolders: () => "in use",
+  };
 });
 vi.mock("../../../overlay/volume/kernel-errors.ts", async (importOriginal) => {
   const look = (): null => {
@@ -76,7 +81,7 @@ describe("a tool", () => {
 
 describe("the release of a device", () => {
   it("R17: is looked at every RELEASE_POLL_MS, and fails after RELEASE_LIMIT_MS if something keeps the superblock alive", async () => {
-    const released = proveReleased("/dev/x");
+    const released = proveReleased("/dev/x", 1);
     let error: unknown = null;
     released.catch((reason: unknown) => (error = reason));
     expect(played.looks).toBe(1);
