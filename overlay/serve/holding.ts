@@ -3,10 +3,11 @@ import { minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 import { bootId } from "../../dlmd/base/machine.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { dlmdThere } from "../query/dlmd-query.ts";
-import { MNT_DETACH, type Native } from "../../native/index.ts";
+import type { Native } from "../../native/index.ts";
 import { startCollecting } from "../restart/collect.ts";
 import { startNext, wordsOf } from "../restart/give.ts";
 import { Holder, type HolderEnd } from "../restart/holder.ts";
+import { detachMount } from "../session/connection.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import { epochGivenBackBy } from "./give-back.ts";
 import type { Pausing } from "./mount-restart.ts";
@@ -62,7 +63,7 @@ export function createHolder(
     dlmd: () => dlmdThere(runDir),
     // Something may be mounted over it.
     isMounted: () => mountTable().some((entry) => entry.type === "fuse.clustered" && minorOf(entry) === state.connection),
-    detach: () => void native.umount(mountpoint, MNT_DETACH),
+    detach: () => void detachMount(native, mountpoint, state.connection),
   });
 }
 

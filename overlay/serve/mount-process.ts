@@ -17,10 +17,10 @@ import type { RemoteLower } from "../lower/remote/remote.ts";
 import { BlockGate } from "../mount-group/block-gate.ts";
 import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
-import { MNT_DETACH } from "../../native/index.ts";
 import { ownerAfter } from "../restart/state.ts";
 import { openAtOwnerOf } from "../restart/tables.ts";
 import { REHEARSED, type TakeOver } from "../restart/take.ts";
+import { detachMount } from "../session/connection.ts";
 import type { Session } from "../session/mount-session.ts";
 import { giveUpRole } from "../volume/former-owner.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
@@ -403,7 +403,7 @@ export class MountProcess {
   /** Throws the failure that came while it was mounted: nobody is to find the mount. */
   async #enterMounted(session: Session): Promise<void> {
     if (this.#failure !== null) {
-      this.options.native.umount(this.options.mountpoint, MNT_DETACH);
+      detachMount(this.options.native, this.options.mountpoint, session.connection);
       await this.#abandon(session);
       await session.ended;
       throw this.#failure;
@@ -668,8 +668,7 @@ export class MountProcess {
       );
       return;
     }
-    const result = this.options.native.umount(this.options.mountpoint, MNT_DETACH);
-    if (result < 0) session.abort();
+    if (!detachMount(this.options.native, this.options.mountpoint, session.connection)) session.abort();
     this.#terminating = true;
     this.crash.review();
     this.#group?.dropOrder();

@@ -6,7 +6,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { type MountEntry, minorOf, mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
-import type { Native } from "../../native/index.ts";
+import { MNT_DETACH, type Native } from "../../native/index.ts";
 
 /**
  * The kernel reads that far ahead in a file that is read in order, in requests of up to as much. Its own default, 128 KiB, can be lowered at
@@ -21,6 +21,16 @@ const CONNECTIONS = "/sys/fs/fuse/connections";
 export function connectionNumber(mountpoint: string, table: readonly MountEntry[] = mountTable()): number | null {
   const mount = mountAt(mountpoint, table);
   return mount === null ? null : minorOf(mount);
+}
+
+/** Takes that mount out of the tree, lazily. False: it is not what is seen at that path. Something else may be mounted over it, which is not to go. */
+export function detachMount(
+  native: Pick<Native, "umount">,
+  mountpoint: string,
+  connection: number,
+  table: readonly MountEntry[] = mountTable(),
+): boolean {
+  return mountAt(mountpoint, table)?.device === `0:${connection}` && native.umount(mountpoint, MNT_DETACH) >= 0;
 }
 
 /** Where read-ahead of that connection's mount is set (Documentation/ABI/testing/sysfs-class-bdi). */

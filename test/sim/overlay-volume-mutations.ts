@@ -348,4 +348,12 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     replace: 'if (state !== "gone" && !(wasIt || number > 0))',
     caughtBy: "test/e2e/volume/mount.alone.test.ts",
   },
+  {
+    id: "detaches-what-is-over-it",
+    breaks: "a mount that is told to end takes out what is mounted over it",
+    file: "overlay/session/connection.ts",
+    find: "mountAt(mountpoint, table)?.device === `0:${connection}` && native",
+    replace: "connection > 0 && mountAt(mountpoint, table) !== null && native",
+    caughtBy: "test/unit/session/connection.test.ts",
+  },
 ];

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { parseMountinfo } from "../../../dlmd/base/mount-table.ts";
-import { connectionNumber, setReadAhead } from "../../../overlay/session/connection.ts";
+import { connectionNumber, detachMount, setReadAhead } from "../../../overlay/session/connection.ts";
 
 const table = parseMountinfo(`22 27 0:21 / /proc rw - proc proc rw
 40 27 0:38 / /mnt/a rw - fuse.clustered /dev/sda rw
@@ -12,6 +12,15 @@ it("finds the topmost mount, and paths with spaces", () => {
   expect(connectionNumber("/mnt/a", table)).toBe(40);
   expect(connectionNumber("/mnt/a b", table)).toBe(39);
   expect(connectionNumber("/mnt/c", table)).toBeNull();
+});
+
+it("takes out what is seen at its place if that is this mount, and nothing that is mounted over it", () => {
+  const taken: string[] = [];
+  const native = { umount: (path: string) => taken.push(path) - 1 };
+  expect([40, 38, 12].map((connection) => detachMount(native, "/mnt/a", connection, table))).toEqual([true, false, false]);
+  expect(detachMount(native, "/mnt/c", 40, table)).toBe(false);
+  expect(detachMount({ umount: () => -16 }, "/mnt/a b", 39, table)).toBe(false);
+  expect(taken).toEqual(["/mnt/a"]);
 });
 
 it("goes on where the read-ahead can not be set, and says why", () => {
