@@ -167,6 +167,19 @@ function prepareProcess(log: Log): void {
   log.debug(results, "process prepared");
 }
 
+function isUnreleased(failure: Error | null): failure is OperatingError {
+  return failure instanceof OperatingError && (failure.code === "not-released" || failure.code === "let-go");
+}
+
+/** For whoever unmounts this mount, and waits for the end of this process. */
+function leaveWord(device: string, record: Parameters<typeof writeMountRecord>[1], log: Log): void {
+  try {
+    writeMountRecord(device, record);
+  } catch (error) {
+    log.warn({ error: String(error) }, "whoever unmounts this mount will not see that its disk was not released as it should be");
+  }
+}
+
 function isMountThere(device: string): boolean {
   return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
 }
@@ -299,7 +312,8 @@ async function serve(args: ServeArguments): Promise<void> {
     // A mount that was taken out stays in the tree until someone unmounts it.
     const isLeft = failure !== null && isMountThere(device);
     statusServer.close(isLeft);
-    if (!isLeft) removeMountRecord(device);
+    if (isUnreleased(failure)) leaveWord(device, { ...record, unreleased: failure.message }, log);
+    else if (!isLeft) removeMountRecord(device);
     if (failure !== null) log.error({ error: failure.message }, "ended");
     else log.info({}, "ended");
     // Whatever is still open belongs to a mount that is gone.

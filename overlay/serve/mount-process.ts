@@ -649,12 +649,14 @@ export class MountProcess {
     // Without the lock manager the owner role has ended already, and only the disk is left to be given back.
     this.#selfFence?.follow(() => this.options.native.bootTimeMs() < this.#leaseEndMs());
     if (this.#failure === null) await step("leaving the volume", () => this.#owner?.leave());
+    const unreleased = this.#failure === null ? (this.#owner?.leftWith ?? null) : null;
     this.#selfFence?.end();
     await step("releasing the lower", () => this.#service.release());
     if (failure === null) this.#group?.leave();
     else this.#group?.end(failure);
     await step("leaving dlmd", () => this.#client?.close());
-    this.#resolveEnded(failure);
+    // Others have been told by the record of the role; who unmounts here is told, too.
+    this.#resolveEnded(failure ?? unreleased);
   }
 
   /** Ends the mount from within: SIGTERM. The mount point is free at once; what is in use goes on to its end while there are an owner, a quorum and a lease. */

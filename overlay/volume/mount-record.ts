@@ -31,6 +31,8 @@ export interface MountRecord extends ProcessName {
   readonly paused?: boolean;
   /** It is the owner, and keeps the files of so many mounts that are paused. */
   readonly keeps?: number;
+  /** Its process has ended, and the disk is not released, or not clean: in words. */
+  readonly unreleased?: string;
 }
 
 function fileOf(device: string, dir: string = RECORD_DIR): string {
@@ -49,6 +51,14 @@ export function writeMountRecord(device: string, mount: Omit<MountRecord, keyof 
 /** Called by the overlay as it ends. Another process's record stays. */
 export function removeMountRecord(device: string): void {
   if (readMountRecord(device)?.pid === process.pid) rmSync(fileOf(device), { force: true });
+}
+
+/** What that process has left there of the release of its disk, once; null: all was well. */
+export function takeUnreleased(device: string, { pid, startTime }: ProcessName, dir: string = RECORD_DIR): string | null {
+  const record = readMountRecord(device, dir);
+  if (record?.unreleased === undefined || record.pid !== pid || record.startTime !== startTime) return null;
+  rmSync(fileOf(device, dir), { force: true });
+  return record.unreleased;
 }
 
 /** One that is not there, or is damaged, tells nothing. Throws OperatingError "permission". */

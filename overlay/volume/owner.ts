@@ -72,6 +72,7 @@ export class VolumeOwner {
   #handling = false;
   #leaveDone: (() => void)[] = [];
   #hasLeft = false;
+  #leftWith: Error | null = null;
   #retry: NodeJS.Timeout | undefined;
   #reach: NodeJS.Timeout | undefined;
 
@@ -137,6 +138,11 @@ export class VolumeOwner {
     const { nodeid: self, nodes } = this.#options.info;
     const others = nodes.map(({ nodeid }) => nodeid).filter((nodeid) => nodeid !== self);
     return new Promise((resolve) => this.#probe(others, (held) => resolve(held.sort((a, b) => a - b))));
+  }
+
+  /** After `leave`: what was wrong with the release of the disk. */
+  get leftWith(): Error | null {
+    return this.#leftWith;
   }
 
   /** From DlmClientHandlers.disconnected. */
@@ -232,6 +238,7 @@ export class VolumeOwner {
         return callbacks.becomeOwner(effect.owner);
       case "left":
         this.#hasLeft = true;
+        this.#leftWith = effect.error;
         clearTimeout(this.#retry);
         clearTimeout(this.#reach);
         callbacks.left(effect.error);

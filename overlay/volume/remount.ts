@@ -6,7 +6,7 @@ import { MNT_DETACH, nativeAddon } from "../../native/index.ts";
 import { canonicalPath } from "./canonical-path.ts";
 import { MountFlag, flagsOfMount, parseMountOptions } from "./mount-options.ts";
 import { holderWords, namespaceHolders } from "./mount-holders.ts";
-import { type MountRecord, readMountRecord, waitForExit } from "./mount-record.ts";
+import { type MountRecord, readMountRecord, takeUnreleased, waitForExit } from "./mount-record.ts";
 import { type MountEntry, mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
 
 const MNT_FORCE = 1;
@@ -68,6 +68,7 @@ export interface UnmountOptions {
   readonly tell: (line: string) => void;
   readonly releaseLimitMs?: number;
   readonly holdersAfterMs?: number;
+  readonly recordDir?: string;
   /** Has the wait for the release, and may end it: the release goes on. */
   readonly following?: (wait: Promise<void>) => Promise<void>;
 }
@@ -75,7 +76,7 @@ export interface UnmountOptions {
 /**
  * Takes the mount away and, unless lazy, waits until its overlay has ended: then the lower is released. If it has not after
  * HOLDERS_AFTER_MS, the processes are named that keep it mounted in other namespaces. Gives a note for the user, or null.
- * Throws OperatingError "umount-failed" or "still-releasing".
+ * Throws OperatingError "umount-failed", "still-releasing" or "not-released".
  */
 export async function unmount(directory: string, options: UnmountOptions): Promise<string | null> {
   const entry = clusteredMountAt(directory);
@@ -93,18 +94,28 @@ export async function unmount(directory: string, options: UnmountOptions): Promi
 
 type ReleaseOptions = Omit<UnmountOptions, "lazy" | "force" | "following">;
 
-/** Of a mount that is in our mount table no more. Throws OperatingError "still-releasing". */
+/** Of a mount that is in our mount table no more. Throws OperatingError "still-releasing", or "not-released": its overlay has ended, and something is wrong with its disk. */
 export async function waitForRelease(
   mount: Pick<MountEntry, "mountPoint" | "device">,
   record: MountRecord,
-  { tell, releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS }: ReleaseOptions,
+  { tell, releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS, recordDir }: ReleaseOptions,
 ): Promise<void> {
-  if (await waitForExit(record, holdersAfterMs)) return;
+  if (await waitForExit(record, holdersAfterMs)) return requireReleased(mount, record, recordDir);
   const holders = namespaceHolders(mount.device);
   if (holders.length > 0) tell(`${mount.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
   else tell(`${mount.mountPoint} is unmounted; waiting until its overlay (process ${record.pid}) has released ${record.source}`);
-  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return;
+  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return requireReleased(mount, record, recordDir);
   throw stillReleasing(mount, record);
+}
+
+function requireReleased({ mountPoint, device }: Pick<MountEntry, "mountPoint" | "device">, record: MountRecord, recordDir?: string): void {
+  const why = takeUnreleased(device, record, recordDir);
+  if (why === null) return;
+  throw new OperatingError(`${mountPoint} is unmounted, and its disk is not as it should be: ${why}`, {
+    code: "not-released",
+    hint: "See dmesg, and the log of the mount. What was not synced may be lost.",
+    exitStatus: 32,
+  });
 }
 
 function stillReleasing(

@@ -356,4 +356,12 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     replace: "connection > 0 && mountAt(mountpoint, table) !== null && native",
     caughtBy: "test/unit/session/connection.test.ts",
   },
+  {
+    id: "umount-says-released",
+    breaks: "umount says that all is well, though its disk is not released, or not clean",
+    file: "overlay/volume/remount.ts",
+    find: "  if (why === null) return;\n",
+    replace: "  if (why !== undefined) return;\n",
+    caughtBy: "test/unit/volume/mount-record.test.ts",
+  },
 ];
