@@ -4,7 +4,7 @@
 import { type Socket, createConnection } from "node:net";
 import { assert } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
-import { type ClientMessage, LOCAL_VERSION, type ServerMessage } from "../wire/local.ts";
+import { type ClientMessage, LOCAL_VERSION, PROGRAM_BYTES, type ServerMessage } from "../wire/local.ts";
 import type { QueryWhat } from "../wire/program.ts";
 import type { HeirEvent } from "../wire/local-heir.ts";
 import { type FenceAnswer, type FenceQuestion, MAX_BOOT_ID_BYTES, shortened } from "../wire/fence-life.ts";
@@ -377,7 +377,15 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
         else client.disconnected(why, refusal !== null);
       },
     });
-    const program = process.argv[1] ?? "node";
+    const program = lastOf(process.argv[1] ?? "node", PROGRAM_BYTES);
     connection.send({ kind: "hello", version: LOCAL_VERSION, pid: process.pid, program, owner, bastLimitMs });
   });
 };
+
+/** As much of its end as has room: what people know a program by. */
+function lastOf(text: string, bytes: number): string {
+  let rest = Buffer.from(text).subarray(-bytes);
+  // Not in the middle of a character.
+  while (((rest[0] ?? 0) & 0xc0) === 0x80) rest = rest.subarray(1);
+  return rest.toString();
+}

@@ -98,8 +98,20 @@ class AwaitedLock implements HeldLock {
         if (status === wanted) resolve();
         else reject(failure(this.#lock, status));
       };
-      make();
+      try {
+        make();
+      } catch (error) {
+        signal?.removeEventListener("abort", cancel);
+        this.#settle = null;
+        reject(error);
+      }
     });
+  }
+
+  /** Null: it is there. */
+  #gone(): Error | null {
+    if (this.#lock.exists) return null;
+    return new OperatingError(`lock ${this.resource}: it is given up`, { code: "ENOENT", hint: "Take it again: takeLock()." });
   }
 
   take(mode: Mode, { flags = 0, signal, ...times }: TakeOptions): Promise<void> {
@@ -107,10 +119,14 @@ class AwaitedLock implements HeldLock {
   }
 
   convert(mode: Mode, { flags = 0, signal, value, ...times }: ConvertOptions = {}): Promise<void> {
+    const gone = this.#settle === null ? this.#gone() : null;
+    if (gone !== null) return Promise.reject(gone);
     return this.#request("granted", signal, () => this.#lock.request(mode, flags | this.#lvbFlag, value, times));
   }
 
   unlock(value?: Uint8Array): Promise<void> {
+    const gone = this.#settle === null ? this.#gone() : null;
+    if (gone !== null) return Promise.reject(gone);
     return this.#request("unlocked", undefined, () => this.#lock.unlock(value === undefined ? 0 : this.#lvbFlag, value));
   }
 }

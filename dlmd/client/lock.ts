@@ -88,6 +88,7 @@ export class ClientLock<A> implements Lock, LockResults {
 
   request(mode: Mode, flags: number, lvb?: Uint8Array, options: RequestOptions = noOptions): void {
     if (this.busy) throw new AssertionError(`${this.resource}: a request is outstanding`);
+    requireSendable(this.resource, lvb, options);
     this.busy = true;
     this.#noteError(null);
     if (!this.exists) {
@@ -132,6 +133,7 @@ export class ClientLock<A> implements Lock, LockResults {
 
   unlock(flags: number, lvb?: Uint8Array, canWait = false): void {
     if (flags === LockFlag.CANCEL) return this.cancel();
+    requireSendable(this.resource, lvb, noOptions);
     // Forced or not, it goes.
     if (this.#givenUp && (flags & LockFlag.FORCEUNLOCK) !== 0) return;
     this.#forced = this.busy && (flags & LockFlag.FORCEUNLOCK) !== 0;
@@ -211,6 +213,19 @@ export class ClientLock<A> implements Lock, LockResults {
     this.exists = false;
     this.mode = Mode.NL;
   }
+}
+
+/** Before anything of it is in a batch: half a request ends the connection, and all locks go with it. */
+function requireSendable(resource: string, lvb: Uint8Array | undefined, { timeoutMs = 0, transaction = 0 }: RequestOptions): void {
+  let wrong = "";
+  if (!isBlock(lvb)) wrong = `a value block of at most ${LVB_BYTES} bytes expected, found ${lvb?.byteLength}`;
+  else if (!isU32(transaction)) wrong = `a transaction from 0 to 4294967295 expected, found ${transaction}`;
+  else if (!(timeoutMs >= 0 && timeoutMs < Number.POSITIVE_INFINITY)) wrong = `a time-out in milliseconds expected, found ${timeoutMs}`;
+  if (wrong !== "") throw new OperatingError(`lock ${resource}: ${wrong}`, { code: "EINVAL", hint: "Nothing was asked for: ask again." });
+}
+
+function isU32(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff;
 }
 
 function isBlock(lvb: Uint8Array | undefined): boolean {

@@ -45,6 +45,8 @@ import {
 const MAGIC = 0x444c5643;
 export const LOCAL_VERSION = 16;
 const TEXT_BYTES = 256;
+/** Of a program's name. */
+export const PROGRAM_BYTES: number = TEXT_BYTES;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;
 const OVERLAY_KEY_BYTES = 64;
