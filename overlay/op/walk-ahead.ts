@@ -25,7 +25,7 @@ const WALKS_MAX = 4;
 /** So many names for each LOOKUP of the walk that cost a lock ... */
 const WALK_NAMES_A_LOOK = 16;
 /** ... and for one that did not. A program that goes by the names, and not by the listing, meets few of the first that are read ahead. */
-const WALK_NAMES_A_HIT = 128;
+const WALK_NAMES_A_HIT = 256;
 /** So many names of one pass through the directory that nobody has looked at yet. A directory of that size is read ahead whole, in whatever order it is met. */
 const WALK_UNUSED_MAX = 8192;
 /** So many names at first, then twice as many each time, up to so many at a time. */

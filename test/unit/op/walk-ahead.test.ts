@@ -182,11 +182,11 @@ describe("a directory", () => {
       return world.read.length - before;
     };
     expect([await read(1), await read(1)]).toEqual([0, 64]);
-    // Earned: 16 for each that costs a lock, 128 for one that does not.
+    // Earned: 16 for each that costs a lock, 256 for one that does not.
     expect([await read(6), await read(1)]).toEqual([0, 128]);
-    expect([await read(7, 1), await read(1)]).toEqual([0, 256]);
-    expect([await read(31), await read(1)]).toEqual([0, 512]);
-    expect([await read(7, 3), await read(1)]).toEqual([0, 512]);
+    expect([await read(15), await read(1)]).toEqual([0, 256]);
+    expect([await read(15, 1), await read(1)]).toEqual([0, 512]);
+    expect([await read(15, 1), await read(1)]).toEqual([0, 512]);
     expect(world.read).toEqual(Array.from({ length: 64 + 128 + 256 + 2 * 512 }, (_, at) => 100 + at));
     expect([world.bytes[0], Math.max(...world.bytes)]).toEqual([64 * 320, 128 * 1024]);
   });
