@@ -215,17 +215,20 @@ export class ClientLock<A> implements Lock, LockResults {
   }
 }
 
+/** The next number says on the wire that a conversion keeps its own (local-batch.ts). */
+const MAX_TRANSACTION = 0xffff_fffe;
+
 /** Before anything of it is in a batch: half a request ends the connection, and all locks go with it. */
 function requireSendable(resource: string, lvb: Uint8Array | undefined, { timeoutMs = 0, transaction = 0 }: RequestOptions): void {
   let wrong = "";
   if (!isBlock(lvb)) wrong = `a value block of at most ${LVB_BYTES} bytes expected, found ${lvb?.byteLength}`;
-  else if (!isU32(transaction)) wrong = `a transaction from 0 to 4294967295 expected, found ${transaction}`;
+  else if (!isTransaction(transaction)) wrong = `a transaction from 0 to ${MAX_TRANSACTION} expected, found ${transaction}`;
   else if (!(timeoutMs >= 0 && timeoutMs < Number.POSITIVE_INFINITY)) wrong = `a time-out in milliseconds expected, found ${timeoutMs}`;
   if (wrong !== "") throw new OperatingError(`lock ${resource}: ${wrong}`, { code: "EINVAL", hint: "Nothing was asked for: ask again." });
 }
 
-function isU32(value: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value <= 0xffff_ffff;
+function isTransaction(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= MAX_TRANSACTION;
 }
 
 function isBlock(lvb: Uint8Array | undefined): boolean {

@@ -290,20 +290,40 @@ export class Clients {
     for (const { client, reason } of this.#locks.holder.unanswered.hanging(this.#time.nowMs)) this.#port.endClient(client, reason);
   }
 
+  /** All of one client in one pass: there may be some hundred thousand. */
   #expireSaved(): void {
     this.#nextExpiryMs = Number.POSITIVE_INFINITY;
+    const late = new Map<Client, Set<SavedRequest>>();
     for (const [request, client] of this.#timed) {
       const deadlineMs = request.deadlineMs as number;
-      const at = client.saved.indexOf(request);
-      if (at < 0) this.#timed.delete(request);
-      else if (deadlineMs > this.#time.nowMs) this.#nextExpiryMs = Math.min(this.#nextExpiryMs, deadlineMs);
-      else {
-        this.#timed.delete(request);
-        client.saved.splice(at, 1);
-        this.#port.toClient(client, astEvent(request.lockId, "timeout", modeBefore(client, request.lockId, at)));
-        this.adjustPause(client);
+      if (client.saved.length > 0 && deadlineMs > this.#time.nowMs) {
+        this.#nextExpiryMs = Math.min(this.#nextExpiryMs, deadlineMs);
+        continue;
       }
+      this.#timed.delete(request);
+      const requests = late.get(client);
+      if (requests === undefined) late.set(client, new Set([request]));
+      else requests.add(request);
     }
+    for (const [client, requests] of late) this.#endLate(client, requests);
+  }
+
+  #endLate(client: Client, late: ReadonlySet<unknown>): void {
+    /** What locks hold once the saved requests before are done. Only those that are not answered can be of the same lock (hazard H2). */
+    const modes = new Map<number, Mode>();
+    const kept: typeof client.saved = [];
+    for (const saved of client.saved) {
+      if (late.has(saved)) {
+        const { lockId } = saved as Timed;
+        this.#port.toClient(client, astEvent(lockId, "timeout", modes.get(lockId) ?? client.locks.get(lockId)?.granted ?? Mode.NL));
+        continue;
+      }
+      kept.push(saved);
+      if (saved.kind === "convert") modes.set(saved.lockId, saved.mode);
+      else if (saved.kind === "unlock") modes.set(saved.lockId, Mode.NL);
+    }
+    client.saved = kept;
+    this.adjustPause(client);
   }
 
   /** Service begins: what was saved is done, the dead are asked about anew. */
@@ -497,14 +517,4 @@ export class Clients {
       if (this.#service.view?.id === id && !this.#service.stopped) this.#service.send(from, { kind: "client-gone-ack", clientId });
     });
   }
-}
-
-/** What that lock holds once the saved requests before that place are done. Only those that are not answered can be of the same lock (hazard H2). */
-function modeBefore({ saved, locks }: Client, lockId: number, at: number): Mode {
-  for (let earlier = at - 1; earlier >= 0; earlier -= 1) {
-    const request = saved[earlier] as SavedRequest;
-    if (request.kind === "convert" && request.lockId === lockId) return request.mode;
-    if (request.kind === "unlock" && request.lockId === lockId) return Mode.NL;
-  }
-  return locks.get(lockId)?.granted ?? Mode.NL;
 }

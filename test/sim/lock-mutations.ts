@@ -43,8 +43,8 @@ export const lockMutations: readonly Mutation[] = [
     hazard: "H2",
     breaks: "a request that runs out of time while nothing is served ends in the mode that was given up before it",
     file: "dlmd/clients/clients.ts",
-    find: 'if (request.kind === "convert" && request.lockId === lockId) return request.mode;',
-    replace: "",
+    find: '      if (saved.kind === "convert") modes.set(saved.lockId, saved.mode);\n      else if',
+    replace: "      if",
     caughtBy: "test/unit/dlmd/client-limits.test.ts",
   },
   {

@@ -9,8 +9,9 @@ const current = localSocketLab();
 describe("a request that cannot be sent", () => {
   test.each([
     ["a block that is too long", { value: new Uint8Array(257) }, "a value block of at most 256 bytes expected, found 257"],
-    ["a part of a transaction", { transaction: 1.5 }, "a transaction from 0 to 4294967295 expected, found 1.5"],
-    ["a transaction below 0", { transaction: -1 }, "a transaction from 0 to 4294967295 expected, found -1"],
+    ["a part of a transaction", { transaction: 1.5 }, "a transaction from 0 to 4294967294 expected, found 1.5"],
+    ["a transaction below 0", { transaction: -1 }, "a transaction from 0 to 4294967294 expected, found -1"],
+    ["a transaction that is too high", { transaction: 2 ** 32 - 1 }, "a transaction from 0 to 4294967294 expected, found 4294967295"],
     ["a time-out that is no number", { timeoutMs: Number.NaN }, "a time-out in milliseconds expected, found NaN"],
   ])("%s: it is refused, and the lock, its connection and the next request are as before", async (_, options, words) => {
     const lab = current();
