@@ -200,6 +200,8 @@ async function serve(args: ServeArguments): Promise<void> {
   let told = false;
   /** Another process writes what is shown of this mount. */
   let hasLeft = false;
+  /** It answers, and nobody has been told so. */
+  let isThere: MountProcess | null = null;
   try {
     prepareProcess(log);
     trimRegularly();
@@ -257,6 +259,7 @@ async function serve(args: ServeArguments): Promise<void> {
     process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
     failMount = (error) => mount.fail(error);
     await mount.start();
+    isThere = mount;
     const connection = mount.connection ?? 0;
     const device = `0:${connection}`;
     statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
@@ -281,6 +284,7 @@ async function serve(args: ServeArguments): Promise<void> {
       }
     };
     noteKept();
+    isThere = null;
     pipe.ready();
     takeOver?.serving();
     crash.serving();
@@ -324,7 +328,14 @@ async function serve(args: ServeArguments): Promise<void> {
       { error: error instanceof Error ? error.message : String(error), stack: (error as Error).stack },
       "the mount did not come to be",
     );
-    statusServer?.close(true);
+    // Who is told that it did not come to be finds nothing of it, and its keeper starts no other process.
+    const started = args.afterCrash || takeOver !== null ? null : isThere;
+    if (started !== null) {
+      started.crash.end();
+      started.terminate();
+      await started.ended;
+    }
+    statusServer?.close(started === null);
     pipe.fail(error);
     if (args.afterCrash && crash === null) tellKeeper(error);
     else crash?.failed(error);

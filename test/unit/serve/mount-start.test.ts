@@ -100,6 +100,11 @@ vi.mock("../../../overlay/mount-group/block-gate.ts", () => ({
     letGo = (): void => undefined;
   },
 }));
+// Nothing is mounted.
+vi.mock("../../../overlay/session/connection.ts", async (original) => ({
+  ...(await original<object>()),
+  detachMount: (native: { umount: () => number }) => native.umount() >= 0,
+}));
 vi.mock("../../../overlay/session/mount-session.ts", () => ({ mountSession: () => play.session() }));
 
 const STEPS = ["dlmd", "lockspace", "mount group", "knobs", "owner", "remote lower", "session", "mounted"];
