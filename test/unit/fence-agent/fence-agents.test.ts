@@ -53,10 +53,12 @@ test.each([false, true])("all are stopped and gone, and nothing comes of them; o
   const agents = createFenceAgents(() => configOf(agent), log);
   const results: AgentResult[] = [];
   agents.run(7, 2, "b", (result) => results.push(result));
-  while (!existsSync(path.join(made.folder, "self"))) await new Promise((resolve) => setTimeout(resolve, 5));
+  const self = path.join(made.folder, "self");
+  // The shell makes the file first, and writes then.
+  while (!existsSync(self) || !readFileSync(self, "utf8").endsWith("\n")) await new Promise((resolve) => setTimeout(resolve, 5));
   if (before) agents.stop(7);
   await agents.stopAll();
-  const pid = Number(readFileSync(path.join(made.folder, "self"), "utf8"));
+  const pid = Number(readFileSync(self, "utf8"));
   expect(() => process.kill(pid, 0)).toThrow("ESRCH");
   expect(results).toEqual([]);
 });
@@ -87,8 +89,9 @@ test("an `on` that is under way is killed by stopAll: no further try, no further
   const agents = createFenceAgents(() => ({ ...config, fenceDevices, nodes }), log);
   const results: AgentResult[] = [];
   agents.unfence(9, 1, true, (result) => results.push(result));
-  while (!existsSync(path.join(made.folder, "self"))) await new Promise((resolve) => setTimeout(resolve, 5));
-  const pid = Number(readFileSync(path.join(made.folder, "self"), "utf8"));
+  const self = path.join(made.folder, "self");
+  while (!existsSync(self) || !readFileSync(self, "utf8").endsWith("\n")) await new Promise((resolve) => setTimeout(resolve, 5));
+  const pid = Number(readFileSync(self, "utf8"));
   await agents.stopAll();
   expect(existsSync(`/proc/${pid}`)).toBe(false);
   expect([asked(), results, logged]).toEqual(["metadata\non\n", [], []]);
