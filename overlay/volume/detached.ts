@@ -24,6 +24,8 @@ export interface DetachedMount {
   readonly mountFd: number;
   /** The root directory, open for reading: for what an O_PATH descriptor does not allow. */
   readonly rootFd: number;
+  /** Of its block device. Asked for at once: XFS that was shut down does not say it any more. */
+  readonly number: number;
 }
 
 /**
@@ -44,7 +46,13 @@ export async function mountDetached(
   const mountFd = await native.mountDetachedInPool(type, device, options, attributes, log);
   if (mountFd < 0) throw await mountFailed(device, type, -mountFd, log);
   const rootFd = await native.pool.sync.openat2(mountFd, ROOT, ROOT_FLAGS, 0, 0);
-  if (rootFd >= 0) return { mountFd, rootFd };
+  try {
+    if (rootFd >= 0) return { mountFd, rootFd, number: fileSystemDevice(rootFd) };
+  } catch (error) {
+    native.sync.close(rootFd);
+    await native.pool.sync.close(mountFd);
+    throw error;
+  }
   await native.pool.sync.close(mountFd);
   throw await mountFailed(device, type, -rootFd, NO_ROOT);
 }
@@ -145,10 +153,9 @@ export async function dropDetached(mount: DetachedMount, device: string): Promis
 }
 
 async function closeAndProve(mount: DetachedMount, device: string): Promise<void> {
-  const number = fileSystemDevice(mount.rootFd);
   nativeAddon().sync.close(mount.rootFd);
   await nativeAddon().pool.sync.close(mount.mountFd);
-  await proveReleased(device, number);
+  await proveReleased(device, mount.number);
 }
 
 /** The superblock is gone, so nothing of this mount can reach the device any more. */
