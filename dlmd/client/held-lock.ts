@@ -108,10 +108,11 @@ class AwaitedLock implements HeldLock {
     });
   }
 
-  /** Null: it is there. */
-  #gone(): Error | null {
-    if (this.#lock.exists) return null;
-    return new OperatingError(`lock ${this.resource}: it is given up`, { code: "ENOENT", hint: "Take it again: takeLock()." });
+  /** Of one that is there. */
+  #requestHeld(wanted: LockStatus, signal: AbortSignal | undefined, make: () => void): Promise<void> {
+    if (this.#settle !== null || this.#lock.exists) return this.#request(wanted, signal, make);
+    const hint = "Take it again: takeLock().";
+    return Promise.reject(new OperatingError(`lock ${this.resource}: it is given up`, { code: "ENOENT", hint }));
   }
 
   take(mode: Mode, { flags = 0, signal, ...times }: TakeOptions): Promise<void> {
@@ -119,15 +120,11 @@ class AwaitedLock implements HeldLock {
   }
 
   convert(mode: Mode, { flags = 0, signal, value, ...times }: ConvertOptions = {}): Promise<void> {
-    const gone = this.#settle === null ? this.#gone() : null;
-    if (gone !== null) return Promise.reject(gone);
-    return this.#request("granted", signal, () => this.#lock.request(mode, flags | this.#lvbFlag, value, times));
+    return this.#requestHeld("granted", signal, () => this.#lock.request(mode, flags | this.#lvbFlag, value, times));
   }
 
   unlock(value?: Uint8Array): Promise<void> {
-    const gone = this.#settle === null ? this.#gone() : null;
-    if (gone !== null) return Promise.reject(gone);
-    return this.#request("unlocked", undefined, () => this.#lock.unlock(value === undefined ? 0 : this.#lvbFlag, value));
+    return this.#requestHeld("unlocked", undefined, () => this.#lock.unlock(value === undefined ? 0 : this.#lvbFlag, value));
   }
 }
 

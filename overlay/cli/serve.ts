@@ -171,12 +171,12 @@ function isUnreleased(failure: Error | null): failure is OperatingError {
   return failure instanceof OperatingError && (failure.code === "not-released" || failure.code === "let-go");
 }
 
-/** For whoever unmounts this mount, and waits for the end of this process. */
-function leaveWord(device: string, record: Parameters<typeof writeMountRecord>[1], log: Log): void {
+/** For whoever unmounts this mount. `what`: he will not see it, if it cannot be written. */
+function tellUnmounter(device: string, record: Parameters<typeof writeMountRecord>[1], what: string, log: Log): void {
   try {
     writeMountRecord(device, record);
   } catch (error) {
-    log.warn({ error: String(error) }, "whoever unmounts this mount will not see that its disk was not released as it should be");
+    log.warn({ error: String(error) }, `whoever unmounts this mount will not see ${what}`);
   }
 }
 
@@ -277,11 +277,7 @@ async function serve(args: ServeArguments): Promise<void> {
       const { keeps } = mount.answers;
       if (keeps === noted) return;
       noted = keeps;
-      try {
-        writeMountRecord(device, { ...record, keeps });
-      } catch (error) {
-        log.warn({ error: String(error) }, "whoever unmounts this mount will not see for whom it keeps something");
-      }
+      tellUnmounter(device, { ...record, keeps }, "for whom it keeps something", log);
     };
     noteKept();
     isThere = null;
@@ -316,8 +312,10 @@ async function serve(args: ServeArguments): Promise<void> {
     // A mount that was taken out stays in the tree until someone unmounts it.
     const isLeft = failure !== null && isMountThere(device);
     statusServer.close(isLeft);
-    if (isUnreleased(failure)) leaveWord(device, { ...record, unreleased: failure.message }, log);
-    else if (!isLeft) removeMountRecord(device);
+    if (isUnreleased(failure)) {
+      const unreleased = { ...record, unreleased: failure.message };
+      tellUnmounter(device, unreleased, "that its disk was not released as it should be", log);
+    } else if (!isLeft) removeMountRecord(device);
     if (failure !== null) log.error({ error: failure.message }, "ended");
     else log.info({}, "ended");
     // Whatever is still open belongs to a mount that is gone.

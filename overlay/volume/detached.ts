@@ -7,7 +7,7 @@ import { constants } from "node:fs";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
-import { AT_FDCWD, describeHolders, fileSystemDevice, hasDeviceNumber, tryExclusive, tryExclusiveInPool } from "./device.ts";
+import { AT_FDCWD, describeHolders, fileSystemDevice, isDevice, tryExclusive, tryExclusiveInPool } from "./device.ts";
 
 /** linux/mount.h */
 export const MountAttr = { RDONLY: 0x1, NOSUID: 0x2, NODEV: 0x4, NOEXEC: 0x8 } as const;
@@ -25,7 +25,7 @@ export interface DetachedMount {
   /** The root directory, open for reading: for what an O_PATH descriptor does not allow. */
   readonly rootFd: number;
   /** Of its block device. Asked for at once: XFS that was shut down does not say it any more. */
-  readonly number: number;
+  readonly number: string;
 }
 
 /**
@@ -127,7 +127,7 @@ function kernelRefused(device: string, type: string, errno: number, log: readonl
 export async function releaseDetached(mount: DetachedMount, device: string): Promise<void> {
   const native = nativeAddon();
   const synced = await native.pool.sync.syncfs(mount.rootFd);
-  await closeAndProve(mount, device);
+  await dropDetached(mount, device);
   if (synced < 0) throw letGo(device, `its last write-back failed with ${errnoName(-synced)}`);
 }
 
@@ -147,12 +147,8 @@ export async function shutDownDetached(mount: DetachedMount, device: string): Pr
   });
 }
 
-/** Closes one that was shut down, and waits until its superblock is gone. Throws as releaseDetached does. */
+/** Closes it, and waits until its superblock is gone: of one that was shut down. Throws OperatingError "not-released" as releaseDetached does. */
 export async function dropDetached(mount: DetachedMount, device: string): Promise<void> {
-  await closeAndProve(mount, device);
-}
-
-async function closeAndProve(mount: DetachedMount, device: string): Promise<void> {
   nativeAddon().sync.close(mount.rootFd);
   await nativeAddon().pool.sync.close(mount.mountFd);
   await proveReleased(device, mount.number);
@@ -171,12 +167,12 @@ export function letGo(device: string, why: string): OperatingError {
  * Resolves once open(O_EXCL) of the device with that number succeeds. Throws "not-released" after a minute, or when the device is gone, or its name is another one's:
  * a link of /dev/disk is made anew when a disk with the same uuid comes.
  */
-export async function proveReleased(device: string, number: number): Promise<void> {
+export async function proveReleased(device: string, number: string): Promise<void> {
   const deadline = performance.now() + RELEASE_LIMIT_MS;
   for (;;) {
-    const wasIt = hasDeviceNumber(device, number);
+    const wasIt = isDevice(device, number);
     const state = await tryExclusiveInPool(device);
-    if (state !== "gone" && !(wasIt && hasDeviceNumber(device, number)))
+    if (state !== "gone" && !(wasIt && isDevice(device, number)))
       throw notReleased(device, "it is the name of another disk by now, and nobody can tell whether the one that was mounted is free");
     if (state === "free") return;
     if (state === "gone") throw notReleased(device, "the device is gone, so nobody can tell what was still to be written");

@@ -17,9 +17,18 @@ const BUFFER_ALIGN = 8;
 
 /** The device of a path as "major:minor" (makedev(3)). */
 export function deviceNumber(path: string): string {
-  const rdev = BigInt(statSync(path).rdev);
-  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
-  const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);
+  return numberWords(statSync(path).rdev);
+}
+
+/** "major:minor" of the block device under an open file's file system. */
+export function fileSystemDevice(fd: number): string {
+  return numberWords(fstatSync(fd).dev);
+}
+
+function numberWords(number: number): string {
+  const dev = BigInt(number);
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
   return `${major}:${minor}`;
 }
 
@@ -115,16 +124,6 @@ function readAligned(fd: number, room: Buffer, offset: number, bytes: number): B
   }
 }
 
-/** Of the block device under an open file's file system, as stat(2) gives it. */
-export function fileSystemDevice(fd: number): number {
-  return fstatSync(fd).dev;
-}
-
-/** Whether that name is the block device with that number now. */
-export function hasDeviceNumber(path: string, number: number): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.rdev === number;
-}
-
 export type Exclusive = "free" | "busy" | "gone";
 
 /** Whether somebody on this machine has the device: open(O_EXCL) fails while any superblock, in any namespace or none, is on it. */
@@ -183,7 +182,7 @@ export function sameDevice(path: string, other: string): boolean {
   }
 }
 
-function isDevice(source: string, number: string): boolean {
+export function isDevice(source: string, number: string): boolean {
   if (!source.startsWith("/")) return false;
   try {
     return statSync(source).isBlockDevice() && deviceNumber(source) === number;

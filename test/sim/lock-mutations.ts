@@ -744,8 +744,8 @@ export const lockMutations: readonly Mutation[] = [
     id: "given-up-taken-anew",
     breaks: "a late conversion takes a lock that nobody gives up",
     file: "dlmd/client/held-lock.ts",
-    find: "    if (this.#lock.exists) return null;\n",
-    replace: '    if (this.#lock.resource !== "") return null;\n',
+    find: "if (this.#settle !== null || this.#lock.exists) return",
+    replace: 'if (this.resource !== "") return',
     caughtBy: "test/unit/dlmd-shell/held-lock.test.ts",
   },
   {

@@ -344,8 +344,8 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     hazard: "C3",
     breaks: "a disk counts as released, since its name is that of another one by now, and two nodes write to it",
     file: "overlay/volume/detached.ts",
-    find: 'if (state !== "gone" && !(wasIt && hasDeviceNumber(device, number)))',
-    replace: 'if (state !== "gone" && !(wasIt || number > 0))',
+    find: 'if (state !== "gone" && !(wasIt && isDevice(device, number)))',
+    replace: 'if (state !== "gone" && !(wasIt || number !== ""))',
     caughtBy: "test/e2e/volume/mount.alone.test.ts",
   },
   {

@@ -20,7 +20,9 @@ describe.runIf(isRoot)("while all threads for syncs are taken", () => {
     // Neither a disk nor a file system: what matters is that they answer.
     const none = openSync("/dev/null", constants.O_RDONLY);
     try {
-      await expect(shutDownDetached({ mountFd: none, rootFd: none, number: 0 }, "/dev/x")).rejects.toMatchObject({ code: "not-shut-down" });
+      await expect(shutDownDetached({ mountFd: none, rootFd: none, number: "7:1" }, "/dev/x")).rejects.toMatchObject({
+        code: "not-shut-down",
+      });
       await expect(readDeviceBlock("/dev/does-not-exist", 0, 4096)).rejects.toMatchObject({ code: "device-io" });
     } finally {
       closeSync(none);

@@ -55,8 +55,8 @@ vi.mock("../../../overlay/volume/device.ts", () => ({
   deviceBytes: () => 0,
   isReadOnlyDevice: () => false,
   describeHolders: () => "in use",
-  fileSystemDevice: () => 1,
-  hasDeviceNumber: () => true,
+  fileSystemDevice: () => "7:1",
+  isDevice: () => true,
   tryExclusiveInPool: async () => {
     disk.steps.push("free?");
     return "free";

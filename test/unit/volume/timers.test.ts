@@ -35,7 +35,7 @@ vi.mock("../../../overlay/volume/device.ts", async (importOriginal) => {
   return {
     ...(await importOriginal<typeof device>()),
     tryExclusiveInPool: async () => busy(),
-    hasDeviceNumber: () => true,
+    isDevice: () => true,
     describeHolders: () => "in use",
   };
 });
@@ -81,7 +81,7 @@ describe("a tool", () => {
 
 describe("the release of a device", () => {
   it("R17: is looked at every RELEASE_POLL_MS, and fails after RELEASE_LIMIT_MS if something keeps the superblock alive", async () => {
-    const released = proveReleased("/dev/x", 1);
+    const released = proveReleased("/dev/x", "7:1");
     let error: unknown = null;
     released.catch((reason: unknown) => (error = reason));
     expect(played.looks).toBe(1);
