@@ -118,7 +118,7 @@ export function requireJournal(device: string, superblock: VolumeSuperblock): vo
     `${device} holds ext2, or ext4 without a journal of its own: after a crash of its owner it could not be recovered`,
     {
       code: "no-journal",
-      hint: `Add a journal while it is mounted nowhere: tune2fs -j ${device}, then e2fsck -f ${device}`,
+      hint: `A journal on another device goes first (tune2fs -O ^has_journal ${device}). Add one while it is mounted nowhere: tune2fs -j ${device}, then e2fsck -f ${device}`,
       exitStatus: 32,
     },
   );
