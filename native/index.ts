@@ -284,6 +284,8 @@ export interface Native {
   mountDetached(type: string, source: string, options: readonly string[], attrFlags: number, log: string[]): number;
   /** The same on a thread of the sync pool: the kernel may wait for a disk, or for another machine's sign of life (ext4's MMP). */
   mountDetachedInPool(type: string, source: string, options: readonly string[], attrFlags: number, log: string[]): Promise<number>;
+  /** flock(2), LOCK_EX | LOCK_NB: the open file has it until it is closed. -EWOULDBLOCK: another one has it. */
+  tryLock(fd: number): number;
   /** open(2) of a path; O_CLOEXEC is added. */
   open(path: string, flags: number, mode: number): number;
 

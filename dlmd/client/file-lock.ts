@@ -54,12 +54,13 @@ export class FileLockRequests {
     return { id, result };
   }
 
-  /** `done` or `failed` is called once, in the turn in which the answer came. */
+  /** `done` or `failed` is called once, in the turn in which the answer came, and never before this returns. */
   start(ask: Ask, done: (result: PlockResult) => void, failed: (reason: Error) => void): number {
     do this.#lastId = (this.#lastId + 1) >>> 0;
     while (this.#pending.has(this.#lastId));
     const id = this.#lastId;
-    if (this.#over !== null) failed(this.#over);
+    const over = this.#over;
+    if (over !== null) queueMicrotask(() => failed(over));
     else {
       this.#pending.set(id, { what: `${ask.op} of file ${ask.file}, bytes ${ask.start} to ${ask.end}`, done, failed });
       this.#send({ kind: "plock", requestId: id, ...ask });

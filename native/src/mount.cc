@@ -1,7 +1,8 @@
-// mount(2), umount2(2), open(2) by path, and mounts that stand in no namespace: fsopen, fsconfig,
+// mount(2), umount2(2), open(2) by path, flock(2), and mounts that stand in no namespace: fsopen, fsconfig,
 // fsmount (kernel: fs/fsopen.c; hazard C2). By system call number, for C libraries before 2.36.
 // A mount may wait for long, for a disk or for another machine's sign of life (ext4's MMP): hence one in the sync pool.
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -59,6 +60,13 @@ napi_value openCall(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   return makeNumber(env, resultOf(::open(path.c_str(), static_cast<int>(flags) | O_CLOEXEC, static_cast<mode_t>(mode))));
+}
+
+napi_value tryLock(napi_env env, napi_callback_info info) {
+  napi_value value;
+  int64_t fd;
+  if (!readArguments(env, info, "tryLock", 1, &value) || !readInteger(env, value, "tryLock", 0, &fd)) return nullptr;
+  return makeNumber(env, resultOf(::flock(static_cast<int>(fd), LOCK_EX | LOCK_NB)));
 }
 
 int64_t configure(int context, const std::string& source, const std::vector<std::string>& options) {
@@ -191,6 +199,7 @@ bool exportMount(napi_env env, napi_value exports) {
       {"mount", mountCall},
       {"umount", umountCall},
       {"open", openCall},
+      {"tryLock", tryLock},
       {"mountDetached", mountDetached},
       {"mountDetachedInPool", mountDetachedInPool},
   });

@@ -23,7 +23,7 @@ export interface OwnedLowerParts {
   readonly createServer: (served: LocalLower, disk: GuardedDisk | null) => LowerServer;
   /** Where the server listens. */
   readonly address: string;
-  /** The mount could not be given back: only the end of this process lets others go on. */
+  /** The mount, or a part of it, could not be given back: only the end of this process lets others go on. */
   readonly notReleased: (error: Error) => void;
 }
 
@@ -40,10 +40,14 @@ export async function serveMounted(mount: LowerMount, parts: OwnedLowerParts): P
     if (disk !== null && disk.guard.why !== null) throw new Error(`the disk failed as it was mounted: ${disk.guard.why}`);
     return { mount, local, server, disk, port };
   } catch (error) {
-    await server?.close();
-    await local?.shutdown();
-    disk?.end();
-    await mount.release().catch((failure: unknown) => parts.notReleased(failure instanceof Error ? failure : new Error(String(failure))));
+    // Whatever one of them throws, the disk is let go in the end: no other node could have it.
+    for (const undo of [() => server?.close(), () => local?.shutdown(), () => disk?.end(), () => mount.release()]) {
+      try {
+        await undo();
+      } catch (failure) {
+        parts.notReleased(failure instanceof Error ? failure : new Error(String(failure)));
+      }
+    }
     throw error;
   }
 }

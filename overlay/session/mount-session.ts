@@ -17,10 +17,10 @@ import type { Mount } from "../op/mount.ts";
 import type { DirectoryMoves } from "../lower/directory-moves.ts";
 import type { Lower } from "../lower/lower.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
-import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
+import { type Device, type Native } from "../../native/index.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import { MAX_WRITE_BYTES, RequestBuffers } from "./buffers.ts";
-import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
+import { abortConnection, connectionNumber, detachMount, setReadAhead } from "./connection.ts";
 import { Dispatch, type DispatchCounters, type HoldRules, type RequestsBefore } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
 import type { SessionJournal } from "./session-journal.ts";
@@ -155,7 +155,7 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
     log.info({ mountpoint: options.mountpoint, connection, minor }, "mounted");
     return serving.session(connection);
   } catch (error) {
-    native.umount(options.mountpoint, MNT_DETACH);
+    if (connection !== null) detachMount(native, options.mountpoint, connection);
     throw error;
   }
 }

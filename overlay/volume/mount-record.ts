@@ -2,6 +2,7 @@
  * Which overlay process serves a mount: one small file for each FUSE mount of this machine, named by the mount's st_dev, so that
  * `umount` can wait for the process whose mount point it took away, whatever run directory that uses.
  */
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -33,6 +34,11 @@ export interface MountRecord extends ProcessName {
   readonly keeps?: number;
   /** Its process has ended, and the disk is not released, or not clean: in words. */
   readonly unreleased?: string;
+}
+
+/** What belongs to a place of this machine, mounted or not. */
+export function placeFile(place: string, extension: string, dir: string): string {
+  return path.join(dir, createHash("sha256").update(place).digest("hex").slice(0, 32) + extension);
 }
 
 function fileOf(device: string, dir: string = RECORD_DIR): string {

@@ -3,7 +3,6 @@
  * on a file that is never removed. A second file, beside the records of mounts (mount-record.ts), says which process it is, and an umount ends that.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import path from "node:path";
@@ -20,6 +19,7 @@ import {
   isOfRunDir,
   isServing,
   mountRecordFiles,
+  placeFile,
   readRecordIfThere,
   recordFiles,
   waitForExit,
@@ -45,14 +45,10 @@ export interface Waiter extends Omit<MountRecord, "localFlocks"> {
 
 type WaiterAbout = Pick<Waiter, "source" | "mountPoint" | "runDir" | "logFile">;
 
-function fileNamed(place: string, extension: string, dir: string): string {
-  return path.join(dir, createHash("sha256").update(place).digest("hex").slice(0, 32) + extension);
-}
-
 /** A path by which it is known already is not looked up: what it lies in may hang. */
 function fileOf(mountPoint: string, dir: string): string {
-  const named = fileNamed(path.resolve(mountPoint), EXTENSION, dir);
-  return existsSync(named) ? named : fileNamed(canonicalPlace(mountPoint), EXTENSION, dir);
+  const named = placeFile(path.resolve(mountPoint), EXTENSION, dir);
+  return existsSync(named) ? named : placeFile(canonicalPlace(mountPoint), EXTENSION, dir);
 }
 
 /** null: there is none, or it is damaged. Throws OperatingError "permission". */
@@ -97,7 +93,7 @@ export function waitersOf(runDir: string, dir: string = RECORD_DIR): Waiter[] {
  */
 export async function startWaiter(about: WaiterAbout, command: readonly string[], log: number, dir: string = RECORD_DIR): Promise<number> {
   mkdirSync(dir, { recursive: true, mode: 0o755 });
-  const lock = fileNamed(canonicalPlace(about.mountPoint), LOCK_EXTENSION, dir);
+  const lock = placeFile(canonicalPlace(about.mountPoint), LOCK_EXTENSION, dir);
   // Root's alone: a lock needs no more than a descriptor for reading.
   closeSync(openSync(lock, "a", 0o600));
   // --no-fork: the lock is that of the process that flock(1) becomes. Node.js gives it to no child.
@@ -165,7 +161,7 @@ interface WaiterClaim {
 
 /** `say` takes the word for the command that has started this process. Throws OperatingError "interrupted": that is gone. */
 export function claimWaiting(about: WaiterAbout, dir: string = RECORD_DIR, say: (word: string) => void = sayToCommand): WaiterClaim {
-  const file = fileNamed(canonicalPlace(about.mountPoint), EXTENSION, dir);
+  const file = placeFile(canonicalPlace(about.mountPoint), EXTENSION, dir);
   const before = readWaiter(file);
   let own: Waiter = { ...nameOf(process.pid), ...about, overlay: before === null ? null : startingOverlay(before, dir) };
   const left: Waiter = own;

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { code } from "./errno-code.ts";
 import { processRef } from "../../overlay/lab/processes.ts";
 import { coverlayProgram, startLab, type TestLab } from "./lab.ts";
+import { mountOn } from "./mount-again.ts";
 import { ownSbin } from "./own-sbin.ts";
 
 const run = promisify(execFile);
@@ -75,6 +76,19 @@ describe("a clustered mount among others", () => {
       `cd / && exec nsenter --net=/run/netns/${lab.node(2).netns} node ${program} mount ${device} ${mount} -o runDir=${runDir}`,
     ]);
     expect(await readFile(path.join(mount, "file"), "utf8")).toBe("lazily");
+  });
+
+  it("two mount commands for one place at one moment: one mounts, the other is refused, and one umount leaves nothing", async () => {
+    const node = lab.node(2);
+    const device = await deviceOf(2);
+    await run("umount", [node.mount]);
+    const both = await Promise.all([mountOn(node, device), mountOn(node, device)]);
+    expect(both.map(({ status }) => String(status)).toSorted()).toEqual(["0", "32"]);
+    expect(both.find(({ status }) => status === 32)?.stderr).toMatch(/mounted clustered|another process mounts at/);
+    expect(await readFile(path.join(node.mount, "file"), "utf8")).toBe("lazily");
+    await run("umount", [node.mount]);
+    await expect(run("findmnt", ["-n", node.mount])).rejects.toMatchObject({ code: 1 });
+    expect(await mountOn(node, device)).toMatchObject({ status: 0, stderr: "" });
   });
 
   it("a node whose path to the disk is cut is refused, while another one owns the volume, too; with its path it mounts", async () => {

@@ -3,6 +3,22 @@ import type { Mutation } from "./mutation.ts";
 
 export const overlayVolumeMutations: readonly Mutation[] = [
   {
+    id: "two-mounts-at-one-place",
+    breaks: "two mount commands for one place at one moment both mount",
+    file: "overlay/volume/mount-place.ts",
+    find: "    if (locked < 0) throw",
+    replace: "    if (locked > 0) throw",
+    caughtBy: "test/unit/volume/mount-place.test.ts",
+  },
+  {
+    id: "undo-ends-early",
+    breaks: "a step of the undoing of a mount that fails leaves the disk with this node",
+    file: "overlay/serve/owned-lower.ts",
+    find: "        await undo();\n      } catch (failure) {\n",
+    replace: "        await undo();\n      } catch (failure) {\n        if (undo.length === 0) throw failure;\n",
+    caughtBy: "test/unit/serve/owned-lower.test.ts",
+  },
+  {
     id: "r20-copy-mounted",
     hazard: "R20",
     breaks: "a copy of a directory is mounted as the volume",

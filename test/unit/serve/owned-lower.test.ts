@@ -119,3 +119,13 @@ test("a file system on which no calls can be made is given back; if that fails, 
   await expect(serveMounted(busy, parts({ createLocal }))).rejects.toThrow("no handles");
   expect(ended).toEqual(["mount", "mount", "busy"]);
 });
+
+test("a step of the undoing that fails keeps no other from its turn: the mount is given back, and the failure is said", async () => {
+  const base = parts({ address: "192.0.2.1" });
+  const stuck: OwnedLowerParts = {
+    ...base,
+    createServer: (served, disk) => ({ ...base.createServer(served, disk), close: () => Promise.reject(new Error("stuck")) }),
+  };
+  await expect(serveMounted(mounted(), stuck)).rejects.toMatchObject({ code: "can-not-listen" });
+  expect(ended).toEqual(["stuck", "local", "disk", "mount"]);
+});
