@@ -25,7 +25,9 @@ import { serveStatus, type StatusServer } from "../serve/status-server.ts";
 import { runningSystem } from "../session/system.ts";
 import { requireOwnerBlock, type StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
-import { noBit } from "../volume/lower-mount.ts";
+import { type LowerSource, noBit } from "../volume/lower-mount.ts";
+import { requireNotMounted } from "../volume/mount-checks.ts";
+import { claimMount } from "../volume/mount-claim.ts";
 import { parseMountOptions } from "../volume/mount-options.ts";
 import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
 import { isReadOnlyDevice } from "../volume/device.ts";
@@ -209,6 +211,7 @@ async function serve(args: ServeArguments): Promise<void> {
     takeOver = args.takeOver ? new TakeOver((error) => failMount(error), rehearsalOf(args)) : null;
     if (args.dlmdAway) await takeOver?.dlmd();
     const { bit, directory, reachesLower } = await findLower(args.device, args.runDir);
+    const lower: LowerSource = { kind: directory ? "directory" : "device", path: args.device };
     const mountOptions = parseMountOptions(args.options, true);
     /** For whoever unmounts it (kept-for-others.ts). */
     let noteKept = (): void => undefined;
@@ -218,7 +221,7 @@ async function serve(args: ServeArguments): Promise<void> {
       dlmdSocket: dlmdSocketPath(args.runDir),
       runDir: args.runDir,
       bit,
-      lower: { kind: directory ? "directory" : "device", path: args.device },
+      lower,
       reachesLower,
       mountpoint: args.mountpoint,
       mountFlags: mountOptions.flags,
@@ -258,6 +261,9 @@ async function serve(args: ServeArguments): Promise<void> {
     process.on("uncaughtException", (error) => mount.fail(error));
     process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
     failMount = (error) => mount.fail(error);
+    const isNew = !args.takeOver && !args.afterCrash;
+    const check = (): void => requireNotMounted(args.device, reachesLower ? lower : null, args.mountpoint, args.runDir);
+    const claim = isNew ? claimMount(nativeAddon(), { mountPoint: args.mountpoint, runDir: args.runDir, volume: bit.uuid }, check) : null;
     await mount.start();
     isThere = mount;
     const connection = mount.connection ?? 0;
@@ -272,6 +278,7 @@ async function serve(args: ServeArguments): Promise<void> {
       deepIdle: mountOptions.deepIdle,
     };
     writeMountRecord(device, record);
+    claim?.release();
     let noted = 0;
     noteKept = () => {
       const { keeps } = mount.answers;

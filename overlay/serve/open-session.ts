@@ -17,7 +17,6 @@ import { mountFuseNative } from "../session/fuse-native/mount-fuse-native.ts";
 import { mountSession, type Session, type SessionResume } from "../session/mount-session.ts";
 import type { SessionJournal } from "../session/session-journal.ts";
 import { runningSystem } from "../session/system.ts";
-import { claimPlace } from "../volume/mount-place.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 
 export interface OpenSessionOptions {
@@ -46,19 +45,8 @@ export interface OpenSessionOptions {
   readonly resume?: SessionResume;
 }
 
-/** Throws what mount(2) says, and what claimPlace says. */
-export async function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { mount, resume } = options;
-  if (resume !== undefined) return openAtPlace(options);
-  const place = claimPlace(mount.native, mount.mountpoint);
-  try {
-    return await openAtPlace(options);
-  } finally {
-    place.release();
-  }
-}
-
-function openAtPlace(options: OpenSessionOptions): Promise<Session> {
+/** Throws what mount(2) says. */
+export function openSession(options: OpenSessionOptions): Promise<Session> {
   const { lower, lockspace, lease, fileLocks, marginMs, leaving, draining, coherenceThere, disconnected, fail, moves, journal, resume } =
     options;
   const { native, log, mountpoint, mountFlags, lower: source, transport, cpuLatency } = options.mount;

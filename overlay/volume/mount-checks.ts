@@ -134,7 +134,8 @@ function noQuorum(view: ViewInfo): OperatingError {
   return refuse("no-quorum", noQuorumWords(view), NO_QUORUM_HINT);
 }
 
-function requireNotMounted(name: string, source: LowerSource | null, mountPoint: string, runDir: string): void {
+/** Nor the device in use otherwise. Throws OperatingError "already-mounted", "stale-mount", "device-busy". */
+export function requireNotMounted(name: string, source: LowerSource | null, mountPoint: string, runDir: string): void {
   for (const place of clusteredPlaces(name, source, runDir)) {
     if (place.serving) {
       throw refuse(

@@ -1,7 +1,7 @@
 /** A clustered mount among the others of a machine: findmnt, df, remount, umount, umount -l, as for any file system. */
 import { execFile } from "node:child_process";
 import { once } from "node:events";
-import { open, readFile, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -131,6 +131,20 @@ describe("a clustered mount among others", () => {
     } finally {
       sbin.end();
     }
+  });
+
+  it("two mount commands for one volume at two places, where nobody is its owner: one mounts, and is it; the other is refused", async () => {
+    const [first, node] = [lab.node(1), lab.node(2)];
+    const [device, elsewhere] = [await deviceOf(2), path.join(path.dirname(node.mount), "elsewhere")];
+    await mkdir(elsewhere);
+    await run("umount", [first.mount]);
+    const both = await Promise.all([mountOn(node, device), mountOn({ ...node, mount: elsewhere }, device)]);
+    const [one, other] = both[0].status === 0 ? [node.mount, both[1]] : [elsewhere, both[0]];
+    expect([other.status, other.stderr]).toEqual([32, expect.stringMatching(/already mounted clustered|mounts this volume on this node/)]);
+    expect(await readFile(path.join(one, "file"), "utf8")).toBe("lazily");
+    await run("umount", [one]);
+    expect(await mountOn(first, await deviceOf(1))).toMatchObject({ status: 0, stderr: "" });
+    expect(await lab.owner()).toBe(1);
   });
 });
 

@@ -3,12 +3,12 @@ import type { Mutation } from "./mutation.ts";
 
 export const overlayVolumeMutations: readonly Mutation[] = [
   {
-    id: "two-mounts-at-one-place",
-    breaks: "two mount commands for one place at one moment both mount",
-    file: "overlay/volume/mount-place.ts",
+    id: "two-mounts-at-once",
+    breaks: "two mount commands for one place or volume at one moment both go on",
+    file: "overlay/volume/mount-claim.ts",
     find: "    if (locked < 0) throw",
     replace: "    if (locked > 0) throw",
-    caughtBy: "test/unit/volume/mount-place.test.ts",
+    caughtBy: "test/unit/volume/mount-claim.test.ts",
   },
   {
     id: "undo-ends-early",
