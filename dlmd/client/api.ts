@@ -136,6 +136,8 @@ export interface Lockspace {
   createLock<A>(resource: string, handlers: LockHandlers<A>, astarg: A): Lock;
   /** Several requests made inside `make` leave as one message per master. */
   batch(make: () => void): void;
+  /** Called once when the connection has ended, in a turn of its own if it has ended already. What is returned takes that back. */
+  whenOver(told: (why: Error) => void): () => void;
 }
 
 export interface DlmClientHandlers {

@@ -101,6 +101,10 @@ class ClientLockspace implements Lockspace, OpenLockspace {
     make();
     this.connection.flush();
   }
+
+  whenOver(told: (why: Error) => void): () => void {
+    return this.connection.whenOver(told);
+  }
 }
 
 class Client implements DlmClient {
@@ -238,7 +242,7 @@ class Client implements DlmClient {
     this.#rejectPending(reason);
     this.#fileLocks.end(reason);
     this.#groups.end(reason, false);
-    await this.#connection.end();
+    await this.#connection.end(reason);
   }
 
   #ask(

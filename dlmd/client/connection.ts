@@ -47,7 +47,9 @@ export class Connection implements ResultSink {
   #soon: NodeJS.Timeout | null = null;
   /** Who gathers on his own what this turn asks for, and has not given it here yet. */
   readonly #gathering: (() => void)[] = [];
-  #over = false;
+  /** Why it has ended. */
+  #over: Error | null = null;
+  readonly #whenOver = new Set<(why: Error) => void>();
 
   constructor(socket: Socket, handlers: ConnectionHandlers) {
     this.#socket = socket;
@@ -75,7 +77,21 @@ export class Connection implements ResultSink {
   }
 
   get over(): boolean {
-    return this.#over;
+    return this.#over !== null;
+  }
+
+  /** Lockspace.whenOver of api.ts */
+  whenOver(told: (why: Error) => void): () => void {
+    const over = this.#over;
+    if (over === null) this.#whenOver.add(told);
+    else queueMicrotask(() => told(over));
+    return () => void this.#whenOver.delete(told);
+  }
+
+  #tellOver(why: Error): void {
+    const told = [...this.#whenOver];
+    this.#whenOver.clear();
+    for (const tell of told) tell(why);
   }
 
   /** The writer, ready for one more entry of the batch of this turn. */
@@ -122,7 +138,7 @@ export class Connection implements ResultSink {
     this.#flushScheduled = false;
     if (this.#soon !== null) clearTimeout(this.#soon);
     this.#soon = null;
-    if (this.#gatherer.length > 0 && !this.#over) this.#socket.write(this.#gatherer.take());
+    if (this.#gatherer.length > 0 && !this.over) this.#socket.write(this.#gatherer.take());
   }
 
   #schedule(): void {
@@ -160,7 +176,7 @@ export class Connection implements ResultSink {
   }
 
   #receive(body: Uint8Array): void {
-    if (this.#over) return;
+    if (this.over) return;
     // It may be for somebody who waits for what was given up.
     if (this.#soon !== null) this.flush();
     const message = decodeServerMessage(body);
@@ -173,17 +189,19 @@ export class Connection implements ResultSink {
   }
 
   #fail(reason: Error): void {
-    if (this.#over) return;
-    this.#over = true;
+    if (this.over) return;
+    this.#over = reason;
     if (this.#soon !== null) clearTimeout(this.#soon);
     this.#socket.destroy();
     this.#handlers.disconnected(reason);
+    this.#tellOver(reason);
   }
 
   /** Sends what was gathered and closes; `disconnected` is not called. Resolves when dlmd has heard of it, so that what others ask after that comes later; or after HEARD_LIMIT_MS. */
-  async end(): Promise<void> {
+  async end(reason: Error): Promise<void> {
     this.flush();
-    this.#over = true;
+    this.#over ??= reason;
+    this.#tellOver(reason);
     if (this.#socket.closed) return;
     const late = setTimeout(() => this.#socket.destroy(), HEARD_LIMIT_MS);
     await new Promise<void>((resolve) => {

@@ -57,12 +57,21 @@ function failure(lock: Lock, status: LockStatus): Error {
   return new OperatingError(`lock ${lock.resource}: ${why}`, { code, hint });
 }
 
+function over(lock: Lock, cause: Error): Error {
+  const message = `lock ${lock.resource}: nobody answers any more: ${cause.message}`;
+  return new OperatingError(message, { code: "lock-over", hint: "Connect anew: what this connection held is held no more.", cause });
+}
+
 class AwaitedLock implements HeldLock {
+  readonly #space: Lockspace;
   readonly #lock: Lock;
   readonly #lvbFlag: number;
   #settle: ((status: LockStatus) => void) | null = null;
+  /** The connection has ended, and this lock has heard of it. */
+  #over: Error | null = null;
 
   constructor(space: Lockspace, resource: string, options: TakeOptions) {
+    this.#space = space;
     this.#lvbFlag = options.lvb === true ? LockFlag.VALBLK : 0;
     this.#lock = space.createLock(resource, {
       ast: (_, status) => this.#settle?.(status),
@@ -88,22 +97,26 @@ class AwaitedLock implements HeldLock {
       const hint = "Wait for its promise before the next one.";
       return Promise.reject(new OperatingError(`lock ${this.resource}: a request is outstanding`, { code: "EBUSY", hint }));
     }
+    if (this.#over !== null) return Promise.reject(this.#over);
     if (signal?.aborted === true) return Promise.reject(failure(this.#lock, "canceled"));
     return new Promise((resolve, reject) => {
       const cancel = (): void => this.#lock.cancel();
-      signal?.addEventListener("abort", cancel);
-      this.#settle = (status) => {
+      const end = (settle: () => void): void => {
         signal?.removeEventListener("abort", cancel);
+        hearNot();
         this.#settle = null;
-        if (status === wanted) resolve();
-        else reject(failure(this.#lock, status));
+        settle();
       };
+      const hearNot = this.#space.whenOver((cause) => {
+        this.#over = over(this.#lock, cause);
+        end(() => reject(this.#over));
+      });
+      signal?.addEventListener("abort", cancel);
+      this.#settle = (status) => end(() => (status === wanted ? resolve() : reject(failure(this.#lock, status))));
       try {
         make();
       } catch (error) {
-        signal?.removeEventListener("abort", cancel);
-        this.#settle = null;
-        reject(error);
+        end(() => reject(error));
       }
     });
   }
@@ -130,8 +143,7 @@ class AwaitedLock implements HeldLock {
 
 /**
  * Resolves when the lock is granted. Rejected with an OperatingError: "lock-busy" (NOQUEUE), "lock-canceled" (signal), "lock-timeout",
- * "lock-deadlock", or what dlmd refused it with (EINVAL, ENOLCK ...). A connection that ends leaves it open: `disconnected`
- * tells of that, once for all.
+ * "lock-deadlock", "lock-over" (the connection has ended), or what dlmd refused it with (EINVAL, ENOLCK ...).
  */
 export async function takeLock(space: Lockspace, resource: string, mode: Mode, options: TakeOptions = {}): Promise<HeldLock> {
   const lock = new AwaitedLock(space, resource, options);

@@ -65,7 +65,7 @@ export function lockspaceThatGrants(asked: string[]): {
     handlers.set(made, of);
     return made;
   };
-  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, flags: flagsOf };
+  return { lockspace: { name: "test", createLock, batch: (make) => make(), whenOver: () => () => undefined }, handlers, flags: flagsOf };
 }
 
 /** Where nothing is to fail. */

@@ -319,7 +319,7 @@ describe("the shell", () => {
       unlock() {},
       cancel() {},
     });
-    const shell = shellOver({ name: "silent", createLock: silent, batch: (make) => make() });
+    const shell = shellOver({ name: "silent", createLock: silent, batch: (make) => make(), whenOver: () => () => undefined });
     const [file, child] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
     const waiter = (): { interrupted: boolean; onInterrupt: null } => ({ interrupted: false, onInterrupt: null });
     const waits = [shell.operations.pin(file, Mode.PR, waiter()), shell.operations.pinData(file, Mode.EX, true, waiter())];

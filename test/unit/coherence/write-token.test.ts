@@ -133,7 +133,7 @@ describe("the write token", () => {
         locks.push(handlers);
         return lock;
       };
-      const shell = shellOver({ name: "busy", createLock, batch: (make) => make() });
+      const shell = shellOver({ name: "busy", createLock, batch: (make) => make(), whenOver: () => () => undefined });
       const opened = shell.operations.openForWrite(inodeOf(shell, 12, "file"), waiter());
       vi.advanceTimersByTime(TOKEN_WAIT_MS - 1);
       expect(asked).toEqual(["request"]);

@@ -35,6 +35,33 @@ describe("a request that cannot be sent", () => {
   });
 });
 
+describe("the end of the connection", () => {
+  test("a request that waits, and one after it, are refused; what is asked at once, too", async () => {
+    const lab = current();
+    const client = await lab.connect();
+    const space = await client.lockspace("data");
+    const lock = await takeLock(space, "job", Mode.EX);
+    lab.onRequests = () => undefined;
+    const waiting = [takeLock(space, "other", Mode.EX), lock.convert(Mode.PR, { signal: new AbortController().signal })];
+    const closed = client.close();
+    for (const one of waiting) await expect(one).rejects.toMatchObject({ code: "lock-over", cause: { code: "closed" } });
+    await closed;
+    for (const late of [takeLock(space, "late", Mode.PR), lock.unlock()]) await expect(late).rejects.toMatchObject({ code: "lock-over" });
+  });
+
+  test("by dlmd: the same, after the program was told that it is disconnected", async () => {
+    const lab = current();
+    const heard: string[] = [];
+    const client = await lab.connect({ disconnected: () => void heard.push("disconnected") });
+    const space = await client.lockspace("data");
+    lab.onRequests = () => undefined;
+    const waiting = takeLock(space, "job", Mode.EX).catch(({ code }: { code: string }) => heard.push(code));
+    await lab.server.close("it ends");
+    await waiting;
+    expect(heard).toEqual(["disconnected", "lock-over"]);
+  });
+});
+
 test("a program with a long path connects: people know it by its end", async () => {
   const was = process.argv[1];
   process.argv[1] = `/${"\u00e4".repeat(300)}/main.js`;

@@ -304,7 +304,7 @@ describe("programs", () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     const socket = quiet();
     const connection = new Connection(socket as Socket, { message() {}, disconnected() {} });
-    void connection.end();
+    void connection.end(new Error("closed here"));
     expect(socket.writableEnded).toBe(true);
     vi.advanceTimersByTime(999);
     expect(socket.destroyed).toBe(false);

@@ -33,6 +33,7 @@ const lockspace = {
     return lock as never;
   },
   batch: (make) => make(),
+  whenOver: () => () => undefined,
 } satisfies Lockspace as Lockspace;
 
 const file = (name: string): string => path.join(place.path, name);

@@ -43,6 +43,9 @@ class PlayedDlmd implements Lockspace {
   batch(make: () => void): void {
     make();
   }
+  whenOver(): () => void {
+    return () => undefined;
+  }
   /** Answers the requests whose words begin so. */
   async answer(start: string, status: LockStatus): Promise<void> {
     const answered = this.#waiting.filter(({ words }) => words.startsWith(start));

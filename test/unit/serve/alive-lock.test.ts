@@ -28,6 +28,7 @@ class Queue {
   lockspace(node: string): Lockspace {
     return {
       name: "vol",
+      whenOver: () => () => undefined,
       batch: (make) => {
         this.batches += 1;
         make();
@@ -223,6 +224,7 @@ it("says what dlmd refuses", () => {
   const lockspace: Lockspace = {
     name: "vol",
     batch: (make) => make(),
+    whenOver: () => () => undefined,
     createLock: (_: string, handlers: LockHandlers) =>
       ({ request: () => handlers.ast({ error: refused } as unknown as Lock, "error") }) as unknown as Lock,
   };

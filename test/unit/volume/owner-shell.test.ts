@@ -24,6 +24,7 @@ function fakeLockspace(locks: FakeLock[]): Lockspace {
   return {
     name: volumeLockspace("u"),
     batch: (make) => make(),
+    whenOver: () => () => undefined,
     createLock: (resource: string, handlers: LockHandlers) => {
       const lock: FakeLock = {
         resource,
