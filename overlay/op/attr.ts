@@ -145,7 +145,7 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
       const next = lower.setattrBehind(inode.id, allowed);
       if (next !== null && behind(mount, call, inode, next.make)) return next.attr;
       const change = (): MaybePromise<Attr> => lower.setattr(inode.id, allowed, file?.lowerHandle ?? null);
-      return changed(mount, call, [inode], changeFor(lower, call.unique, change));
+      return changed(mount, call, [inode], () => changeFor(lower, call.unique, change));
     };
     return andThen(isAnnouncement(mount, call, inode, request.change), (nothing) =>
       andThen(nothing ? null : allowedChange(mount, call, inode, request.change), (allowed) =>

@@ -1,9 +1,10 @@
-/** Hazard F23: a change of which the program is told before the owner has made it. overlay/lower/README.md, "Written behind". */
+/** Hazard F23: a change of which the program is told before the owner has made it. overlay/lower/README.md, "Written behind". Never past an orphan (hazard F50). */
 import { Errno } from "../../dlmd/base/errno.ts";
 import { promised } from "../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
+import { isAwaited } from "./change.ts";
 import type { Mount } from "./mount.ts";
 
 /**
@@ -13,7 +14,7 @@ import type { Mount } from "./mount.ts";
 export function behind(mount: Mount, call: Call, inode: InodeRecord, make: () => Promise<void>): boolean {
   const { coherence, inodes, writesBehind, log } = mount;
   // Nobody takes the answer: what the kernel has of it is dropped when it has been made (change.ts).
-  if (call.interrupted) return false;
+  if (call.interrupted || isAwaited(inode)) return false;
   // The lock is about to leave: what waits for that waits for the pins that are there.
   if (!coherence.tryPin(inode, Mode.EX)) return false;
   inodes.use(inode);

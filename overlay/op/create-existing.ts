@@ -45,7 +45,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
     giveCreated(mount, call, file, attr, coherence.terms.of(child, attr.size, call.pid, null, { dir, name: request.name }));
   };
   const open = async (): Promise<OpenFile> => {
-    const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
+    const handle = await changed(mount, call, truncates ? [child] : [], () => mount.lower.open(child.id, request.flags));
     entered = true;
     return enterFile(mount, child, handle, access, request.flags);
   };

@@ -46,7 +46,7 @@ function make(
 ): MaybePromise<void> {
   const dir = inodeOf(mount, fuseNodeid);
   return inChangedDirectory(mount, call, dir, () => {
-    const made = changeFor(mount.lower, call.unique, () => create(dir));
+    const made = (): MaybePromise<Entry> => changeFor(mount.lower, call.unique, () => create(dir));
     return andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, made), (entry) => answerMade(mount, call, dir, name, entry));
   });
 }
@@ -135,10 +135,11 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
   /** Open, and nobody's yet. */
   let opened: LowerHandle | null = null;
   const create = (): MaybePromise<Born> => mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
-  const created = andThen(changeFor(mount.lower, call.unique, create), (made) => {
-    opened = made.handle;
-    return made;
-  });
+  const created = (): MaybePromise<Born> =>
+    andThen(changeFor(mount.lower, call.unique, create), (made) => {
+      opened = made.handle;
+      return made;
+    });
   const work = (): MaybePromise<void> =>
     andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
       mount.staleOnce.settled(call, request.name);
@@ -245,8 +246,7 @@ async function checkSource(mount: Mount, call: Call, inode: InodeRecord): Promis
 
 async function makeLink(mount: Mount, call: Call, { name }: LinkRequest, dir: InodeRecord, inode: InodeRecord): Promise<Attr> {
   await checkSource(mount, call, inode);
-  const made = changeFor(mount.lower, call.unique, () => mount.lower.link(inode.id, dir.id, name));
-  return changed(mount, call, [dir, inode], made);
+  return changed(mount, call, [dir, inode], () => changeFor(mount.lower, call.unique, () => mount.lower.link(inode.id, dir.id, name)));
 }
 
 /** `stands`: the name is of that inode still. */

@@ -153,7 +153,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
         : changeFor(lower, call.unique, () => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
     await resized(mount, call, inode, "plain", async (made) => {
       try {
-        await changed(mount, call, [inode], afterKill(mount, file, killed, make));
+        await changed(mount, call, [inode], () => afterKill(mount, file, killed, make));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
         await coherence.dropKernelCaches([inode], false);
@@ -215,7 +215,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
         lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length),
       );
     await resized(mount, call, target.inode, "plain", async (made) => {
-      const bytes = await changed(mount, call, [target.inode], afterKill(mount, target, killed, make));
+      const bytes = await changed(mount, call, [target.inode], () => afterKill(mount, target, killed, make));
       made();
       coherence.sizes.replied(target.inode, call.pid, copied === null ? "raises" : "misplaced", request.outOffset + bytes);
       call.written(bytes);

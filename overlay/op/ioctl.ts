@@ -56,7 +56,7 @@ async function change(mount: Mount, call: Call, { inode }: OpenFile, make: () =>
   const { coherence, lower } = mount;
   await lower.writtenBehind();
   if (inode.mappableCount > 0) await coherence.dropKernelCaches([inode], true);
-  await changed(mount, call, [inode], make());
+  await changed(mount, call, [inode], make);
   await answerSet(mount, call, inode);
 }
 

@@ -65,7 +65,7 @@ function removePinned(
 ): MaybePromise<true> {
   const { lower } = mount;
   return andThen(checkVictim(mount, call, dir, inode, victim.told, false), () => {
-    const removed = changeFor(lower, call.unique, () => lower[request.op](dir.id, request.name, inode.id));
+    const removed = (): MaybePromise<void> => changeFor(lower, call.unique, () => lower[request.op](dir.id, request.name, inode.id));
     // The attributes of what the kernel takes for the victim it sets itself.
     const outdated = { inodes: [dir, inode], named: [dir], victims: victim.told ? [] : [victim] };
     return andThen(changedNames(mount, call, outdated, removed), () => {

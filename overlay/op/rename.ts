@@ -92,9 +92,10 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
     try {
       await checkRename(renaming, inode, replaced.inode, moved.told && replaced.told);
       const { name, newName, flags } = request;
-      const renamed = changeFor(mount.lower, call.unique, () =>
-        mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null),
-      );
+      const renamed = (): MaybePromise<void> =>
+        changeFor(mount.lower, call.unique, () =>
+          mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null),
+        );
       await changedNames(mount, call, { inodes, named: [oldDir, newDir], victims: [moved, replaced] }, renamed);
       noteRenamed(renaming, inode, replaced.inode, [moved, replaced]);
       mount.staleOnce.settled(call, name);

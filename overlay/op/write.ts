@@ -31,7 +31,7 @@ import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-pro
 import { AppendHold } from "../coherence/pages/append-end.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
-import { changed, resized } from "./change.ts";
+import { changed, inTurn, resized } from "./change.ts";
 import { O_APPEND, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { dropReread, hasReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
@@ -113,7 +113,7 @@ function writeThrough(
       return answer({ offset, bytes: data.length });
     const make = (): MaybePromise<Written> =>
       changeFor(mount.lower, call.unique, () => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
-    const written = settled(() => (killed === null ? make() : afterKill(mount, file, killed, make)));
+    const written = (): MaybePromise<Written> => settled(() => (killed === null ? make() : afterKill(mount, file, killed, make)));
     return andThen(changed(mount, call, [file.inode], written), answer);
   });
 }
@@ -174,7 +174,7 @@ function answerWritten(
 
 /**
  * Write-back of mapped pages never extends a file: the kernel's size, by which it cut the last page, may be the sentinel (hazard F5).
- * What lies behind the end is answered as written, as a store there is for a local file.
+ * What lies behind the end is answered as written, as a store there is for a local file. It has no caller, and waits for orphans as a call does (hazard F50).
  */
 async function writeFromCache(
   mount: Mount,
@@ -194,7 +194,7 @@ async function writeFromCache(
       return;
     }
     const make = (): MaybePromise<Written> => mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
-    const written = before ?? (await changeFor(mount.lower, call.unique, make));
+    const written = before ?? (await inTurn(call, [file.inode], () => changeFor(mount.lower, call.unique, make)));
     // The kernel only marks them when it is answered (fs/fuse/file.c, fuse_writepage_end); who made the store may have closed the file.
     await mount.coherence.attributesChanged(file.inode, call.pid, false);
     call.written(written.bytes >= bytes ? wanted : written.bytes);

@@ -100,7 +100,7 @@ function changeXattr(mount: Mount, call: Call, inode: InodeRecord, name: Buffer,
 }
 
 function answerChange(mount: Mount, call: Call, inode: InodeRecord, change: () => MaybePromise<void>): MaybePromise<void> {
-  return andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty());
+  return andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change), () => void call.empty());
 }
 
 /** Hazard F38: the process before has changed it, and maybe not what follows. */

@@ -124,8 +124,8 @@ export const overlayBehindMutations: readonly Mutation[] = [
     hazard: "F23",
     breaks: "the kernel keeps what it has of a file that a killed program was about to change",
     file: "overlay/op/behind.ts",
-    find: "  if (call.interrupted) return false;\n",
-    replace: "",
+    find: "  if (call.interrupted || isAwaited",
+    replace: "  if (isAwaited",
     caughtBy: "test/unit/op/write.test.ts",
   },
   {

@@ -314,3 +314,32 @@ describe("F11: what SIGKILL does not end at once", () => {
     expect(await hazard.actor(a).run(`result = get(file)[0]`, { file })).toBe("b");
   });
 });
+
+describe("F50: what a killed program had asked for", () => {
+  it.each([
+    ["truncate", "setattr", `os.truncate(file, 0)`],
+    ["fallocate", "fallocate", `libc.fallocate(fd, 3, 0, 4096)`],
+  ])("%s: of what is written after its death it takes nothing", async (name, op, call) => {
+    const [a, b, c] = [hazard.owner, ...hazard.remotes];
+    const writer = hazard.actor(b);
+    for (let round = 0; round < 5; round += 1) {
+      const file = `orphan-${name}-${round}`;
+      await writer.run(`put(file, "old" * 100); fd = os.open(file, os.O_RDWR); os.fsync(fd)`, { file });
+      const program = hazard.actor(b);
+      await program.run(`fd = os.open(file, os.O_RDWR)`, { file });
+      await hazard.hold(a);
+      const cut = program.run(call, { file }).catch(String);
+      await hazard.untilUnderWay(b, { [op]: 1 });
+      program.signal("SIGKILL");
+      expect((await program.ended).signal).toBe("SIGKILL");
+      await cut;
+      const written = writer.run(`os.pwrite(fd, b"NEW DATA", 0)`);
+      await Promise.race([written, hazard.untilUnderWay(b, { write: 1 })]);
+      expect(standsStill(a)).toBe(true);
+      hazard.letGo(a);
+      await written;
+      await writer.run(`os.fsync(fd); os.close(fd)`);
+      expect(await hazard.actor(c).run(`result = get(file)[:8]`, { file })).toBe("NEW DATA");
+    }
+  });
+});

@@ -76,3 +76,100 @@ describe.each(rows)("$op", ({ op, request, lower, inodes }) => {
     expect(bench.coherence.events.filter((event) => event.startsWith("distrust"))).toEqual([]);
   });
 });
+
+/** Each of what a killed caller may have left at the lower, and what may come next for one of its inodes. */
+const changesOfFile: readonly Operation["op"][] = ["setattr", "write", "fallocate", "setxattr", "removexattr", "link", "unlink"];
+const rowOf = (op: Operation["op"]): Row => {
+  const row = rows.find((one) => one.op === op);
+  if (row === undefined) throw new Error(`no row of ${op}`);
+  return row;
+};
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** One whose caller is killed while the lower has it; it is answered when `answer` is called. */
+async function leave(bench: Workbench, { op, request, lower }: Row): Promise<{ answer: () => void; served: Promise<unknown> }> {
+  let answer = (): void => undefined;
+  bench.lower.held.set(lower, new Promise((resolve) => (answer = resolve)));
+  const call = bench.call(op);
+  const served = bench.serve({ op, ...request(bench) }, call);
+  while (!bench.lower.calls.includes(lower)) await turn();
+  call.interrupt();
+  await turn();
+  return { answer, served };
+}
+
+const pairs = rows.flatMap((left) => changesOfFile.flatMap((next) => (left.inodes.includes("20.1") ? [[left.op, next] as const] : [])));
+
+describe("what comes after a change whose caller was killed (hazard F50)", () => {
+  it.each(pairs)("%s that the lower has not answered: %s of that file is sent when it has", async (left, next) => {
+    const bench = new Workbench();
+    const { answer, served } = await leave(bench, rowOf(left));
+    const { lower, request } = rowOf(next);
+    const before = bench.lower.calls.filter((call) => call === lower).length;
+    const sent = (): number => bench.lower.calls.filter((call) => call === lower).length - before;
+    const second = bench.serve({ op: next, ...request(bench) });
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    expect(sent()).toBe(0);
+    answer();
+    await Promise.all([served, second]);
+    expect([sent(), bench.replies.map(({ errno }) => errno), bench.coherence.violations]).toEqual([1, [E.EINTR, 0], []]);
+  });
+
+  it("mkdir that the lower has not answered: a name made in that directory waits for it", async () => {
+    const bench = new Workbench();
+    const { answer, served } = await leave(bench, rowOf("mkdir"));
+    const second = bench.serve({ op: "symlink", ...rowOf("symlink").request(bench) });
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    expect(bench.lower.calls).not.toContain("symlink");
+    answer();
+    await Promise.all([served, second]);
+    expect(bench.replies.map(({ errno }) => errno)).toEqual([E.EINTR, 0]);
+  });
+
+  it("a write of mapped pages waits, too, and none goes behind", async () => {
+    const bench = new Workbench();
+    bench.lower.behind = [];
+    const { answer, served } = await leave(bench, rowOf("setattr"));
+    const write = { ...rowOf("write").request(bench), op: "write" } as const;
+    const others = [bench.serve(write), bench.serve({ ...write, fromCache: true })];
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    expect([bench.lower.calls.filter((call) => call.startsWith("write")), bench.lower.behind]).toEqual([[], []]);
+    answer();
+    await Promise.all([served, ...others]);
+    expect([bench.replies.map(({ errno }) => errno), bench.lower.behind]).toEqual([[E.EINTR, 0, 0], []]);
+  });
+
+  it("one that is killed while it waits is not made, and keeps nobody waiting", async () => {
+    const bench = new Workbench();
+    const { answer, served } = await leave(bench, rowOf("setattr"));
+    const write = { ...rowOf("write").request(bench), op: "write" } as const;
+    const call = bench.call("write");
+    const second = bench.serve(write, call);
+    await turn();
+    call.interrupt();
+    await turn();
+    const third = bench.serve({ ...write, offset: 50 });
+    await turn();
+    expect(bench.lower.calls.filter((made) => made.startsWith("write"))).toEqual([]);
+    answer();
+    await Promise.all([served, second, third]);
+    expect(bench.lower.calls.filter((made) => made.startsWith("write "))).toEqual(["write 10 at 50"]);
+    expect(bench.replies.map(({ errno }) => errno)).toEqual([E.EINTR, E.EINTR, 0]);
+  });
+
+  it("of another file nothing waits, nor for a change whose caller lives", async () => {
+    const bench = new Workbench();
+    const { answer, served } = await leave(bench, rowOf("setattr"));
+    await bench.serve({ op: "mkdir", ...rowOf("mkdir").request(bench) });
+    answer();
+    await served;
+    let answerNext = (): void => undefined;
+    bench.lower.held.set("write", new Promise((resolve) => (answerNext = resolve)));
+    const living = bench.serve({ ...rowOf("write").request(bench), op: "write" });
+    await turn();
+    await bench.serve({ op: "fallocate", ...rowOf("fallocate").request(bench) });
+    answerNext();
+    await living;
+    expect(bench.replies.map(({ errno }) => errno)).toEqual([E.EINTR, 0, 0, 0]);
+  });
+});

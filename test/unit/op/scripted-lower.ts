@@ -39,6 +39,8 @@ export class ScriptedLower implements Lower {
   /** Errors to answer with, the next call's first; the last one stays. */
   readonly errors: Map<Call, number[]> = new Map<Call, number[]>();
   readonly closed: number[] = [];
+  /** The next such call is answered when that has resolved. */
+  readonly held: Map<Call, Promise<void>> = new Map<Call, Promise<void>>();
   later = false;
   size = 100;
   /** What READ answers from; null: zeros of its own each time. */
@@ -56,6 +58,9 @@ export class ScriptedLower implements Lower {
   #answer<T>(call: Call, value: T): MaybePromise<T> {
     this.calls.push(call);
     if (this.#request !== 0) this.madeForRequests.push(`${call} ${this.#request}`);
+    const held = this.held.get(call);
+    this.held.delete(call);
+    if (held !== undefined) return held.then(() => value);
     const errors = this.errors.get(call);
     const errno = errors?.shift();
     if (errno !== undefined && errno !== 0) {
