@@ -11,7 +11,7 @@ import { isFileSystemRoot } from "./file-system-root.ts";
 import { describeHolders, isReadOnlyDevice, readDirect, tryExclusive } from "./device.ts";
 import { readOwnerBlock } from "./direct-block.ts";
 import { MMP_BYTES, decodeMmp, setMmp } from "./mmp.ts";
-import { type OwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
+import { OWNER_BLOCK_BYTES, type OwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
 import { stillOwned } from "./owner-claim.ts";
 import { checkOwnerFile, createOwnerFile, removeOwnerFile } from "./owner-file.ts";
 import { removeOrphanDirectory } from "./orphan-directory.ts";
@@ -34,17 +34,17 @@ export interface BitWork {
 export async function enableDevice(device: string, bit: Bit, { say, begin }: BitWork): Promise<void> {
   encodeBit(bit); // Words that may not stand in it.
   say(`looking at ${device}`);
-  const probe = probeDevice(device);
+  const seen = look(device, "enable");
+  const { probe } = seen;
   requireJournal(device, probe.superblock);
-  requireIdle(probe, "enable");
   const stored = refuseOtherBit(device, probe.bit, bit);
   const mmp = probe.superblock.type === "ext4" && (stored?.mmp === true || !probe.superblock.hasMmp);
-  const isWhole = stored !== null && (await hasOwnerBlock(probe, stored, say));
+  const isWhole = stored !== null && (await hasOwnerBlock(seen, stored, say));
   await begin();
   if (!isWhole) {
     say(`writing the owner's block and the clustered bit of ${device}`);
     let offset = 0;
-    await changeRoot(probe, (rootFd) => {
+    await changeRoot(seen, (rootFd) => {
       offset = createOwnerFile(rootFd, encodeOwnerBlock(firstBlock(bit, epochOf(rootFd, device))), device);
       setAttribute(rootFd, BIT_XATTR, encodeBit(bit, { ownerBlock: offset, mmp }), device);
     });
@@ -52,34 +52,98 @@ export async function enableDevice(device: string, bit: Bit, { say, begin }: Bit
   }
   if (mmp && probe.superblock.type === "ext4" && !probe.superblock.hasMmp) {
     say(`switching ext4's multiple-mount protection of ${device} on`);
+    requireIdle(probeDevice(device), "enable");
     await setMmp(device, true, say);
   }
   const after = probeDevice(device).bit;
   if (after.kind !== "set" || after.bit.uuid !== bit.uuid || after.bit.ownerBlock === null) throw notOnDisk(device, "set");
 }
 
-/** Clears the bit, whatever it says, and all that came with it. True: there was one. Throws as enableDevice. */
+/**
+ * Clears the bit, whatever it says, and all that came with it: first the bit, while the kernel holds ext4's MMP, so that no node mounts from then on that has
+ * not seen it; then MMP. Of a bit that a later coverlay wrote nobody here knows the owner. True: there was one. Throws as enableDevice, and "bit-version".
+ */
 export async function disableDevice(device: string, { say, begin }: BitWork): Promise<boolean> {
   say(`looking at ${device}`);
-  const probe = probeDevice(device);
-  if (probe.bit.kind === "none") return false;
-  requireIdle(probe, "disable");
+  if (probeDevice(device).bit.kind === "none") return false;
+  const seen = look(device, "disable");
+  const { probe } = seen;
+  if (probe.bit.kind === "bad" && probe.bit.error.code === "bit-version") throw probe.bit.error;
   const stored = probe.bit.kind === "set" ? probe.bit.bit : null;
-  if (stored !== null) await hasOwnerBlock(probe, stored, say);
+  if (stored !== null) await hasOwnerBlock(seen, stored, say);
   await begin();
-  if (stored?.mmp === true && probe.superblock.type === "ext4" && probe.superblock.hasMmp) {
-    say(`switching ext4's multiple-mount protection of ${device} off`);
-    await setMmp(device, false, say);
-  }
   say(`clearing the clustered bit of ${device}`);
-  await changeRoot(probe, (rootFd) => {
+  await changeRoot(seen, (rootFd) => {
     removeAttribute(rootFd, BIT_XATTR, device);
     removeAttribute(rootFd, EPOCH_XATTR, device);
     removeOwnerFile(rootFd, device);
     removeOrphanDirectory(rootFd, false);
   });
-  if (probeDevice(device).bit.kind !== "none") throw notOnDisk(device, "cleared");
+  const cleared = probeDevice(device);
+  if (cleared.bit.kind !== "none") throw notOnDisk(device, "cleared");
+  if (stored?.mmp === true && cleared.superblock.type === "ext4" && cleared.superblock.hasMmp) {
+    say(`switching ext4's multiple-mount protection of ${device} off: that waits 11 s for another machine's sign of life`);
+    try {
+      requireIdle(cleared, "disable");
+      await setMmp(device, false, say);
+    } catch (error) {
+      throw mmpStays(device, error);
+    }
+  }
   return true;
+}
+
+function mmpStays(device: string, cause: unknown): OperatingError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new OperatingError(`${device}: the clustered bit is cleared, but ext4's multiple-mount protection is still on: ${why}`, {
+    code: "mmp",
+    hint: `Nothing but time is lost by it. When it is mounted nowhere: tune2fs -O ^mmp ${device}`,
+    cause,
+    exitStatus: 32,
+  });
+}
+
+/** What a command goes by. */
+interface Seen {
+  readonly probe: Probe;
+  readonly verb: Verb;
+  /** The owner's block as it is on the disk; null: there is none. */
+  readonly block: Buffer | null;
+}
+
+type Verb = "enable" | "disable";
+
+function look(device: string, verb: Verb): Seen {
+  const probe = probeDevice(device);
+  requireIdle(probe, verb);
+  return { probe, verb, block: ownerBlockBytes(probe) };
+}
+
+function ownerBlockBytes({ device, bit }: Probe): Buffer | null {
+  const offset = bit.kind === "set" ? bit.bit.ownerBlock : null;
+  return offset === null ? null : readDirect(device, offset, OWNER_BLOCK_BYTES);
+}
+
+/** Between the look and the change a person may have mounted it on another node: this command may have stood still for long. */
+function requireUnchanged({ probe, verb, block }: Seen): void {
+  const now = look(probe.device, verb);
+  const isSame = JSON.stringify(now.probe.bit) === JSON.stringify(probe.bit) && isSameBlock(now.block, block);
+  if (!isSame) throw changedMeanwhile(probe.device, verb);
+}
+
+function isSameBlock(one: Buffer | null, other: Buffer | null): boolean {
+  return one === null || other === null ? one === other : one.equals(other);
+}
+
+function changedMeanwhile(device: string, verb: Verb): OperatingError {
+  return new OperatingError(
+    `${device} has changed since this command looked at it: another node has mounted it, or another command changes it`,
+    {
+      code: "changed-meanwhile",
+      hint: `Unmount it everywhere, then run it again: coverlay volume ${verb} ${device}`,
+      exitStatus: 32,
+    },
+  );
 }
 
 function firstBlock({ uuid }: Bit, epoch: number): OwnerBlock {
@@ -97,8 +161,8 @@ function epochOf(rootFd: number, device: string): number {
  * user did not unmount it elsewhere as the refusal of a damaged block says. Throws "still-owned" if it names a life that may go on, and
  * "owner-block-version" if it may: a later coverlay wrote it.
  */
-async function hasOwnerBlock(probe: Probe, stored: StoredBit, say: BitWork["say"]): Promise<boolean> {
-  const { device } = probe;
+async function hasOwnerBlock(seen: Seen, stored: StoredBit, say: BitWork["say"]): Promise<boolean> {
+  const { device } = seen.probe;
   if (stored.ownerBlock === null) return false;
   let block: OwnerBlock;
   try {
@@ -113,7 +177,7 @@ async function hasOwnerBlock(probe: Probe, stored: StoredBit, say: BitWork["say"
   const offset = stored.ownerBlock;
   let inPlace = true;
   say(`looking where the owner's block of ${device} is`);
-  await changeRoot(probe, async (rootFd) => {
+  await changeRoot(seen, async (rootFd) => {
     try {
       await checkOwnerFile(rootFd, offset, device);
     } catch (error) {
@@ -129,11 +193,14 @@ function endedHere(life: { readonly bootId: string; readonly pid: number; readon
   return life.bootId === thisMachine.bootId() && thisMachine.startTimeOf(life.pid) !== life.startTime;
 }
 
-async function changeRoot(probe: Probe, change: (rootFd: number) => void | Promise<void>): Promise<void> {
+async function changeRoot(seen: Seen, change: (rootFd: number) => void | Promise<void>): Promise<void> {
+  const { probe, verb, block } = seen;
   const attributes = MountAttr.NODEV | MountAttr.NOEXEC | MountAttr.NOSUID;
-  const mount = await mountDetached(probe.device, probe.superblock.type, [], attributes);
+  const mount = await mountDetached(probe.device, probe.superblock.type, [], attributes, () => requireUnchanged(seen));
   let failure: unknown;
   try {
+    // A node that claims writes the block before it mounts.
+    if (!isSameBlock(ownerBlockBytes(probe), block)) throw changedMeanwhile(probe.device, verb);
     await change(mount.rootFd);
   } catch (error) {
     failure = error;
@@ -142,7 +209,7 @@ async function changeRoot(probe: Probe, change: (rootFd: number) => void | Promi
   if (failure !== undefined) throw failure;
 }
 
-function requireIdle(probe: Probe, verb: "enable" | "disable"): void {
+function requireIdle(probe: Probe, verb: Verb): void {
   const { device } = probe;
   if (tryExclusive(device) !== "free") {
     throw new OperatingError(`${device} is ${describeHolders(device)}`, {

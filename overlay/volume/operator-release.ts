@@ -3,6 +3,7 @@
  * Refused where it can be seen to be wrong: while that node is in the view, or the device is in use here. This node itself may say it of a
  * machine, or a boot, that had its place before.
  */
+import { isDeepStrictEqual } from "node:util";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { ClusterInfo, ViewInfo } from "../../dlmd/client/api.ts";
 import { bootId } from "../../dlmd/base/machine.ts";
@@ -27,6 +28,11 @@ export async function releaseByWord(device: string, owner: string, cluster: { in
   requireGone(life, owner, cluster);
   if (tryExclusive(device) === "busy") {
     throw refused("device-busy", `${device} is ${describeHolders(device)}`, "Unmount it here first.");
+  }
+  // All of that may have taken long, and another word or proof may have let a node claim it meanwhile.
+  if (!isDeepStrictEqual(await readOwnerBlock(device, offset, bit.bit.uuid), block)) {
+    const hint = `See what it says now: coverlay volume show ${device}`;
+    throw refused("changed-meanwhile", `${device}: its owner's block has been written since this command read it`, hint);
   }
   await writeOwnerBlock(device, offset, { ...block, state: "released", sequence: block.sequence + 1, atMs: Date.now() });
   return life;

@@ -11,6 +11,15 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/mount-claim.test.ts",
   },
   {
+    id: "bit-changed-unlooked",
+    breaks: "volume disable goes on after a node has mounted",
+    file: "overlay/volume/bit-writer.ts",
+    find: "MountAttr.NOSUID;\n  const mount = await mountDetached(probe.device, probe.superblock.type, [], attributes, () => requireUnchanged(seen));",
+    replace:
+      "MountAttr.NOSUID;\n  const mount = await mountDetached(probe.device, probe.superblock.type, [], attributes, () => look(probe.device, verb));",
+    caughtBy: "test/e2e/volume/bit.alone.test.ts",
+  },
+  {
     id: "undo-ends-early",
     breaks: "a step of the undoing of a mount that fails leaves the disk with this node",
     file: "overlay/serve/owned-lower.ts",

@@ -19,11 +19,12 @@ import os from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/volume.ts";
+import type { BitWork } from "../../../overlay/volume/bit-writer.ts";
 import { BIT_XATTR, type Bit } from "../../../overlay/volume/bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, setAttribute } from "../../../overlay/volume/detached.ts";
 import { tryExclusive } from "../../../overlay/volume/device.ts";
 import { PLACE_XATTR } from "../../../overlay/volume/directory-place.ts";
-import { mountLower } from "../../../overlay/volume/lower-mount.ts";
+import { type LowerMount, mountLower } from "../../../overlay/volume/lower-mount.ts";
 import { probeDevice } from "../../../overlay/volume/probe.ts";
 import { refusal } from "../../refusal.ts";
 import { anyPlace, takeLower, takingOf } from "./take.ts";
@@ -43,6 +44,41 @@ async function rootAttribute(disk: Disk, type: string): Promise<Buffer | null> {
 }
 
 describe("the clustered bit", () => {
+  test("ext4: MMP is not taken from a machine that mounts after the bit is cleared: it is told what is left", {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    await withDisk("ext4", async (disk) => {
+      await enableVolume(disk.device, bit);
+      const other = attachLoop(disk.image);
+      try {
+        const say = (words: string): void => {
+          if (words.startsWith("switching")) run("mount", other, disk.mountPoint);
+        };
+        expect(await refusal(disableVolume(disk.device, { say, begin: () => Promise.resolve() }))).toMatchObject({
+          code: "mmp",
+          message: expect.stringContaining("the clustered bit is cleared, but ext4's multiple-mount protection is still on") as string,
+          exitStatus: 32,
+        });
+        writeFileSync(path.join(disk.mountPoint, "written"), "kept");
+        run("umount", disk.mountPoint);
+        checkFileSystem("ext4", other);
+        expect(run("dumpe2fs", "-h", other)).toMatch(/^Filesystem features:.* mmp/m);
+      } finally {
+        run("losetup", "--detach", other);
+      }
+    });
+  });
+
+  test("of a format that is to come it is neither cleared nor set: nobody here knows its owner", async () => {
+    await withDisk("ext4", async (disk) => {
+      const mount = await mountDetached(disk.device, "ext4", [], 0);
+      setAttribute(mount.rootFd, BIT_XATTR, Buffer.from("coverlay-3;cluster=demo;block=1052672;crc=00000000", "latin1"), disk.device);
+      await releaseDetached(mount, disk.device);
+      for (const change of [disableVolume(disk.device), enableVolume(disk.device, bit)])
+        expect(await refusal(change)).toMatchObject({ code: "bit-version", exitStatus: 32 });
+    });
+  });
+
   test("ext4: the bit is read while the owner writes: bitmaps that do not fit their checksums are none of its business", {
     timeout: TIMEOUT_MS,
   }, async () => {
@@ -121,6 +157,48 @@ describe("the clustered bit", () => {
           await enableVolume(crashed, bit);
         } finally {
           run("losetup", "--detach", crashed);
+        }
+      });
+    });
+
+    test(`${type}: a node that has mounted since a command looked keeps its volume, and all that it writes`, {
+      timeout: TIMEOUT_MS,
+    }, async () => {
+      await withDisk(type, async (disk) => {
+        const other = attachLoop(disk.image);
+        const mounted: LowerMount[] = [];
+        const mounts = async (): Promise<void> => {
+          mounted.push(await takeLower(other));
+          writeFileSync(`/proc/self/fd/${mounted[0]?.rootFd}/written`, "kept");
+        };
+        const refusedThen = async (change: (work: BitWork) => Promise<unknown>, begin: () => Promise<void>): Promise<void> => {
+          const { code, exitStatus } = await refusal(change({ say: () => undefined, begin }));
+          expect([exitStatus, code]).toEqual([32, expect.stringMatching(/^(changed-meanwhile|dirty)$/)]);
+          await mounted.pop()?.release();
+          checkFileSystem(type, other);
+        };
+        try {
+          await refusedThen(
+            (work) => enableVolume(disk.device, { ...bit, cluster: "second" }, work),
+            async () => {
+              await enableVolume(other, bit);
+              await mounts();
+            },
+          );
+          await refusedThen((work) => disableVolume(disk.device, work), mounts);
+          // It has let go by now, and the disk is clean.
+          await refusedThen(
+            (work) => disableVolume(disk.device, work),
+            async () => {
+              await mounts();
+              await mounted.pop()?.release();
+            },
+          );
+          run("mount", other, disk.mountPoint);
+          expect(readFileSync(path.join(disk.mountPoint, "written"), "utf8")).toBe("kept");
+          run("umount", disk.mountPoint);
+        } finally {
+          run("losetup", "--detach", other);
         }
       });
     });

@@ -11,7 +11,7 @@ import { mountLower } from "../../../overlay/volume/lower-mount.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { releaseByWord } from "../../../overlay/volume/operator-release.ts";
-import { OWNER_BLOCK_BYTES, OWNER_BLOCK_VERSION, type OwnerBlock } from "../../../overlay/volume/owner-block.ts";
+import { OWNER_BLOCK_BYTES, OWNER_BLOCK_VERSION, type OwnerBlock, encodeOwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { thisMachine } from "../../../overlay/volume/prove-gone.ts";
 import { withVersion } from "../../owner-block-version.ts";
 import { refusal } from "../../refusal.ts";
@@ -265,6 +265,20 @@ describe("the owner's block", () => {
       run("mount", disk.device, disk.mountPoint);
       expect(await code("node2", cluster([1]))).toBe("device-busy");
       run("umount", disk.mountPoint);
+      // Another node claims it while the command looks: the view is read after the block.
+      const { info, view } = cluster([1]);
+      const claim = Buffer.from(encodeOwnerBlock({ ...(await blockOf(disk.device)), state: "owned", life: ofNode(3, {}), sequence: 9 }));
+      const offset = storedBit(disk.device).ownerBlock ?? 0;
+      const claimed = {
+        info,
+        get view() {
+          overwrite(disk, offset, claim);
+          return view;
+        },
+      };
+      expect(await code("node2", claimed)).toBe("changed-meanwhile");
+      expect((await blockOf(disk.device)).life).toMatchObject({ nodeid: 3 });
+      await nameOwner(disk.device, ofNode(2, { bootId: "another-boot" }));
       expect(await releaseByWord(disk.device, "2", cluster([1]))).toMatchObject({ nodeid: 2 });
       await (await takeLower(disk.device)).release();
       // Of its own place the node itself may say it, if that was another boot.
