@@ -6,7 +6,7 @@ import { closeSync, constants, fsyncSync, openSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { BIT_XATTR, type Bit, EPOCH_XATTR, type StoredBit, encodeBit } from "./bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, removeAttribute, setAttribute } from "./detached.ts";
-import { PLACE_XATTR, requireNotNested, requirePlace, setPlace } from "./directory-place.ts";
+import { PLACE_XATTR, requireNotMounted, requireNotNested, requirePlace, setPlace } from "./directory-place.ts";
 import { isFileSystemRoot } from "./file-system-root.ts";
 import { describeHolders, isReadOnlyDevice, readDirect, tryExclusive } from "./device.ts";
 import { readOwnerBlock } from "./direct-block.ts";
@@ -289,6 +289,7 @@ export function enableDirectory(directory: string, bit: Bit): void {
     if (refuseOtherBit(directory, bitState(getAttribute(fd, BIT_XATTR, directory), directory), bit) !== null) {
       return requirePlace(fd, directory);
     }
+    requireNotMounted(directory);
     setPlace(fd, directory);
     setAttribute(fd, BIT_XATTR, value, directory);
     fsyncSync(fd);
@@ -298,6 +299,7 @@ export function enableDirectory(directory: string, bit: Bit): void {
 export function disableDirectory(directory: string): boolean {
   return withDirectory(directory, (fd) => {
     const was = getAttribute(fd, BIT_XATTR, directory) !== null;
+    requireNotMounted(directory);
     removeAttribute(fd, BIT_XATTR, directory);
     removeAttribute(fd, EPOCH_XATTR, directory);
     removeAttribute(fd, PLACE_XATTR, directory);

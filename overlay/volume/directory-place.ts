@@ -3,7 +3,7 @@
  * names the place: the machine, and the file handle of the directory's inode. A copy has another inode, or is on another machine.
  * Source: name_to_handle_at(2), machine-id(5).
  */
-import { closeSync, constants, openSync, realpathSync } from "node:fs";
+import { closeSync, constants, openSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
 import { E } from "../../dlmd/base/errno.ts";
 import { machineId } from "../../dlmd/base/machine.ts";
@@ -65,10 +65,26 @@ export function requireNotNested(directory: string, sources: readonly string[] =
   if (below !== undefined) throw nested(directory, `${below}, below it, is a volume that is mounted`);
 }
 
+/** Throws OperatingError "mounted": an overlay of this machine has it, and goes by its bit. */
+export function requireNotMounted(directory: string, sources: readonly string[] = mountedSources()): void {
+  const { dev, ino } = statSync(directory);
+  const isIt = (source: string): boolean => {
+    const found = statSync(source, { throwIfNoEntry: false });
+    return found?.dev === dev && found.ino === ino;
+  };
+  if (!sources.some(isIt)) return;
+  throw refused(
+    "mounted",
+    `${directory} is mounted as a volume on this machine`,
+    "Unmount it first: findmnt -t fuse.clustered shows where.",
+  );
+}
+
 function mountedSources(): string[] {
   return mountTable()
-    .filter(({ type, source }) => type === "fuse.clustered" && source.startsWith("/") && !source.startsWith("/dev/"))
-    .map(({ source }) => source);
+    .filter(({ type, source }) => type === "fuse.clustered" && source.startsWith("/"))
+    .map(({ source }) => source)
+    .filter((source) => statSync(source, { throwIfNoEntry: false })?.isDirectory() === true);
 }
 
 function isVolume(directory: string): boolean {

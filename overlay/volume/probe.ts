@@ -8,6 +8,7 @@ import { BIT_XATTR, type StoredBit, decodeBit } from "./bit.ts";
 import { describeHolders, deviceBytes, READ_SIZE_AGAIN, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
 import { readAttributeByMount } from "./detached.ts";
 import { readDeviceBlock } from "./direct-block.ts";
+import { SIGNATURE_BYTES, type Signature, memberSignatures } from "./member.ts";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { type Ext4Superblock, SUPERBLOCK_BYTES, type XfsSuperblock, decodeSuperblock } from "./superblock.ts";
 import { type ToolResult, runTool, runToolInBackground } from "./tool.ts";
@@ -27,16 +28,31 @@ export interface Probe {
   readonly bit: BitState;
 }
 
-/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "device-short", "ufs", "unknown-fs". */
+/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "device-short", "ufs", "unknown-fs", "member". */
 export function probeSuperblock(device: string): VolumeSuperblock {
   requireBlockDevice(device);
-  return volumeSuperblock(device, readDirect(device, 0, SUPERBLOCK_BYTES));
+  const superblock = volumeSuperblock(device, readDirect(device, 0, SUPERBLOCK_BYTES));
+  for (const signature of memberSignatures(deviceBytes(device), superblock.bytes))
+    refuseMember(device, signature, readDirect(device, signature.at, SIGNATURE_BYTES));
+  return superblock;
 }
 
 /** The same, read by a thread of a pool. */
 export async function probeSuperblockInPool(device: string): Promise<VolumeSuperblock> {
   requireBlockDevice(device);
-  return volumeSuperblock(device, await readDeviceBlock(device, 0, SUPERBLOCK_BYTES));
+  const superblock = volumeSuperblock(device, await readDeviceBlock(device, 0, SUPERBLOCK_BYTES));
+  for (const signature of memberSignatures(deviceBytes(device), superblock.bytes))
+    refuseMember(device, signature, await readDeviceBlock(device, signature.at, SIGNATURE_BYTES));
+  return superblock;
+}
+
+function refuseMember(device: string, { what, instead, at, is }: Signature, block: Buffer): void {
+  if (!is(block)) return;
+  throw new OperatingError(`${device} is ${what}: by itself it must not be written to`, {
+    code: "member",
+    hint: `${instead} If it is none any more, wipefs ${device} shows what says so, at byte ${at}, and can take that away.`,
+    exitStatus: 32,
+  });
 }
 
 function volumeSuperblock(device: string, head: Uint8Array): VolumeSuperblock {

@@ -49,6 +49,8 @@ export type Superblock = Ext4Superblock | XfsSuperblock | OtherSuperblock;
 /** `head`: the first SUPERBLOCK_BYTES of the device, or all of it where it is smaller. */
 export function decodeSuperblock(head: Uint8Array): Superblock {
   const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
+  // What was there before may stand behind its header still.
+  if (bytes.subarray(0, LUKS_MAGIC.length).equals(LUKS_MAGIC)) return { type: "other", what: LUKS };
   if (bytes.length >= 2048 && bytes.readUInt16LE(1024 + 0x38) === 0xef53) return decodeExt4(bytes.subarray(1024, 2048));
   if (bytes.length >= 512 && bytes.readUInt32BE(0) === 0x58465342) return decodeXfs(bytes);
   return { ...nameOther(bytes) };
@@ -116,6 +118,9 @@ function decodeXfs(sb: Buffer): Superblock {
   return { type: "xfs", uuid: uuidText(sb.subarray(32, 48)), bytes, inodeBytes: 1 << inodeLog, rootInodeOffset: Number(offset) };
 }
 
+const LUKS_MAGIC: Buffer = Buffer.from("LUKS\xba\xbe", "latin1");
+const LUKS = "a LUKS container: open it, and name the device under /dev/mapper";
+
 interface Magic {
   readonly at: number;
   readonly bytes: Buffer;
@@ -129,7 +134,6 @@ const others: readonly Magic[] = [
   { at: 0x0800, bytes: Buffer.from("OCFSV2"), what: "OCFS2" },
   { at: 0x1000, bytes: Buffer.from("OCFSV2"), what: "OCFS2" },
   { at: 4086, bytes: Buffer.from("SWAPSPACE2"), what: "a swap area" },
-  { at: 0, bytes: Buffer.from("LUKS\xba\xbe", "latin1"), what: "a LUKS container: open it, and name the device under /dev/mapper" },
   { at: 512, bytes: Buffer.from("LABELONE"), what: "an LVM physical volume: name a logical volume" },
   { at: 0, bytes: Buffer.from("hsqs"), what: "squashfs" },
   { at: 3, bytes: Buffer.from("NTFS    "), what: "NTFS" },

@@ -4,7 +4,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import { queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import { until } from "../actor.ts";
-import { coverlayProgram, withLab } from "../lab.ts";
+import { coverlay, coverlayProgram, withLab } from "../lab.ts";
 
 it("is shared by three nodes, is one node's, and waits for it", () =>
   withLab({ nodes: 3, lower: "directory", size: "64M" }, async (lab) => {
@@ -16,6 +16,11 @@ it("is shared by three nodes, is one node's, and waits for it", () =>
     }
     await lab.mustExec(3, ["sh", "-c", `echo synced > ${at(3, "synced")} && sync ${at(3, "synced")}`]);
     expect(readFileSync(`${lower}/synced`, "utf8")).toBe("synced\n");
+
+    for (const change of [["disable"], ["enable", "--cluster", "other"]]) {
+      const { status, stderr } = await coverlay(["volume", ...change, lower]);
+      expect([status, stderr]).toEqual([32, expect.stringMatching(/is mounted as a volume on this machine|belongs already to cluster/)]);
+    }
 
     const copy = `${lab.dir}/copy`;
     execFileSync("cp", ["-a", lower, copy]);

@@ -69,6 +69,22 @@ describe("the clustered bit", () => {
     });
   });
 
+  test("a leg of a mirror is no volume, though a file system begins on it", async () => {
+    await withDisk("none", async (disk) => {
+      run("mkfs.ext4", "-q", "-F", disk.device, "15M");
+      const bytes = statSync(disk.image).size;
+      const superblock = Buffer.alloc(4096);
+      // Magic, 0.90, and so many members: the least that blkid takes for one.
+      for (const [at, word] of [0xa92b4efc, 0, 90].entries()) superblock.writeUInt32LE(word, at * 4);
+      const image = openSync(disk.image, "r+");
+      writeSync(image, superblock, 0, superblock.length, bytes - (bytes % 65_536) - 65_536);
+      closeSync(image);
+      expect(run("blkid", "-p", "-o", "value", "-s", "TYPE", disk.device)).toBe("linux_raid_member\n");
+      for (const look of [() => enableVolume(disk.device, bit), () => Promise.resolve(showVolume(disk.device))])
+        expect(await refusal(look)).toMatchObject({ code: "member", exitStatus: 32, message: expect.stringContaining("RAID") as string });
+    });
+  });
+
   test("of a format that is to come it is neither cleared nor set: nobody here knows its owner", async () => {
     await withDisk("ext4", async (disk) => {
       const mount = await mountDetached(disk.device, "ext4", [], 0);

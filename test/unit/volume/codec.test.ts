@@ -149,6 +149,14 @@ describe("superblocks", () => {
     expect(decodeSuperblock(head((bytes) => bytes.writeUInt16LE(0xaa55, 510)))).toMatchObject({ type: "other" });
   });
 
+  test("a LUKS container is one, whatever file system stood there before", () => {
+    const luks = head((bytes) => {
+      bytes.write("LUKS\xba\xbe", 0, "latin1");
+      bytes.writeUInt16LE(0xef53, 1024 + 0x38);
+    });
+    expect(decodeSuperblock(luks)).toMatchObject({ type: "other", what: expect.stringMatching(/^a LUKS container/) });
+  });
+
   test("how large the file system is", () => {
     const ext4 = (incompat: number): Buffer =>
       head((bytes) => {

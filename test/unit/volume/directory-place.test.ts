@@ -1,13 +1,13 @@
 /** Hazard R20: a copy of a directory is not its volume, and two volumes have no files in common. */
 import { execFileSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, renameSync, rmSync } from "node:fs";
+import { closeSync, mkdirSync, mkdtempSync, openSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Bit } from "../../../overlay/volume/bit.ts";
 import { disableDirectory, enableDirectory, requireOwnPlace } from "../../../overlay/volume/bit-writer.ts";
-import { requireNotNested, requirePlace } from "../../../overlay/volume/directory-place.ts";
+import { requireNotMounted, requireNotNested, requirePlace } from "../../../overlay/volume/directory-place.ts";
 
 const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
 let base: string;
@@ -54,6 +54,14 @@ it("refuses a copy with all its attributes, and takes it when it was enabled as 
   expect(codeOf(() => requireOwnPlace(copy))).toBe("no-place");
   enableDirectory(copy, bit);
   expect(codeOf(() => requireOwnPlace(copy))).toBe("none");
+});
+
+it("knows that it is mounted, by whatever name", () => {
+  const link = path.join(base, "link");
+  symlinkSync(dir, link);
+  expect(codeOf(() => requireNotMounted(dir, [path.join(base, "gone"), link]))).toBe("mounted");
+  expect(codeOf(() => requireNotMounted(dir, [base, path.join(dir, "below")]))).toBe("none");
+  expect(codeOf(() => requireNotMounted(dir))).toBe("none");
 });
 
 it("refuses a volume in a volume, whichever was first", () => {
