@@ -25,6 +25,7 @@ import { noPlans } from "./config/fence-plan.ts";
 import { noFencing } from "./fencing/fence-table.ts";
 import { Fencing } from "./fencing/fencing.ts";
 import { LockspaceGroup } from "./lockspaces/lockspace-group.ts";
+import { leaseShare } from "./membership/lease.ts";
 import { Outbox } from "./outbox.ts";
 import { defaultPlockLimits, type PlockPort, PlockService } from "./plock/service.ts";
 import { noFences } from "./recovery/fence-gate.ts";
@@ -182,7 +183,8 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       command: (command) => this.engine.command(command),
       serving: () => this.recovery.serving,
       quorum: () => this.engine.quorum,
-      leaseEndMs: () => this.engine.leaseEndMs,
+      // That of a quorum by itself has no end, and is over without a word when others are a quorum without it.
+      leaseEndMs: () => Math.min(this.engine.leaseEndMs, time.nowMs + leaseShare * this.boot.timeoutMs),
       heard: (other) => {
         const peer = this.engine.peers.get(other);
         return peer === undefined ? null : livingIncarnation(peer, time.nowMs, this.boot.timeoutMs);

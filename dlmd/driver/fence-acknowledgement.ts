@@ -58,6 +58,7 @@ export function acknowledgeFence(nodeid: number, by: string, status: StatusAnswe
     return asked;
   }
   const refused = step({ kind: "fence-result", nodeid, incarnation: open.incarnation, failingView, by });
-  if (refused === "") return open;
+  // Where one word was enough for both, nothing waited for the second.
+  if (refused === "" || asked !== null) return open;
   throw notTaken(refused);
 }

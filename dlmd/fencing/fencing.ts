@@ -29,6 +29,7 @@ export interface FencingPort {
   /** Lock service runs here, in a quorate view. */
   serving(): boolean;
   quorum(): { readonly quorate: boolean; readonly reason: string };
+  /** Never further off than a lease that was acknowledged just now. */
   leaseEndMs(): number;
   /** The life of that node that is heard now; null: none is. */
   readonly heard: (nodeid: number) => string | null;

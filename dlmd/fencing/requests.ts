@@ -1,4 +1,5 @@
 /** What programs and people ask of fencing, and what they are told: questions become ordered messages, answers come of the table (README.md). */
+import { nodeWord } from "../base/node-word.ts";
 import { type FenceAnswer, type FencedLife, type FenceQuestion, shortened } from "../wire/fence-life.ts";
 import type { FencingMessage, Want } from "../wire/fencing-group.ts";
 import { type Member, noIncarnation } from "../wire/view-id.ts";
@@ -67,7 +68,7 @@ export class FenceRequests {
     if (this.#table.isMember(nodeid)) return refuse(`${name} is a member of the view: its own dlmd says what became of that life`);
     this.want(life, why, `a program of ${this.#port.name(this.#self.nodeid)}`);
     if (!this.#port.hasDevice(nodeid)) {
-      return refuse(`no fence device is configured for ${name}: when it is off for sure, \`coverlay fence ack ${name} --yes\``);
+      return refuse(`no fence device is configured for ${name}: when it is off for sure, \`coverlay fence ack ${nodeWord(name)} --yes\``);
     }
     return this.#progress(nodeid, name);
   }
@@ -88,7 +89,7 @@ export class FenceRequests {
     const run = this.#table.runs.get(nodeid);
     const name = this.#port.name(nodeid);
     if (run !== undefined) return `${this.#port.name(run.executor.nodeid)} ${run.step === "" ? `begins to fence ${name}` : run.step}`;
-    if (!this.#port.hasDevice(nodeid)) return `no fence device is configured for ${name}: \`coverlay fence ack ${name} --yes\``;
+    if (!this.#port.hasDevice(nodeid)) return `no fence device is configured for ${name}: \`coverlay fence ack ${nodeWord(name)} --yes\``;
     if (this.#table.isMember(nodeid)) return `waits until the view is without ${name}`;
     const executor = this.#table.executorOf(want);
     if (executor === null) return "no member can run its fence agents";

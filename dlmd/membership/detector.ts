@@ -32,6 +32,8 @@ export class Detector {
   readonly #self: Member;
   readonly #timeoutMs: number;
   readonly #connections: boolean;
+  /** Also those that no configuration names now: one may come back. */
+  #barred: readonly number[] = [];
   #told: BeatContent | null = null;
   /** Acks of heartbeats sent before then do not count: this process stood still after it (hazard M1). */
   #ackFloorMs = Number.NEGATIVE_INFINITY;
@@ -52,7 +54,7 @@ export class Detector {
     }
     for (const [nodeid, config] of wanted) {
       const peer = this.peers.get(nodeid);
-      if (peer === undefined) this.peers.set(nodeid, newPeer(config));
+      if (peer === undefined) this.peers.set(nodeid, newPeer(config, this.#barred.includes(nodeid)));
       else peer.config = config;
     }
   }
@@ -138,6 +140,7 @@ export class Detector {
 
   /** Those nodes, and no others, must not be members: as if there were no connection to any life of them (hazard M2). */
   bar(nodeids: readonly number[], nowMs: number): void {
+    this.#barred = nodeids;
     for (const [nodeid, peer] of this.peers) {
       peer.barred = nodeids.includes(nodeid);
       if (isLinked(peer)) peer.unlinkedMs = null;

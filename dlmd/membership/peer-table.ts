@@ -37,7 +37,7 @@ export interface Peer {
   movedMs: number;
 }
 
-export function newPeer(config: NodeConfig): Peer {
+export function newPeer(config: NodeConfig, barred: boolean = false): Peer {
   return {
     config,
     incarnation: null,
@@ -46,7 +46,7 @@ export function newPeer(config: NodeConfig): Peer {
     heartbeat: null,
     link: null,
     distrusted: null,
-    barred: false,
+    barred,
     unlinkedMs: null,
     cutOff: new Map(),
     refused: null,

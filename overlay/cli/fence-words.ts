@@ -1,4 +1,5 @@
 /** What dlmd's status says of fences, as lines for people: who is waited for, what is done about it, what was done. */
+import { nodeWord } from "../../dlmd/base/node-word.ts";
 import * as z from "zod";
 
 interface Victim {
@@ -84,7 +85,7 @@ export function describeWaits({ unfenced, fencing }: Fences, name: Name, wallMs:
   return [
     ...unfenced.map(
       ({ nodeid, incarnation, failingView, lockspaces }) =>
-        `${name(nodeid)} (incarnation ${incarnation}) went without a word before view ${failingView} and is not known to be dead: nothing is granted in ${lockspaces.join(", ")}. ${todo(nodeid)}when it is off for sure, \`coverlay fence ack ${name(nodeid)} --yes\``,
+        `${name(nodeid)} (incarnation ${incarnation}) went without a word before view ${failingView} and is not known to be dead: nothing is granted in ${lockspaces.join(", ")}. ${todo(nodeid)}when it is off for sure, \`coverlay fence ack ${nodeWord(name(nodeid))} --yes\``,
     ),
     ...fencing.wanted.map((one) => describeWanted(one, name, wallMs)),
   ];

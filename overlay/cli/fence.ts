@@ -63,6 +63,12 @@ interface NodeArguments extends NodeOptions {
   readonly yes: boolean;
 }
 
+/** One that is waited for, too: it may have been taken out of the configuration since it died. */
+export function waitedNode(info: ClusterInfo, { unfenced, fencing }: Pick<Fences, "unfenced" | "fencing">, node: string): number {
+  const found = [...unfenced, ...fencing.wanted].find(({ nodeid }) => String(nodeid) === node);
+  return found?.nodeid ?? nodeNamed(info, node).nodeid;
+}
+
 function nodeNamed(info: ClusterInfo, node: string): ClusterInfo["nodes"][number] {
   const found = info.nodes.find(({ name, nodeid }) => name === node || String(nodeid) === node);
   if (found !== undefined) return found;
@@ -75,8 +81,8 @@ async function tell(
   node: string,
   by: string = userInfo().username,
 ): Promise<{ info: ClusterInfo; nodeid: number; said: unknown }> {
-  const { info } = await askDlmd(runDir, null);
-  const { nodeid } = nodeNamed(info, node);
+  const { info, fences } = await askFences(runDir);
+  const nodeid = what === "fence-ack" ? waitedNode(info, fences, node) : nodeNamed(info, node).nodeid;
   const question: AdminQuestion = { what, nodeid, by };
   return { info, nodeid, said: await askAdmin(runDir, question) };
 }

@@ -1,4 +1,5 @@
 /** What is wrong with the cluster as this node sees it: quorum, locks, nodes, fences, the network. Pure. */
+import { nodeWord } from "../../dlmd/base/node-word.ts";
 import type { ClusterFacts, NodeFact } from "./facts.ts";
 import { type Problem, problem, shortTime } from "./problem.ts";
 
@@ -55,7 +56,7 @@ function judgeFences(facts: ClusterFacts): Problem[] {
     const found = `${node} went without a word and is not known to be dead: no lock is granted in ${where}`;
     const step = fencing.find((one) => one.nodeid === nodeid)?.step;
     const device = devices.includes(nodeid) ? "its fence device is used" : "it has no fence device";
-    return problem("unfenced", { node }, found, `${step ?? device}; when it is off for sure: coverlay fence ack ${node} --yes`);
+    return problem("unfenced", { node }, found, `${step ?? device}; when it is off for sure: coverlay fence ack ${nodeWord(node)} --yes`);
   });
   const failed = fencing.filter(({ rounds }) => rounds > 0);
   return [
@@ -63,7 +64,12 @@ function judgeFences(facts: ClusterFacts): Problem[] {
     ...failed.map(({ nodeid, rounds, failure }) => {
       const node = name(nodeid);
       const found = `fencing ${node} has failed ${rounds === 1 ? "once" : `${rounds} times`}, the last: ${failure}`;
-      return problem("fence-failed", { node }, found, `coverlay fence history; when it is off for sure: coverlay fence ack ${node} --yes`);
+      return problem(
+        "fence-failed",
+        { node },
+        found,
+        `coverlay fence history; when it is off for sure: coverlay fence ack ${nodeWord(node)} --yes`,
+      );
     }),
   ];
 }

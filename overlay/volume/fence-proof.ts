@@ -2,6 +2,7 @@
  * The proof by a fence, for a life whose node is not in the view and so cannot be asked: the lock managers fence that very life, and then the disk
  * must be quiet. overlay/volume/README.md, "The fence".
  */
+import { nodeWord } from "../../dlmd/base/node-word.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { FenceAnswer, FenceQuestion } from "../../dlmd/client/api.ts";
 import type { Activity } from "./disk-activity.ts";
@@ -98,7 +99,7 @@ export class FenceProof {
         return under(`${name} is being fenced, for ${seconds(wallMs() - answer.sinceMs)}: ${answer.step}`);
       case "failed":
         return over(
-          `the fence of ${name} failed: ${answer.why}; it is tried again in ${seconds(answer.againAtMs - wallMs())}. When that machine is off for sure: coverlay fence ack ${name} --yes`,
+          `the fence of ${name} failed: ${answer.why}; it is tried again in ${seconds(answer.againAtMs - wallMs())}. When that machine is off for sure: coverlay fence ack ${nodeWord(name)} --yes`,
         );
       case "refused":
         return over(`${name} is not in the view, and is not fenced: ${answer.why}`);
