@@ -20,7 +20,7 @@ import { type ConfigKeeper, readKeptConfig, startingConfig } from "./driver/conf
 import { type AdminServer, startAdminServer } from "./server/admin-server.ts";
 import { unkept } from "./driver/atomic-file.ts";
 import { checkProcess } from "./driver/check-process.ts";
-import { createBootClock } from "./driver/clock.ts";
+import { bootClock } from "./driver/clock.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readKeyring } from "./driver/cluster-files.ts";
 import { type Driver, startDriver } from "./driver/driver.ts";
 import { ADDRESS_LIMIT_MS, ownNode } from "./driver/own-node.ts";
@@ -270,7 +270,7 @@ async function main(): Promise<void> {
     runDir,
     stateDir,
     createNode,
-    nowMs: createBootClock(),
+    nowMs: bootClock(),
     log,
     metrics,
     processes,

@@ -1,5 +1,5 @@
 /** Files that are whole or not there: written beside, synced, renamed over, and the folder synced. */
-import { open, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, open, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { EXIT } from "../base/exit-status.ts";
@@ -22,6 +22,22 @@ export function unkept(what: string, file: string, error: unknown): OperatingErr
 export async function writeAtomic(file: string, text: string, mode: number, beside: string = `${file}.${process.pid}.new`): Promise<void> {
   try {
     await writeSynced(beside, text, mode);
+  } catch (error) {
+    await rm(beside, { force: true });
+    throw error;
+  }
+  await moveInto(file, beside);
+}
+
+function unlessMissing<T>(instead: T): (error: NodeJS.ErrnoException) => T {
+  return (error) => {
+    if (error.code === "ENOENT") return instead;
+    throw error;
+  };
+}
+
+async function moveInto(file: string, beside: string): Promise<void> {
+  try {
     await rename(beside, file);
   } catch (error) {
     await rm(beside, { force: true });
@@ -33,6 +49,24 @@ export async function writeAtomic(file: string, text: string, mode: number, besi
   } finally {
     await folder.close();
   }
+}
+
+/** The same for a file that is a person's: through a symbolic link, with the mode and the owner that it has; 0600 if it is not there. */
+export async function writeInPlace(file: string, text: string): Promise<void> {
+  const place = await realpath(file).catch(unlessMissing(file));
+  const found = await stat(place).catch(unlessMissing(null));
+  const beside = `${place}.${process.pid}.new`;
+  try {
+    await writeSynced(beside, text, 0o600);
+    if (found !== null) {
+      await chown(beside, found.uid, found.gid);
+      await chmod(beside, found.mode & 0o7777);
+    }
+  } catch (error) {
+    await rm(beside, { force: true });
+    throw error;
+  }
+  await moveInto(place, beside);
 }
 
 function writeSynced(file: string, text: string, mode: number): Promise<void> {

@@ -20,7 +20,7 @@ import { fencePlansOf } from "../config/fence-config.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import type { ViewInfo } from "../wire/program.ts";
 import type { NodeConfiguration } from "../engine/boot.ts";
-import { tryWriting, unkept, writeAtomic } from "./atomic-file.ts";
+import { tryWriting, unkept, writeAtomic, writeInPlace } from "./atomic-file.ts";
 import type { ConfigOffer } from "./handshake.ts";
 
 /** A request that the cluster did not decide in that time is left to it; the asker hears that. */
@@ -375,7 +375,7 @@ export class ConfigKeeper {
     // For people and for the next start; what counts is kept already.
     const earlier = this.#showing;
     this.#showing = earlier
-      .then(() => writeAtomic(configFile, record.text, 0o644))
+      .then(() => writeInPlace(configFile, record.text))
       .catch((error: unknown) => log.error({ file: configFile, error: (error as Error).message }, "cluster.yaml could not be written"));
   }
 

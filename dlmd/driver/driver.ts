@@ -261,9 +261,12 @@ class NodeDriver implements Driver {
     onStep();
     const leaseFile = path.join(runDir, LEASE_FILE);
     const heartbeatThread = this.#heartbeatThread;
-    const shared = { self, keyring: this.#keyring, config: this.config, heartbeatThread, nowMs, log, metrics, fatal };
+    const keyring = this.#keyring;
+    const shared = { self, keyring, config: this.config, heartbeatThread, nowMs, log, metrics, fatal };
     const life = await beginLife({ ...shared, leaseFile, stored, createNode }, this.#host);
     this.#life = life;
+    // They may have changed while it began: nobody else would tell it.
+    if (this.#keyring !== keyring) this.setKeyring(this.#keyring);
     onStep();
     const { incarnation } = life;
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");

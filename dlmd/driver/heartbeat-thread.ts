@@ -2,7 +2,7 @@
 import { parentPort } from "node:worker_threads";
 import { OperatingError } from "../base/error.ts";
 import { Heartbeater } from "../membership/heartbeater.ts";
-import { createBootClock } from "./clock.ts";
+import { bootClock } from "./clock.ts";
 import { type DatagramChannel, type DatagramChannelOptions, openDatagramChannel } from "./datagram-channel.ts";
 import { leaseMarginMs } from "../membership/lease.ts";
 import { type FromHeartbeats, type HeartbeatStart, Shared, type ToHeartbeats } from "./heartbeats.ts";
@@ -16,10 +16,9 @@ function post(message: FromHeartbeats): void {
 
 /** The main thread's clock: both count from one moment. */
 function sharedClock(start: HeartbeatStart): () => number {
-  const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6 - start.monotonicMs + start.nowMs;
-  const clock = createBootClock(monotonicMs);
-  const offsetMs = clock() - monotonicMs();
-  return () => clock() - offsetMs;
+  const bootMs = bootClock();
+  const offsetMs = start.nowMs - start.bootMs;
+  return () => bootMs() + offsetMs;
 }
 
 /** What one life of the node has here. */

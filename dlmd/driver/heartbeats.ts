@@ -5,6 +5,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { OperatingError } from "../base/error.ts";
+import { bootClock } from "./clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
@@ -28,9 +29,9 @@ export interface HeartbeatStart {
   readonly cell: Int32Array;
   /** Where the node's lease is kept for the programs of this node (lease-file.ts). */
   readonly leaseFile: string;
-  /** The clock of the main thread, and CLOCK_MONOTONIC at that moment. */
+  /** The clock of the main thread, and CLOCK_BOOTTIME at that moment. */
   readonly nowMs: number;
-  readonly monotonicMs: number;
+  readonly bootMs: number;
 }
 
 export type ToHeartbeats =
@@ -51,7 +52,7 @@ export type FromHeartbeats =
   | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
   | { readonly kind: "count"; readonly name: string; readonly by: number };
 
-export interface HeartbeatsOptions extends Omit<HeartbeatStart, "cell" | "nowMs" | "monotonicMs"> {
+export interface HeartbeatsOptions extends Omit<HeartbeatStart, "cell" | "nowMs" | "bootMs"> {
   readonly thread: HeartbeatThread;
   readonly nowMs: () => number;
   readonly log: Log;
@@ -112,7 +113,7 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
   let leaseEnded: (() => void) | null = null;
   let closed: (() => void) | null = null;
   await new Promise<void>((resolve, reject) => {
-    thread.begin({ ...start, cell, nowMs: nowMs(), monotonicMs: Number(process.hrtime.bigint()) / 1e6 }, (message) => {
+    thread.begin({ ...start, cell, nowMs: nowMs(), bootMs: bootClock()() }, (message) => {
       switch (message.kind) {
         case "ready":
           return resolve();

@@ -12,10 +12,12 @@ import { type Driver, socketPathOf, startDriver } from "../../../dlmd/driver/dri
 import type { Life, LifeHost } from "../../../dlmd/driver/life.ts";
 import type { Effect, NodeEvent } from "../../../dlmd/node-api.ts";
 import { peerProcesses } from "../../../dlmd/server/peer-process.ts";
-import { createKeyring } from "../../../dlmd/tls/keyring.ts";
+import { createKeyring, type Keyring } from "../../../dlmd/tls/keyring.ts";
 
 interface PlayedLife {
   readonly host: LifeHost;
+  /** First keys of its time, the latest at the end. */
+  readonly keys: string[];
   readonly steps: string[];
   closed: boolean;
 }
@@ -32,8 +34,9 @@ vi.mock("../../../dlmd/fence-agent/fence-agents.ts", () => ({
   createFenceAgents: () => ({ look: () => Promise.resolve(), stopAll: () => stopAgents() }),
 }));
 vi.mock("../../../dlmd/driver/life.ts", () => ({
-  async beginLife(_: unknown, host: LifeHost): Promise<Life> {
-    const played: PlayedLife = { host, steps: [], closed: false };
+  async beginLife({ keyring }: { readonly keyring: Keyring }, host: LifeHost): Promise<Life> {
+    const played: PlayedLife = { host, keys: [keyring.first.id], steps: [], closed: false };
+    const setKeyring = ({ first }: Keyring): void => void played.keys.push(first.id);
     lives.push(played);
     await onBegin();
     const step = (event: NodeEvent): Effect[] => {
@@ -44,9 +47,9 @@ vi.mock("../../../dlmd/driver/life.ts", () => ({
     return {
       incarnation: String(lives.length),
       node: { step, nextDeadline: () => null, query: () => null },
-      datagrams: { flush: () => {} },
+      datagrams: { flush: () => {}, setKeyring },
       heartbeats: { progressed: () => {}, endLease: () => endLease() },
-      peers: { flush: () => {} },
+      peers: { flush: () => {}, setKeyring: () => {} },
       setNodes: () => {},
       corosync: { open: () => onOpen() },
       close: () => onClose().then(() => void (played.closed = true)),
@@ -212,6 +215,19 @@ test("a node that can keep nothing, and whose lease cannot be ended on that disk
   evict();
   expect((await ended).message).toContain("this node's state cannot be kept in");
   expect(lives[0]?.steps).not.toContain("leave");
+});
+
+test("keys that change while the next life begins are those of that life", async () => {
+  const now = createKeyring([new Uint8Array(32).fill(7)]);
+  const opened = new Promise<void>((resolve) => {
+    onOpen = () => Promise.resolve(resolve());
+  });
+  onBegin = () => Promise.resolve(driver.setKeyring(now));
+  evict();
+  await opened;
+  expect(lives.map(({ keys }) => keys.at(-1))).toEqual([lives[0]?.keys[0], now.first.id]);
+  onStep = ({ kind }) => (kind === "leave" ? [{ kind: "left" }] : []);
+  await driver.leave();
 });
 
 test("a program that connects while the next life waits for corosync is told of once", async () => {

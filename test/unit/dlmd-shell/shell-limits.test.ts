@@ -5,7 +5,6 @@ import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { createLimitedWarn } from "../../../dlmd/base/log-limiter.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { AnswerLook } from "../../../dlmd/driver/answer-look.ts";
-import { createBootClock } from "../../../dlmd/driver/clock.ts";
 import { openDiscovery, sealDiscovery } from "../../../dlmd/driver/discovery.ts";
 import { createHandshake, type Handshake, type Identity } from "../../../dlmd/driver/handshake.ts";
 import { createKeyring } from "../../../dlmd/tls/keyring.ts";
@@ -43,21 +42,6 @@ test.each([
   nowMs += ms;
   first();
   expect(turn === first).toBe(goesOn);
-});
-
-test.each([
-  [49, 0],
-  [50, 50],
-])("a jump of %d ms of the machine's clock moves the clock by %d ms", (jumpMs, movesMs) => {
-  let monotonicMs = 0;
-  let bootMs = 1000;
-  const now = createBootClock(
-    () => monotonicMs,
-    () => bootMs,
-  );
-  monotonicMs += 100;
-  bootMs += 100 + jumpMs;
-  expect(now()).toBe(1100 + movesMs);
 });
 
 describe("the log", () => {
