@@ -1073,4 +1073,28 @@ export const overlayLowerMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/lower/small-writes.test.ts",
   },
+  {
+    id: "held-after-a-failure",
+    breaks: "an rmdir that fails in between leaves a descriptor, which keeps the disk with this node",
+    file: "overlay/lower/local/removal.ts",
+    find: "    (error) => {\n      letGo();\n",
+    replace: "    (error) => {\n",
+    caughtBy: "test/unit/lower/descriptors.test.ts",
+  },
+  {
+    id: "opening-not-waited-for",
+    breaks: "a directory that is being opened is open after all was closed",
+    file: "overlay/lower/local/open-handles.ts",
+    find: "this.#count + this.#opening + this.#closing.size",
+    replace: "this.#count + this.#closing.size",
+    caughtBy: "test/unit/lower/descriptors.test.ts",
+  },
+  {
+    id: "waits-after-the-walk",
+    breaks: "questions about what is not there are kept for ever",
+    file: "overlay/lower/local/containment.ts",
+    find: "    if (this.#walking !== null) await Promise.race",
+    replace: "    if (this.#walk !== null) await Promise.race",
+    caughtBy: "test/unit/lower/containment.test.ts",
+  },
 ];

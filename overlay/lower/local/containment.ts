@@ -66,6 +66,11 @@ export class DirectoryTree implements Containment {
     this.#nowMs = options.nowMs ?? ((): number => performance.now());
   }
 
+  /** Of inodes, which the walk may still find. */
+  get waitingCount(): number {
+    return this.#waiting.size;
+  }
+
   note(id: FileId): void {
     if (this.#walking !== null && !this.#walking.seen.has(fileKey(id))) {
       this.#walking.seen.add(fileKey(id));
@@ -98,7 +103,8 @@ export class DirectoryTree implements Containment {
   async #find(id: FileId): Promise<void> {
     const mayWalk = this.#incompleteAtMs === null || this.#nowMs() - this.#incompleteAtMs >= WALK_AGAIN_MS;
     if (mayWalk) this.#walk ??= this.#walkTree();
-    if (this.#walk !== null) await Promise.race([this.#walk, this.#noted(id)]);
+    // One that has ended finds nothing more: what waited for it would be kept for ever.
+    if (this.#walking !== null) await Promise.race([this.#walk, this.#noted(id)]);
     if (!this.#has(id)) throw errnoError(E.ESTALE);
   }
 

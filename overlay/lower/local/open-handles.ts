@@ -45,6 +45,10 @@ export class OpenHandles {
   readonly #lastClosed: (id: FileId) => MaybePromise<void>;
   readonly #waiters: (() => void)[] = [];
   #count = 0;
+  /** Opens under way. */
+  #opening = 0;
+  /** closeAll was called. */
+  #isOver = false;
 
   /** `lastClosed`: nobody has that inode open any more; its descriptor is closed after it. It never throws, nor rejects. */
   constructor(native: Native, lastClosed: (id: FileId) => MaybePromise<void>) {
@@ -75,7 +79,12 @@ export class OpenHandles {
   /** `work` opens it, and may have to wait: what happens to it meanwhile happens to an open inode. */
   opening<T>(id: FileId, work: () => MaybePromise<T>): MaybePromise<T> {
     this.#countUp(id);
-    return finallyDo(work, () => void this.#countDown(id));
+    this.#opening += 1;
+    return finallyDo(work, () => {
+      this.#opening -= 1;
+      void this.#countDown(id);
+      this.#tellIfClosed();
+    });
   }
 
   /** It counts as open, though there is no descriptor, until `unpin`. */
@@ -101,8 +110,12 @@ export class OpenHandles {
     return this.#lastClosed(id);
   }
 
-  /** Takes over `fd`. */
+  /** Takes over `fd`. ESTALE, and it is closed, after closeAll. */
   add(fd: number, id: FileId, flags: number, directory: boolean, madeMs: number = Number.NEGATIVE_INFINITY): LowerHandle {
+    if (this.#isOver) {
+      this.#native.sync.close(fd);
+      throw errnoError(E.ESTALE);
+    }
     const at = this.#free.pop() ?? this.#files.length;
     const mode = flags & O.ACCMODE;
     this.#files[at] = {
@@ -193,14 +206,19 @@ export class OpenHandles {
   }
 
   #tellIfClosed(): void {
-    if (this.#waiters.length === 0 || this.#count > 0 || this.#closing.size > 0) return;
+    if (this.#waiters.length === 0 || this.#isBusy) return;
     for (const tell of this.#waiters.splice(0)) tell();
   }
 
-  /** Closes every handle and resolves when every descriptor is closed, those that calls still use included. */
+  get #isBusy(): boolean {
+    return this.#count + this.#opening + this.#closing.size > 0;
+  }
+
+  /** Closes every handle and resolves when every descriptor is closed, those that calls still use, or are about to open, included. */
   async closeAll(): Promise<void> {
+    this.#isOver = true;
     for (const file of this.#files) if (file !== undefined) this.close(file.handle);
-    if (this.#count === 0 && this.#closing.size === 0) return;
+    if (!this.#isBusy) return;
     await new Promise<void>((resolve) => this.#waiters.push(resolve));
   }
 }

@@ -3,7 +3,7 @@
  * and if it is open somewhere, it gets a name in the hidden directory (hazard H10, orphans.ts).
  */
 import { E } from "../../../dlmd/base/errno.ts";
-import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, checked, type MaybePromise, withErrors } from "../../../dlmd/base/maybe-promise.ts";
 import { LARGE_FILE_BLOCKS } from "../limits.ts";
 import { AT_REMOVEDIR, O, S } from "../linux.ts";
 import type { Entry, FileId } from "../lower.ts";
@@ -46,8 +46,18 @@ function noteRemoved(context: LocalContext, removed: Entry, held: number): void 
 export function removing(context: LocalContext, going: Entry | null, act: (held: number) => MaybePromise<number>): MaybePromise<void> {
   if (going === null) return andThen(act(NOT_HELD), (result) => void checked(result));
   const held = hold(context, going);
-  return andThen(act(held), (result) => {
-    if (result < 0 && held >= 0) context.sync.close(held);
+  const letGo = (): void => {
+    if (held >= 0) context.sync.close(held);
+  };
+  const acted = withErrors(
+    () => act(held),
+    (error) => {
+      letGo();
+      throw error;
+    },
+  );
+  return andThen(acted, (result) => {
+    if (result < 0) letGo();
     checked(result);
     noteRemoved(context, going, held);
   });

@@ -115,6 +115,19 @@ it("lets go of a directory that another program moves out of the tree, its descr
   lower.close(open);
 });
 
+it("keeps nothing for questions about what is not there, once the walk is over", async () => {
+  const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
+  native.sync.handleOf(rootFd, handle);
+  const tree = new DirectoryTree({ native, root: lower.root, rootFd, format: fileHandleFormat(handle, "tmpfs"), log: silentLog });
+  const gone = { ino: 123_456_789, generation: 5 };
+  expect(await ended(() => tree.prove(gone))).toBe("ESTALE");
+  const rests = Array.from({ length: 100 }, () => ended(() => tree.prove(gone)));
+  expect(new Set(await Promise.all(rests))).toEqual(new Set(["ESTALE"]));
+  expect(tree.waitingCount).toBe(0);
+  tree.note(gone);
+  expect(await ended(() => tree.prove(gone))).toBe("none");
+});
+
 it("goes by no symbolic link, and into nothing that is bound there: a file and a directory of the same file system", async () => {
   fs.symlinkSync("../outside/secret", path.join(inside, "link"));
   const { attr } = await lower.lookup(lower.root, Buffer.from("link"));
