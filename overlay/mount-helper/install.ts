@@ -3,7 +3,7 @@
  * /sbin/umount.TYPE where they exist (mount(8), "EXTERNAL HELPERS"); a mounted volume has the type fuse.clustered, so that a
  * remount asks for mount.fuse.clustered.
  */
-import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 
@@ -86,15 +86,27 @@ export function installHelpers(directory: string, scripts: ReadonlyMap<string, s
 function writeScript(file: string, text: string): void {
   const temporary = `${file}.new`;
   try {
-    writeFileSync(temporary, text);
+    // On the disk before its name: an empty mount.ext4 after a power cut would keep ext4 from being mounted at all.
+    writeFileSync(temporary, text, { flush: true });
     chmodSync(temporary, 0o755);
     renameSync(temporary, file);
+    syncFolder(path.dirname(file));
   } catch (error) {
+    rmSync(temporary, { force: true });
     throw new OperatingError(`${file} cannot be written: ${(error as NodeJS.ErrnoException).code}`, {
       code: "helper-write",
       hint: "Root is needed, and a writable file system.",
       cause: error,
     });
+  }
+}
+
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

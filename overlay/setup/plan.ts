@@ -98,6 +98,12 @@ const USUAL_CONFIG = "/etc/coverlay/cluster.yaml";
 const fstabOptions = (hasService: boolean): string =>
   `rw,_netdev,wait,nofail,${hasService ? "x-systemd.requires=dlmd.service," : ""}x-systemd.mount-timeout=0`;
 
+/** Typed twice it is there once; and a last line without an end stays a line of its own. */
+function intoFstab(line: string): string {
+  const word = shellWord(line);
+  return `grep -qxF -e ${word} /etc/fstab || printf '\\n%s\\n' ${word} >>/etc/fstab`;
+}
+
 export function fstabLine({ device, mountPoint }: NonNullable<SetupAnswers["volume"]>, hasService: boolean): string {
   return `${fstabField(device)} ${fstabField(mountPoint)} clustered ${fstabOptions(hasService)} 0 0`;
 }
@@ -107,7 +113,7 @@ export function sharedSteps({ cluster, nodes, volume }: SetupAnswers, { configFi
   const steps: Step[] = [];
   if (volume !== null) {
     const { device, name, uuid } = volume;
-    const words = ["coverlay", "volume", "enable", device, "--cluster", cluster, "--name", name, "--uuid", uuid];
+    const words = ["coverlay", "volume", "enable", device, `--cluster=${cluster}`, `--name=${name}`, "--uuid", uuid];
     steps.push({ on: self, why: "marks the volume, once, while it is mounted nowhere", command: command(...words) });
   }
   for (const { name, address } of nodes.filter((node) => node.name !== self)) {
@@ -139,7 +145,7 @@ export function nodeSteps(on: string, volume: SetupAnswers["volume"], { configFi
     ...steps,
     { on, why: "mount -t clustered, once", command: "coverlay install-mount-helper" },
     { on, why: "where it is mounted", command: command("mkdir", "-p", mountPoint) },
-    { on, why: "at each start of the machine", command: `printf '%s\\n' ${shellWord(fstabLine(volume, hasUnit && isUsual))} >>/etc/fstab` },
+    { on, why: "at each start of the machine", command: intoFstab(fstabLine(volume, hasUnit && isUsual)) },
     { on, why: "now; it waits until more than half of the nodes are there", command: command("mount", mountPoint) },
   ];
 }

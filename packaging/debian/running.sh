@@ -33,6 +33,8 @@ processes() {
     printf %s "$words" | grep -Eq "^([^ ]*/)?node( -[^ ]*)* [^ ]*/($1) " || continue
     pid=${file#/proc/}
     pid=${pid%/cmdline}
+    # Anybody may run a program with these words; dlmd and overlays are root's.
+    grep -Eqs '^Uid:[[:space:]]0[[:space:]]' "/proc/$pid/status" || continue
     [ "/proc/$pid/root/etc" -ef /etc ] || continue
     echo "$pid $words"
   done

@@ -44,6 +44,22 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/directory-place.test.ts",
   },
   {
+    id: "helper-unsynced",
+    breaks: "a script of the mount helper has its name before its bytes are on the disk",
+    file: "overlay/mount-helper/install.ts",
+    find: "    writeFileSync(temporary, text, { flush: true });",
+    replace: "    writeFileSync(temporary, text);",
+    caughtBy: "test/unit/setup/helper-scripts.test.ts",
+  },
+  {
+    id: "fstab-line-joined",
+    breaks: "the step that setup prints joins its line to the last one of fstab",
+    file: "overlay/setup/plan.ts",
+    find: "printf '\\\\n%s\\\\n'",
+    replace: "printf '%s\\\\n'",
+    caughtBy: "test/unit/setup/plan.test.ts",
+  },
+  {
     id: "undo-ends-early",
     breaks: "a step of the undoing of a mount that fails leaves the disk with this node",
     file: "overlay/serve/owned-lower.ts",

@@ -1,7 +1,7 @@
 /** ocf:coverlay:volume with real mounts: `ocf-tester`, and each state in which a mount can be. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, chownSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTimeOf } from "../../../dlmd/base/process.ts";
@@ -50,6 +50,18 @@ describe("ocf:coverlay:volume", () => {
     ]);
     // Another volume that is mounted here is not this one.
     expect(await ask("monitor", { device: "/dev/null" })).toEqual([Ocf.NOT_RUNNING, ""]);
+  });
+
+  it("a stop and a start where no file can be made for what is said lose the words, and nothing else", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const bin = path.join(here.agent.folder, "bin");
+    mkdirSync(bin, { recursive: true });
+    writeFileSync(path.join(bin, "mktemp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+    const nowhere = { PATH: `${bin}:${process.env["PATH"]}` };
+    expect(await ask("stop", {}, nowhere)).toEqual(ok);
+    expect(isMounted()).toBe(false);
+    expect(await ask("start", {}, nowhere)).toEqual(ok);
+    expect(await ask("monitor")).toEqual(ok);
   });
 
   it("the owner's overlay is killed: it is no success at any depth; start mounts anew, while the other node goes on", async ({ skip }) => {

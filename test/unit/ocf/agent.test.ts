@@ -1,7 +1,7 @@
 /** The exit codes of ocf:coverlay:volume, with a `coverlay` that is made up: test/e2e/ocf/ has the real one. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { START_LIMIT_MS } from "../../../overlay/volume/fence-proof.ts";
@@ -46,10 +46,12 @@ describe("ocf:coverlay:volume", () => {
   };
 
   /** What the agent takes for an overlay that has no mount yet. */
-  const startOverlay = async (device: string): Promise<ChildProcess> => {
-    const options = ["serve", "--device", device, "--mountpoint", directory];
+  const startOverlay = async (device: string, command = "serve", uid = 0): Promise<ChildProcess> => {
+    const options = [command, "--device", device, "--mountpoint", directory];
     const overlay = spawn("sh", ["-c", "echo begun; sleep 600 & trap 'kill $!; exit' TERM; wait", ...options], {
       stdio: ["ignore", "pipe", "ignore"],
+      cwd: "/",
+      uid,
     });
     await once(overlay.stdout, "data");
     return overlay;
@@ -151,6 +153,28 @@ describe("ocf:coverlay:volume", () => {
     expect(await ask("stop", good)).toEqual([Ocf.SUCCESS, ""]);
     await ended;
     expect(await ask("monitor", good)).toEqual([Ocf.NOT_RUNNING, ""]);
+  });
+
+  it.each([
+    ["of another user", "serve", 65_534],
+    ["that is no overlay", "watch", 0],
+  ])("a program %s, with an overlay's words, keeps nothing from its end", async (_, command, uid) => {
+    const other = await startOverlay(agent.folder, command, uid);
+    expect(await ask("monitor", good)).toEqual([Ocf.NOT_RUNNING, ""]);
+    expect(await ask("stop", good)).toEqual([Ocf.SUCCESS, ""]);
+    expect([other.exitCode, other.signalCode]).toEqual([null, null]);
+    const ended = once(other, "exit");
+    other.kill();
+    await ended;
+  });
+
+  it("where no file can be made for what a start says, it says what it finds itself", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const nowhere = { TMPDIR: "/proc", PATH: `${path.join(agent.folder, "bin")}:${process.env["PATH"]}` };
+    mkdirSync(path.join(agent.folder, "bin"), { recursive: true });
+    // The root file system is read-only, and /run full.
+    writeFileSync(path.join(agent.folder, "bin/mktemp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+    expect(await ask("start", good, { ...nowhere, FAKE_STATUS: "0" })).toEqual([Ocf.GENERIC, expect.stringContaining("not mounted")]);
   });
 
   it("what is mounted over it does not hide an overlay of this volume that has the disk", async ({ skip }) => {

@@ -93,8 +93,15 @@ describe("commands", () => {
   it("the line comes into fstab as it is, whatever the shell's echo does with backslashes", () => {
     const odd = { ...volume, device: "/dev/my disk", mountPoint: "/it's" };
     const step = nodeSteps("node1", odd, place).find(({ command }) => command.includes("/etc/fstab"))?.command ?? "";
-    const written = execFileSync("sh", ["-c", step.replace(" >>/etc/fstab", "")], { encoding: "utf8" });
-    expect(written).toBe(`${fstabLine(odd, true)}\n`);
+    const folder = mkdtempSync(path.join(os.tmpdir(), "coverlay-fstab-"));
+    const file = path.join(folder, "fstab");
+    const root = "UUID=x / ext4 errors=remount-ro 0 1";
+    // Without an end of its line, as an editor may leave it.
+    writeFileSync(file, root);
+    for (let times = 0; times < 2; times += 1) execFileSync("sh", ["-c", step.replaceAll("/etc/fstab", file)]);
+    const found = readFileSync(file, "utf8");
+    rmSync(folder, { recursive: true });
+    expect(found).toBe(`${root}\n${fstabLine(odd, true)}\n`);
   });
 
   it("where systemd has the lock manager, the mount requires it", () => {
@@ -111,7 +118,7 @@ describe("commands", () => {
   it("the volume is marked first, then each node has the files, looks, starts and mounts", () => {
     const steps = allSteps(answers, place);
     expect(steps.map(({ on, command }) => `${on}: ${command}`).slice(0, 9)).toEqual([
-      `node1: coverlay volume enable /dev/sdb1 --cluster demo --name data --uuid ${volume.uuid}`,
+      `node1: coverlay volume enable /dev/sdb1 --cluster=demo --name=data --uuid ${volume.uuid}`,
       "node1: ssh root@10.0.0.2 mkdir -p /etc/coverlay",
       "node1: scp -p /etc/coverlay/cluster.yaml /etc/coverlay/cluster.key root@10.0.0.2:/etc/coverlay/",
       "node1: ssh root@10.0.0.3 mkdir -p /etc/coverlay",
