@@ -174,7 +174,11 @@ function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe
 
 /** One change of one directory, alone. */
 function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => MaybePromise<T>): MaybePromise<T> {
-  return inDirectories(context, [parent.ino], parent, work);
+  return inDirectories(context, [parent.ino], parent, (dirfd) => {
+    // The call whose turn it was may have removed it, and it is kept because it is open.
+    checkParent(context, parent);
+    return work(dirfd);
+  });
 }
 
 /** `alone`: of these directories no other is changed meanwhile. */
@@ -369,8 +373,10 @@ export function rename(
 ): MaybePromise<void> {
   checkOldName(context, oldParent, oldName);
   checkNewName(context, newParent, newName);
-  const act = (oldFd: number, newFd: number): MaybePromise<void> =>
-    andThen(lookupIn(context, oldFd, oldName), (moved) =>
+  const act = (oldFd: number, newFd: number): MaybePromise<void> => {
+    checkParent(context, oldParent);
+    checkParent(context, newParent);
+    return andThen(lookupIn(context, oldFd, oldName), (moved) =>
       andThen(lookupOrNull(context, newFd, newName), (replaced) => {
         if (!sameId(moved.id, expectedOld)) throw errnoError(E.ESTALE);
         if (replaced === null ? expectedNew !== null : expectedNew === null || !sameId(replaced.id, expectedNew)) {
@@ -388,6 +394,7 @@ export function rename(
         });
       }),
     );
+  };
   return context.turns.run([oldParent.ino, newParent.ino], () =>
     context.directories.use(oldParent, (oldFd) => context.directories.use(newParent, (newFd) => act(oldFd, newFd))),
   );

@@ -188,6 +188,28 @@ describe.each([
     await until0();
   });
 
+  it("what waits for the end of the rmdir of an open directory is not made in it, and none of its space is lost", async () => {
+    const { id } = await lower.mkdir(lower.root, bytes("d"), 0o755, root);
+    const { id: file, handle } = await make("f");
+    const open = await lower.opendir(id);
+    const calls = [
+      () => lower.rmdir(lower.root, bytes("d"), id),
+      () => lower.create(id, bytes("created"), RDWR, 0o644, root),
+      () => lower.mkdir(id, bytes("directory"), 0o755, root),
+      () => lower.mknod(id, bytes("node"), 0o100644, 0, 0, root),
+      () => lower.symlink(id, bytes("symlink"), bytes("f"), root),
+      () => lower.link(file, id, bytes("link")),
+      () => lower.rename(lower.root, bytes("f"), id, bytes("moved"), 0, file, null),
+      () => lower.rename(id, bytes("none"), lower.root, bytes("g"), 0, file, null),
+    ];
+    const ends = await Promise.all(calls.map(errnoOf));
+    expect(ends).toEqual([0, ...calls.slice(1).map(() => E.ESTALE)]);
+    expect(fs.readdirSync(`${place.path}/${ORPHANS}/${id.ino}.${id.generation}`)).toEqual([]);
+    lower.close(open);
+    lower.close(handle);
+    await until0();
+  });
+
   it("goes on at the next owner, with all its data; what nobody opens again ends once all that were there have come", async () => {
     const kept = await make("kept");
     const left = await make("left");
