@@ -61,10 +61,10 @@ function openAtOnce(context: LocalContext, id: FileId, wanted: number, appends: 
 
 export async function opendir(context: LocalContext, id: FileId): Promise<LowerHandle> {
   context.handles.checkRoom();
+  await context.containment.prove(id);
   // In the pool: XFS reads ahead at the open of a directory, and a cold one has its parents looked up.
   const flags = O.RDONLY | O.DIRECTORY | O.NOATIME;
   return await context.handles.opening(id, async () => {
-    await context.containment.prove(id);
     const fd = checked(await context.native.pool.metadata.openByHandle(context.rootFd, ownHandle(context, id), flags));
     if (!context.containment.isInside(fd)) {
       context.sync.close(fd);
