@@ -319,4 +319,12 @@ export const configMutations: readonly Mutation[] = [
     replace: "    return (this.electorate?.former ?? null) !== null;",
     caughtBy: "test/unit/dlmd/last-vote.test.ts",
   },
+  {
+    id: "config-file-made-anew",
+    breaks: "cluster.yaml, which may have passwords, becomes a file that all may read at a change",
+    file: "dlmd/driver/config-keeper.ts",
+    find: "writeInPlace(configFile, record.text)",
+    replace: "writeAtomic(configFile, record.text, 0o644)",
+    caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
+  },
 ];

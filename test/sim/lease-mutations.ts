@@ -198,4 +198,13 @@ export const leaseMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/dlmd/later-configuration.test.ts",
   },
+  {
+    id: "m1-clock-stands-still",
+    hazard: "M1",
+    breaks: "the time that the machine slept does not count for a lease of before",
+    file: "dlmd/driver/clock.ts",
+    find: "  return () => native.bootTimeMs();",
+    replace: "  const sinceMs = native.bootTimeMs() - performance.now();\n  return () => sinceMs + performance.now();",
+    caughtBy: "test/unit/dlmd-shell/shell-parts.test.ts",
+  },
 ];

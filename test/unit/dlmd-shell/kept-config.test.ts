@@ -1,5 +1,17 @@
 /** With which configuration a node starts: what it kept, a file, and what it refuses (driver/config-keeper.ts). */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -130,6 +142,20 @@ test.each(["timeoutMs: 10000", "fencedLockspaces: [app]"])(
     await node.close();
   },
 );
+
+test("cluster.yaml, which may have passwords in it, keeps its link and its mode when a change comes into force", async () => {
+  const [link, file] = ["cluster.yaml", "mine.yaml"].map((name) => path.join(dir, name)) as [string, string];
+  writeFileSync(file, example);
+  chmodSync(file, 0o600);
+  symlinkSync("mine.yaml", link);
+  const { keeper: node } = keeper(startingConfig(null, example, link, 1500));
+  node.view(view([1], false));
+  const text = example.replace("version: 1", "version: 2");
+  node.offered({ version: 2, text, agreedBy: [1, 2], trail: [] });
+  await vi.waitUntil(() => node.config.version === 2);
+  await node.close();
+  expect([lstatSync(link).isSymbolicLink(), statSync(file).mode & 0o7777, readFileSync(file, "utf8")]).toEqual([true, 0o600, text]);
+});
 
 test("a disk that keeps nothing ends no dlmd: apply is refused, and a proposal of another node waits for the disk", async () => {
   const fresh = startingConfig(null, example, "cluster.yaml", 1500);

@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
 import { seededRandom } from "../../seeded-random.ts";
@@ -21,6 +21,7 @@ import { bootClock } from "../../../dlmd/driver/clock.ts";
 import { createLimitedWarn, MAX_LOG_INTERVAL_MS } from "../../../dlmd/base/log-limiter.ts";
 import { readableLine } from "../../../dlmd/base/pino-log.ts";
 import { readState, writeState } from "../../../dlmd/driver/state-file.ts";
+import { nativeAddon } from "../../../native/index.ts";
 
 test("nothing in dlmd but the history of fences reads the clock of the wall, which people and NTP set in both directions", () => {
   const dlmd = path.resolve(import.meta.dirname, "../../../dlmd");
@@ -42,6 +43,16 @@ test("the clock is the kernel's, which counts while the machine sleeps, at each 
     expect([next >= last, next >= least, next <= most]).toEqual([true, true, true]);
     last = next;
   }
+});
+
+test("what the machine slept counts at the first look after it, though no time has passed for the process", () => {
+  const boot = vi.spyOn(nativeAddon(), "bootTimeMs").mockReturnValue(5000);
+  const now = bootClock();
+  const before = now();
+  boot.mockReturnValue(3_605_000);
+  const awake = now();
+  boot.mockRestore();
+  expect([before, awake]).toEqual([5000, 3_605_000]);
 });
 
 test("a file of a person's keeps its mode and its owner, and is found through a link; one that is not there is its writer's alone", async () => {
