@@ -71,8 +71,14 @@ export class Keeper {
     return this.#child?.pid ?? null;
   }
 
+  /** Once the keeper has ended, the number of its line may be that of another file. */
   serves(): void {
-    write(this.#fd, SERVES);
+    if (!this.#over) write(this.#fd, SERVES);
+  }
+
+  /** No other process could go on either. */
+  cannotGoOn(): void {
+    if (!this.#over) write(this.#fd, CANNOT_GO_ON);
   }
 
   /** This process ends in good order, and nobody is to go on. */

@@ -31,9 +31,11 @@ const FINAL_CODES: ReadonlySet<string> = new Set(["bad-journal", "crash-lost", "
 /** The keeper holds a connection to dlmd: when it lets go of the mount, dlmd gives all away. */
 const HELD = { held: true };
 
-/** Of a process that the keeper has started, and that does not serve. */
-export function tellKeeper(error: unknown): void {
-  if (error instanceof OperatingError && FINAL_CODES.has(error.code)) cannotGoOn();
+/** Of a process that the keeper has started, and that does not serve. `keeper`: null: its line is as this process got it. */
+export function tellKeeper(error: unknown, keeper: Keeper | null = null): void {
+  if (!(error instanceof OperatingError) || !FINAL_CODES.has(error.code)) return;
+  if (keeper === null) cannotGoOn();
+  else keeper.cannotGoOn();
 }
 
 export interface CrashGuardHost {
@@ -112,7 +114,7 @@ export class CrashGuard {
 
   /** It can not go on with the mount: another process may, if that is of any use. */
   failed(error: unknown): void {
-    if (this.resumes) tellKeeper(error);
+    if (this.resumes) tellKeeper(error, this.#keeper);
   }
 
   /** In words; null: a crash of this process is a pause. */

@@ -705,4 +705,12 @@ export const overlayCrashMutations: readonly Mutation[] = [
     replace: " && newName.length > 0 && expectedNew !== undefined && newParent !== undefined;",
     caughtBy: "test/unit/lower/own-requests.test.ts",
   },
+  {
+    id: "line-of-another",
+    breaks: "a process that goes on after a crash writes into the file that has the number of its keeper's line by then",
+    file: "overlay/crash/keeper.ts",
+    find: "    if (!this.#over) write(this.#fd, SERVES);",
+    replace: "    write(this.#fd, SERVES);",
+    caughtBy: "test/unit/crash/line.test.ts",
+  },
 ];

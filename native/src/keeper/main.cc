@@ -111,7 +111,7 @@ class Keeper {
     sigset_t none;
     sigemptyset(&none);
     for (;;) {
-      if (shallEnd != 0) leave(kWell);
+      if (shallEnd != 0) leaveBySignal();
       process_.collect();
       drop_.collect();
       const int64_t leftMs = std::max<int64_t>(std::min(untilMs - nowMs(), lookAtLease()), 0);
@@ -147,6 +147,8 @@ class Keeper {
   void resume() {
     const int64_t beganMs = nowMs();
     isCrashed_ = true;
+    // What was cached since a lapse of an earlier crash is not dropped.
+    hasLapsed_ = false;
     if (isUnmounted()) endWithMount();
     if (servesSinceMs_ >= 0 && beganMs - servesSinceMs_ >= std::min(limitMs_, kServedMs)) begun_ = spentMs_ = 0;
     const int64_t untilMs = beganMs + limitMs_ - spentMs_;
@@ -280,6 +282,12 @@ class Keeper {
     if (failed != 0 && failed != ENODATA) writeLog("warn", "the connection of the mount cannot be ended", {"errno", failed});
     if (drop_.refused() != 0) writeLog("error", "the kernel has refused to drop what it caches", {"errno", drop_.refused()});
     if (!isDropped) writeLog("error", "not all that the kernel caches is dropped", {"waiting", drop_.waiting()}, {"inodes", drop_.rows()});
+  }
+
+  // While no process serves nobody has dropped what is cached, and dlmd gives the locks away when this one is gone. A process that it has started may go on.
+  [[noreturn]] void leaveBySignal() {
+    if (isCrashed_ && !drop_.run()) writeLog("error", "not all that the kernel caches is dropped", {"waiting", drop_.waiting()}, {"inodes", drop_.rows()});
+    leave(kWell);
   }
 
   // Of a mount whose connection was ended, and which is still there, the caches are, too.

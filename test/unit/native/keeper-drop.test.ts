@@ -130,6 +130,15 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     expect([await other.ended, lab.reader.mappedKib(), await lab.reader.read()]).toEqual([[0, null], 4, "hello"]);
   });
 
+  it("drops all at SIGTERM while no process serves: dlmd gives the locks away when it is gone", async () => {
+    const lab = await start({ resumable: 1, program: STAYS });
+    lab.keeper.line.destroy();
+    await lab.keeper.heard("here");
+    expect(lab.reader.mappedKib()).toBe(4);
+    lab.keeper.child.kill("SIGTERM");
+    expect([await lab.keeper.ended, lab.reader.mappedKib()]).toEqual([[0, null], 0]);
+  });
+
   // 300 are more than all children together.
   it.each([1, 20, 300])("drops what is there behind %i inodes that wait for pages", async (count) => {
     const lab = await start({ before: nodeidsBehind(count) });
@@ -210,6 +219,30 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
       await expect.poll(() => wakes(lab.keeper.pid) - before, UNSEEN).toBeGreaterThan(1);
       lab.keeper.line.write("b");
       expect([await lab.keeper.ended, lab.keeper.logged, lab.reader.mappedKib()]).toEqual([[0, null], [], 4]);
+    });
+
+    it("drops all at the first look after a crash, though a lapse of an earlier crash was met", async () => {
+      const [first, serve, die] = ["first", "serve", "die"].map((name) => path.join(scratch.dir, name)) as [string, string, string];
+      const serves = `echo first >&2; until [ -e ${serve} ]; do sleep 0.05; done; printf s >&3; until [ -e ${die} ]; do sleep 0.05; done; exit 9`;
+      const lab = await startLeased({ program: `if mkdir ${first}; then ${serves}; fi; echo second >&2; read -r word <&3` });
+      lab.keeper.line.destroy();
+      await lab.keeper.heard("first");
+      setLease(-1);
+      await lab.keeper.heard(LAPSED);
+      expect(lab.reader.mappedKib()).toBe(0);
+      writeFileSync(serve, "");
+      await lab.keeper.heard("a new process serves the mount");
+      setLease(600_000);
+      expect([await lab.reader.map(), lab.reader.mappedKib()]).toEqual(["hello", 4]);
+      const before = wakes(lab.keeper.pid);
+      await expect.poll(() => wakes(lab.keeper.pid) - before, UNSEEN).toBeGreaterThan(1);
+      // It ends with its process, before that could drop anything.
+      setLease(-1);
+      writeFileSync(die, "");
+      await lab.keeper.heard("second");
+      await expect.poll(() => lab.reader.mappedKib(), UNSEEN).toBe(0);
+      lab.keeper.child.kill("SIGTERM");
+      await lab.keeper.ended;
     });
 
     it("what waits for a page does not keep it from the rest", async () => {
