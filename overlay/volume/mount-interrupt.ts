@@ -1,5 +1,5 @@
 /** A mount that waits, in a process: its timers, its words on standard error, and SIGINT or SIGTERM (mount(8): exit status 8). */
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { REPEAT_LOG_MS, REPEAT_TERMINAL_MS, mountTimeout, mountWaiting } from "./mount-wait.ts";
@@ -41,7 +41,9 @@ export async function mountInterruptibly(
     try {
       await mount(end.signal);
     } catch (error) {
-      if (error instanceof OperatingError) waitsFor = error;
+      // A signal to the whole group ends the tool that was waited for, and is heard here in the next turn: the tool's end is not why it waits.
+      await nextTurn();
+      if (error instanceof OperatingError && !end.signal.aborted) waitsFor = error;
       throw end.signal.aborted ? end.signal.reason : error;
     } finally {
       clearTimeout(timer);

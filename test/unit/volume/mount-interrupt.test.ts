@@ -1,4 +1,5 @@
 /** A mount that waits is ended by its time-out and by signals, also while an overlay is being started. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { startedBySystemd } from "../../../overlay/volume/mount-background.ts";
@@ -54,6 +55,25 @@ describe("a mount that waits", () => {
     expect(await failure).toMatchObject({ code: "interrupted", exitStatus: 8 });
   });
 
+  test("SIGTERM to its group ends the tool that it waits for first: what it says is for what it has waited", async () => {
+    vi.useRealTimers();
+    const why = new OperatingError("the cluster has no quorum", { code: "no-quorum", hint: "Start more nodes." });
+    const killed = new OperatingError("debugfs did not finish: ended by SIGTERM", { code: "tool-failed", hint: "" });
+    let tries = 0;
+    const mount = (): Promise<void> => {
+      if (++tries === 1) return Promise.reject(why);
+      // As after a tool that was waited for without a turn.
+      process.kill(process.pid, "SIGTERM");
+      return Promise.reject(killed);
+    };
+    vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    expect(await failureOf(mountInterruptibly(mount, 60_000))).toMatchObject({
+      code: "interrupted",
+      message: "the cluster has no quorum; SIGTERM: interrupted before the mount was there",
+    });
+    vi.restoreAllMocks();
+  });
+
   test.each(["SIGINT", "SIGTERM"] as const)("%s ends it with mount(8)'s status, and no listener stays", async (signal) => {
     const before = process.listenerCount(signal);
     for (const tries of ["one", "many"] as const) {
@@ -68,7 +88,8 @@ describe("a mount that waits", () => {
     const why = new OperatingError("the cluster has no quorum", { code: "no-quorum", hint: "Start more nodes." });
     vi.spyOn(process.stderr, "write").mockReturnValue(true);
     const failure = failureOf(mountInterruptibly(() => Promise.reject(why), 60_000));
-    await vi.advanceTimersByTimeAsync(1);
+    // The signal comes while it waits for its next try.
+    for (let turns = 0; turns < 3; turns += 1) await nextTurn();
     process.emit("SIGTERM", "SIGTERM");
     expect(await failure).toMatchObject({
       code: "interrupted",
