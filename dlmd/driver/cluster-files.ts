@@ -3,7 +3,19 @@
  * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, linkSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
@@ -175,15 +187,18 @@ function unwritable(file: string, error: Error): OperatingError {
   });
 }
 
-/** Puts other keys into a key file: whole or not at all, so that a dlmd that reads it meanwhile finds the old or the new ones. */
+/** Puts other keys into a key file, through a symbolic link: whole or not at all, so that a dlmd that reads it meanwhile finds the old or the new ones. */
 export function replaceKeys(file: string, keys: readonly StoredKey[]): void {
-  const beside = `${file}.new`;
+  let beside: string | null = null;
   try {
+    const place = realpathSync(file);
+    beside = `${place}.${process.pid}.new`;
     rmSync(beside, { force: true });
     writeKeys(beside, keys);
-    renameSync(beside, file);
+    renameSync(beside, place);
+    syncFolder(place);
   } catch (error) {
-    rmSync(beside, { force: true });
+    if (beside !== null) rmSync(beside, { force: true });
     throw unwritable(file, error as Error);
   }
 }

@@ -23,7 +23,8 @@ does not ask then, and the release follows. \`coverlay umount\` always waits for
 With --ext4 (and --xfs) a script /sbin/mount.ext4 (mount.xfs) is installed too, which mount(8) asks before the kernel: it takes what has
 the option \`clustered\` and leaves everything else to mount -i, as before. Its limits: every ext4 mount of this machine goes through a
 small shell script; programs that call mount(2) themselves do not see it; the option \`clustered\` must stand in -o, not in the
-superblock's own mount options; and an initramfs does not have it.`;
+superblock's own mount options; an initramfs does not have it; and where /etc/fstab has two lines for one mount point, a user who is not
+root gets what the first one names.`;
 
 export const installMountHelperCommand: CommandModule<object, InstallArguments> = {
   command: "install-mount-helper",

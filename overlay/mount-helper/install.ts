@@ -31,20 +31,27 @@ function forward({ node, program }: HelperPrograms, command: string, by: Install
   return `#!/bin/sh\n${MARKS[by]}\nexec ${quote(node)} ${quote(program)} ${command} "$@"\n`;
 }
 
-/** Everything without the option goes on to the kernel as before: -i keeps mount(8) from asking for this script again. */
+/**
+ * Everything without the option goes on to the kernel as before: -i keeps mount(8) from asking for this script again. It starts this script with the rights
+ * of who called it, and users may name nothing but a place of fstab, -r and -v.
+ */
 function wrapper({ node, program }: HelperPrograms, type: LocalType): string {
   return `#!/bin/sh
 ${MARKS.command}
 # mount -o clustered: to coverlay. Everything else: as if this script were not here.
-previous=
+previous= read_only= verbose=
 for word in "$@"; do
   if [ "$previous" = -o ]; then
     case ",$word," in
       *,clustered,*) exec ${quote(node)} ${quote(program)} mount "$@" ;;
+      *,ro,*) read_only=-r ;;
     esac
+  elif [ "$word" = -v ]; then
+    verbose=-v
   fi
   previous=$word
 done
+[ "$(id -u)" = 0 ] || exec mount -i $read_only $verbose "$2"
 exec mount -i -t ${type} "$@"
 `;
 }

@@ -31,9 +31,12 @@ const unescape = (field: string): string =>
     Buffer.from(bytes.match(/[0-7]{3}/g)?.map((octal) => Number.parseInt(octal, 8)) ?? []).toString("utf8"),
   );
 
+/** As libmount parts a line: a no-break space belongs to a name. */
+const wordsOf = (line: string): string[] => line.split(/[ \t]+/).filter((word) => word !== "");
+
 export function parseFstab(text: string, file: string): MountLine[] {
-  return text.split("\n").flatMap((line, at) => {
-    const words = line.trim().split(/\s+/);
+  return text.split(/\r?\n/).flatMap((line, at) => {
+    const words = wordsOf(line);
     const [source, mountPoint, type, options = "defaults"] = words.map(unescape);
     if (source === undefined || source === "" || source.startsWith("#") || mountPoint === undefined || type === undefined) return [];
     const list = options.split(",");
@@ -49,21 +52,34 @@ export function udevText(raw: string): string {
   return Buffer.from(bytes, "latin1").toString("utf8");
 }
 
-/** `isWanted`: another unit asks for it, or for its automount, at the start. null: it names nothing to mount. */
-export function parseMountUnit(text: string, file: string, isWanted: boolean): MountLine | null {
+export interface UnitFile {
+  readonly file: string;
+  readonly text: string;
+}
+
+/**
+ * `files`: the unit, and its drop-ins in their order, of which the last word counts. `isWanted`: another unit asks for it, or for its automount, at the
+ * start. null: it names nothing to mount.
+ */
+export function parseMountUnit(files: readonly UnitFile[], isWanted: boolean): MountLine | null {
   const values = new Map<string, string>();
-  let section = "";
-  for (const raw of text.split("\n")) {
-    const line = raw.trim();
-    const [, name] = /^\[(\w+)\]$/.exec(line) ?? [];
-    if (name !== undefined) section = name;
-    const [, key, value] = /^(\w+)\s*=\s*(.*)$/.exec(line) ?? [];
-    if (section === "Mount" && key !== undefined && value !== undefined) values.set(key, value);
+  let where = "";
+  for (const { file, text } of files) {
+    let section = "";
+    for (const raw of text.split("\n")) {
+      const line = raw.replace(/^[ \t\r]+|[ \t\r]+$/g, "");
+      const [, name] = /^\[(\w+)\]$/.exec(line) ?? [];
+      if (name !== undefined) section = name;
+      const [, key, value] = /^(\w+)[ \t]*=[ \t]*(.*)$/.exec(line) ?? [];
+      if (section !== "Mount" || key === undefined || value === undefined) continue;
+      values.set(key, value);
+      if (key === "What") where = file;
+    }
   }
   const source = values.get("What");
   if (source === undefined || source === "") return null;
   return {
-    where: file,
+    where,
     source: source.replace(/^"(.*)"$/, "$1"),
     mountPoint: values.get("Where") ?? "?",
     type: values.get("Type") ?? "auto",
@@ -79,17 +95,24 @@ export function pathOf(source: string): string | null {
   return source.startsWith("/") ? source : null;
 }
 
+/** A link that udev makes of a tag is that tag, whether it is there now or not. null: it is none. */
+function taggedLink(source: string): string[] | null {
+  const [, kind, name] = /^\/dev\/disk\/by-(uuid|label|partuuid|partlabel)\/(.+)$/.exec(source) ?? [];
+  if (kind === undefined || name === undefined) return null;
+  return [kind.toUpperCase(), udevText(Buffer.from(name, "utf8").toString("latin1"))];
+}
+
 /** fstab(5): tags may stand in quotes. */
 function names({ source: written }: MountLine, { device, tags, paths }: DeviceNames): boolean | "unknown" {
   const source = pathOf(written) ?? written;
   if (source === device || paths?.has(source) === true) return true;
-  if (paths === null && source.startsWith("/dev/")) return "unknown";
-
-  const [, tag, value] = /^(UUID|LABEL|PARTUUID|PARTLABEL)=["']?([^"']*)["']?$/.exec(source) ?? [];
-  if (tag === undefined || value === undefined) return false;
-  const own = tags.get(tag);
-  if (own === undefined) return "unknown";
-  return own !== "" && (tag.endsWith("UUID") ? own.toLowerCase() === value.toLowerCase() : own === value);
+  const link = taggedLink(source);
+  const [tag, value] = link ?? /^(UUID|LABEL|PARTUUID|PARTLABEL)=["']?([^"']*)["']?$/.exec(source)?.slice(1) ?? [];
+  const own = tag === undefined ? "" : tags.get(tag);
+  if (tag !== undefined && value !== undefined && own !== undefined && own !== "") {
+    if (tag.endsWith("UUID") ? own.toLowerCase() === value.toLowerCase() : own === value) return true;
+  }
+  return own === undefined || (paths === null && source.startsWith("/dev/")) ? "unknown" : false;
 }
 
 /** Through coverlay: by its type, or by the option that the helper for ext4 and XFS looks for. */

@@ -6,7 +6,7 @@ import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { run } from "../lab/command.ts";
 import { deviceNumber } from "../volume/device.ts";
 import { isOfRunDir, readMountRecord } from "../volume/mount-record.ts";
-import { type MountLine, parseFstab, parseMountUnit } from "./fstab.ts";
+import { type MountLine, type UnitFile, parseFstab, parseMountUnit } from "./fstab.ts";
 import type { FileFact, MachineFacts } from "./judge-machine.ts";
 
 /** Where systemd looks for units (systemd.unit(5)); those that it makes from fstab are told of with fstab's line. */
@@ -100,7 +100,7 @@ export interface MountLines {
   readonly unread: readonly string[];
 }
 
-/** Of fstab, and of the mount units below `root`. An fstab that is not there has no lines, unless it was named by a person. */
+/** Of fstab, and of the mount units below `root` with their drop-ins. An fstab that is not there has no lines, unless it was named by a person. */
 export function mountLines(root: string, fstab: string): MountLines {
   const unread: string[] = [];
   const read = <T>(file: string, look: () => T, nothing: T, mayLack: boolean): T => {
@@ -118,23 +118,46 @@ export function mountLines(root: string, fstab: string): MountLines {
     read(fstab, () => readFileSync(fstab, "utf8"), "", isDefault),
     fstab,
   );
-  const seen = new Set<string>();
   const directories = UNIT_DIRECTORIES.map((directory) => path.join(root, directory));
+  const entries = new Map(directories.map((directory) => [directory, entriesOf(directory)]));
   const wanted = new Set(directories.flatMap((directory) => wantedUnits(directory, entriesOf)));
-  for (const directory of directories) {
-    for (const name of entriesOf(directory).filter((entry) => entry.endsWith(".mount"))) {
-      // The first directory counts.
-      if (seen.has(name)) continue;
-      seen.add(name);
-      const file = path.join(directory, name);
-      // A link that leads nowhere is no unit.
-      const text = read(file, () => readFileSync(file, "utf8"), "", true);
-      const isWanted = wanted.has(name) || wanted.has(name.replace(/mount$/, "automount"));
-      const unit = parseMountUnit(text, file, isWanted);
-      if (unit !== null) lines.push(unit);
-    }
+  const units = firstOf(entries, (entry) => entry.endsWith(".mount"));
+  // A link that leads nowhere is no unit.
+  const textOf = (file: string): UnitFile => ({ file, text: read(file, () => readFileSync(file, "utf8"), "", true) });
+  const extended = [...entries.values()].flat().filter((entry) => entry.endsWith(".mount.d") && !entry.endsWith("-.mount.d"));
+  for (const name of new Set([...units.keys(), ...extended.map((entry) => entry.replace(/\.d$/, ""))])) {
+    const file = units.get(name);
+    const own = file === undefined ? [] : [textOf(file)];
+    // An empty unit is masked.
+    if (own.some(({ text }) => text === "")) continue;
+    const all = [...own, ...dropIns(name, entries, entriesOf).map(textOf)];
+    // A unit that systemd makes from a line of fstab has no file here, and most are wanted.
+    const isWanted = file === undefined || wanted.has(name) || wanted.has(name.replace(/mount$/, "automount"));
+    const unit = parseMountUnit(all, isWanted);
+    if (unit !== null) lines.push(unit);
   }
   return { lines, unread };
+}
+
+/** Name -> path, in the first folder that has it. */
+function firstOf(entries: ReadonlyMap<string, readonly string[]>, isOne: (entry: string) => boolean): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const [directory, names] of entries) {
+    for (const name of names) if (isOne(name) && !found.has(name)) found.set(name, path.join(directory, name));
+  }
+  return found;
+}
+
+/** Of a-b.mount, in the order of systemd.unit(5): *.conf in a-b.mount.d, a-.mount.d and mount.d of all folders, by their names. */
+function dropIns(name: string, entries: ReadonlyMap<string, readonly string[]>, entriesOf: (directory: string) => string[]): string[] {
+  const stem = name.replace(/\.mount$/, "");
+  const stems = [...stem.matchAll(/-(?=.)/g)].map(({ index }) => stem.slice(0, index + 1)).toReversed();
+  const folders = [stem, ...stems].map((each) => `${each}.mount.d`);
+  const places = [...folders, "mount.d"].flatMap((folder) =>
+    [...entries].flatMap(([directory, names]) => (names.includes(folder) ? path.join(directory, folder) : [])),
+  );
+  const found = firstOf(new Map(places.map((place) => [place, entriesOf(place)])), (entry) => entry.endsWith(".conf"));
+  return [...found.keys()].toSorted().map((entry) => found.get(entry) as string);
 }
 
 /** Names in X.wants/ and X.requires/: links that systemctl enable makes. */

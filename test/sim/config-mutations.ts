@@ -327,4 +327,20 @@ export const configMutations: readonly Mutation[] = [
     replace: "writeAtomic(configFile, record.text, 0o644)",
     caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
   },
+  {
+    id: "keys-over-their-link",
+    breaks: "keygen --add puts a file in the place of a symbolic link, and what it led to keeps the old keys",
+    file: "dlmd/driver/cluster-files.ts",
+    find: "const place = realpathSync(file);",
+    replace: "const place = path.resolve(file);",
+    caughtBy: "test/unit/dlmd-shell/cluster-files.test.ts",
+  },
+  {
+    id: "keys-unsynced",
+    breaks: "keys that were replaced are the old ones after a power cut",
+    file: "dlmd/driver/cluster-files.ts",
+    find: "    syncFolder(place);",
+    replace: "",
+    caughtBy: "test/unit/dlmd-shell/cluster-files.test.ts",
+  },
 ];

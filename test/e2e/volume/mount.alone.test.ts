@@ -141,6 +141,7 @@ describe("the scripts under /sbin", () => {
       const sbin = ownSbin({ node: echo, program: "MAIN" }, ["ext4"]);
       try {
         const { device, mountPoint } = disk;
+        const nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
         const cases: readonly (readonly [string, number, string])[] = [
           [`mount -t clustered ${device} ${mountPoint} -o ro,_netdev`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o ro,_netdev\n`],
           [`mount -o clustered ${device} ${mountPoint}`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o rw,clustered\n`],
@@ -158,6 +159,12 @@ describe("the scripts under /sbin", () => {
             "1\n",
           ],
           [`mount -t ext4 ${device} ${mountPoint} && umount ${mountPoint}`, 0, ""],
+          // A user, whom fstab lets mount it.
+          [
+            `chmod 755 ${disk.dir} && echo '${device} ${mountPoint} ext4 noauto,user' >${fstab} && mount --bind ${fstab} /etc/fstab && for words in '' -r; do ${nobody} mount $words ${mountPoint} && grep -o '${mountPoint} ext4 r.,nosuid' /proc/mounts && ${nobody} umount ${mountPoint}; done`,
+            0,
+            `${mountPoint} ext4 rw,nosuid\n${mountPoint} ext4 ro,nosuid\n`,
+          ],
         ];
         for (const [script, status, output] of cases) {
           const { stdout, stderr, ...ended } = sbin.run(script);

@@ -1,12 +1,51 @@
-import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { minTimeoutMs, readClusterConfig, readKeyring, replaceKeys, writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
+import {
+  minTimeoutMs,
+  readClusterConfig,
+  readKeyring,
+  replaceKeys,
+  unfinishedKeys,
+  writeClusterKey,
+} from "../../../dlmd/driver/cluster-files.ts";
+
+const did: string[] = [];
+let beforeRename = (): void => {};
+vi.mock("node:fs", async (original) => {
+  const real = await original<typeof import("node:fs")>();
+  return {
+    ...real,
+    renameSync: (from: string, to: string) => {
+      beforeRename();
+      real.renameSync(from, to);
+      did.push(`rename ${to}`);
+    },
+    fsyncSync: (fd: number) => {
+      real.fsyncSync(fd);
+      did.push(`sync ${real.readlinkSync(`/proc/self/fd/${fd}`)}`);
+    },
+  };
+});
 
 let dir: string;
 beforeEach(() => {
+  did.length = 0;
+  beforeRename = () => {};
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-key-"));
 });
 afterEach(() => rmSync(dir, { recursive: true }));
@@ -74,6 +113,34 @@ test("several keys: the first is spoken with, all are found by their ids; a repl
   expect(keyring.first.bytes).toEqual(Buffer.alloc(32, 2));
   expect(keyring.all.map(({ id }) => keyring.find(id)?.bytes[0])).toEqual([2, 1]);
   expect(keyring.find("00000000")).toBeNull();
+});
+
+test("keys are replaced where a symbolic link leads, and the folder there is synced", () => {
+  const real = path.join(dir, "real/cluster.key");
+  const link = path.join(dir, "cluster.key");
+  mkdirSync(path.dirname(real));
+  writeClusterKey(real);
+  symlinkSync("real/cluster.key", link);
+  did.length = 0;
+  replaceKeys(link, [{ bytes: Buffer.alloc(32, 2), serial: 1 }]);
+  expect(did).toEqual([`rename ${real}`, `sync ${path.dirname(real)}`]);
+  expect([readlinkSync(link), lstatSync(real).isFile()]).toEqual(["real/cluster.key", true]);
+  expect(readKeyring(real).first.bytes).toEqual(Buffer.alloc(32, 2));
+});
+
+test("keys that are being replaced are known as unfinished; where that fails, the old ones stay, and nothing beside them", () => {
+  const file = path.join(dir, "cluster.key");
+  writeClusterKey(file, Buffer.alloc(32, 1));
+  let unfinished: string[] = [];
+  beforeRename = () => {
+    unfinished = unfinishedKeys(file);
+    throw new Error("played");
+  };
+  expect(codeOf(() => replaceKeys(file, [{ bytes: Buffer.alloc(32, 2), serial: 1 }]))).toBe("key-write");
+  expect(unfinished).toEqual([`${file}.${process.pid}.new`]);
+  expect(readdirSync(dir)).toEqual(["cluster.key"]);
+  expect(readKeyring(file).first.bytes).toEqual(Buffer.alloc(32, 1));
+  expect(codeOf(() => replaceKeys(path.join(dir, "none"), []))).toBe("key-write");
 });
 
 test("files that are not there are named", () => {

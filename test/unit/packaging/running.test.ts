@@ -1,7 +1,7 @@
 /** What the package's scripts take for a program of ours that runs: removal and purge are refused then. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -25,8 +25,10 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function run(tool: string, ...words: string[]): Promise<string> {
-  const child = spawn(tool, words, { cwd: dir, stdio: ["pipe", "pipe", "inherit"] });
+const run = (tool: string, ...words: string[]): Promise<string> => runAs(0, tool, ...words);
+
+async function runAs(uid: number, tool: string, ...words: string[]): Promise<string> {
+  const child = spawn(tool, words, { uid, cwd: dir, stdio: ["pipe", "pipe", "inherit"] });
   children.push(child);
   await once(child.stdout, "data");
   return String(child.pid);
@@ -63,4 +65,14 @@ test("a program is known wherever it is installed, and by its command of npm", a
   expect(execFileSync("sh", ["-ec", `. ${scripts}; any_dlmd`], { encoding: "utf8" })).toMatch(
     /^(process \d+|a process that listens on .*)$/,
   );
+});
+
+test("a program of another user, with our words, keeps nobody from a removal", async () => {
+  chmodSync(dir, 0o755);
+  const main = path.join(dir, "prefix/dist/overlay/main.js");
+  const all = [
+    await run(process.execPath, main, "serve", "--device", "/dev/x"),
+    await runAs(65_534, process.execPath, main, "serve", "--x"),
+  ];
+  expect(named("serving", all)).toEqual(all.slice(0, 1));
 });

@@ -60,6 +60,24 @@ it("a name in other bytes than ASCII, in single quotes, or by its id is the same
   expect([pathOf("ID=y"), pathOf("/a"), pathOf("server:/a")]).toEqual(["/dev/disk/by-id/y", "/a", null]);
 });
 
+it("a link that udev makes of a tag is the tag, also while the link is not there; one of the kind that is not known is no proof", () => {
+  const tags = new Map([...device.tags, ["LABEL", "m\u00fc disk"]]);
+  const judged = (link: string, names: Partial<DeviceNames> = {}): string =>
+    judgeMountLines(parseFstab(`/dev/disk/${link} /mnt ext4`, "/etc/fstab"), { ...device, tags, ...names }).status;
+  expect(judged("by-uuid/6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11")).toBe("fail");
+  expect(judged("by-label/m\u00fc\\134x20disk")).toBe("fail");
+  expect(judged("by-partuuid/00ff", { paths: null })).toBe("fail");
+  expect([judged("by-uuid/00-11"), judged("by-partlabel/x")]).toEqual(["ok", "ok"]);
+  expect([judged("by-partlabel/x", { tags: new Map() }), judged("by-uuid/00-11", { paths: null })]).toEqual(["unknown", "unknown"]);
+});
+
+it("words of a line are parted by blanks and tabs alone", () => {
+  const tags = new Map([["LABEL", "a\u00a0b"]]);
+  const [line] = parseFstab(" LABEL=a\u00a0b\t/mnt  ext4 \r\n", "/etc/fstab");
+  expect(line).toMatchObject({ source: "LABEL=a\u00a0b", mountPoint: "/mnt", type: "ext4", options: ["defaults"] });
+  expect(judgeMountLines(line === undefined ? [] : [line], { ...device, tags }).status).toBe("fail");
+});
+
 it("what udev keeps of a name is read as the name", () => {
   const raw = Buffer.from("m\u00fc", "utf8").toString("latin1");
   expect(udevText(`my\\x20disk ${raw}\\xc3\\xbc`)).toBe("my disk m\u00fc\u00fc");
@@ -81,12 +99,12 @@ it("a line with noauto is a warning, and the finding names file, line and place"
 it("a mount unit counts as fstab's line does: more if another unit wants it", () => {
   const text =
     "[Unit]\nWhat=/dev/sdc\n[Mount]\n# What=/dev/sdd\nWhat = /dev/sdb1\nWhere=/mnt\nType=ext4\n[Install]\nWantedBy=multi-user.target\nWhat=/dev/sdc\n";
-  const unit = parseMountUnit(text, "mnt.mount", true);
+  const unit = parseMountUnit([{ file: "mnt.mount", text }], true);
   expect(unit).toMatchObject({ source: "/dev/sdb1", mountPoint: "/mnt", type: "ext4", isAutomatic: true });
   const judged = (isWanted: boolean): string => {
-    const line = parseMountUnit(text, "mnt.mount", isWanted);
+    const line = parseMountUnit([{ file: "mnt.mount", text }], isWanted);
     return judgeMountLines(line === null ? [] : [line], device).status;
   };
   expect([judged(true), judged(false)]).toEqual(["fail", "warn"]);
-  expect(parseMountUnit("[Mount]\nWhere=/mnt\n", "mnt.mount", true)).toBeNull();
+  expect(parseMountUnit([{ file: "mnt.mount", text: "[Mount]\nWhere=/mnt\n" }], true)).toBeNull();
 });

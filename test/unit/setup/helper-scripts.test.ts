@@ -1,4 +1,5 @@
-/** The scripts that mount(8) calls are on the disk before they have their names: an empty one would keep its file systems from being mounted. */
+/** The scripts that mount(8) calls: on the disk before they have their names, since an empty one would keep its file systems from being mounted; and their words. */
+import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -48,4 +49,17 @@ it("one that cannot be named leaves nothing beside it", () => {
   failing = "mount.clustered";
   expect(() => installHelpers(dir, helperScripts(programs, []))).toThrow(/cannot be written: EROFS/);
   expect(fs.readdirSync(dir)).toEqual([]);
+});
+
+it.each([
+  [0, ["/dev/sdb1", "/a b", "-v", "-o", "ro,noatime"], ["-i", "-t", "ext4", "/dev/sdb1", "/a b", "-v", "-o", "ro,noatime"]],
+  [65_534, ["/dev/sdb1", "/a b", "-o", "rw,nosuid,user"], ["-i", "/a b"]],
+  [65_534, ["/dev/sdb1", "/a b", "-v", "-o", "nosuid,ro,user"], ["-i", "-r", "-v", "/a b"]],
+])("of user %i, with the words %j: mount(8) is given what it lets that user say", (uid, words, given) => {
+  installHelpers(dir, helperScripts(programs, ["ext4"]));
+  fs.chmodSync(dir, 0o755);
+  fs.writeFileSync(path.join(dir, "mount"), "#!/bin/sh\nprintf '%s\\n' \"$@\"\n", { mode: 0o755 });
+  const env = { PATH: `${dir}:${process.env["PATH"]}` };
+  const { stdout } = spawnSync(path.join(dir, "mount.ext4"), words, { encoding: "utf8", uid, env, cwd: "/" });
+  expect(stdout.split("\n").slice(0, -1)).toEqual(given);
 });

@@ -32,6 +32,37 @@ it("a unit whose automount is wanted is mounted by itself", () => {
   ]);
 });
 
+it("drop-ins are read over their unit, by their names; the first folder counts", () => {
+  const put = (name: string, what: string): void => {
+    const file = path.join(root, name);
+    mkdirSync(path.dirname(file), { recursive: true });
+    writeFileSync(file, `[Mount]\nWhat=/dev/${what}\n`);
+  };
+  put("usr/lib/systemd/system/a-b.mount", "unit");
+  put("usr/lib/systemd/system/a-b.mount.d/20.conf", "hidden");
+  put("etc/systemd/system/a-b.mount.d/20.conf", "last");
+  put("etc/systemd/system/a-.mount.d/10.conf", "earlier");
+  put("usr/lib/systemd/system/c-d.mount", "unit");
+  put("run/systemd/system/c-.mount.d/x.conf", "of-prefix");
+  put("usr/lib/systemd/system/e.mount", "unit");
+  put("etc/systemd/system/e.mount.d/note", "no-drop-in");
+  // Its unit is made from fstab.
+  put("etc/systemd/system/f.mount.d/x.conf", "of-fstab");
+  put("etc/systemd/system/g.mount.d/x.conf", "masked");
+  symlinkSync("/dev/null", path.join(root, "etc/systemd/system/g.mount"));
+  const { lines, unread } = mountLines(root, fstab());
+  const found = new Map(lines.map(({ where, source, isAutomatic }) => [path.relative(root, where), [source, isAutomatic]]));
+  expect(found).toEqual(
+    new Map([
+      ["etc/systemd/system/a-b.mount.d/20.conf", ["/dev/last", false]],
+      ["etc/systemd/system/f.mount.d/x.conf", ["/dev/of-fstab", true]],
+      ["run/systemd/system/c-.mount.d/x.conf", ["/dev/of-prefix", false]],
+      ["usr/lib/systemd/system/e.mount", ["/dev/unit", false]],
+    ]),
+  );
+  expect(unread).toEqual([]);
+});
+
 it("the folders above a file are those of its name, and those to which a link leads", () => {
   const folders = ["here", "there/real"].map((name) => path.join(root, name));
   for (const folder of folders) mkdirSync(folder, { recursive: true });
