@@ -41,14 +41,19 @@ constexpr int64_t kFinishMs = 10'000;
 constexpr int64_t kFinishOpenMs = 500;
 
 // overlay/crash/layout.ts
-constexpr off_t kUsedRowsAt = 104;
-constexpr off_t kRowsAt = 65536;
-constexpr off_t kRowBytes = 40;
-constexpr size_t kStateAt = 28;
+struct Table {
+  off_t usedAt, at, rowBytes;
+  // Of a row: a number of an inode, and a word that is 0 if the row is free.
+  size_t nodeidAt, stateAt;
+};
+
+constexpr Table kInodes = {104, 65536, 40, 0, 28};
+constexpr Table kHandles = {108, 65536 + 40 * 2'097'152, 32, 8, 24};
+static_assert(kHandles.rowBytes <= kInodes.rowBytes, "a row of either is read into as many bytes as the longer one has");
 
 constexpr uint64_t kNames = 0;
 constexpr uint64_t kRoot = 1;
-constexpr uint64_t kFirstRow = 2;
+constexpr uint64_t kFirstHandle = 2;
 
 // include/uapi/linux/fuse.h
 constexpr int32_t kInvalInode = 2;
@@ -90,47 +95,54 @@ bool dropInode(uint64_t nodeid, DropCounters* counters) {
 }
 
 // 0: the row is free.
-uint64_t readRow(uint64_t row) {
-  uint8_t bytes[kRowBytes];
-  if (pread(kJournalFd, bytes, sizeof bytes, kRowsAt + static_cast<off_t>(row) * kRowBytes) != sizeof bytes) return 0;
+uint64_t readRow(const Table& table, uint64_t row) {
+  uint8_t bytes[kInodes.rowBytes];
+  const size_t wanted = static_cast<size_t>(table.rowBytes);
+  if (pread(kJournalFd, bytes, wanted, table.at + static_cast<off_t>(row) * table.rowBytes) != table.rowBytes) return 0;
   uint32_t state;
   double number;
-  memcpy(&state, bytes + kStateAt, sizeof state);
-  memcpy(&number, bytes, sizeof number);
+  memcpy(&state, bytes + table.stateAt, sizeof state);
+  memcpy(&number, bytes + table.nodeidAt, sizeof number);
   constexpr double kMost = 9007199254740991;
   return state != 0 && number >= 1 && number <= kMost ? static_cast<uint64_t>(number) : 0;
 }
 
 // False: there are no more. A mount without its root has no inodes.
-bool dropItem(uint64_t item, DropCounters* counters) {
+bool dropItem(uint64_t item, uint64_t handles, DropCounters* counters) {
   if (item == kNames) {
     dropNames(counters);
     return true;
   }
   if (item == kRoot) return dropInode(kRootNodeid, counters);
-  const uint64_t nodeid = readRow(item - kFirstRow);
+  const uint64_t row = item - kFirstHandle;
+  const uint64_t nodeid = row < handles ? readRow(kHandles, row) : readRow(kInodes, row - handles);
   if (nodeid != 0) dropInode(nodeid, counters);
   return true;
 }
 
-// What holds no line, no connection to dlmd and no log: each of them may wait for this process.
-[[noreturn]] void dropItems(DropCounters* counters, uint64_t items) {
-  ::syscall(SYS_close_range, 0U, static_cast<unsigned>(kFuseFd - 1), 0);
-  ::syscall(SYS_close_range, static_cast<unsigned>(kJournalFd + 1), ~0U, 0);
-  prctl(PR_SET_NAME, "coverlay-drop");
+void dropItems(DropCounters* counters, uint64_t handles, uint64_t items) {
   for (;;) {
     const uint64_t item = counters->taken.fetch_add(1);
-    if (item >= items) _exit(0);
-    if (!dropItem(item, counters)) counters->taken = items;
+    if (item >= items) return;
+    if (!dropItem(item, handles, counters)) counters->taken = items;
     counters->done.fetch_add(1);
   }
 }
 
-int64_t readRows() {
+// What holds no line, no connection to dlmd and no log: each of them may wait for this process.
+[[noreturn]] void runChild(DropCounters* counters, uint64_t handles, uint64_t items) {
+  ::syscall(SYS_close_range, 0U, static_cast<unsigned>(kFuseFd - 1), 0);
+  ::syscall(SYS_close_range, static_cast<unsigned>(kJournalFd + 1), ~0U, 0);
+  prctl(PR_SET_NAME, "coverlay-drop");
+  dropItems(counters, handles, items);
+  _exit(0);
+}
+
+int64_t readUsed(const Table& table) {
   uint32_t used = 0;
   struct stat found;
-  if (fstat(kJournalFd, &found) != 0 || pread(kJournalFd, &used, sizeof used, kUsedRowsAt) != sizeof used) return 0;
-  return std::min<int64_t>(used, std::max<int64_t>(found.st_size - kRowsAt, 0) / kRowBytes);
+  if (fstat(kJournalFd, &found) != 0 || pread(kJournalFd, &used, sizeof used, table.usedAt) != sizeof used) return 0;
+  return std::min<int64_t>(used, std::max<int64_t>(found.st_size - table.at, 0) / table.rowBytes);
 }
 
 void sleepShortly() {
@@ -142,14 +154,17 @@ void sleepShortly() {
 
 int Drop::refused() const { return counters_ == nullptr ? 0 : counters_->refused.load(); }
 
-bool Drop::isAllTaken() const { return counters_->taken.load() >= kFirstRow + static_cast<uint64_t>(rows_); }
+uint64_t Drop::items() const { return kFirstHandle + static_cast<uint64_t>(handles_ + rows_); }
+
+bool Drop::isAllTaken() const { return counters_->taken.load() >= items(); }
 
 bool Drop::begin() {
   // Children of another run have theirs for themselves.
   if (counters_ != nullptr) munmap(counters_, sizeof *counters_);
   void* memory = mmap(nullptr, sizeof *counters_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   counters_ = memory == MAP_FAILED ? nullptr : new (memory) DropCounters;
-  rows_ = readRows();
+  handles_ = readUsed(kHandles);
+  rows_ = readUsed(kInodes);
   started_ = 0;
   lost_ = false;
   return counters_ != nullptr;
@@ -158,7 +173,7 @@ bool Drop::begin() {
 // fork(2), but for a signal at its end: waitpid(2) has it apart from the processes of the mount (__WCLONE).
 bool Drop::startOne() {
   long pid = ::syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr);
-  if (pid == 0) dropItems(counters_, kFirstRow + static_cast<uint64_t>(rows_));
+  if (pid == 0) runChild(counters_, static_cast<uint64_t>(handles_), items());
   if (pid < 0) return false;
   started_ += 1;
   living_ += 1;
@@ -194,6 +209,12 @@ bool Drop::run() {
     }
     sleepShortly();
   }
+}
+
+bool Drop::runHere() {
+  if (!begin()) return false;
+  dropItems(counters_, static_cast<uint64_t>(handles_), items());
+  return true;
 }
 
 bool Drop::finish(bool isEnded) {

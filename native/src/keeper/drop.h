@@ -1,4 +1,5 @@
-// Drops what the kernel caches of a mount (overlay/HAZARDS.md, F7), of all inodes that the journal has. A notification waits, uninterruptibly, for a page that
+// Drops what the kernel caches of a mount (overlay/HAZARDS.md, F7), of all inodes that the journal has: first of those which are open, whose pages and
+// attributes programs have without their names. A notification waits, uninterruptibly, for a page that
 // a request holds which nobody answers. So children write them, and the keeper never waits for one of them.
 #pragma once
 
@@ -12,6 +13,8 @@ class Drop {
  public:
   // Names, attributes and pages. True: nothing is left but what waits for a page.
   bool run();
+  // The same without children, who cannot be had. Only of a connection that is ended: it waits for pages.
+  bool runHere();
   // Returns when all children have ended, as they do when the connection is ended. False: they have not, for long.
   bool finish(bool isEnded);
   // Takes the children that have ended.
@@ -26,9 +29,11 @@ class Drop {
  private:
   bool begin();
   bool startOne();
+  uint64_t items() const;
   bool isAllTaken() const;
 
   DropCounters* counters_ = nullptr;
+  int64_t handles_ = 0;
   int64_t rows_ = 0;
   int living_ = 0;
   int started_ = 0;

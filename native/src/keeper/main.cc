@@ -278,15 +278,16 @@ class Keeper {
     const int failed = isUnmounted() ? 0 : abortConnection();
     isDropped = drop_.finish(failed == 0) && isDropped;
     // After its end nothing is answered, and nothing waits.
-    if (failed == 0 && (lives || !isDropped)) isDropped = drop_.run() && drop_.finish(true);
+    if (failed == 0 && (lives || !isDropped)) isDropped = (drop_.run() && drop_.finish(true)) || (drop_.waiting() == 0 && drop_.runHere());
     if (failed != 0 && failed != ENODATA) writeLog("warn", "the connection of the mount cannot be ended", {"errno", failed});
     if (drop_.refused() != 0) writeLog("error", "the kernel has refused to drop what it caches", {"errno", drop_.refused()});
     if (!isDropped) writeLog("error", "not all that the kernel caches is dropped", {"waiting", drop_.waiting()}, {"inodes", drop_.rows()});
   }
 
-  // While no process serves nobody has dropped what is cached, and dlmd gives the locks away when this one is gone. A process that it has started may go on.
+  // While no process serves nobody has dropped what is cached, and dlmd gives the locks away when this one is gone. A process that it has started may go on,
+  // if all is dropped.
   [[noreturn]] void leaveBySignal() {
-    if (isCrashed_ && !drop_.run()) writeLog("error", "not all that the kernel caches is dropped", {"waiting", drop_.waiting()}, {"inodes", drop_.rows()});
+    if (isCrashed_ && !drop_.run()) letGo(true);
     leave(kWell);
   }
 

@@ -17,6 +17,7 @@ import { abort, FILE_NODEID, serveTinyFuse, type TinyFuse } from "./tiny-fuse.ts
 
 const STAYS = "echo here >&2; read -r word <&3";
 const LAPSED = "the lease of this node ended: what the kernel caches is dropped";
+const NOT_DROPPED = "not all that the kernel caches is dropped";
 const HOLDS_AGAIN = "the lease of this node holds again";
 
 const [major, minor] = native.kernelVersion();
@@ -63,7 +64,9 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
   }
 
   /** A reader has a page of "f"; the journal has that inode in the row behind `before`. */
-  async function start(options: KeeperOptions & { readonly before?: readonly number[]; readonly unknown?: boolean } = {}): Promise<Lab> {
+  async function start(
+    options: KeeperOptions & { readonly before?: readonly number[]; readonly open?: readonly number[]; readonly unknown?: boolean } = {},
+  ): Promise<Lab> {
     const fuse = serveTinyFuse(scratch);
     await stat(fuse.mountPoint);
     const connection = connectionOf(fuse.mountPoint);
@@ -72,6 +75,7 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     const journal = makeJournal(scratch, {
       connection: options.unknown === true ? 0 : connection,
       nodeids: [...(options.before ?? []), FILE_NODEID],
+      open: options.open ?? [],
     });
     return { fuse, keeper: await startKeeper(scratch, { resumable: 0, ...options, fuse: fuse.fd, journal }), reader, connection };
   }
@@ -170,6 +174,40 @@ describe.runIf(isRoot && hasResend)("a mount that ends after a crash", () => {
     abort(lab.fuse.mountPoint);
     await readers.ended;
     await expect.poll(() => drops(lab.keeper.pid), UNSEEN).toBe(0);
+  });
+
+  it("drops first what is open: more than it has children for waits before the rest", async () => {
+    const lab = await start({ before: nodeidsBehind(300), open: [0, FILE_NODEID, 0], unknown: true });
+    const readers = await holdReads(scratch, lab.fuse, 300);
+    crash(lab);
+    expect([await lab.keeper.ended, lab.reader.mappedKib(), drops(lab.keeper.pid)]).toEqual([[1, null], 0, 256]);
+    expect(lab.keeper.logged.some(({ msg }) => msg === NOT_DROPPED)).toBe(true);
+    abort(lab.fuse.mountPoint);
+    await readers.ended;
+    await expect.poll(() => drops(lab.keeper.pid), UNSEEN).toBe(0);
+  });
+
+  describe("where no child can be made", () => {
+    // The first process of a new namespace of process ids has ended: fork(2) gives ENOMEM.
+    const childless = ["unshare", "--pid", "/bin/sh", "-c", '/bin/true; exec "$0" "$@"'];
+
+    it("ends the connection, and drops all by itself", async () => {
+      const lab = await start({ before: nodeidsBehind(3), through: childless });
+      const readers = await holdReads(scratch, lab.fuse, 3);
+      crash(lab);
+      expect([await lab.keeper.ended, lab.reader.mappedKib()]).toEqual([[1, null], 0]);
+      expect(lab.keeper.logged.map(({ level }) => level)).toEqual(["warn", "error"]);
+      await readers.ended;
+    });
+
+    it("so it does at SIGTERM while no process serves", async () => {
+      const lab = await start({ resumable: 1, through: childless });
+      lab.keeper.line.destroy();
+      await lab.keeper.heard("no new process of the mount can be made");
+      expect(lab.reader.mappedKib()).toBe(4);
+      lab.keeper.child.kill("SIGTERM");
+      expect([await lab.keeper.ended, lab.reader.mappedKib()]).toEqual([[0, null], 0]);
+    });
   });
 
   describe("with a lease", () => {

@@ -3,16 +3,17 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { expect, vi } from "vitest";
+import { AT, TABLES } from "../../../overlay/crash/layout.ts";
 import { statFields } from "./keeper-lab.ts";
 import { native, opened, type Scratch } from "./scratch.ts";
 import { FILE_NODEID, OPCODE, type TinyFuse } from "./tiny-fuse.ts";
 
-/** overlay/crash/layout.ts */
-const USED_ROWS_AT = 104;
-const CONNECTION_AT = 120;
-const ROWS_AT = 65536;
-const ROW_BYTES = 40;
+const { usedInodes: USED_ROWS_AT, usedHandles: USED_HANDLES_AT, connection: CONNECTION_AT } = AT;
+const { at: ROWS_AT, rowBytes: ROW_BYTES } = TABLES.inodes;
 const STATE_AT = 28;
+const { at: HANDLES_AT, rowBytes: HANDLE_ROW_BYTES } = TABLES.handles;
+const HANDLE_NODEID_AT = 8;
+const HANDLE_STATE_AT = 24;
 
 /** The kernel does not have it. */
 export const NO_NODEID = 999_999;
@@ -31,9 +32,11 @@ interface JournalOptions {
   readonly connection: number;
   /** By rows, numbers of inodes; 0: the row is free. */
   readonly nodeids: readonly number[];
+  /** By rows of the table of handles: of what is open. */
+  readonly open?: readonly number[];
 }
 
-export function makeJournal(scratch: Scratch, { connection, nodeids }: JournalOptions): number {
+export function makeJournal(scratch: Scratch, { connection, nodeids, open = [] }: JournalOptions): number {
   const bytes = Buffer.alloc(ROWS_AT + nodeids.length * ROW_BYTES);
   bytes.writeUInt32LE(nodeids.length, USED_ROWS_AT);
   bytes.writeUInt32LE(connection, CONNECTION_AT);
@@ -42,8 +45,18 @@ export function makeJournal(scratch: Scratch, { connection, nodeids }: JournalOp
     bytes.writeDoubleLE(nodeid === 0 ? NO_NODEID : nodeid, at);
     bytes.writeUInt32LE(nodeid === 0 ? 0 : 1, at + STATE_AT);
   }
-  const journal = opened(scratch, native.memfdCreate("journal", bytes.length));
+  bytes.writeUInt32LE(open.length, USED_HANDLES_AT);
+  const journal = opened(
+    scratch,
+    native.memfdCreate("journal", open.length > 0 ? HANDLES_AT + open.length * HANDLE_ROW_BYTES : bytes.length),
+  );
   native.sync.write(journal, bytes, 0, bytes.length, 0, 0);
+  for (const [row, nodeid] of open.entries()) {
+    const handle = Buffer.alloc(HANDLE_ROW_BYTES);
+    handle.writeDoubleLE(nodeid === 0 ? NO_NODEID : nodeid, HANDLE_NODEID_AT);
+    handle.writeUInt32LE(nodeid === 0 ? 0 : 1, HANDLE_STATE_AT);
+    native.sync.write(journal, handle, 0, handle.length, HANDLES_AT + row * HANDLE_ROW_BYTES, 0);
+  }
   return journal;
 }
 
