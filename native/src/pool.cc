@@ -20,6 +20,8 @@ constexpr size_t kNotifyThreadsMax = 4096;
 constexpr size_t kOwnThreadsMax = 256;
 constexpr size_t kThreadStackBytes = 256 * 1024;
 constexpr std::chrono::seconds kIdleThreadMax{30};
+// A thread could not be made (pids.max, memory): so long until the next try.
+constexpr std::chrono::milliseconds kAgain{20};
 
 }  // namespace
 
@@ -34,11 +36,13 @@ int Pool::submit(Job* job) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (queued_ >= kPoolQueueMax) return -ENOMEM;
     if (growing_) {
-      if (queued_ >= idle_ && threads_ < threadsMax_) startThread();
+      // Those of one with a finisher are answered by the serving thread, at once: a queue is enough.
+      if (finisher_ == nullptr && reserve_ == 0 && !startReserve()) return -EAGAIN;
+      if (queued_ >= idle_ && threads_ < threadsMax_ && !startThread()) starved_.notify_one();
     } else {
       while (threads_ < threadsMax_ && startThread()) continue;
     }
-    if (threads_ == 0) return -EAGAIN;
+    if (threads_ + reserve_ == 0) return -EAGAIN;
     enqueue(job);
   }
   // Not before: a thread that is woken to wait for the mutex must be woken twice.
@@ -65,6 +69,20 @@ bool Pool::setThreads(size_t threads) {
 }
 
 bool Pool::startThread() {
+  if (!start(entry)) return false;
+  threads_++;
+  // A new thread counts as idle until it takes its first job.
+  idle_++;
+  return true;
+}
+
+bool Pool::startReserve() {
+  if (!start(reserveEntry)) return false;
+  reserve_ = 1;
+  return true;
+}
+
+bool Pool::start(void* (*begin)(void*)) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_attr_t attributes;
@@ -73,14 +91,10 @@ bool Pool::startThread() {
   pthread_attr_setstacksize(&attributes, kThreadStackBytes);
   pthread_t thread;
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool started = pthread_create(&thread, &attributes, entry, this) == 0;
+  bool started = pthread_create(&thread, &attributes, begin, this) == 0;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (!started) return false;
-  threads_++;
-  // A new thread counts as idle until it takes its first job.
-  idle_++;
-  return true;
+  return started;
 }
 
 void* Pool::entry(void* pool) {
@@ -88,6 +102,23 @@ void* Pool::entry(void* pool) {
   if (static_cast<Pool*>(pool)->finisher_ != nullptr) Environment::keepWakeUpOnly();
   static_cast<Pool*>(pool)->work();
   return nullptr;
+}
+
+void* Pool::reserveEntry(void* pool) {
+  static_cast<Pool*>(pool)->keepGrowing();
+  return nullptr;
+}
+
+// All threads may wait for what only a job in the queue sets free, and no other job may come.
+void Pool::keepGrowing() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    if (queued_ <= idle_ || threads_ >= threadsMax_) {
+      starved_.wait(lock);
+    } else if (!startThread()) {
+      starved_.wait_for(lock, kAgain);
+    }
+  }
 }
 
 void Pool::work() {

@@ -17,8 +17,8 @@ constexpr size_t kPoolQueueMax = 1u << 18;
 class Pool {
  public:
   // A fixed pool starts all `threads` at the first job. A growing one starts a thread whenever all that
-  // it has are busy, up to `threads`, and lets go of those which are idle for long. With a
-  // finisher its threads have descriptors of their own, at first none but that which wakes the event loop: a thread that waits for our
+  // it has are busy, up to `threads`, and lets go of those which are idle for long. One more thread tries again where one cannot be made. With a finisher
+  // it has no such one, and its threads have descriptors of their own, at first none but that which wakes the event loop: a thread that waits for our
   // own mount must not keep /dev/fuse open, because when the process dies, closing that is what ends the wait. The event loop of
   // another environment they can not wake, and the finisher, a pool of one thread, does.
   Pool(size_t threads, bool growing, Pool* finisher = nullptr)
@@ -33,15 +33,22 @@ class Pool {
   void enqueue(Job* job);
   static void* entry(void* pool);
   void work();
+  static void* reserveEntry(void* pool);
+  void keepGrowing();
   bool startThread();
+  bool startReserve();
+  bool start(void* (*begin)(void*));
   Job* take(std::unique_lock<std::mutex>& lock);
 
   std::mutex mutex_;
   std::condition_variable wake_;
+  // A growing pool could not start a thread.
+  std::condition_variable starved_;
   size_t threadsMax_;
   bool const growing_;
   Pool* const finisher_;
   size_t threads_ = 0;
+  size_t reserve_ = 0;
   size_t idle_ = 0;
   size_t queued_ = 0;
   Job* head_ = nullptr;

@@ -1,7 +1,9 @@
 /** Pools: the same answers as on the thread, and that what is blocked in one never holds another (hazard F3). */
-import { spawnSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { STATFS } from "../../../native/index.ts";
@@ -14,6 +16,8 @@ const S_IFIFO = 0o010000;
 const BLOCKED = 64;
 /** preadv2 at this offset uses the current position, which a FIFO needs. */
 const CURRENT = -1;
+/** Nothing else runs as that user. */
+const UNUSED_UID = 60_123;
 
 function fifo(scratch: Scratch, name: string): number {
   expect(native.sync.mknod(scratch.fd, bytes(name), S_IFIFO | 0o600, 0, 0, 0, 0, 0)).toBe(0);
@@ -78,6 +82,41 @@ describe.runIf(isRoot)("pools", () => {
     expect(await Promise.all(free)).toEqual([0, 0, []]);
     expect(sync.write(pipe, Buffer.alloc(BLOCKED), 0, BLOCKED, CURRENT, 0)).toBe(BLOCKED);
     expect(await Promise.all(blocked)).toEqual(Array.from({ length: BLOCKED }, () => 1));
+  });
+
+  it("a notification for which no thread can be made is written when one can", async () => {
+    chmodSync(scratch.dir, 0o755);
+    for (const name of ["full", "other"]) {
+      fifo(scratch, name);
+      chmodSync(path.join(scratch.dir, name), 0o666);
+    }
+    const script = `
+      const { readdirSync, readSync } = require("node:fs");
+      const n = require(${JSON.stringify(addon)});
+      const fill = n.open("full", ${O_RDWR | O_NONBLOCK}, 0);
+      const page = Buffer.alloc(4096);
+      while (n.sync.write(fill, page, 0, page.length, ${CURRENT}, 0) > 0) continue;
+      n.notify(n.open("full", ${O_RDWR}, 0), [page]);
+      const other = n.open("other", ${O_RDWR}, 0);
+      const threads = () => readdirSync("/proc/self/task").length;
+      const before = threads();
+      console.log("ready");
+      readSync(0, Buffer.alloc(1));
+      n.notify(other, [Buffer.from("a")]).then((results) => { console.log("written", results.join()); process.exit(0); });
+      console.log("asked", threads() - before);`;
+    // A limit counts for others than root.
+    const user = { uid: UNUSED_UID, gid: UNUSED_UID };
+    const child = spawn(process.execPath, ["-e", script], { ...user, cwd: scratch.dir, stdio: ["pipe", "pipe", "inherit"] });
+    scratch.later(() => child.kill("SIGKILL"));
+    const limit = (threads: string): Buffer => execFileSync("prlimit", ["--pid", String(child.pid), `--nproc=${threads}:`], user);
+    const lines = createInterface({ input: child.stdout });
+    const said = async (): Promise<unknown> => (await once(lines, "line"))[0];
+    expect(await said()).toBe("ready");
+    limit("1");
+    child.stdin.write("\n");
+    expect(await said()).toBe("asked 0");
+    limit("1000");
+    expect(await said()).toBe("written 0");
   });
 
   it("64 blocked notifications do not hold another", async () => {
