@@ -4,7 +4,7 @@ import { promised } from "../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
-import { isAwaited } from "./change.ts";
+import { isAwaited } from "./orphans.ts";
 import type { Mount } from "./mount.ts";
 
 /**

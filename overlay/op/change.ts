@@ -6,59 +6,16 @@
  * the EINTR (fs/fuse/dir.c, fuse_unlink: fuse_invalidate_entry). So everything that it may have cached of these inodes is dropped, under
  * the pins, when the change has ended.
  *
- * Whoever comes next may change it, too, and the owner makes two changes of one file in any order: a write that takes one step there is made before a truncation
- * that takes three (hazard F50). So the next change is sent when the lower has answered the one before.
+ * Whoever comes next may change it, too: orphans.ts.
  */
-import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
+import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { SizeChange } from "../coherence/size/kernel-sizes.ts";
 import type { Inode } from "../coherence/cover.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, waiting } from "./mount.ts";
+import { inTurn, orphanedWithCaller } from "./orphans.ts";
 import type { Victim } from "./victim.ts";
-
-/** Changes of those inodes that were sent, and not answered, when their callers were killed. */
-const orphans = new WeakMap<Inode, Set<Promise<unknown>>>();
-
-/** A change of that inode must wait. */
-export function isAwaited(inode: Inode): boolean {
-  return orphans.has(inode);
-}
-
-/** `make`, when nothing is under way of those inodes for a caller that was killed. Throws EINTR if this one was killed meanwhile: then nothing is made. */
-export function inTurn<T>(call: Call, inodes: readonly Inode[], make: () => MaybePromise<T>): MaybePromise<T> {
-  return inodes.some(isAwaited) ? afterOrphans(call, inodes, make) : make();
-}
-
-async function afterOrphans<T>(call: Call, inodes: readonly Inode[], make: () => MaybePromise<T>): Promise<T> {
-  while (inodes.some(isAwaited)) {
-    await Promise.allSettled(inodes.flatMap((inode) => [...(orphans.get(inode) ?? [])]));
-    if (call.interrupted) throw errnoError(E.EINTR);
-  }
-  return make();
-}
-
-/** From the death of its caller until it is answered. What is returned is to be called then. */
-function orphanedWithCaller(call: Call, inodes: readonly Inode[], made: Promise<unknown>): () => void {
-  let isOrphan = false;
-  const orphan = (): void => {
-    isOrphan = true;
-    for (const inode of inodes) orphans.set(inode, (orphans.get(inode) ?? new Set()).add(made));
-  };
-  if (call.interrupted) orphan();
-  else call.onInterrupt = orphan;
-  return () => {
-    if (!isOrphan) {
-      call.onInterrupt = null;
-      return;
-    }
-    for (const inode of inodes) {
-      const rest = orphans.get(inode);
-      rest?.delete(made);
-      if (rest?.size === 0) orphans.delete(inode);
-    }
-  };
-}
 
 /** The outcome of `make`, once nothing cached contradicts it. `inodes`: all that it changes, the directories of its names too. */
 export function changed<T>(mount: Mount, call: Call, inodes: readonly Inode[], make: () => MaybePromise<T>): MaybePromise<T> {

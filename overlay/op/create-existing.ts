@@ -76,7 +76,7 @@ function openCut(
     made();
     mount.coherence.sizes.toldSentinel(child);
     try {
-      if (request.killSuidgid && (await hasSetId(mount, file))) await killSetId(mount, file);
+      if (request.killSuidgid && (await hasSetId(mount, file))) await killSetId(mount, call, file);
     } catch (error) {
       forgetFile(mount, file);
       throw error;

@@ -145,7 +145,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
     let killed: Since | null = null;
     if (!isMade && (await kills(mount, call, file))) {
       await checkReach(mount, file, request.offset + request.length);
-      killed = await killSetId(mount, file);
+      killed = await killSetId(mount, call, file);
     }
     const make = (): MaybePromise<void> =>
       isMade
@@ -207,7 +207,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
         call.written(0);
         return;
       }
-      killed = await killSetId(mount, target);
+      killed = await killSetId(mount, call, target);
     }
     const make = (): MaybePromise<number> =>
       copied ??

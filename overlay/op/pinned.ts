@@ -1,15 +1,22 @@
 /**
  * Work on the lower with locks pinned; the pins go when it has ended, well or not. In the turn wherever nothing has to wait: so is nearly all. `work`
- * answers the call, because what an answer tells is true as long as the pins are held.
+ * answers the call, because what an answer tells is true as long as the pins are held. Work on what it may change begins when no change of a killed caller is
+ * under way: what it looks at before its own change is as that has left it (hazard F50).
  */
 import type { Want } from "../coherence/api.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode, PinMode } from "../coherence/cover.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
+import { inTurn } from "./orphans.ts";
 import type { Mount } from "./mount.ts";
 
 export function pinned<T>({ coherence }: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
-  const held = (): MaybePromise<T> => finallyDo(work, () => coherence.unpin(inode, mode));
+  const held = (): MaybePromise<T> =>
+    finallyDo(
+      () => (mode === Mode.EX ? inTurn(call, [inode], work) : work()),
+      () => coherence.unpin(inode, mode),
+    );
   return coherence.tryPin(inode, mode) ? held() : coherence.pin(inode, mode, call).then(held);
 }
 
@@ -23,7 +30,13 @@ export interface Pins {
 export function pinnedAll<T>({ coherence }: Mount, call: Call, { wants, unstable }: Pins, work: () => MaybePromise<T>): MaybePromise<T> {
   const come = (): MaybePromise<void> => coherence.pinAll(wants, call);
   const came = unstable === undefined ? come() : finallyDo(come, coherence.sizes.unstable(unstable));
-  return andThen(came, () => finallyDo(work, () => coherence.unpinAll(wants)));
+  const inodes = wants.flatMap(({ inode, mode }) => (mode === Mode.EX ? [inode] : []));
+  return andThen(came, () =>
+    finallyDo(
+      () => (inodes.length > 0 ? inTurn(call, inodes, work) : work()),
+      () => coherence.unpinAll(wants),
+    ),
+  );
 }
 
 export interface DataPin extends Want {
@@ -37,5 +50,10 @@ export function pinnedData<T>({ coherence }: Mount, call: Call, pin: DataPin, wo
   const { inode, mode, cached, unstable = false } = pin;
   const come = (): MaybePromise<void> => coherence.pinData(inode, mode, cached, call);
   const came = unstable ? finallyDo(come, coherence.sizes.unstable(inode)) : come();
-  return andThen(came, () => finallyDo(work, () => coherence.unpinData(inode, mode)));
+  return andThen(came, () =>
+    finallyDo(
+      () => (mode === Mode.EX ? inTurn(call, [inode], work) : work()),
+      () => coherence.unpinData(inode, mode),
+    ),
+  );
 }

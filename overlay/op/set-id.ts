@@ -12,6 +12,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, AttrChange } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, SEEK_SET } from "./linux.ts";
 import type { Mount } from "./mount.ts";
 import { credentialsFor, isOwner, isSetId } from "./permission.ts";
@@ -37,19 +38,25 @@ export async function checkReach(mount: Mount, { lowerHandle }: OpenFile, bytes:
  * Before the data is changed by `afterKill`. The kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else. Gives what `afterKill`
  * wants to know: since when.
  */
-export async function killSetId(mount: Mount, { inode, lowerHandle }: OpenFile): Promise<Since> {
+export async function killSetId(mount: Mount, call: Call, file: OpenFile): Promise<Since> {
   const since = mount.coherence.since();
-  await mount.lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
-  await mount.coherence.dropKernelCaches([inode], false);
+  await changed(mount, call, [file.inode], () => sendKill(mount, file));
+  await mount.coherence.dropKernelCaches([file.inode], false);
   return since;
 }
 
-/** What an owner has cleared may die with it, and the change is made at the next one: then they are cleared once more, under the same pin. */
+const sendKill = ({ lower }: Mount, { inode, lowerHandle }: OpenFile): MaybePromise<unknown> =>
+  lower.setattr(inode.id, { killSuidgid: true }, lowerHandle);
+
+/** What an owner has cleared may die with it, and the change is made at the next one: then they are cleared once more, under the same pin. A part of the change. */
 export async function afterKill<T>(mount: Mount, file: OpenFile, killed: Since | null, change: () => MaybePromise<T>): Promise<T> {
   try {
     return await change();
   } finally {
-    if (killed !== null && mount.coherence.ownerDied(killed)) await killSetId(mount, file);
+    if (killed !== null && mount.coherence.ownerDied(killed)) {
+      await sendKill(mount, file);
+      await mount.coherence.dropKernelCaches([file.inode], false);
+    }
   }
 }
 

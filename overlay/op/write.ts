@@ -31,9 +31,10 @@ import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-pro
 import { AppendHold } from "../coherence/pages/append-end.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
-import { changed, inTurn, resized } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { O_APPEND, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
+import { inTurn } from "./orphans.ts";
 import { dropReread, hasReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
 import { afterKill, checkReach, hasSetId, killSetId } from "./set-id.ts";
@@ -97,7 +98,7 @@ function writeThrough(
   const { data, offset } = request;
   // Before Linux 5.11 the kernel goes by the mode that it was told last, and says nothing.
   const kills = request.killSuidgid || (!mount.handleKillpriv && call.uid !== 0);
-  const kill = kills && before === null ? killSuidgid(mount, file, offset, hold !== null) : null;
+  const kill = kills && before === null ? killSuidgid(mount, call, file, offset, hold !== null) : null;
   const ready = andThen(kill, (killed) => andThen(overwrite.begin(), () => killed));
   return andThen(ready, (killed) => {
     // Others may have written since.
@@ -174,7 +175,7 @@ function answerWritten(
 
 /**
  * Write-back of mapped pages never extends a file: the kernel's size, by which it cut the last page, may be the sentinel (hazard F5).
- * What lies behind the end is answered as written, as a store there is for a local file. It has no caller, and waits for orphans as a call does (hazard F50).
+ * What lies behind the end is answered as written, as a store there is for a local file.
  */
 async function writeFromCache(
   mount: Mount,
@@ -202,14 +203,14 @@ async function writeFromCache(
 }
 
 /** Hazard F37. null: there was nothing to clear, as for most files. */
-function killSuidgid(mount: Mount, file: OpenFile, offset: number, append: boolean): MaybePromise<Since | null> {
-  return andThen(hasSetId(mount, file), (has) => (has ? killNow(mount, file, offset, append) : null));
+function killSuidgid(mount: Mount, call: Call, file: OpenFile, offset: number, append: boolean): MaybePromise<Since | null> {
+  return andThen(hasSetId(mount, file), (has) => (has ? killNow(mount, call, file, offset, append) : null));
 }
 
-async function killNow(mount: Mount, file: OpenFile, offset: number, append: boolean): Promise<Since> {
+async function killNow(mount: Mount, call: Call, file: OpenFile, offset: number, append: boolean): Promise<Since> {
   const at = append ? (await mount.lower.getattr(file.inode.id)).size : offset;
   await checkReach(mount, file, at + 1);
-  return killSetId(mount, file);
+  return killSetId(mount, call, file);
 }
 
 async function answerElsewhere(

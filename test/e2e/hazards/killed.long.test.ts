@@ -315,7 +315,49 @@ describe("F11: what SIGKILL does not end at once", () => {
   });
 });
 
+/** As a user: whether the file has bits that its change clears is asked first. In a child, so that the file stays open. */
+const killedBeforeSent = `os.setegid(1000); os.seteuid(1000)
+pid = os.fork()
+if pid == 0:
+    try:
+        %s
+    finally:
+        os._exit(0)
+result = pid`;
+
 describe("F50: what a killed program had asked for", () => {
+  it.each([
+    ["fallocate", "fallocate", `libc.fallocate(fd, 3, 0, 4096)`, `os.pwrite(fd, b"NEW DATA", 0)`, "write", `get(file)[:8]`, "NEW DATA"],
+    ["chmod", "setattr", `os.fchmod(fd, 0o666)`, `os.fchmod(fd, 0o600)`, "setattr", `os.stat(file).st_mode & 0o777`, 0o600],
+  ])("%s that was not sent is not made after what came next", async (name, op, call, next, nextOp, look, wanted) => {
+    const [a, b, c] = [hazard.owner, ...hazard.remotes];
+    const [writer, program] = [hazard.actor(b), hazard.actor(b)];
+    for (let round = 0; round < 3; round += 1) {
+      const file = `unsent-${name}-${round}`;
+      await writer.run(
+        `put(file, "old" * 100); os.chmod(file, 0o666); os.chown(file, 1000, 1000); fd = os.open(file, os.O_RDWR); os.fsync(fd)`,
+        { file },
+      );
+      await program.run(`fd = os.open(file, os.O_RDWR); os.pwrite(fd, b"x", 0)`, { file });
+      await hazard.actor(c).run(`os.utime(file, (1, 1)); os.stat(file)`, { file });
+      await hazard.hold(a);
+      const pid = await program.run<number>(killedBeforeSent.replace("%s", () => call));
+      await hazard.untilUnderWay(b, { [op]: 1 });
+      await until("its lock is here, and it waits for the owner", async () =>
+        (await callsOf(b)).some((waits) => waits.pid === pid && waits.waitsFor?.startsWith("the owner has not answered") === true),
+      );
+      await program.run(`os.kill(pid, 9); os.waitpid(pid, 0); os.seteuid(0); os.setegid(0)`);
+      const changed = writer.run(next);
+      await Promise.race([changed, hazard.untilUnderWay(b, { [nextOp]: 1 })]);
+      expect(standsStill(a)).toBe(true);
+      hazard.letGo(a);
+      await changed;
+      await writer.run(`os.fsync(fd); os.close(fd)`);
+      await program.run(`os.close(fd)`);
+      expect(await hazard.actor(c).run(`result = ${look}`, { file })).toBe(wanted);
+    }
+  });
+
   it.each([
     ["truncate", "setattr", `os.truncate(file, 0)`],
     ["fallocate", "fallocate", `libc.fallocate(fd, 3, 0, 4096)`],

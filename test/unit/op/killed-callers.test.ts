@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import type { Lower } from "../../../overlay/lower/lower.ts";
+import { isAwaited } from "../../../overlay/op/orphans.ts";
 import type { Operation } from "../../../overlay/op/perform.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -100,6 +101,60 @@ async function leave(bench: Workbench, { op, request, lower }: Row): Promise<{ a
 
 const pairs = rows.flatMap((left) => changesOfFile.flatMap((next) => (left.inodes.includes("20.1") ? [[left.op, next] as const] : [])));
 
+/** What each asks before its change, of what is not known here. */
+const asking: readonly Row[] = [
+  ...rows.filter(({ op }) => ["unlink", "rmdir", "rename", "fallocate"].includes(op)),
+  {
+    op: "removexattr",
+    request: (b) => ({ ...file(b), name: Buffer.from("system.posix_acl_access") }),
+    lower: "removexattr",
+    inodes: "20.1",
+  },
+  { op: "setattr", request: (b) => ({ ...file(b), fh: null, change: { mode: 0o600 } }), lower: "setattr", inodes: "20.1" },
+  {
+    op: "write",
+    request: (b) => ({ ...opened(b), offset: 0, data, flags: 2, fromCache: false, killSuidgid: true }),
+    lower: "write",
+    inodes: "20.1",
+  },
+  {
+    op: "copyFileRange",
+    request: (b) => ({
+      ...opened(b),
+      offset: 0,
+      outFuseNodeid: b.file.fuseNodeid,
+      outFh: b.openFile().fh,
+      outOffset: 0,
+      length: 9,
+      flags: 0,
+    }),
+    lower: "copyFileRange",
+    inodes: "20.1",
+  },
+];
+
+describe("a change whose caller is killed before it is sent (hazard F50)", () => {
+  it.each(asking)(
+    "$op is not made: the kernel let go of its locks, and what came next may be made by then",
+    async ({ op, request, lower }) => {
+      const bench = new Workbench();
+      const asked = ["ownership", "lookup", "getxattr"] as const;
+      let know = (): void => undefined;
+      const known = new Promise<void>((resolve) => (know = resolve));
+      for (const question of asked) bench.lower.held.set(question, known);
+      const call = bench.call(op);
+      const served = bench.serve({ op, ...request(bench) }, call);
+      for (let turns = 0; turns < 10; turns += 1) await turn();
+      expect([asked.some((question) => !bench.lower.held.has(question)), bench.lower.calls.includes(lower)]).toEqual([true, false]);
+      call.interrupt();
+      know();
+      await served;
+      expect([bench.lower.calls.includes(lower), bench.replies.map(({ errno }) => errno)]).toEqual([false, [E.EINTR]]);
+      expect([bench.coherence.held, bench.coherence.violations]).toEqual([0, []]);
+    },
+  );
+});
+
 describe("what comes after a change whose caller was killed (hazard F50)", () => {
   it.each(pairs)("%s that the lower has not answered: %s of that file is sent when it has", async (left, next) => {
     const bench = new Workbench();
@@ -136,7 +191,90 @@ describe("what comes after a change whose caller was killed (hazard F50)", () =>
     expect([bench.lower.calls.filter((call) => call.startsWith("write")), bench.lower.behind]).toEqual([[], []]);
     answer();
     await Promise.all([served, ...others]);
-    expect([bench.replies.map(({ errno }) => errno), bench.lower.behind]).toEqual([[E.EINTR, 0, 0], []]);
+    // Which of the two comes first says the kernel.
+    const sent = [...bench.lower.calls.filter((call) => call.startsWith("write ")), ...(bench.lower.behind ?? []).map(() => "behind")];
+    expect([bench.replies.map(({ errno }) => errno), sent]).toEqual([
+      [E.EINTR, 0, 0],
+      ["write 10 at 0", "behind"],
+    ]);
+  });
+
+  it("none goes behind either that had begun before, and is still asking for what it needs", async () => {
+    const bench = new Workbench();
+    bench.lower.behind = [];
+    let know = (): void => undefined;
+    bench.lower.held.set("ownership", new Promise((resolve) => (know = resolve)));
+    const write = { ...rowOf("write").request(bench), op: "write", killSuidgid: true } as const;
+    const second = bench.serve(write);
+    await turn();
+    expect(bench.lower.ownersAsked).toEqual([bench.file.id.ino]);
+    const { answer, served } = await leave(bench, rowOf("removexattr"));
+    know();
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    expect([bench.lower.calls.filter((call) => call.startsWith("write")), bench.lower.behind]).toEqual([[], []]);
+    answer();
+    await Promise.all([served, second]);
+    expect(bench.replies.map(({ errno }) => errno)).toEqual([E.EINTR, 0]);
+  });
+
+  it("write-back goes by the size that the file has afterwards", async () => {
+    const bench = new Workbench();
+    bench.lower.size = 8192;
+    const { answer, served } = await leave(bench, rowOf("setattr"));
+    const page = { ...rowOf("write").request(bench), offset: 4096, data: Buffer.alloc(4096), fromCache: true, op: "write" } as const;
+    const back = bench.serve(page);
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    bench.lower.size = 0;
+    answer();
+    await Promise.all([served, back]);
+    expect([bench.lower.calls.filter((call) => call.startsWith("write")), bench.replies.map(({ errno }) => errno)]).toEqual([
+      [],
+      [E.EINTR, 0],
+    ]);
+  });
+
+  it("who may make it is looked at afterwards: the file has another owner then", async () => {
+    const bench = new Workbench();
+    // It stands for a chown.
+    const { answer, served } = await leave(bench, rowOf("setattr"));
+    const second = bench.serve({ op: "setattr", ...file(bench), fh: null, change: { mode: 0o4777 } });
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    bench.lower.fileUid = 0;
+    answer();
+    await Promise.all([served, second]);
+    expect([bench.replies.map(({ errno }) => errno), bench.lower.calls.filter((call) => call === "setattr")]).toEqual([
+      [E.EINTR, E.EPERM],
+      ["setattr"],
+    ]);
+  });
+
+  it("the clearing of set-user-ID by a write is such a change as well", async () => {
+    const bench = new Workbench();
+    bench.lower.fileMode = 0o104755;
+    const kills = {
+      ...rowOf("write"),
+      request: (b: Workbench) => ({ ...rowOf("write").request(b), killSuidgid: true }),
+      lower: "setattr",
+    } as const;
+    const { answer, served } = await leave(bench, kills);
+    const second = bench.serve({ op: "setattr", ...rowOf("setattr").request(bench) });
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+    expect(bench.lower.calls.filter((call) => call === "setattr")).toHaveLength(1);
+    answer();
+    await Promise.all([served, second]);
+    expect([bench.replies.map(({ errno }) => errno), bench.lower.calls.filter((call) => call === "write")]).toEqual([[E.EINTR, 0], []]);
+  });
+
+  it("waits though the kernel has forgotten the file meanwhile, and knows it anew", async () => {
+    const bench = new Workbench();
+    const { answer, served } = await leave(bench, rowOf("link"));
+    expect(bench.inodes.use(bench.file)).toBeUndefined();
+    const again = { ...bench.file, fuseNodeid: bench.file.fuseNodeid };
+    expect(isAwaited(again)).toBe(true);
+    bench.inodes.leave(bench.file);
+    answer();
+    await served;
+    expect(isAwaited(again)).toBe(false);
   });
 
   it("one that is killed while it waits is not made, and keeps nobody waiting", async () => {

@@ -158,6 +158,9 @@ export class ScriptedLower implements Lower {
   readonly ownersAsked: number[] = [];
   ownership(id: FileId): MaybePromise<Attr> {
     this.ownersAsked.push(id.ino);
+    const held = this.held.get("ownership");
+    this.held.delete("ownership");
+    if (held !== undefined) return held.then(() => this.#attr(id));
     return this.later ? Promise.resolve(this.#attr(id)) : this.#attr(id);
   }
   getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]> {
