@@ -81,14 +81,13 @@ export function tellName(
     // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
     if (revalidated && told.child !== null && child !== null) told.rearmedAt = now;
     setChild(told, child);
-    if (child === null && !valid) {
+    if (child === null && !valid && told.validEpoch !== epoch) {
       dropName(dir, name);
       return false;
     }
   }
+  // An answer without validity may be installed late, or never, as where its caller was killed: what the kernel was told before stands until it is expired.
   if (valid) told.validEpoch = epoch;
-  // An answer without validity may be installed late, or not at all: what the kernel was told before stands until then.
-  else if (!isListed) told.validEpoch = 0;
   told.listed ||= isListed && valid;
   return valid;
 }

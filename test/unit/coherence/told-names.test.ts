@@ -1,5 +1,5 @@
 /** The names that this kernel was told, under the locks that are here (hazards F6, F12). */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
@@ -64,6 +64,33 @@ describe("a directory that the kernel was told under another parent", () => {
     await shell.close();
   });
 });
+
+it.each([true, false])(
+  "a valid name that is asked for again while its directory is revoked is expired: the answer may never be installed (found: %s)",
+  async (found) => {
+    const { lockspace, handlers } = lockspaceThatGrants([]);
+    const expired: string[] = [];
+    const shell = shellOver(lockspace, {
+      expireNames: (_parent, names) => {
+        expired.push(...names.map(({ name }) => String(name)));
+        return Promise.resolve(names.map(() => 0));
+      },
+    });
+    const { operations } = shell;
+    const [dir, child] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
+    const name = Buffer.from("name");
+    await operations.pin(dir, Mode.PR, { interrupted: false, onInterrupt: null });
+    expect(operations.names.tellEntry(dir, name, child)).toBe(true);
+    const [lock, told] = [...handlers].find(([{ resource }]) => resource === `i${dir.cover.key}`) as [Lock, LockHandlers];
+    told.bast(lock, Mode.EX);
+    // What the kernel has of it stays as it was, if its caller is killed (fs/fuse/dir.c, fuse_dentry_revalidate).
+    expect(operations.names.tellEntry(dir, name, found ? child : null)).toBe(false);
+    operations.unpin(dir, Mode.PR);
+    await vi.waitFor(() => expect(lock.mode).toBe(Mode.NL));
+    expect(expired).toEqual(["name"]);
+    await shell.close();
+  },
+);
 
 it("a listing knows what the kernel has with its attributes: until these change, are revoked, or the name goes", async () => {
   const { lockspace, handlers } = lockspaceThatGrants([]);
