@@ -139,7 +139,10 @@ result = map[0]`);
   expect(isAlive ? again : count).toBeGreaterThanOrEqual(count);
 });
 
-it("SIGSTOP of dlmd: no read that begins after another node's write has ended sees what was before it", async () => {
+it.each([
+  ["dlmd", false],
+  ["dlmd and the overlay, whose keeper runs", true],
+])("SIGSTOP of %s: no read that begins after another node's write has ended sees what was before it", async (_what, both) => {
   const { owner: writer, second: victim } = await places();
   const here = startActor({ cwd: lab.node(victim).mount });
   const there = startActor({ cwd: lab.node(writer).mount });
@@ -147,6 +150,8 @@ it("SIGSTOP of dlmd: no read that begins after another node's write has ended se
   await here.run(`import errno`);
   expect(await here.run<string>(`result = open("watched").read()`)).toBe("before");
   const watched = here.run<[number, string]>(watch, {}, 60_000);
+  const overlay = lab.overlayPid(victim) as number;
+  if (both) process.kill(overlay, "SIGSTOP");
   stopDlmd(lab, victim);
   // It needs the reader's lock: nobody gives it up, so it ends when the others have gone on.
   const write = `
@@ -156,6 +161,7 @@ os.pwrite(fd, b"after!", 0)
 result = time.clock_gettime(time.CLOCK_BOOTTIME)
 `;
   const written = await there.run<number>(write, {}, 60_000);
+  if (both) process.kill(overlay, "SIGCONT");
   const [lastBefore, end] = await watched;
   expect(lastBefore).toBeLessThan(written);
   // The owner has ended its session by then, or its dlmd tells it below.
