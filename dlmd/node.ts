@@ -280,6 +280,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
         this.groups.gone(client);
       },
       groupsWait: (client) => this.groups.waits(client),
+      groupBytesWaiting: (client) => this.groups.bytesWaiting(client),
       endClient: this.#endClient,
       isUsable: (lockspace) => this.lockspaces.isUsable(lockspace),
       log: this.#log,

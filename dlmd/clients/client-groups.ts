@@ -36,10 +36,17 @@ interface Joined {
   sent: number;
 }
 
+const REQUEST_BYTES = 256;
+
+/** Of memory, about. */
+function bytesOf(request: GroupClientRequest): number {
+  return REQUEST_BYTES + ("data" in request ? request.data.length : 0);
+}
+
 export class ClientGroups {
   readonly #port: GroupsPort;
   readonly #memberships: Map<number, Map<string, Joined>> = new Map();
-  readonly #waiting: Map<Client, GroupClientRequest[]> = new Map();
+  readonly #waiting: Map<Client, { readonly requests: GroupClientRequest[]; bytes: number }> = new Map();
   /** The engine was given something to do. */
   touched = false;
   /** The engine has room again, and somebody waits for it. */
@@ -52,12 +59,17 @@ export class ClientGroups {
   request(client: Client, request: GroupClientRequest): void {
     const waiting = this.#waiting.get(client);
     if (waiting !== undefined) {
-      waiting.push(request);
+      waiting.requests.push(request);
+      waiting.bytes += bytesOf(request);
       return;
     }
     if (this.#perform(client, request)) return;
-    this.#waiting.set(client, [request]);
+    this.#waiting.set(client, { requests: [request], bytes: bytesOf(request) });
     this.#port.adjustPause(client);
+  }
+
+  bytesWaiting(client: Client): number {
+    return this.#waiting.get(client)?.bytes ?? 0;
   }
 
   waits(client: Client): boolean {
@@ -113,8 +125,8 @@ export class ClientGroups {
     this.roomy = false;
     let full = false;
     while (this.#waiting.size > 0 && !full) {
-      for (const [client, requests] of this.#waiting) {
-        const [first] = requests;
+      for (const [client, waiting] of this.#waiting) {
+        const [first] = waiting.requests;
         if (first === undefined) {
           this.#waiting.delete(client);
           this.#port.adjustPause(client);
@@ -122,7 +134,8 @@ export class ClientGroups {
         }
         full = !this.#perform(client, first);
         if (full) break;
-        requests.shift();
+        waiting.requests.shift();
+        waiting.bytes -= bytesOf(first);
       }
     }
   }

@@ -57,6 +57,7 @@ export interface ClientsPort {
   groupsGone(client: Client): void;
   /** Requests of that client wait for room in the engine. */
   groupsWait(client: Client): boolean;
+  groupBytesWaiting(client: Client): number;
   /** It hangs: its process has to end (hazard H13). */
   endClient(client: LockClient, reason: string): void;
   /** Every member knows that this node has that lockspace open. */
@@ -86,6 +87,8 @@ type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
 /** A client that is read only because it owes an answer to "gone" is ended when it has saved so many times the usual limit. */
 export const MAX_SAVED_SHARE = 64;
+/** The same of requests of groups that wait for room: the library of clients sends less than this unanswered. */
+export const MAX_GROUP_BYTES: number = 64 * 1024 * 1024;
 /** Clients that are gone and whose locks are not released yet: beyond, no lockspace is opened until some are. */
 export const MAX_LEAVING_CLIENTS = 4096;
 /** Of the time-out; membership ticks three times in it. */
@@ -166,6 +169,7 @@ export class Clients {
           break;
         case "gone-ack":
           this.#deaths.answered(client, request.goneId);
+          this.adjustPause(client);
           break;
         case "bast-limit":
           client.bastLimitMs = request.limitMs;
@@ -192,7 +196,8 @@ export class Clients {
         case "group-leave":
         case "group-send":
         case "group-farewell":
-          this.#port.group(client, request);
+          if (this.#port.groupBytesWaiting(client) < MAX_GROUP_BYTES) this.#port.group(client, request);
+          else this.#endFlood(client);
           break;
         default:
           if (this.#service.serving && client.opening.size === 0) this.#serve(client, request);
@@ -250,7 +255,7 @@ export class Clients {
     client.ending = true;
     this.#port.endClient(
       client,
-      `it has sent ${client.saved.length} requests and not answered that it has let go of clients that are gone`,
+      `it has sent ${client.saved.length} requests, and ${this.#port.groupBytesWaiting(client)} bytes for groups, and not answered that it has let go of clients that are gone`,
     );
   }
 

@@ -191,11 +191,14 @@ export class Holder {
       if (write === "write") lkb.lvb = lvb;
     }
     const tell = mode !== granted || write !== "none";
-    if (tell) lkb.grantNo = (lkb.grantNo + 1) >>> 0;
     lkb.granted = mode;
     lkb.sbFlags = 0;
-    lkb.bastMode = Mode.NL;
-    if (tell) this.unanswered.answered(lkb);
+    // What the master is not told changes nothing for who waits, and the blocking AST is not told again.
+    if (tell) {
+      lkb.grantNo = (lkb.grantNo + 1) >>> 0;
+      lkb.bastMode = Mode.NL;
+      this.unanswered.answered(lkb);
+    }
     // Before the master looks again: a blocking AST for the new mode comes after it.
     if (silent !== true) this.#ast(lkb, "granted", false);
     if (!tell) return;

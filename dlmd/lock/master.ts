@@ -289,6 +289,10 @@ export function settleRebuilt(port: MasterPort, resource: Resource): void {
   for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
   for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
   grantDecided(port, resource);
+  // Taken back by another node, which heard nothing of it; one of this node was taken back anew (rebuild.ts).
+  for (const lkb of resource.convertQueue.slice()) {
+    if (lkb.canceling !== null && lkb.client === null) masterCancel(port, resource, lkb, "canceled");
+  }
   grantHeads(port, resource);
   settle(port, resource);
   refuse(port, resource, [...resource.convertQueue, ...resource.waitQueue]);

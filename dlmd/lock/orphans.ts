@@ -31,7 +31,9 @@ export class Orphans {
   find(client: LockClient, resource: Resource | undefined, mode: Mode): Lkb | "none" | "other-mode" {
     let found: Lkb | "none" | "other-mode" = "none";
     for (const lkb of (resource === undefined ? null : this.#byResource.get(resource)) ?? []) {
-      if (!sameOwner(lkb.client as LockClient, client)) continue;
+      const left = lkb.client as LockClient;
+      // Hazard C12: a client that was ended for hanging has no heir; its kernel may have what the lock covered.
+      if (!sameOwner(left, client) || (left.kept && left.ending)) continue;
       // One with a request outstanding cannot be had now; two clients of this owner may have left one each.
       if (lkb.granted === mode && lkb.requested === null) return lkb;
       if (lkb.granted === mode) found = lkb;

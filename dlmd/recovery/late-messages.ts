@@ -3,7 +3,7 @@
  * the next view runs. Where a master stays the master, it is as if the message had come in time; where not, what a holder
  * gave up, a writer wrote or a master granted stands (hazard H2), and requests are named anew by their holders.
  */
-import { dequeue, enqueue, type Lkb, queueOf, type Resource } from "../lock/lkb.ts";
+import { dequeue, enqueue, isTrade, type Lkb, queueOf, type Resource } from "../lock/lkb.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockTables } from "../lock/lock-tables.ts";
 import { Mode } from "../wire/mode.ts";
@@ -167,6 +167,11 @@ function takeInUnlock(tables: LockTables, lkb: Lkb, m: UnlockMessage): void {
 
 function takeInCancel(port: LockManager, lkb: Lkb): void {
   if (lkb.requested === null) return;
+  // Hazard H16: what others have shows whether a dead master has granted it. That is looked at when the queues are settled (settleRebuilt).
+  if (lkb.unordered && isTrade(lkb)) {
+    lkb.canceling = "canceled";
+    return;
+  }
   unqueue(lkb.resource, lkb);
   port.refused(lkb, "canceled");
 }

@@ -1,4 +1,5 @@
 /** Timers and limits of the sockets on one machine: the clock is the test's, a hundred times too fast where Node.js keeps it. */
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import type { Server as HttpServer } from "node:http";
 import { type Server, Socket, createConnection, createServer } from "node:net";
@@ -159,6 +160,24 @@ describe("the administrator's socket", () => {
     expect(isClosed()).toBe(false);
     clock.pass(10_000);
     await closed;
+  });
+
+  test("closes a connection whose answer is not taken, and that stays open, after ten seconds", async () => {
+    const clock = socketClock();
+    await start();
+    const socket = createConnection({ path: socketPath, allowHalfOpen: true });
+    closers.push(() => void socket.destroy());
+    const errors: unknown[] = [];
+    socket.on("error", (error: NodeJS.ErrnoException) => errors.push(error.code));
+    socket.write("[7]\n");
+    socket.resume();
+    await once(socket, "end");
+    clock.pass(9999);
+    socket.write("[8]\n");
+    await someTurns();
+    expect([errors, clock.waiting()]).toEqual([[], 1]);
+    clock.pass(10_000);
+    await expect.poll(() => [socket.write("[8]\n"), ...errors]).toContain("EPIPE");
   });
 
   test("takes a question of 1 MiB, refuses a longer one before its end", async () => {

@@ -1,11 +1,11 @@
 /** What programs of a node may leave behind, or send, while nothing can be done for them. */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { NodeCore } from "../../../dlmd/node.ts";
 import type { Effect } from "../../../dlmd/node-api.ts";
 import type { ClientEvent, ClientRequest } from "../../../dlmd/wire/program.ts";
 import { GONE_LIMIT_MS } from "../../../dlmd/clients/death-barrier.ts";
-import { MAX_LEAVING_CLIENTS, MAX_SAVED_SHARE } from "../../../dlmd/clients/clients.ts";
+import { MAX_GROUP_BYTES, MAX_LEAVING_CLIENTS, MAX_SAVED_SHARE } from "../../../dlmd/clients/clients.ts";
 
 /** One of two nodes, alone: without quorum, so nothing is served. */
 function loneNode(savedRequestsPerClient = 8): NodeCore {
@@ -93,6 +93,45 @@ it('a program that is read for its answer to "gone" alone, and sends something e
     if (node.step({ kind: "tick" }, nowMs).some(({ kind }) => kind === "end-client")) ends.push(nowMs);
   expect(ends).toHaveLength(1);
   expect(ends[0]).toBeGreaterThan(GONE_LIMIT_MS);
+});
+
+describe('a program that owes an answer to "gone", and sends to a group for which there is no room', () => {
+  const start = (): { node: NodeCore; ask: (...requests: ClientRequest[]) => Effect[]; send: (requestId: number) => Effect[] } => {
+    const node = loneNode();
+    const ask = (...requests: ClientRequest[]): Effect[] => node.step({ kind: "client-requests", clientId: 1, requests }, 0);
+    const data = new Uint8Array(60_000);
+    node.step({ kind: "client-connected", clientId: 1 }, 0);
+    ask(open, { kind: "group-join", requestId: 1, group: "g" });
+    node.deaths.ask(
+      node.clients.all.values(),
+      { gone: [{ nodeid: 2, incarnation: "00000000000000a2", clientId: null }], concerns: () => true, ofNode: true, done: () => {} },
+      0,
+    );
+    return { node, ask, send: (requestId) => ask({ kind: "group-send", requestId, group: "g", count: 1, data }) };
+  };
+  const full = (node: NodeCore): boolean => node.groups.waits(node.clients.all.get(1) as never);
+
+  it("is read no more once it has answered", () => {
+    const { node, ask, send } = start();
+    for (let at = 2; !full(node); at += 1) send(at);
+    expect(node.clients.all.get(1)?.paused).toBe(false);
+    ask({ kind: "gone-ack", goneId: 1 });
+    expect(node.clients.all.get(1)?.paused).toBe(true);
+  });
+
+  it(`is ended beyond ${MAX_GROUP_BYTES} bytes, and no more of it is kept`, () => {
+    const { node, send } = start();
+    const waiting = (): number => node.groups.bytesWaiting(node.clients.all.get(1) as never);
+    let ended = 0;
+    for (let at = 2; ended === 0; at += 1) {
+      expect(waiting()).toBeLessThan(MAX_GROUP_BYTES + 100_000);
+      ended += send(at).filter(({ kind }) => kind === "end-client").length;
+    }
+    const before = waiting();
+    expect(before).toBeGreaterThanOrEqual(MAX_GROUP_BYTES);
+    for (let at = 0; at < 100; at += 1) ended += send(100_000 + at).filter(({ kind }) => kind === "end-client").length;
+    expect([waiting(), ended]).toEqual([before, 1]);
+  });
 });
 
 it("H2: a request that runs out of time while nothing is served ends in the mode that was given up before it", () => {

@@ -62,6 +62,23 @@ const leftOf = (b: Bench, clientId: number): string[] =>
   b.heard(clientId, "group-members").flatMap(({ left }) => left.map(({ member: { clientId: who }, reason }) => `${who} ${reason}`));
 const status = (b: Bench, nowMs = 1): StatusAnswer => b.node.query("status", nowMs) as StatusAnswer;
 
+it("C12: a lock of a client that was ended for hanging, and is kept, is adopted by nobody: its kernel may have what it covers", () => {
+  const b = createBench([]);
+  b.connect(1, { ...me, bastLimitMs: 200 });
+  b.connect(2, { uid: 1000, pid: 12, owner: "other" });
+  b.connect(3, me);
+  b.lock(1, 1, EX);
+  keep(b, 1, limitMs, true);
+  b.lock(2, 1, PR);
+  pass(b, 1, 501);
+  expect(b.effects.some(({ kind }) => kind === "end-client")).toBe(true);
+  b.gone(1, true);
+  b.told();
+  b.lock(3, 1, EX, ORPHAN);
+  b.unlock(3, 1);
+  expect(b.told().filter((told) => /granted/.test(told))).toEqual([]);
+});
+
 describe("a client that is kept", () => {
   it("holds its locks, whatever their flags, and stays in its groups; nobody is asked to let go of it", () => {
     const b = broken();

@@ -36,6 +36,20 @@ describe("an orphan", () => {
     expect(orphans(b)).toMatchObject([{ clientId: 1, granted: "EX" }]);
   });
 
+  it("of a client that converted to what it had, the adopter hears for what others wait all the same", () => {
+    const b = createBench([2]);
+    b.connect(1, me);
+    b.lock(1, 1, EX, PERSISTENT);
+    b.lock(2, 1, PR);
+    expect(b.told()).toContain("1:1 bast PR");
+    b.convert(1, 1, EX);
+    b.gone(1);
+    b.connect(3, me);
+    b.told();
+    b.lock(3, 1, EX, ORPHAN);
+    expect(b.told()).toEqual(["3:1 granted EX", "3:1 bast PR"]);
+  });
+
   it("is adopted by a client of the same owner, with its block, and hears what it missed", () => {
     const b = left();
     b.connect(3, { ...me, pid: 13 });
