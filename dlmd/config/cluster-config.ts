@@ -221,6 +221,15 @@ function duplicates<T>(rows: readonly T[], where: string, key: keyof T & string)
   });
 }
 
+/** Commands take a name or a nodeid, and one of them says that a node is dead: neither may be taken for another node's. */
+function nameProblems(nodes: readonly NodeConfig[]): ConfigProblem[] {
+  return nodes.flatMap(({ name, nodeid }, at) =>
+    /^\d+$/.test(name) && name !== String(nodeid)
+      ? [{ path: `nodes[${at}].name`, expected: `a name that is not all digits, or ${nodeid} as the nodeid`, found: name }]
+      : [],
+  );
+}
+
 /**
  * Why two_node cannot be used: with it both halves of a partition are quorate, and only a fence keeps the second one from the disk.
  * null: every node has a fence device.
@@ -312,6 +321,7 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
   const problems = [
     ...duplicates(config.nodes, "nodes", "nodeid"),
     ...duplicates(config.nodes, "nodes", "name"),
+    ...nameProblems(config.nodes),
     ...duplicates(config.nodes, "nodes", "address"),
     ...duplicates(config.volumes, "volumes", "name"),
     ...duplicates(config.volumes, "volumes", "uuid"),

@@ -135,6 +135,8 @@ export class LockRequests implements LockHandlers<Cover> {
         this.#options.told(cover);
       },
       bast: () => {
+        // One that is on its way out is given up already; a later one is another lock.
+        if (cover.token !== token) return;
         handleTokenBast(this.#state, cover, token);
         this.#options.told(cover);
       },

@@ -109,7 +109,8 @@ export function ioctl(
     pid: b.readUInt32LE(PID),
     fh: readU64(b, BODY),
     kind: found.kind,
-    value: found.sets ? b.subarray(at, at + inBytes) : null,
+    // The buffer is used again while the request waits.
+    value: found.sets ? Buffer.from(b.subarray(at, at + inBytes)) : null,
   };
 }
 
@@ -245,7 +246,6 @@ export function setlkw(b: Buffer, _end: number, _bytes: number, unique: number, 
 
 export function getlk(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.GetlkRequest {
   const { uid, gid, pid, fh, owner, start, end, type } = anySetlk(b, unique, fuseNodeid, false);
-  if (type === "unlock") throw new WireError("FUSE_GETLK of an unlock");
   return { op: "getlk", unique, fuseNodeid, uid, gid, pid, fh, owner, start, end, type };
 }
 

@@ -199,7 +199,8 @@ interface LockRequestFields {
 /** fcntl(2) F_GETLK and F_OFD_GETLK. */
 export interface GetlkRequest extends RequestHead, LockRequestFields {
   readonly op: "getlk";
-  readonly type: "read" | "write";
+  /** unlock: for the locks that the open file itself has (F_OFD_GETLK since Linux 6.12). */
+  readonly type: "read" | "write" | "unlock";
 }
 
 /** SETLK and SETLKW: fcntl(2), flock(2). */

@@ -33,15 +33,13 @@ export function ioctl(mount: Mount, call: Call, request: IoctlRequest): MaybePro
   const { kind, value } = request;
   // Cached nowhere, so without a lock; and a change asks with the inode's lock held.
   if (value === null) return andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (found) => void call.ioctl(found));
-  // The request's buffer is used again.
-  const copy = Buffer.from(value);
   mount.coherence.sizes.locked(file.inode, call);
   return pinned(mount, call, file.inode, Mode.EX, () =>
     andThen(checkOwner(mount, call, file.inode), () =>
       andThen(mount.lower.fileAttributes(file.lowerHandle, kind), (now) => {
-        const toggles = ((now.readUInt32LE(0) ^ copy.readUInt32LE(0)) & UNCHANGEABLE[kind]) !== 0;
+        const toggles = ((now.readUInt32LE(0) ^ value.readUInt32LE(0)) & UNCHANGEABLE[kind]) !== 0;
         if (toggles && !maySetUnchangeable(mount, request)) throw errnoError(E.EPERM);
-        const set = (): MaybePromise<void> => mount.lower.setFileAttributes(file.lowerHandle, kind, copy);
+        const set = (): MaybePromise<void> => mount.lower.setFileAttributes(file.lowerHandle, kind, value);
         return change(mount, call, file, () => changeFor(mount.lower, call.unique, set));
       }),
     ),

@@ -76,7 +76,10 @@ export async function setlk(mount: Mount, call: Call, request: SetlkRequest): Pr
 export async function getlk(mount: Mount, call: Call, request: GetlkRequest): Promise<void> {
   const locks = fileLocksOf(mount);
   const { inode } = fileOf(mount, request.fh);
-  const found = locks.test(lockFile(inode), { kind: "posix", owner: request.owner }, request);
+  const { type, start, end } = request;
+  // As kernels before that answer.
+  if (type === "unlock") throw errnoError(E.EINVAL);
+  const found = locks.test(lockFile(inode), { kind: "posix", owner: request.owner }, { type, start, end });
   if (!waiting(found)) return void call.lock(found);
   const answered = await unlessKilled(
     call,

@@ -84,6 +84,22 @@ export const overlayCacheMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/revoke.test.ts",
   },
   {
+    id: "token-of-before-bast",
+    breaks: "a write token on its way out that is wanted once more takes the next one with it, and the mount ends",
+    file: "overlay/coherence/lock-requests.ts",
+    find: "        if (cover.token !== token) return;\n",
+    replace: "",
+    caughtBy: "test/unit/coherence/write-token.test.ts",
+  },
+  {
+    id: "ioctl-in-the-buffer",
+    breaks: "chattr that waits for the lease sets bytes of a later request",
+    file: "overlay/fuse/decode-file.ts",
+    find: "Buffer.from(b.subarray(at, at + inBytes))",
+    replace: "b.subarray(at, at + inBytes)",
+    caughtBy: "test/unit/fuse/request.test.ts",
+  },
+  {
     id: "f6-killed-look-taken-for-told",
     hazard: "F6",
     breaks: "a valid name that was looked up anew by a killed caller, while its directory was revoked, is never expired",

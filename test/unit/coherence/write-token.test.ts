@@ -62,6 +62,28 @@ describe("the write token", () => {
     await shell.close();
   });
 
+  it("that is on its way out, and is wanted once more, is not taken for the next one", async () => {
+    const { lockspace, handlers } = lockspaceThatGrants([]);
+    const failed: Error[] = [];
+    const shell = shellOver(lockspace, {}, Number.POSITIVE_INFINITY, (error) => failed.push(error));
+    const file = inodeOf(shell, 12, "file");
+    expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
+    shell.operations.closeForWrite(file);
+    const [lock, told] = heldOf(handlers, "w12.7");
+    // What dlmd is asked waits while the lease does not hold.
+    shell.suspend();
+    told.bast(lock, Mode.PW);
+    expect(file.cover.token).toBeNull();
+    const open = shell.operations.openForWrite(file, waiter());
+    const next = file.cover.token;
+    expect(next).not.toBeNull();
+    told.bast(lock, Mode.PW);
+    expect(file.cover.token).toBe(next);
+    shell.resume(true);
+    expect([await open, failed]).toEqual(["cached", []]);
+    await shell.close();
+  });
+
   it("is not kept by an open that is killed while it waits", async () => {
     const asked: string[] = [];
     const { lockspace, handlers } = lockspaceThatGrants(asked);

@@ -115,6 +115,12 @@ describe("cluster.yaml", () => {
     ["nodeid 0", "nodeid: 2", "nodeid: 0", "nodes[1].nodeid: expected a whole number from 1 to 65535, found 0"],
     ["nodeid twice", "nodeid: 2", "nodeid: 1", "nodes[1].nodeid: expected one that no other entry has, found 1, which nodes[0] has"],
     ["name twice", "name: node3", "name: node1", "nodes[2].name: expected one that no other entry has, found node1, which nodes[0] has"],
+    [
+      "a name is a number",
+      "name: node3",
+      'name: "1"',
+      "nodes[2].name: expected a name that is not all digits, or 3 as the nodeid, found 1",
+    ],
     ["address twice", "10.0.0.3", "10.0.0.2", "nodes[2].address: expected one that no other entry has, found 10.0.0.2, which nodes[1] has"],
     [
       "address is a name",

@@ -151,3 +151,12 @@ it("a question for a lock that has no answer, because its caller is killed or dl
   await ends;
   expect(errors).toEqual([E.EINTR]);
 });
+
+it("a question for the locks that the open file itself has is EINVAL, as on older kernels, and no damaged request", async () => {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  const question = { ...request, op: "getlk", type: "unlock", fh } as unknown as GetlkRequest;
+  await expect(getlk({ ...bench.mount, fileLocks: {} as FileLocking }, bench.call("getlk"), question)).rejects.toMatchObject({
+    errno: E.EINVAL,
+  });
+});
