@@ -328,14 +328,6 @@ export const configMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
   },
   {
-    id: "name-is-another-nodeid",
-    breaks: "fence ack declares the node dead that has that nodeid, not the one of that name",
-    file: "dlmd/config/cluster-config.ts",
-    find: "    ...nameProblems(config.nodes),\n",
-    replace: "",
-    caughtBy: "test/unit/dlmd-shell/config.test.ts",
-  },
-  {
     id: "keys-over-their-link",
     breaks: "keygen --add puts a file in the place of a symbolic link, and what it led to keeps the old keys",
     file: "dlmd/driver/cluster-files.ts",
