@@ -144,6 +144,13 @@ class Unwatched {
   }
 }
 
+/** Node.js gives such strings for names that are not UTF-8, and they lead nowhere. */
+const isMangled = (name: string): boolean => name.includes("\uFFFD");
+
+function notUtf8(name: string): Error {
+  return Object.assign(new Error(`the name ${name} is not UTF-8`), { code: "EILSEQ" });
+}
+
 function beginWatch(root: string, isHidden: (relative: string) => boolean, changes: LocalChanges, unwatched: Unwatched): FSWatcher {
   const relativeOf = (absolute: string): string => relativeTo(root, absolute);
   const { dev } = statSync(root);
@@ -158,10 +165,21 @@ function beginWatch(root: string, isHidden: (relative: string) => boolean, chang
   watcher.on("raw", (_event, name: string | null, details) => {
     // chokidar/handler.js, createFsWatchInstance.
     const relative = relativeOf((details as { readonly watchedPath: string }).watchedPath);
-    const named = name === "" ? null : name;
+    // Which of them it is cannot be told: any name of the directory.
+    const mangled = name !== null && isMangled(name);
+    if (mangled) unwatched.error(notUtf8(path.join(relative, name)));
+    const named = name === "" || mangled ? null : name;
     if (named !== null && isHidden(path.join(relative, named))) return;
     changes.seen(relative, named);
   });
-  watcher.on("addDir", (absolute) => changes.appeared(relativeOf(absolute)));
+  watcher.on("addDir", (absolute) => {
+    changes.appeared(relativeOf(absolute));
+    // chokidar passes them over.
+    const told = async (): Promise<void> => {
+      const mangled = (await readdir(absolute).catch(notThere)).find(isMangled);
+      if (mangled !== undefined) unwatched.error(notUtf8(path.join(relativeOf(absolute), mangled)));
+    };
+    told().catch((error: unknown) => unwatched.error(error as Error));
+  });
   return watcher;
 }

@@ -52,6 +52,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/setup/helper-scripts.test.ts",
   },
   {
+    id: "mangled-name-forgotten",
+    breaks: "a name that is not UTF-8, made past the mount of a lower directory, stays ENOENT",
+    file: "overlay/local-changes/watch.ts",
+    find: 'name === "" || mangled ?',
+    replace: 'name === "" ?',
+    caughtBy: "test/unit/local-changes/watch.test.ts",
+  },
+  {
     id: "helper-of-root-alone",
     breaks: "a user cannot mount the ext4 that fstab lets users mount",
     file: "overlay/mount-helper/install.ts",

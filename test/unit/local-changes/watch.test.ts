@@ -13,10 +13,22 @@ import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/
 import { directoryPlace, type Place } from "../../compliance/lower-fixture.ts";
 import { idOf } from "../lower/id-of.ts";
 
+const listed: string[] = [];
+vi.mock("node:fs/promises", async (original) => {
+  const real = await original<typeof import("node:fs/promises")>();
+  const readdir = (directory: string): Promise<string[]> => {
+    listed.push(directory);
+    return real.readdir(directory);
+  };
+  return { ...real, readdir };
+});
+
 let place: Place;
 let lower: LocalLower | null = null;
 let asked: string[] = [];
 let told: (string | null)[] = [];
+/** Names that the owner was told to forget; null: all of a directory. */
+let lastLocal: { readonly forgotten: (string | null)[] } | null = null;
 const tell = (unwatched: string | null): void => void told.push(unwatched);
 
 /** Grants at once. */
@@ -45,6 +57,13 @@ const resource = (name: string): string => {
 async function watched(log: Log = silentLog): Promise<LocalLower> {
   const local = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
   await local.openOrphans(false);
+  const { forgetNames } = local;
+  const forgotten: (string | null)[] = [];
+  local.forgetNames = (id, name): void => {
+    forgetNames(id, name);
+    forgotten.push(name === null ? null : String(name));
+  };
+  lastLocal = { forgotten };
   lower = await watchLocalChanges({ native: nativeAddon(), local, rootFd: place.rootFd, directory: place.path, lockspace, tell, log });
   return lower;
 }
@@ -134,4 +153,28 @@ it("says what is not watched, once for each error, and how it is mended", async 
   await lower?.shutdown();
   lower = null;
   expect(told.at(-1)).toBeNull();
+});
+
+it("a name that is not UTF-8, made past the mount, is there for it", async () => {
+  const served = await watched();
+  const name = Buffer.from([0x63, 0x61, 0x66, 0xe9]);
+  const { id } = await served.mkdir(served.root, Buffer.from("d"), 0o755, { uid: 0, gid: 0, umask: 0 });
+  // It has appeared, and is listed once more for that: what is forgotten of it later is not for that.
+  await vi.waitFor(() => expect(listed.filter((directory) => directory === file("d"))).toHaveLength(2), { timeout: 20_000, interval: 2 });
+  const { forgotten } = lastLocal as { forgotten: (string | null)[] };
+  const look = async (): Promise<unknown> => served.lookup(id, name);
+  forgotten.length = 0;
+  await expect(look()).rejects.toMatchObject({ code: "ENOENT" });
+  const isSeen = (): void => {
+    writeFileSync(Buffer.concat([Buffer.from(file("d/")), name]), "x");
+    expect(forgotten.length).toBeGreaterThan(0);
+  };
+  await vi.waitFor(isSeen, { timeout: 20_000, interval: 20 });
+  expect(await look()).toMatchObject({ id: { ino: expect.anything() as number } });
+});
+
+it("says that what other programs change below a name that is not UTF-8 is not noticed", async () => {
+  mkdirSync(Buffer.concat([Buffer.from(file("caf")), Buffer.from([0xe9])]));
+  await watched();
+  await vi.waitFor(() => expect(told.at(-1)).toMatch(/is not watched: the name caf\uFFFD is not UTF-8/));
 });
