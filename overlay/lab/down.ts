@@ -3,7 +3,7 @@
  * what is there instead of trusting what was recorded, and none of them minds finding nothing, so it can be run
  * again. What `up` did not make stays.
  */
-import { existsSync, readdirSync, rmSync, rmdirSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, rmdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { unfinishedKeys } from "../../dlmd/driver/cluster-files.ts";
@@ -174,7 +174,11 @@ function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
 /** Where something of that name is already there, so that `up` would take over, and `down` remove, what is not the lab's. */
 export function foreignFiles(dir: string, nodeDirs: readonly string[]): string[] {
   const files = labFiles(dir);
+  const next = `${files.state}.new`;
+  // A file of that name is left of an `up` that was killed.
+  const foreignNext = statSync(next, { throwIfNoEntry: false })?.isDirectory() === true ? [next] : [];
   return [files.image, files.lowerDirectory, files.key, files.config, files.fenceAgent, ...nodeDirs]
     .filter((file) => existsSync(file))
+    .concat(foreignNext)
     .map((file) => path.basename(file));
 }

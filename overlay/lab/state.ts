@@ -4,7 +4,20 @@
  * loop device, a process id) is found again by what is: the image behind a loop device, the lab's mark in the
  * environment of a process.
  */
-import { existsSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { type Socket, createConnection, createServer } from "node:net";
 import os from "node:os";
 import { createHash } from "node:crypto";
@@ -81,7 +94,7 @@ const labState: z.ZodType<LabState> = z.object({
   step: z.string(),
   up: processRefShape.nullable(),
   workers: z.array(processRefShape),
-  madeDevices: z.array(z.string()),
+  madeDevices: z.array(z.string().regex(/^\/dev\/loop\d+$/)),
   nodes: z.array(
     z.object({
       nodeid: z.int(),
@@ -113,17 +126,42 @@ export function realLabDir(dir: string): string {
   return existsSync(whole) ? realpathSync(whole) : path.join(realLabDir(path.dirname(whole)), path.basename(whole));
 }
 
-/** The state of the lab in `dir`; null where there is none. Throws OperatingError when lab.json is not one. */
-export function readLab(dir: string): LabState | null {
+/** `lab down` ends the processes and removes the files that lab.json names: nobody else may have written it. Throws OperatingError "lab-owner". */
+export function requireOwn(file: string, { uid, mode }: Stats): void {
+  const self = process.geteuid?.() ?? 0;
+  if (uid === self && (mode & 0o022) === 0) return;
+  const found = uid === self ? `its mode is ${(mode & 0o7777).toString(8)}` : `it belongs to user id ${uid}`;
+  throw new OperatingError(`${file} should belong to user id ${self}, and nobody else should be able to write it, but ${found}`, {
+    code: "lab-owner",
+    hint: "Another user could say there what this command ends and removes. Name another directory with --dir, or mend owner and mode.",
+  });
+}
+
+/** null: there is none. */
+function textOfLab(dir: string): string | null {
   const file = labFiles(dir).state;
-  let text: string;
+  let fd: number;
   try {
-    text = readFileSync(file, "utf8");
+    fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") return null;
     throw error;
   }
+  try {
+    requireOwn(dir, statSync(dir));
+    requireOwn(file, fstatSync(fd));
+    return readFileSync(fd, "utf8");
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The state of the lab in `dir`; null where there is none. Throws OperatingError when lab.json is not one, or another user may have written it. */
+export function readLab(dir: string): LabState | null {
+  const file = labFiles(dir).state;
+  const text = textOfLab(dir);
+  if (text === null) return null;
   let found: string;
   try {
     const result = labState.safeParse(JSON.parse(text));
@@ -152,7 +190,9 @@ export function existingLab(dir: string): LabState {
 export function writeLab(lab: LabState): LabState {
   const file = labFiles(lab.dir).state;
   const next = `${file}.new`;
-  writeFileSync(next, `${JSON.stringify(lab, null, 1)}\n`, { mode: 0o644 });
+  // One that is left from before, or a link that another user has put there, is not written through.
+  rmSync(next, { force: true });
+  writeFileSync(next, `${JSON.stringify(lab, null, 1)}\n`, { mode: 0o644, flag: "wx" });
   renameSync(next, file);
   return lab;
 }

@@ -36,6 +36,7 @@ import {
   existingLab,
   labNodes,
   readLab,
+  requireOwn,
   updateLab,
   updateNode,
   withLabLock,
@@ -110,13 +111,7 @@ function makeDirectory(real: string): boolean {
 /** Makes DIR where it is not there; refuses one that is not safe or not free. True: it was made. */
 function openDirectory(real: string, nodes: number): boolean {
   const made = makeDirectory(real);
-  const { uid } = lstatSync(real);
-  if (uid !== process.getuid?.()) {
-    throw new OperatingError(`${real} should belong to root, but belongs to user id ${uid}`, {
-      code: "lab-dir",
-      hint: "Whoever owns the directory could replace what the lab uses: name another with --dir.",
-    });
-  }
+  requireOwn(real, lstatSync(real));
   const there = readLab(real);
   if (there !== null) {
     throw new OperatingError(`there is a lab in ${real} already (${there.phase})`, {

@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync, mkdirSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { foreignFiles } from "../../../overlay/lab/down.ts";
 import {
   type LabState,
   existingLab,
@@ -51,6 +52,44 @@ describe("lab.json", () => {
     expect(() => readLab(dir)).toThrow(/a lab made in \/elsewhere/);
   });
 
+  it("is refused when others may write it, or its directory", () => {
+    writeLab(lab());
+    for (const [name, mode] of Object.entries({ [dir]: 0o700, [`${dir}/lab.json`]: 0o644 })) {
+      for (const bit of [0o020, 0o002]) {
+        chmodSync(name, mode | bit);
+        expect(() => readLab(dir)).toThrow(
+          expect.objectContaining({ code: "lab-owner", message: expect.stringContaining(name) as string }),
+        );
+      }
+      chmodSync(name, mode);
+    }
+    expect(readLab(dir)).toEqual(lab());
+  });
+
+  it.skipIf(process.getuid?.() !== 0)("is refused when it, or its directory, is another user's", () => {
+    writeLab(lab());
+    for (const name of [dir, `${dir}/lab.json`]) {
+      chownSync(name, 65534, 0);
+      expect(() => readLab(dir)).toThrow(`${name} should belong to user id 0`);
+      chownSync(name, 0, 0);
+    }
+  });
+
+  it("has no other device nodes to remove than those of loop devices", () => {
+    for (const device of ["/etc/passwd", "/dev/loop1/../sda", "/dev/loop1\n", "/dev/loop"]) {
+      writeFileSync(`${dir}/lab.json`, JSON.stringify({ ...lab(), madeDevices: [device] }));
+      expect(() => readLab(dir)).toThrow(/madeDevices/);
+    }
+  });
+
+  it("is not written through a link that is there in the place of the next one", () => {
+    writeFileSync(`${dir}/precious`, "keep");
+    symlinkSync(`${dir}/precious`, `${dir}/lab.json.new`);
+    writeLab(lab());
+    expect(readFileSync(`${dir}/precious`, "utf8")).toBe("keep");
+    expect(readLab(dir)).toEqual(lab());
+  });
+
   it("names its nodes when asked for one that is not there", () => {
     expect(labNode(lab(), "node2").mount).toBe(`${dir}/node2/mnt`);
     expect(() => labNode(lab(), "node3")).toThrow(expect.objectContaining({ hint: "Its nodes are node1, node2." }));
@@ -58,6 +97,14 @@ describe("lab.json", () => {
 });
 
 describe("the directory of a lab", () => {
+  it("is not free where something has the name of the next lab.json, unless it is a file", () => {
+    writeFileSync(`${dir}/lab.json.new`, "");
+    expect(foreignFiles(dir, [])).toEqual([]);
+    rmSync(`${dir}/lab.json.new`);
+    mkdirSync(`${dir}/lab.json.new`);
+    expect(foreignFiles(dir, [])).toEqual(["lab.json.new"]);
+  });
+
   it("has one name, whichever way it is reached and before it is there", () => {
     mkdirSync(`${dir}/real`);
     symlinkSync(`${dir}/real`, `${dir}/link`);

@@ -47,8 +47,12 @@ vi.mock("node:fs", async (importOriginal) => {
     played.looks += 1;
     return played.loops;
   };
-  const readFileSync = (file: string, options: BufferEncoding): string =>
-    file.startsWith("/sys/block/") ? "/image\n" : file === "/proc/self/mountinfo" ? played.mountinfo : fs.readFileSync(file, options);
+  const readFileSync = (file: string | number, options: BufferEncoding): string =>
+    String(file).startsWith("/sys/block/")
+      ? "/image\n"
+      : file === "/proc/self/mountinfo"
+        ? played.mountinfo
+        : fs.readFileSync(file, options);
   const isAbort = (file: string): boolean => file === "/sys/fs/fuse/connections/65535/abort";
   const existsSync = (file: string): boolean => isAbort(file) || fs.existsSync(file);
   const writeFileSync: typeof fs.writeFileSync = (file, data, options) => {
