@@ -6,7 +6,19 @@
  * Cutting a node off its disk is two times LOOP_SET_STATUS64: a limit, so that each new request fails; then an offset far behind the image's end,
  * so that nothing that the node still holds reaches the image, not even through its unmount (hazard R11).
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, statfsSync, truncateSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  type Stats,
+  statSync,
+  statfsSync,
+  truncateSync,
+} from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
@@ -64,10 +76,13 @@ async function makeImage(lab: LabState, options: RunOptions): Promise<void> {
   await must("fallocate", ["-l", String(lab.sizeBytes), labFiles(lab.dir).image], { ...options, hint });
 }
 
-/** The size of a file given with --image; OperatingError: it cannot be one. */
+/** The size of a file given with --image; OperatingError: it cannot be one, or is in use. */
 export function givenImageBytes(image: string): number {
   const found = statSync(image, { throwIfNoEntry: false });
-  if (found?.isFile() === true) return found.size;
+  if (found?.isFile() === true) {
+    requireUnused(image, found);
+    return found.size;
+  }
   throw new OperatingError(
     `--image should be a file for the disk, found ${found === undefined ? "nothing" : "something else"} at ${image}`,
     {
@@ -77,41 +92,71 @@ export function givenImageBytes(image: string): number {
   );
 }
 
-/** "/dev/loopN" of every loop device with that image behind it. */
-export function loopsOver(image: string): string[] {
-  return readdirSync("/sys/block")
-    .filter((name) => /^loop\d+$/.test(name))
-    .filter((name) => isBehind(name, image))
-    .map((name) => `/dev/${name}`);
+/** It would be made anew: mkfs(8) does not see that it is mounted, or another lab's disk. */
+function requireUnused(image: string, { dev, ino }: Stats): void {
+  const isSame = (file: string): boolean => {
+    const found = statSync(file, { throwIfNoEntry: false });
+    return found?.dev === dev && found.ino === ino;
+  };
+  const users = loopDevices((file) => isBehind(file, image) || isSame(file));
+  if (users.length === 0) return;
+  throw new OperatingError(`${image} should be in no use, but is behind ${users.join(", ")}`, {
+    code: "image-busy",
+    hint: "It would be overwritten. Take the lab down that uses it, or unmount it and detach it with losetup -d; or give another --image.",
+  });
 }
 
-function isBehind(name: string, image: string): boolean {
+/** "/dev/loopN" of every loop device with that image behind it. */
+export function loopsOver(image: string): string[] {
+  return loopDevices((file) => isBehind(file, image));
+}
+
+/** Those of the lab. Another one may use a file that was given with --image while all nodes of this one are off. */
+export function loopsOf(lab: LabState): string[] {
+  const over = loopsOver(imageOf(lab));
+  if (lab.givenImage === null) return over;
+  const known = new Set(lab.nodes.flatMap(({ device, attaching }) => [device, attaching]));
+  return over.filter((device) => known.has(device));
+}
+
+/** `wanted` is asked with the file behind a loop device, as sysfs names it. */
+function loopDevices(wanted: (file: string) => boolean): string[] {
+  const names = readdirSync("/sys/block").filter((name) => /^loop\d+$/.test(name));
+  const isWanted = (name: string): boolean => {
+    const file = fileBehind(name);
+    return file !== null && wanted(file);
+  };
+  return names.filter(isWanted).map((name) => `/dev/${name}`);
+}
+
+function fileBehind(name: string): string | null {
   try {
-    const file = readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
-    return file === image || file === `${image} (deleted)`;
+    return readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENXIO" || code === "ENODEV") return false;
+    if (code === "ENOENT" || code === "ENXIO" || code === "ENODEV") return null;
     throw error;
   }
 }
 
-/**
- * A new loop device over the lab's image. `wanted` is taken again if it is free. `noteDevice` is called before a missing
- * device node is made.
- */
-export async function attachLoop(
-  lab: LabState,
-  wanted: string | null,
-  noteDevice: (device: string) => Promise<unknown>,
-  signal?: AbortSignal,
-): Promise<string> {
+const isBehind = (file: string, image: string): boolean => file === image || file === `${image} (deleted)`;
+
+export interface LoopNotes {
+  /** Before a missing device node is made. */
+  readonly deviceNode: (device: string) => Promise<unknown>;
+  /** Before a device is attached, so that it is found if that is the end of this process. */
+  readonly attaching: (device: string) => Promise<unknown>;
+}
+
+/** A new loop device over the lab's image. `wanted` is taken again if it is free. */
+export async function attachLoop(lab: LabState, wanted: string | null, note: LoopNotes, signal?: AbortSignal): Promise<string> {
   const image = imageOf(lab);
   const options = { env: markedEnvironment(lab.id, ""), signal };
   let last = "";
   for (let tries = 0; tries < MAX_ATTACH_TRIES; tries++) {
     const device = tries === 0 && wanted !== null ? wanted : (await must("losetup", ["-f"], options)).trim();
-    if (!existsSync(device)) await makeDeviceNode(device, noteDevice);
+    if (!existsSync(device)) await makeDeviceNode(device, note.deviceNode);
+    await note.attaching(device);
     for (const directIo of ["on", "off"]) {
       const args = [`--direct-io=${directIo}`, `--sizelimit=${lab.sizeBytes}`, device, image];
       const result = await run("losetup", args, options);

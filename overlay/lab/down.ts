@@ -11,13 +11,13 @@ import { unlessAborted } from "../cli/interrupt.ts";
 import { overlayProcess } from "./boot.ts";
 import { readOverlayFile } from "../query/overlay-query.ts";
 import { removeQbFiles } from "./corosync.ts";
-import { detachLoops, removeDeviceNodes } from "./disk.ts";
+import { detachLoops, loopsOf, removeDeviceNodes } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
 import { removeNetworks } from "./network.ts";
 import { killAll, letDiskGo } from "./power.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
-import { type LabNode, type LabState, type ProcessRef, imageOf, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
+import { type LabNode, type LabState, type ProcessRef, existingLab, imageOf, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
 import { type LabWork, UNFOLLOWED } from "./work.ts";
 
 /** A foreground `up` takes its lab down itself when asked; so long it is given. */
@@ -91,7 +91,7 @@ async function dismantleAlone(dir: string, { say, signal }: LabWork): Promise<vo
   }
   step("takes its disks and its network away");
   if (lab.lower === "directory") await forceUnmountUnder(labFiles(lab.dir).lowerDirectory);
-  else await detachLoops(imageOf(lab));
+  else await detachLoops(imageOf(lab), loopsOf(existingLab(dir)));
   removeDeviceNodes(lab.madeDevices);
   await removeNetworks(lab);
   removeFiles(lab, nodes);

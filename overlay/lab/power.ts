@@ -4,7 +4,7 @@
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { tryExclusive } from "../volume/device.ts";
-import { attachLoop, detachLoops, setCut, trimImage } from "./disk.ts";
+import { attachLoop, detachLoops, type LoopNotes, setCut, trimImage } from "./disk.ts";
 import { forceUnmountUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { HungGroup } from "./hang.ts";
 import { labFiles } from "./layout.ts";
@@ -200,7 +200,7 @@ export function powerOn(lab: LabState, node: LabNode): Promise<void> {
     if (now === undefined) return;
     if (now.power !== "on") await requireWhollyOff(lab, now);
     await setCable(lab, now, true);
-    if (now.power !== "on" || now.device === null) await attachDisk(lab, now);
+    if (now.power !== "on" || now.device === null) await attachDisk(lab, now.nodeid);
     await updateNode(lab.dir, now.nodeid, { power: "on" });
   });
 }
@@ -227,13 +227,14 @@ async function requireWhollyOff(lab: LabState, node: LabNode): Promise<void> {
   await giveDiskBack(lab, node);
 }
 
-/** Records a device node that is about to be made. */
-export function noteDeviceNode(dir: string, device: string): Promise<LabState> {
-  return updateLab(dir, (lab) => ({ ...lab, madeDevices: [...lab.madeDevices, device] }));
-}
-
-async function attachDisk(lab: LabState, node: LabNode): Promise<void> {
-  const device =
-    lab.lower === "directory" ? labFiles(lab.dir).lowerDirectory : await attachLoop(lab, null, (made) => noteDeviceNode(lab.dir, made));
-  await updateNode(lab.dir, node.nodeid, { device });
+/** Gives a node its path to the disk: the loop device, or the lower directory. */
+export async function attachDisk(lab: LabState, nodeid: number, signal?: AbortSignal): Promise<string> {
+  const { dir } = lab;
+  const notes: LoopNotes = {
+    deviceNode: (made) => updateLab(dir, (now) => ({ ...now, madeDevices: [...now.madeDevices, made] })),
+    attaching: (attaching) => updateNode(dir, nodeid, { attaching }),
+  };
+  const device = lab.lower === "directory" ? labFiles(dir).lowerDirectory : await attachLoop(lab, null, notes, signal);
+  await updateNode(dir, nodeid, { device, attaching: null });
+  return device;
 }

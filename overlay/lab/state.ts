@@ -49,6 +49,8 @@ export interface LabNodeState {
   readonly power: "on" | "off" | "stopped";
   /** The loop device; the lower directory; null before it is there, and while the node is off. */
   readonly device: string | null;
+  /** The loop device that is being attached: if the image is behind it, it is the lab's, though `device` does not say so yet. */
+  readonly attaching: string | null;
   readonly cut: boolean;
   readonly network: NodeNetwork;
   readonly dlmd: ProcessRef | null;
@@ -100,6 +102,7 @@ const labState: z.ZodType<LabState> = z.object({
       nodeid: z.int(),
       power: z.enum(["on", "off", "stopped"]),
       device: z.string().nullable(),
+      attaching: z.string().nullable().default(null),
       cut: z.boolean(),
       network: z.object({ group: z.string(), lossPercent: z.number(), delayMs: z.number() }),
       dlmd: processRefShape.nullable(),

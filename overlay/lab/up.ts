@@ -12,7 +12,7 @@ import { waitForView } from "../query/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
 import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, programs, startDlmd } from "./boot.ts";
 import { startCorosync, writeCorosyncFiles } from "./corosync.ts";
-import { attachLoop, makeDisk } from "./disk.ts";
+import { makeDisk } from "./disk.ts";
 import { dismantle, foreignFiles } from "./down.ts";
 import {
   type LabEngine,
@@ -26,7 +26,7 @@ import {
   labFiles,
 } from "./layout.ts";
 import { makeHub, makeNodeNetwork } from "./network.ts";
-import { noteDeviceNode } from "./power.ts";
+import { attachDisk } from "./power.ts";
 import { checkPrerequisites } from "./prerequisites.ts";
 import { netnsInode, processRef } from "./processes.ts";
 import {
@@ -38,7 +38,6 @@ import {
   readLab,
   requireOwn,
   updateLab,
-  updateNode,
   withLabLock,
   writeLab,
 } from "./state.ts";
@@ -160,6 +159,7 @@ function newLab(options: UpOptions, madeDir: boolean): LabState {
       nodeid: at + 1,
       power: "on" as const,
       device: null,
+      attaching: null,
       cut: false,
       network: WHOLE_NETWORK,
       dlmd: null,
@@ -274,11 +274,7 @@ function makeFiles(lab: LabState, { fencing, twoNode }: UpOptions): void {
 async function attachAndEnable(lab: LabState, step: Step, signal: AbortSignal): Promise<void> {
   for (const node of lab.nodes) {
     await step(`device of node${node.nodeid}`);
-    const device =
-      lab.lower === "directory"
-        ? labFiles(lab.dir).lowerDirectory
-        : await attachLoop(lab, null, (made) => noteDeviceNode(lab.dir, made), signal);
-    await updateNode(lab.dir, node.nodeid, { device });
+    const device = await attachDisk(lab, node.nodeid, signal);
     if (node.nodeid !== 1) continue;
     await step("clustered bit");
     await enableVolume(lab, device, signal);

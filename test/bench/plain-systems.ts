@@ -74,7 +74,8 @@ export async function startPlainSystems(
     const systems: System[] = [];
     const disk = diskOf(dir, sizeBytes);
     await makeDisk(disk, signal);
-    const device = await attachLoop(disk, null, async (device) => void madeDevices.push(device), signal);
+    const notes = { deviceNode: async (made: string) => void madeDevices.push(made), attaching: () => Promise.resolve() };
+    const device = await attachLoop(disk, null, notes, signal);
     const mount = path.join(dir, "native");
     mkdirSync(mount);
     await must("mount", ["-t", "ext4", "-o", "nodev,errors=remount-ro", device, mount], { signal });

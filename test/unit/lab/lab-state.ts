@@ -19,7 +19,7 @@ export function labState(dir: string, change: Partial<LabState> = {}, node: Part
     up: null,
     workers: [],
     madeDevices: [],
-    nodes: [{ nodeid: 1, power: "on", device: null, cut: false, network: WHOLE_NETWORK, dlmd: null, ...node }],
+    nodes: [{ nodeid: 1, power: "on", device: null, attaching: null, cut: false, network: WHOLE_NETWORK, dlmd: null, ...node }],
     ...change,
   };
 }

@@ -8,6 +8,7 @@ function nodes(...networks: Partial<NodeNetwork>[]): LabNode[] {
     ...nodeLayout("/lab", "abcdef", at + 1),
     power: "on",
     device: null,
+    attaching: null,
     cut: false,
     dlmd: null,
     network: { group: "", lossPercent: 0, delayMs: 0, ...network },

@@ -1,11 +1,11 @@
 /** How long taking a lab down waits for what is to leave: with a clock of the test's own, and processes that are played. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { killProgram } from "../../../overlay/lab/boot.ts";
 import { setCableDelay } from "../../../overlay/lab/cable.ts";
-import { detachLoops } from "../../../overlay/lab/disk.ts";
+import { detachLoops, givenImageBytes } from "../../../overlay/lab/disk.ts";
 import { takeDown } from "../../../overlay/lab/down.ts";
 import type * as processes from "../../../overlay/lab/processes.ts";
 import { type LabNode, type LabState, labNode, type ProcessRef, writeLab } from "../../../overlay/lab/state.ts";
@@ -18,6 +18,8 @@ const played = vi.hoisted(() => ({
   looks: 0,
   waits: 0,
   loops: [] as string[],
+  /** What is behind all of them. */
+  image: "/image",
   mountinfo: "",
 }));
 // Its own functions are not played by fake timers.
@@ -49,7 +51,7 @@ vi.mock("node:fs", async (importOriginal) => {
   };
   const readFileSync = (file: string | number, options: BufferEncoding): string =>
     String(file).startsWith("/sys/block/")
-      ? "/image\n"
+      ? `${played.image}\n`
       : file === "/proc/self/mountinfo"
         ? played.mountinfo
         : fs.readFileSync(file, options);
@@ -67,7 +69,7 @@ let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(path.join(os.tmpdir(), "lab-teardown-"));
   mkdirSync(`${dir}/node1/run`, { recursive: true });
-  Object.assign(played, { alive: new Set(), found: [], sent: [], looks: 0, waits: 0, loops: [], mountinfo: "" });
+  Object.assign(played, { alive: new Set(), found: [], sent: [], looks: 0, waits: 0, loops: [], image: "/image", mountinfo: "" });
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
 });
 afterEach(() => {
@@ -161,6 +163,47 @@ it("the process of a long cable has END_TIMEOUT_MS to end", async () => {
   await turn();
   expect(error).toMatchObject({ code: "unkillable" });
   Object.defineProperty(played, "found", { configurable: true, writable: true, value: [] });
+});
+
+describe("a file that was given with --image", () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+    Object.defineProperty(played, "loops", { configurable: true, writable: true, value: [] });
+  });
+
+  it("is refused while a loop device is over it, by whatever name", () => {
+    played.image = `${dir}/image`;
+    writeFileSync(played.image, "12345");
+    linkSync(played.image, `${dir}/other-name`);
+    expect(givenImageBytes(played.image)).toBe(5);
+    played.loops = ["loop65535"];
+    for (const name of [played.image, `${dir}/other-name`]) {
+      expect(() => givenImageBytes(name)).toThrow(
+        expect.objectContaining({ code: "image-busy", message: expect.stringContaining("/dev/loop65535") as string }),
+      );
+    }
+    played.image = `${dir}/gone`;
+    expect(givenImageBytes(`${dir}/image`)).toBe(5);
+  });
+
+  it("keeps the loop devices of others: those go that the lab has recorded, or had begun to attach", async () => {
+    const loops = ["loop65533", "loop65534", "loop65535"];
+    mkdirSync(`${dir}/bin`);
+    // It notes what is detached, and the kernel that is played does so.
+    writeFileSync(`${dir}/bin/losetup`, `#!/bin/sh\n[ "$1" = -d ] && echo "$2" >>${dir}/bin/detached\n`, { mode: 0o755 });
+    writeFileSync(`${dir}/bin/detached`, "");
+    vi.stubEnv("PATH", `${dir}/bin:${process.env["PATH"]}`);
+    const detached = (): string[] => readFileSync(`${dir}/bin/detached`, "utf8").split("\n").slice(0, -1);
+    Object.defineProperty(played, "loops", {
+      configurable: true,
+      get: () => loops.filter((name) => !detached().includes(`/dev/${name}`)),
+    });
+    const { nodes } = labState(dir, {}, { device: "/dev/loop65533", attaching: null });
+    const second = labState(dir, {}, { nodeid: 2, attaching: "/dev/loop65535" }).nodes;
+    lab({ lower: "ext4", givenImage: "/image", phase: "making", nodes: [...nodes, ...second] });
+    expect(await takeDown(dir)).toBe(true);
+    expect(detached()).toEqual(["/dev/loop65533", "/dev/loop65535"]);
+  });
 });
 
 it("loop devices are looked at every POLL_MS, and those in use are named after DETACH_TIMEOUT_MS", async () => {

@@ -113,7 +113,9 @@ describe("umount(8)", () => {
 describe("a loop device", () => {
   it("is tried for MAX_ATTACH_TRIES times", async () => {
     standIn("losetup", `[ "$1" = -f ] && echo /dev/null && exit 0\necho >>${dir}/calls; exit 1`);
-    await expect(attachLoop(lab(), null, () => Promise.resolve())).rejects.toMatchObject({ code: "no-loop" });
+    await expect(
+      attachLoop(lab(), null, { deviceNode: () => Promise.resolve(), attaching: () => Promise.resolve() }),
+    ).rejects.toMatchObject({ code: "no-loop" });
     expect(readFileSync(`${dir}/calls`, "utf8")).toHaveLength(50);
   });
 });
