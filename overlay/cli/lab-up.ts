@@ -1,8 +1,7 @@
 /** `coverlay lab up`: brings a lab up and, without --detach, stays with it until it is interrupted. */
-import path from "node:path";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { givenImageBytes } from "../lab/disk.ts";
+import { givenImage } from "../lab/disk.ts";
 import { takeDown } from "../lab/down.ts";
 import { type LowerKind, parseSize } from "../lab/layout.ts";
 import { selfCommand, showLive, whatToTry } from "../lab/live.ts";
@@ -82,7 +81,7 @@ async function labUp(args: UpArguments): Promise<number> {
   if (args.image !== undefined && args.lower === "directory") {
     throw usageError("--image is for a lab with a disk, found --lower directory", "Use --lower ext4 or xfs.");
   }
-  const image = args.image === undefined ? null : path.resolve(args.image);
+  const given = args.image === undefined ? null : givenImage(args.image);
   const dir = realLabDir(args.dir);
   const { say, note, end } = openProgress(args.json);
   const { nodes, lower, engine } = args;
@@ -96,8 +95,8 @@ async function labUp(args: UpArguments): Promise<number> {
         engine,
         fencing: args.fencing,
         twoNode: args["two-node"],
-        sizeBytes: image === null ? sizeBytes : givenImageBytes(image),
-        image,
+        sizeBytes: given?.bytes ?? sizeBytes,
+        image: given?.image ?? null,
       },
       { say, note, signal },
     );

@@ -13,6 +13,7 @@ import {
   openSync,
   readFileSync,
   readdirSync,
+  realpathSync,
   rmSync,
   type Stats,
   statSync,
@@ -76,15 +77,16 @@ async function makeImage(lab: LabState, options: RunOptions): Promise<void> {
   await must("fallocate", ["-l", String(lab.sizeBytes), labFiles(lab.dir).image], { ...options, hint });
 }
 
-/** The size of a file given with --image; OperatingError: it cannot be one, or is in use. */
-export function givenImageBytes(image: string): number {
-  const found = statSync(image, { throwIfNoEntry: false });
+/** A file given with --image: its name, as sysfs has it behind a loop device, and its size. OperatingError: it cannot be one, or is in use. */
+export function givenImage(file: string): { readonly image: string; readonly bytes: number } {
+  const found = statSync(file, { throwIfNoEntry: false });
   if (found?.isFile() === true) {
+    const image = realpathSync(file);
     requireUnused(image, found);
-    return found.size;
+    return { image, bytes: found.size };
   }
   throw new OperatingError(
-    `--image should be a file for the disk, found ${found === undefined ? "nothing" : "something else"} at ${image}`,
+    `--image should be a file for the disk, found ${found === undefined ? "nothing" : "something else"} at ${file}`,
     {
       code: "usage",
       hint: "Make one of the wanted size with truncate(1), or leave --image out.",

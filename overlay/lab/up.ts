@@ -54,11 +54,12 @@ export interface UpOptions {
   readonly fencing: boolean;
   /** Each of the two nodes is a quorum alone, and the fence decides between them. */
   readonly twoNode: boolean;
-  /** Absolute; null: the lab makes an image of `sizeBytes`. */
+  /** Absolute, without symbolic links; null: the lab makes an image of `sizeBytes`. */
   readonly image: string | null;
 }
 
-function checkOptions({ nodes, lower, sizeBytes, dir, twoNode, fencing, engine }: UpOptions): void {
+/** Throws OperatingError "usage". */
+export function checkOptions({ nodes, lower, sizeBytes, dir, twoNode, fencing, engine }: UpOptions): void {
   if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_LAB_NODES) {
     throw new OperatingError(`a lab has 1 to ${MAX_LAB_NODES} nodes, found --nodes ${nodes}`, {
       code: "usage",
@@ -76,6 +77,12 @@ function checkOptions({ nodes, lower, sizeBytes, dir, twoNode, fencing, engine }
     throw new OperatingError(`an image for ${lower} has at least ${least / 2 ** 20}M, found ${Math.floor(sizeBytes / 2 ** 20)}M`, {
       code: "usage",
       hint: "Give a larger --size.",
+    });
+  }
+  if (dir === "/") {
+    throw new OperatingError("the directory of a lab may not be /", {
+      code: "usage",
+      hint: "Name another one with --dir: /tmp/lab, for example.",
     });
   }
   // Commas part mount options, and the run directory is one.
@@ -120,7 +127,7 @@ function openDirectory(real: string, nodes: number): boolean {
   }
   const foreign = foreignFiles(
     real,
-    Array.from({ length: nodes }, (_, at) => `${real}/node${at + 1}`),
+    Array.from({ length: nodes }, (_, at) => path.join(real, `node${at + 1}`)),
   );
   if (foreign.length > 0) {
     throw new OperatingError(`${real} has something of the names that a lab makes: ${foreign.join(", ")}`, {

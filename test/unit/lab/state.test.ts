@@ -16,6 +16,7 @@ import {
   withLabLock,
   writeLab,
 } from "../../../overlay/lab/state.ts";
+import { checkOptions } from "../../../overlay/lab/up.ts";
 import { labState } from "./lab-state.ts";
 
 let dir: string;
@@ -97,6 +98,12 @@ describe("lab.json", () => {
 });
 
 describe("the directory of a lab", () => {
+  it("is not /, whose files nobody took for those of a lab", () => {
+    const options = { nodes: 1, lower: "directory", engine: "builtin", sizeBytes: 1, fencing: false, twoNode: false, image: null } as const;
+    expect(() => checkOptions({ ...options, dir: "/" })).toThrow("may not be /");
+    expect(checkOptions({ ...options, dir: "/lab" })).toBeUndefined();
+  });
+
   it("is not free where something has the name of the next lab.json, unless it is a file", () => {
     writeFileSync(`${dir}/lab.json.new`, "");
     expect(foreignFiles(dir, [])).toEqual([]);

@@ -1,11 +1,11 @@
 /** How long taking a lab down waits for what is to leave: with a clock of the test's own, and processes that are played. */
-import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { killProgram } from "../../../overlay/lab/boot.ts";
 import { setCableDelay } from "../../../overlay/lab/cable.ts";
-import { detachLoops, givenImageBytes } from "../../../overlay/lab/disk.ts";
+import { detachLoops, givenImage } from "../../../overlay/lab/disk.ts";
 import { takeDown } from "../../../overlay/lab/down.ts";
 import type * as processes from "../../../overlay/lab/processes.ts";
 import { type LabNode, type LabState, labNode, type ProcessRef, writeLab } from "../../../overlay/lab/state.ts";
@@ -175,15 +175,22 @@ describe("a file that was given with --image", () => {
     played.image = `${dir}/image`;
     writeFileSync(played.image, "12345");
     linkSync(played.image, `${dir}/other-name`);
-    expect(givenImageBytes(played.image)).toBe(5);
+    expect(givenImage(played.image)).toEqual({ image: played.image, bytes: 5 });
     played.loops = ["loop65535"];
     for (const name of [played.image, `${dir}/other-name`]) {
-      expect(() => givenImageBytes(name)).toThrow(
+      expect(() => givenImage(name)).toThrow(
         expect.objectContaining({ code: "image-busy", message: expect.stringContaining("/dev/loop65535") as string }),
       );
     }
     played.image = `${dir}/gone`;
-    expect(givenImageBytes(`${dir}/image`)).toBe(5);
+    expect(givenImage(`${dir}/image`).bytes).toBe(5);
+  });
+
+  it("has the name that the kernel gives it, if a symbolic link was given", () => {
+    writeFileSync(`${dir}/image`, "12345");
+    symlinkSync(`${dir}/image`, `${dir}/link`);
+    expect(givenImage(`${dir}/link`)).toEqual({ image: realpathSync(`${dir}/image`), bytes: 5 });
+    expect(() => givenImage(`${dir}/none`)).toThrow(`--image should be a file for the disk, found nothing at ${dir}/none`);
   });
 
   it("keeps the loop devices of others: those go that the lab has recorded, or had begun to attach", async () => {
