@@ -61,7 +61,7 @@ export function dismantle(dir: string, work: LabWork = UNFOLLOWED): Promise<void
   );
 }
 
-async function dismantleAlone(dir: string, { say, signal }: LabWork): Promise<void> {
+async function dismantleAlone(dir: string, { say, note, signal }: LabWork): Promise<void> {
   // Each step can be the last one: the next `lab down` looks for what is there.
   const step = (words: string): void => {
     signal.throwIfAborted();
@@ -70,7 +70,26 @@ async function dismantleAlone(dir: string, { say, signal }: LabWork): Promise<vo
   const found = readLab(dir);
   if (found === null) return; // Somebody else was faster.
   step("ends commands that work on it");
-  const lab = await updateLab(dir, (now) => ({ ...now, phase: "down", step: "down" }));
+  const { lab, unrecorded } = await recordDown(dir);
+  try {
+    await takeApart(lab, found.phase, step);
+  } catch (error) {
+    if (unrecorded !== null) note(`${unrecorded.message}: other commands do not know that the lab is being taken down`);
+    throw error;
+  }
+}
+
+/** A disk that is full does not keep a lab: most of what fills it may be the lab's own. */
+async function recordDown(dir: string): Promise<{ readonly lab: LabState; readonly unrecorded: OperatingError | null }> {
+  try {
+    return { lab: await updateLab(dir, (now) => ({ ...now, phase: "down", step: "down" })), unrecorded: null };
+  } catch (error) {
+    if (!(error instanceof OperatingError) || error.code !== "lab-full") throw error;
+    return { lab: existingLab(dir), unrecorded: error };
+  }
+}
+
+async function takeApart(lab: LabState, phase: LabState["phase"], step: (words: string) => void): Promise<void> {
   // No new command begins in this phase, and those that are at it must not make anything behind our back.
   for (const worker of lab.workers) if (worker.pid !== process.pid) signalProcess(worker, "SIGKILL");
   await waitGone(
@@ -79,7 +98,7 @@ async function dismantleAlone(dir: string, { say, signal }: LabWork): Promise<vo
   );
   const nodes = labNodes(lab);
   for (const node of nodes) letDiskGo(lab, node);
-  if (found.phase === "up") await leaveInOrder(lab, nodes, step);
+  if (phase === "up") await leaveInOrder(lab, nodes, step);
   step("takes its mounts away, and ends what runs on its nodes");
   // A mount that is aborted lets its users go; what died may have let go of another mount.
   await forceUnmountAll(nodes);
@@ -91,7 +110,7 @@ async function dismantleAlone(dir: string, { say, signal }: LabWork): Promise<vo
   }
   step("takes its disks and its network away");
   if (lab.lower === "directory") await forceUnmountUnder(labFiles(lab.dir).lowerDirectory);
-  else await detachLoops(imageOf(lab), loopsOf(existingLab(dir)));
+  else await detachLoops(imageOf(lab), loopsOf(existingLab(lab.dir)));
   removeDeviceNodes(lab.madeDevices);
   await removeNetworks(lab);
   removeFiles(lab, nodes);

@@ -189,14 +189,25 @@ export function existingLab(dir: string): LabState {
   });
 }
 
-/** Replaces lab.json whole: a reader, and a kill, sees the old one or the new one. For a new lab; later: updateLab. */
+/** Replaces lab.json whole: a reader, and a kill, sees the old one or the new one. For a new lab; later: updateLab. Throws OperatingError "lab-full". */
 export function writeLab(lab: LabState): LabState {
   const file = labFiles(lab.dir).state;
   const next = `${file}.new`;
   // One that is left from before, or a link that another user has put there, is not written through.
   rmSync(next, { force: true });
-  writeFileSync(next, `${JSON.stringify(lab, null, 1)}\n`, { mode: 0o644, flag: "wx" });
-  renameSync(next, file);
+  try {
+    writeFileSync(next, `${JSON.stringify(lab, null, 1)}\n`, { mode: 0o644, flag: "wx" });
+    renameSync(next, file);
+  } catch (error) {
+    rmSync(next, { force: true });
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
+    throw new OperatingError(`${lab.dir} is full: lab.json cannot be written there (${code})`, {
+      code: "lab-full",
+      hint: "Make room there, and run the command again. `coverlay lab down` needs none.",
+      cause: error,
+    });
+  }
   return lab;
 }
 

@@ -8,7 +8,8 @@ import { setCableDelay } from "../../../overlay/lab/cable.ts";
 import { detachLoops, givenImage } from "../../../overlay/lab/disk.ts";
 import { takeDown } from "../../../overlay/lab/down.ts";
 import type * as processes from "../../../overlay/lab/processes.ts";
-import { type LabNode, type LabState, labNode, type ProcessRef, writeLab } from "../../../overlay/lab/state.ts";
+import { type LabNode, type LabState, labNode, type ProcessRef, readLab, updateNode, writeLab } from "../../../overlay/lab/state.ts";
+import { UNFOLLOWED } from "../../../overlay/lab/work.ts";
 import { labState } from "./lab-state.ts";
 
 const played = vi.hoisted(() => ({
@@ -18,6 +19,8 @@ const played = vi.hoisted(() => ({
   looks: 0,
   waits: 0,
   loops: [] as string[],
+  /** What a write of lab.json fails with; "": it does not. */
+  noRoom: "",
   /** What is behind all of them. */
   image: "/image",
   mountinfo: "",
@@ -58,6 +61,11 @@ vi.mock("node:fs", async (importOriginal) => {
   const isAbort = (file: string): boolean => file === "/sys/fs/fuse/connections/65535/abort";
   const existsSync = (file: string): boolean => isAbort(file) || fs.existsSync(file);
   const writeFileSync: typeof fs.writeFileSync = (file, data, options) => {
+    if (played.noRoom !== "" && String(file).startsWith(`${dir}/lab.json`)) {
+      // As a file system does: the file is there, and nothing in it.
+      fs.writeFileSync(file, "", options);
+      throw Object.assign(new Error(played.noRoom), { code: played.noRoom });
+    }
     if (!isAbort(String(file))) return fs.writeFileSync(file, data, options);
     played.sent.push("abort");
     played.mountinfo = "";
@@ -69,7 +77,17 @@ let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(path.join(os.tmpdir(), "lab-teardown-"));
   mkdirSync(`${dir}/node1/run`, { recursive: true });
-  Object.assign(played, { alive: new Set(), found: [], sent: [], looks: 0, waits: 0, loops: [], image: "/image", mountinfo: "" });
+  Object.assign(played, {
+    alive: new Set(),
+    found: [],
+    sent: [],
+    looks: 0,
+    waits: 0,
+    noRoom: "",
+    loops: [],
+    image: "/image",
+    mountinfo: "",
+  });
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
 });
 afterEach(() => {
@@ -108,6 +126,43 @@ it("a foreground `up` is killed after UP_LEAVES_TIMEOUT_MS", async () => {
   expect(played.sent).toEqual(["SIGTERM 1001", "SIGKILL 1001"]);
   await vi.advanceTimersByTimeAsync(60_000);
   expect(await down).toBe(true);
+});
+
+describe("a full disk", () => {
+  it.each(["ENOSPC", "EDQUOT"])("is said in words by commands that change the lab, and nothing is left of their try: %s", async (code) => {
+    const made = lab();
+    played.noRoom = code;
+    await expect(updateNode(dir, 1, { cut: true })).rejects.toMatchObject({
+      code: "lab-full",
+      message: expect.stringContaining(`${dir} is full`) as string,
+    });
+    expect(readLab(dir)).toEqual(made);
+    expect(readdirSync(dir).sort()).toEqual(["lab.json", "node1"]);
+  });
+
+  it("does not keep the lab, and is not worth a word", async () => {
+    lab({ phase: "making" });
+    played.noRoom = "ENOSPC";
+    const note = vi.fn<(words: string) => void>();
+    expect(await takeDown(dir, { ...UNFOLLOWED, note })).toBe(true);
+    expect(note.mock.calls).toEqual([]);
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
+  it("is told if something is left", async () => {
+    const worker = processOf(1006);
+    lab({ phase: "making", workers: [worker] });
+    played.noRoom = "ENOSPC";
+    const end = new AbortController();
+    const note = vi.fn<(words: string) => void>();
+    const down = takeDown(dir, { ...UNFOLLOWED, note, signal: end.signal });
+    while (vi.getTimerCount() === 0) await turn();
+    end.abort(new Error("ended"));
+    await expect(down).rejects.toThrow("ended");
+    await vi.advanceTimersByTimeAsync(10_000);
+    while (note.mock.calls.length === 0) await turn();
+    expect(note.mock.calls).toEqual([[expect.stringContaining(`${dir} is full`)]]);
+  });
 });
 
 it("a key that `up` was killed at is removed, and nothing that is not the lab's", async () => {
