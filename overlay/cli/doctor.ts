@@ -3,7 +3,7 @@ import path from "node:path";
 import type { CommandModule } from "yargs";
 import { LOOK_LIMIT_MS, examine } from "../setup/doctor.ts";
 import { describeFindings, exitStatusOf, worstFirst } from "../setup/finding.ts";
-import { nodeOptions, onceEach } from "./node-options.ts";
+import { nodeOptions } from "./node-options.ts";
 import { toldToAnother } from "../setup/judge-others.ts";
 import { interruptedError, unlessAborted } from "./interrupt.ts";
 import { longWork } from "./long-work.ts";
@@ -33,7 +33,7 @@ export const doctorCommand: CommandModule<object, DoctorArguments> = {
   command: "doctor",
   describe: "check all nodes of the cluster: configuration, keys, ports, clocks, disks, fstab; says what to do",
   builder: (yargs) =>
-    onceEach(nodeOptions(yargs), ["device"])
+    nodeOptions(yargs, ["device"])
       .option("config", {
         type: "string",
         default: "/etc/coverlay/cluster.yaml",

@@ -38,13 +38,18 @@ const whichNodes = { type: "string", demandOption: true, describe: "node1, node2
 /** Does something to those nodes, and says so. */
 function onNodes(args: NodeArguments, done: string, act: (lab: LabState, nodes: readonly LabNode[]) => Promise<void>): Promise<void> {
   return runCommand(args.json, async () => {
+    const names = [...new Set(args.node.split(","))];
+    if (names.includes("")) {
+      throw usageError(
+        `names of nodes are needed, found an empty one in ${JSON.stringify(args.node)}`,
+        "Name one: node1, or several: node1,node2.",
+      );
+    }
     checkRoot();
     const dir = realLabDir(args.dir);
     const self = processRef(process.pid);
     assert(self !== null, "this process is alive");
     await withWorker(dir, self, async (lab) => {
-      const names = [...new Set(args.node.split(",").filter((name) => name !== ""))];
-      if (names.length === 0) throw usageError("a node is needed", "Name one: node1, or several: node1,node2.");
       await act(
         lab,
         names.map((name) => labNode(lab, name)),

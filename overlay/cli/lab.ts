@@ -11,6 +11,7 @@ import { nodeCommands } from "./lab-node.ts";
 import { labUiCommand } from "./lab-ui.ts";
 import { labUpCommand } from "./lab-up.ts";
 import { longWork } from "./long-work.ts";
+import { onceEach } from "./node-options.ts";
 import { print, printJson, runCommand, table, usageError } from "./output.ts";
 
 interface LabArguments {
@@ -121,7 +122,11 @@ export const labCommand: CommandModule<object, LabArguments> = {
   describe: "a whole cluster on this machine: try coverlay, break it, watch it",
   builder: (yargs) =>
     nodeCommands(
-      yargs
+      onceEach(yargs, [], true)
+        .check(({ dir }) => {
+          if (dir !== "") return true;
+          throw usageError("--dir is empty", "Name the directory of the lab, or leave --dir out.");
+        })
         .option("dir", { type: "string", default: defaultLabDir(), requiresArg: true, describe: "directory of the lab" })
         .option("json", { type: "boolean", default: false, describe: "print JSON" })
         .command(labUpCommand)

@@ -18,17 +18,17 @@ export function runDirOption<T>(yargs: Argv<T>): Argv<T & Pick<NodeOptions, "run
   }) as unknown as Argv<T & Pick<NodeOptions, "runDir">>;
 }
 
-/** That and --json. */
-export function nodeOptions<T>(yargs: Argv<T>): Argv<T & NodeOptions> {
-  return runDirOption(yargs).option("json", { type: "boolean", default: false, describe: "print JSON" });
+/** That and --json. None of them may be given twice, but for `lists`. */
+export function nodeOptions<T>(yargs: Argv<T>, lists: readonly string[] = []): Argv<T & NodeOptions> {
+  return runDirOption(onceEach(yargs, lists)).option("json", { type: "boolean", default: false, describe: "print JSON" });
 }
 
-/** Refuses an option that is given twice, unless it is one of `lists`: yargs would make a list of the two. */
-export function onceEach<T>(yargs: Argv<T>, lists: readonly string[]): Argv<T> {
+/** Refuses an option that is given twice, unless it is one of `lists`: yargs would make a list of the two. `below`: also for commands of the command. */
+export function onceEach<T>(yargs: Argv<T>, lists: readonly string[], below = false): Argv<T> {
   return yargs.check((given) => {
     // Words that are no options stand in lists of their own.
     const twice = Object.entries(given).find(([name, value]) => Array.isArray(value) && ![...lists, "_", "--"].includes(name));
     if (twice !== undefined) throw usageError(`--${twice[0]} is given more than once`, "Give it once.");
     return true;
-  }, false);
+  }, below);
 }

@@ -4,7 +4,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { lookAtNode } from "../query/node-facts.ts";
 import { listOverlays } from "../query/overlay-query.ts";
 import { startUi, type Ui, type UiOptions } from "../ui/server.ts";
-import { type NodeOptions, nodeOptions, onceEach } from "./node-options.ts";
+import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, printProgress, runCommand, usageError } from "./output.ts";
 
 export const UI_PORT = 7780;
@@ -74,7 +74,7 @@ export const uiCommand: CommandModule<object, UiArguments> = {
   command: "ui",
   describe: "a live page for a browser: nodes, volumes, who waits for what, operations, history",
   builder: (yargs) =>
-    onceEach(nodeOptions(yargs), [])
+    nodeOptions(yargs)
       .option("port", portOption)
       .example("$0 ui", "prints the address, until Ctrl-C")
       .example("$0 ui --port 0 --json", 'for programs: a free port, and {"url": ...}')

@@ -16,7 +16,7 @@ export const whyCommand: CommandModule<object, WhyArguments> = {
   command: "why <names..>",
   describe: "a file, a process or a lock: who has it, who waits for it, since when, and what for; exit status 1 if nobody does",
   builder: (yargs) =>
-    nodeOptions(yargs)
+    nodeOptions(yargs, ["names"])
       .positional("names", {
         type: "string",
         array: true,

@@ -105,6 +105,16 @@ describe("the command line", () => {
     [["lab", "up", "--dir"], /^coverlay: Not enough arguments following: dir/],
     [["lab", "up", "--size", "huge"], /--size huge is no size/],
     [["lab", "exec", "node1"], /needs a command|needs root/],
+    [["lab", "up", "--lower", "ext4", "--lower", "xfs"], /--lower is given more than once/],
+    [["lab", "up", "--size", "1", "--size", "1"], /--size is given more than once/],
+    [["lab", "kill", "node1", "--what", "node", "--what", "dlmd"], /--what is given more than once/],
+    [["lab", "status", "--dir", "/none/a", "--dir", "/none/b"], /--dir is given more than once/],
+    [["lab", "status", "--dir", ""], /--dir is empty/],
+    [["lab", "status", "--dir="], /--dir is empty/],
+    [["lab", "start", "node2,", "--dir", "/none"], /found an empty one in "node2,"/],
+    [["lab", "cut", "", "--dir", "/none"], /found an empty one in ""/],
+    [["status", "--run-dir", "/none/a", "--run-dir", "/none/b"], /--run-dir is given more than once/],
+    [["why", "one", "two", "--run-dir", "/none"], /dlmd/],
   ])("%j ends with status 1 and one error", async (words, expected) => {
     expect(await coverlay(...words)).toBe(1);
     expect(stderr).toMatch(/^coverlay: /);
