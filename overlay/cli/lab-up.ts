@@ -7,7 +7,7 @@ import { type LowerKind, parseSize } from "../lab/layout.ts";
 import { selfCommand, showLive, whatToTry } from "../lab/live.ts";
 import { nodeLine } from "../lab/observe.ts";
 import { type LabState, defaultLabDir, labNodes, realLabDir } from "../lab/state.ts";
-import { bringUp, detach } from "../lab/up.ts";
+import { bringUp, detach, takeBack } from "../lab/up.ts";
 import { UNFOLLOWED } from "../lab/work.ts";
 import type { Ui } from "../ui/server.ts";
 import { startLabUiSomewhere } from "./lab-ui.ts";
@@ -101,17 +101,18 @@ async function labUp(args: UpArguments): Promise<number> {
       { say, note, signal },
     );
     end();
-    announce(lab, args.json);
-    if (args.detach && !signal.aborted) {
-      await detach(dir);
-      return EXIT.OK;
+    try {
+      announce(lab, args.json);
+      if (args.detach && !signal.aborted) {
+        await detach(dir);
+        return EXIT.OK;
+      }
+      await stay(lab, args, note, signal);
+    } catch (error) {
+      note("taking the lab down");
+      await takeBack(dir, { ...UNFOLLOWED, say, note }, error);
+      throw error;
     }
-    if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);
-    const ui = args.json || args.detach || !args.ui ? null : await pageOf(lab, note);
-    const { isTTY, columns } = process.stdout;
-    const write = args.json ? () => undefined : (text: string) => void process.stdout.write(text);
-    await showLive(dir, { isTTY: isTTY || args.json, columns: columns ?? 200, write }, signal);
-    await ui?.close();
     // A terminal has shown the Ctrl-C.
     if (process.stderr.isTTY && !args.json) process.stderr.write("\n");
     note("taking the lab down");
@@ -120,6 +121,20 @@ async function labUp(args: UpArguments): Promise<number> {
   } finally {
     end();
     release();
+  }
+}
+
+/** Shows the lab until `signal` fires, or another command takes the lab down. */
+async function stay(lab: LabState, args: UpArguments, note: (words: string) => void, signal: AbortSignal): Promise<void> {
+  if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);
+  const ui = args.json || args.detach || !args.ui ? null : await pageOf(lab, note);
+  const { isTTY, columns } = process.stdout;
+  const write = args.json ? () => undefined : (text: string) => void process.stdout.write(text);
+  try {
+    await showLive(lab.dir, { isTTY: isTTY || args.json, columns: columns ?? 200, write }, signal);
+  } finally {
+    // A page that is served keeps the process.
+    await ui?.close();
   }
 }
 

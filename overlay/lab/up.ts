@@ -203,7 +203,8 @@ function interrupted(cause: unknown): OperatingError {
   });
 }
 
-async function takeBack(dir: string, work: LabWork, cause: unknown): Promise<void> {
+/** Takes the lab down because of `cause`. Throws OperatingError "lab-down", which tells both, if that cannot be. */
+export async function takeBack(dir: string, work: LabWork, cause: unknown): Promise<void> {
   try {
     await dismantle(dir, work);
   } catch (error) {
