@@ -18,7 +18,7 @@ import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from
 import { waitForFence } from "./fence-wait.ts";
 import { labFiles, netnsArguments } from "./layout.ts";
 import { SERVES_WAIT_MS, waitForMount } from "./mount-wait.ts";
-import { giveDiskBack, killProcesses, nodeProcesses, powerOn } from "./power.ts";
+import { endStopped, nodeProcesses, powerOn } from "./power.ts";
 import { isAlive, KILL_TIMEOUT_MS, markedEnvironment, processRef, signalProcess, waitGone } from "./processes.ts";
 import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, labNodes, updateNode } from "./state.ts";
 import { type LabWork, UNFOLLOWED } from "./work.ts";
@@ -270,7 +270,9 @@ export async function bootNodes(lab: LabState, names: readonly string[], work: L
  * Shuts a node down in order: unmount, wait for its overlay to leave, end dlmd, end corosync, end what else runs there. Throws the reason of its
  * signal: what was told to leave goes on.
  */
-export async function stopNode(lab: LabState, node: LabNode, { say, note, signal }: LabWork = UNFOLLOWED): Promise<void> {
+export async function stopNode(lab: LabState, { node: name }: LabNode, { say, note, signal }: LabWork = UNFOLLOWED): Promise<void> {
+  // Others were stopped before it, which takes time.
+  const node = labNode(existingLab(lab.dir), name);
   const overlay = overlayProcess(lab, node);
   if (mountsUnder(node.mount).length > 0) {
     signal.throwIfAborted();
@@ -296,9 +298,7 @@ export async function stopNode(lab: LabState, node: LabNode, { say, note, signal
   await leave(corosyncAmong(node, nodeProcesses(lab, node)), "corosync", "SIGTERM");
   signal.throwIfAborted();
   say(`${node.node}: ends what is left, and gives its disk back`);
-  await killProcesses(lab, node);
-  await giveDiskBack(lab, node, note);
-  await updateNode(lab.dir, node.nodeid, { power: "stopped", dlmd: null });
+  await endStopped(lab, node, note);
 }
 
 async function mustLeave(ref: ProcessRef, what: string, signal: NodeJS.Signals | null): Promise<void> {

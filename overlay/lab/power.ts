@@ -33,7 +33,7 @@ export function nodeProcesses(lab: LabState, node: LabNode): ProcessRef[] {
 }
 
 /** SIGKILL to everything on the node, until nothing is left. */
-export async function killProcesses(lab: LabState, node: LabNode): Promise<void> {
+async function killProcesses(lab: LabState, node: LabNode): Promise<void> {
   await killAll(processesOf(lab, node), node.node);
 }
 
@@ -82,6 +82,16 @@ export function powerOff(lab: LabState, nodes: readonly LabNode[]): Promise<void
       await endProcesses(lab, node);
       await giveDiskBack(lab, node);
     }
+  });
+}
+
+/** The end of a clean shutdown, after its programs were told to leave. The node may have been fenced meanwhile, and its loop device be another's. */
+export function endStopped(lab: LabState, node: LabNode, note: (words: string) => void): Promise<void> {
+  return withPower(lab, [node], async ([now]) => {
+    if (now === undefined) return;
+    await killProcesses(lab, now);
+    await giveDiskBack(lab, now, note);
+    await updateNode(lab.dir, now.nodeid, { power: "stopped", dlmd: null });
   });
 }
 
@@ -177,7 +187,7 @@ function warn(words: string): void {
   process.stderr.write(`coverlay: ${words}\n`);
 }
 
-export async function giveDiskBack(lab: LabState, node: LabNode, note: (words: string) => void = warn): Promise<void> {
+async function giveDiskBack(lab: LabState, node: LabNode, note: (words: string) => void = warn): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
   // Else who has the loop device next would have a disk that hangs.
   letDiskGo(lab, node);

@@ -3,12 +3,21 @@ import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSy
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { killProgram } from "../../../overlay/lab/boot.ts";
+import { killProgram, stopNode } from "../../../overlay/lab/boot.ts";
 import { setCableDelay } from "../../../overlay/lab/cable.ts";
 import { detachLoops, givenImage } from "../../../overlay/lab/disk.ts";
 import { takeDown } from "../../../overlay/lab/down.ts";
 import type * as processes from "../../../overlay/lab/processes.ts";
-import { type LabNode, type LabState, labNode, type ProcessRef, readLab, updateNode, writeLab } from "../../../overlay/lab/state.ts";
+import {
+  type LabNode,
+  type LabState,
+  labNode,
+  type ProcessRef,
+  readLab,
+  updateNode,
+  withLabLock,
+  writeLab,
+} from "../../../overlay/lab/state.ts";
 import { UNFOLLOWED } from "../../../overlay/lab/work.ts";
 import { labState } from "./lab-state.ts";
 
@@ -218,6 +227,36 @@ it("the process of a long cable has END_TIMEOUT_MS to end", async () => {
   await turn();
   expect(error).toMatchObject({ code: "unkillable" });
   Object.defineProperty(played, "found", { configurable: true, writable: true, value: [] });
+});
+
+describe("a clean shutdown", () => {
+  afterEach(() => vi.unstubAllEnvs());
+
+  it("gives back what the node has at its end, not what it had at its begin", async () => {
+    mkdirSync(`${dir}/bin`);
+    writeFileSync(`${dir}/bin/losetup`, `#!/bin/sh\necho "$@" >>${dir}/bin/calls\n`, { mode: 0o755 });
+    writeFileSync(`${dir}/bin/calls`, "");
+    vi.stubEnv("PATH", `${dir}/bin:${process.env["PATH"]}`);
+    played.loops = ["loop65535"];
+    const nodes = [1, 2].flatMap((nodeid) => labState(dir, {}, { nodeid, device: nodeid === 1 ? "/dev/loop65535" : null }).nodes);
+    const made = lab({ lower: "ext4", givenImage: "/image", nodes });
+    let release: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    // A fence of it is at work.
+    const fence = withLabLock(dir, () => held, "power-1");
+    const said: string[] = [];
+    const stop = stopNode(made, labNode(made, "node1"), { ...UNFOLLOWED, say: (words) => void said.push(words) });
+    while (!said.some((words) => words.includes("gives its disk back"))) await turn();
+    await updateNode(dir, 1, { power: "off", device: null });
+    await updateNode(dir, 2, { device: "/dev/loop65535" });
+    release();
+    await Promise.all([fence, stop]);
+    expect(readFileSync(`${dir}/bin/calls`, "utf8")).toBe("");
+    expect(readLab(dir)?.nodes.map(({ power, device }) => [power, device])).toEqual([
+      ["stopped", null],
+      ["on", "/dev/loop65535"],
+    ]);
+  });
 });
 
 describe("a file that was given with --image", () => {

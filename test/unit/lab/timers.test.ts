@@ -183,9 +183,8 @@ describe("a program of a node", () => {
     const child = spawn("sh", ["-c", "trap '' TERM; echo; while :; do sleep 600; done"], { detached: true });
     await once(child.stdout, "data");
     try {
-      const made = lab();
-      const node = { ...labNode(made, "node1"), dlmd: processRef(child.pid ?? 0) };
-      const work = stopNode(made, node);
+      const made = writeLab(labState(dir, {}, { device: "/dev/x", dlmd: processRef(child.pid ?? 0) }));
+      const work = stopNode(made, labNode(made, "node1"));
       // 750 looks, 20 ms apart.
       expect(await isOverBefore(work, 15_000)).toBe(false);
       await expect(work).rejects.toMatchObject({ code: "does-not-leave" });
