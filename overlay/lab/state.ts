@@ -129,11 +129,12 @@ export function realLabDir(dir: string): string {
   return existsSync(whole) ? realpathSync(whole) : path.join(realLabDir(path.dirname(whole)), path.basename(whole));
 }
 
-/** `lab down` ends the processes and removes the files that lab.json names: nobody else may have written it. Throws OperatingError "lab-owner". */
+/** `lab down` ends the processes and removes the files that lab.json names: nobody else but root may have written it. Throws OperatingError "lab-owner". */
 export function requireOwn(file: string, { uid, mode }: Stats): void {
   const self = process.geteuid?.() ?? 0;
-  if (uid === self && (mode & 0o022) === 0) return;
-  const found = uid === self ? `its mode is ${(mode & 0o7777).toString(8)}` : `it belongs to user id ${uid}`;
+  const isOwn = uid === self || uid === 0;
+  if (isOwn && (mode & 0o022) === 0) return;
+  const found = isOwn ? `its mode is ${(mode & 0o7777).toString(8)}` : `it belongs to user id ${uid}`;
   throw new OperatingError(`${file} should belong to user id ${self}, and nobody else should be able to write it, but ${found}`, {
     code: "lab-owner",
     hint: "Another user could say there what this command ends and removes. Name another directory with --dir, or mend owner and mode.",
