@@ -113,7 +113,8 @@ export class Channel {
     if (ready !== undefined) return Promise.resolve(ready);
     if (this.#ended !== null) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
+      const late = (): void => {
+        if (this.#waiting !== waiting) return;
         this.#waiting = null;
         reject(
           new OperatingError(`the other process has not said "${kind}" in ${limitMs / 1000} s`, {
@@ -121,17 +122,20 @@ export class Channel {
             hint: "Try again.",
           }),
         );
-      }, limitMs);
-      this.#waiting = {
-        resolve: (one) => {
+      };
+      // It may have said so while this process stood still: what it has said is read before.
+      const timer = setTimeout(() => setImmediate(late), limitMs);
+      const waiting = {
+        resolve: (one: Message): void => {
           clearTimeout(timer);
           resolve(one);
         },
-        reject: (error) => {
+        reject: (error: Error): void => {
           clearTimeout(timer);
           reject(error);
         },
       };
+      this.#waiting = waiting;
     });
   }
 
