@@ -67,11 +67,8 @@ function serve(socket: Socket, { answer, log, processes }: AdminServerOptions): 
     done = true;
     socket.setTimeout(0);
     answerLine(end < 0 ? "" : asked.slice(0, end), say).then(
-      (said) => {
-        socket.end(`${JSON.stringify(said)}\n`);
-        // Until it has taken it, and closed its end.
-        socket.setTimeout(ASK_TIMEOUT_MS);
-      },
+      // Until it has taken it, and closed its end.
+      (said) => socket.end(`${JSON.stringify(said)}\n`).setTimeout(ASK_TIMEOUT_MS),
       (error: unknown) => {
         log.error({ error: (error as Error).stack }, "an administrator's question failed");
         socket.destroy();

@@ -57,7 +57,7 @@ const resource = (name: string): string => {
 async function watched(log: Log = silentLog): Promise<LocalLower> {
   const local = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
   await local.openOrphans(false);
-  const { forgetNames } = local;
+  const forgetNames = local.forgetNames.bind(local);
   const forgotten: (string | null)[] = [];
   local.forgetNames = (id, name): void => {
     forgetNames(id, name);
