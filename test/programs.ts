@@ -15,7 +15,7 @@ export const packages: readonly Package[] = [
   { name: "e2fsprogs", programs: ["mkfs.ext4", "mkfs.ext2", "debugfs", "dumpe2fs", "tune2fs", "e2fsck", "chattr"] },
   { name: "xfsprogs", programs: ["mkfs.xfs", "xfs_db", "xfs_repair", "xfs_logprint"] },
   { name: "mount", programs: ["mount", "umount", "losetup"] },
-  { name: "util-linux", programs: ["nsenter", "unshare", "fallocate", "blkid", "blockdev", "findmnt", "taskset", "fsfreeze"] },
+  { name: "util-linux", programs: ["nsenter", "flock", "unshare", "fallocate", "blkid", "blockdev", "findmnt", "taskset", "fsfreeze"] },
   { name: "iproute2", programs: ["ip", "tc"] },
   { name: "nftables", programs: ["nft"] },
   { name: "acl", programs: ["setfacl"] },

@@ -65,7 +65,7 @@ export function hubName(id: string): string {
   return `coverlay-${id}-hub`;
 }
 
-/** A name for the network namespace in which the lab's commands run: their lock is there, and a fence agent is started in that of a node. */
+/** A name for the network namespace in which the lab's commands run: a fence agent is started in that of a node, and goes there. */
 export function homeName(id: string): string {
   return `coverlay-${id}-home`;
 }

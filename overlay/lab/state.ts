@@ -18,16 +18,20 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { type Socket, createConnection, createServer } from "node:net";
 import os from "node:os";
 import { createHash } from "node:crypto";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
+import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { nativeAddon } from "../../native/index.ts";
 import { type LabEngine, type LowerKind, labFiles, nodeLayout } from "./layout.ts";
 
 /** How long one command of a lab waits for another one on the same lab. */
 const LOCK_TIMEOUT_MS = 120_000;
+/** How often it looks whether that one is done. */
+const LOCK_POLL_MS = 20;
 
 /** A process that cannot be taken for a later one with the same id. */
 export interface ProcessRef {
@@ -263,14 +267,17 @@ export function labNode(lab: LabState, name: string): LabNode {
 /** "power-N": node N is switched on or off. */
 type LockedPart = "state" | "teardown" | `power-${number}`;
 
-/** The name of the abstract socket that is the lab's lock. */
-export function labLockName(dir: string, what: LockedPart = "state"): string {
-  return `\0coverlay-lab-${what}-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}`;
+/** Where another user makes no file. Without root there is no lab, but for tests. */
+const LOCK_DIR = process.geteuid?.() === 0 ? "/run" : os.tmpdir();
+
+/** The file that is the lab's lock: DIR itself comes and goes while it is held. */
+export function labLockFile(dir: string, what: LockedPart = "state"): string {
+  return path.join(LOCK_DIR, `coverlay-lab-${what}-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}.lock`);
 }
 
 /**
- * One process at a time changes lab.json, switches a node, or takes the lab down (`what`). The lock is an abstract socket named after the directory: the kernel frees it
- * when its holder dies, however that happens. `dir` is as realLabDir gives it; `waits`: another process has it.
+ * One process at a time changes lab.json, switches a node, or takes the lab down (`what`). The lock is flock(2): the kernel frees it when its
+ * holder dies, however that happens. `dir` is as realLabDir gives it; `waits`: another process has it.
  */
 export async function withLabLock<T>(
   dir: string,
@@ -278,60 +285,48 @@ export async function withLabLock<T>(
   what: LockedPart = "state",
   waits: () => void = () => undefined,
 ): Promise<T> {
-  const name = labLockName(dir, what);
+  const file = labLockFile(dir, what);
   const deadline = Date.now() + LOCK_TIMEOUT_MS;
   for (;;) {
-    const release = await listenOn(name);
+    const release = tryLabLock(file);
     if (release !== null) {
       try {
         return await use();
       } finally {
-        await release();
+        release();
       }
     }
     waits();
-    if (!(await holderGone(name, deadline - Date.now()))) {
+    if (Date.now() >= deadline) {
       throw new OperatingError(`another command has been working on the lab in ${dir} for ${LOCK_TIMEOUT_MS / 1000} s`, {
         code: "lab-busy",
         hint: "Wait for it, or end it, and try again.",
       });
     }
+    await sleep(LOCK_POLL_MS);
   }
 }
 
-/** Null: somebody else listens there. */
-function listenOn(name: string): Promise<(() => Promise<void>) | null> {
-  return new Promise((resolve, reject) => {
-    const waiting = new Set<Socket>();
-    const server = createServer((socket) => {
-      waiting.add(socket);
-      socket.on("error", () => socket.destroy());
-      socket.on("close", () => waiting.delete(socket));
-    });
-    server.on("error", (error: NodeJS.ErrnoException) => (error.code === "EADDRINUSE" ? resolve(null) : reject(error)));
-    server.listen(name, () =>
-      resolve(
-        () =>
-          new Promise((released) => {
-            server.close(() => released());
-            for (const socket of waiting) socket.destroy();
-          }),
-      ),
-    );
-  });
-}
-
-/** Waits until the holder of the lock lets go of its connections. False: not in time. */
-function holderGone(name: string, timeoutMs: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = createConnection(name);
-    const timer = setTimeout(() => end(false), Math.max(0, timeoutMs));
-    const end = (gone: boolean): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(gone);
-    };
-    socket.on("error", () => end(true));
-    socket.on("close", () => end(true));
-  });
+/** Null: another process has it, or had it until now. */
+function tryLabLock(file: string): (() => void) | null {
+  const fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  let release: (() => void) | null = null;
+  try {
+    requireOwn(file, fstatSync(fd));
+    const result = nativeAddon().tryLock(fd);
+    if (result < 0 && errnoName(-result) !== "EAGAIN") {
+      throw new OperatingError(`flock of ${file} failed: ${errnoName(-result)}`, { code: "lab-lock", hint: "See flock(2)." });
+    }
+    // Its last holder has removed it: a lock of what has no name keeps nobody out.
+    const isThere = statSync(file, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino;
+    if (result === 0 && isThere) {
+      release = () => {
+        rmSync(file, { force: true });
+        closeSync(fd);
+      };
+    }
+    return release;
+  } finally {
+    if (release === null) closeSync(fd);
+  }
 }

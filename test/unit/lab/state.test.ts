@@ -1,5 +1,16 @@
 import { spawn } from "node:child_process";
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -8,7 +19,7 @@ import { foreignFiles } from "../../../overlay/lab/down.ts";
 import {
   type LabState,
   existingLab,
-  labLockName,
+  labLockFile,
   labNode,
   readLab,
   realLabDir,
@@ -144,16 +155,32 @@ describe("the lock of a lab", () => {
     expect(await withLabLock(dir, async () => 7)).toBe(7);
   });
 
-  it("is freed by the death of its holder, and not before", async () => {
-    const script = `require("net").createServer(() => console.log("asked")).listen(${JSON.stringify(labLockName(dir))}, () => console.log("held"))`;
-    const holder = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+  it("is freed by the death of its holder, and not before, and leaves no file", async () => {
+    const file = labLockFile(dir);
+    const holder = spawn("flock", ["--no-fork", file, "sh", "-c", "echo held; exec sleep 600"], { stdio: ["ignore", "pipe", "inherit"] });
     const lines = createInterface(holder.stdout)[Symbol.asyncIterator]();
     expect((await lines.next()).value).toBe("held");
     let entered = false;
-    const waiting = withLabLock(dir, async () => (entered = true));
-    expect((await lines.next()).value).toBe("asked");
+    let asked: () => void = () => undefined;
+    const isAsked = new Promise<void>((resolve) => (asked = resolve));
+    const waiting = withLabLock(dir, async () => (entered = true), "state", asked);
+    await isAsked;
     expect(entered).toBe(false);
     holder.kill("SIGKILL");
     expect(await waiting).toBe(true);
+    expect(existsSync(file)).toBe(false);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)("is in a directory in which no other user makes files, and is nobody else's", async () => {
+    const file = labLockFile(dir);
+    const { uid, mode } = statSync(path.dirname(file));
+    expect([uid, mode & 0o022]).toEqual([0, 0]);
+    writeFileSync(file, "");
+    chownSync(file, 65534, 0);
+    try {
+      await expect(withLabLock(dir, () => Promise.resolve())).rejects.toMatchObject({ code: "lab-owner" });
+    } finally {
+      rmSync(file);
+    }
   });
 });

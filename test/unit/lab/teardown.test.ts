@@ -250,7 +250,10 @@ describe("a clean shutdown", () => {
     await updateNode(dir, 1, { power: "off", device: null });
     await updateNode(dir, 2, { device: "/dev/loop65535" });
     release();
-    await Promise.all([fence, stop]);
+    await fence;
+    // It looks again.
+    await vi.advanceTimersByTimeAsync(20);
+    await stop;
     expect(readFileSync(`${dir}/bin/calls`, "utf8")).toBe("");
     expect(readLab(dir)?.nodes.map(({ power, device }) => [power, device])).toEqual([
       ["stopped", null],

@@ -250,4 +250,20 @@ describe("the lock of a lab", () => {
     leave();
     await first;
   });
+
+  it("is looked at every LOCK_POLL_MS", async () => {
+    const waits = vi.fn<() => void>();
+    let leave = (): void => {};
+    const first = withLabLock(dir, () => new Promise<void>((resolve) => (leave = resolve)));
+    const second = withLabLock(dir, () => Promise.resolve(7), "state", waits);
+    expect(waits).toHaveBeenCalledTimes(1);
+    await vi.advanceTimersByTimeAsync(19);
+    expect(waits).toHaveBeenCalledTimes(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(waits).toHaveBeenCalledTimes(2);
+    leave();
+    await first;
+    await vi.advanceTimersByTimeAsync(20);
+    expect(await second).toBe(7);
+  });
 });
