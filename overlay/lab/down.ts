@@ -3,7 +3,7 @@
  * what is there instead of trusting what was recorded, and none of them minds finding nothing, so it can be run
  * again. What `up` did not make stays.
  */
-import { existsSync, readdirSync, rmSync, rmdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, rmSync, rmdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { unfinishedKeys } from "../../dlmd/driver/cluster-files.ts";
@@ -176,8 +176,7 @@ function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
   }
   const files = labFiles(lab.dir);
   const made = [
-    files.image,
-    files.lowerDirectory,
+    ...(lab.lower === "directory" ? [files.lowerDirectory] : lab.givenImage === null ? [files.image] : []),
     files.key,
     ...unfinishedKeys(files.key),
     files.config,
@@ -197,7 +196,7 @@ export function foreignFiles(dir: string, nodeDirs: readonly string[]): string[]
   // A file of that name is left of an `up` that was killed.
   const foreignNext = statSync(next, { throwIfNoEntry: false })?.isDirectory() === true ? [next] : [];
   return [files.image, files.lowerDirectory, files.key, files.config, files.fenceAgent, ...nodeDirs]
-    .filter((file) => existsSync(file))
+    .filter((file) => lstatSync(file, { throwIfNoEntry: false }) !== undefined)
     .concat(foreignNext)
     .map((file) => path.basename(file));
 }

@@ -123,6 +123,11 @@ describe("the directory of a lab", () => {
     expect(foreignFiles(dir, [])).toEqual(["lab.json.new"]);
   });
 
+  it("is not free where a link has a name of the lab's, though it leads nowhere", () => {
+    symlinkSync(`${dir}/none`, `${dir}/disk.img`);
+    expect(foreignFiles(dir, [])).toEqual(["disk.img"]);
+  });
+
   it("has one name, whichever way it is reached and before it is there", () => {
     mkdirSync(`${dir}/real`);
     symlinkSync(`${dir}/real`, `${dir}/link`);

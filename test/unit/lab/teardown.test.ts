@@ -183,6 +183,17 @@ it("a key that `up` was killed at is removed, and nothing that is not the lab's"
   expect(readdirSync(dir).sort()).toEqual(["cluster.key.1234.new.mine", "cluster.key.old.new", "my.cluster.key.1234.new"]);
 });
 
+it.each([
+  ["directory", null, ["disk.img"]],
+  ["ext4", null, ["lower"]],
+  ["ext4", "/image", ["disk.img", "lower"]],
+] as const)("a disk of another that came later is not removed: %s, --image %s", async (lower, givenImage, kept) => {
+  lab({ phase: "making", lower, givenImage });
+  for (const name of ["disk.img", "lower"]) writeFileSync(`${dir}/${name}`, "");
+  expect(await takeDown(dir)).toBe(true);
+  expect(readdirSync(dir).sort()).toEqual([...kept]);
+});
+
 it("commands at work that were killed are waited for WORKERS_LEAVE_TIMEOUT_MS", async () => {
   const worker = processOf(1002);
   lab({ workers: [worker], phase: "making" });
