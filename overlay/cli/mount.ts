@@ -178,6 +178,7 @@ export const mountCommand: CommandModule<object, MountArguments> = {
       .option("fake", { alias: "f", type: "boolean", default: false, describe: "do everything but the mount itself" })
       .option("waiter", { type: "boolean", default: false, hidden: true, describe: "for mount-waiter.ts: the process of bg that waits" })
       .option("no-mtab", { alias: "n", type: "boolean", default: false, describe: "for mount(8): nothing to us" })
+      .option("mtab", { type: "boolean", hidden: true, describe: "what yargs makes of --no-mtab" })
       .option("type", { alias: "t", type: "string", describe: "for mount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
       .option("json", { type: "boolean", default: false, describe: "print JSON" })

@@ -98,6 +98,7 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
       .option("lazy", { alias: "l", type: "boolean", default: false, describe: "take it out of the tree now; it ends with its last user" })
       .option("force", { alias: "f", type: "boolean", default: false, describe: "end waiting requests with an error" })
       .option("no-mtab", { alias: "n", type: "boolean", default: false, describe: "for umount(8): nothing to us" })
+      .option("mtab", { type: "boolean", hidden: true, describe: "what yargs makes of --no-mtab" })
       .option("read-only", { alias: "r", type: "boolean", default: false, describe: "for umount(8): nothing to us" })
       .option("type", { alias: "t", type: "string", describe: "for umount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })

@@ -129,6 +129,9 @@ describe("the command line", () => {
     [["volume", "show", "DIR"], "read the clustered bit: others would not see one that is there"],
     [["mount", "/dev/sdb1", "DIR"], "mount"],
     [["umount", "DIR"], "unmount"],
+    [["mount", "--no-mtab", "/dev/sdb1", "DIR"], "mount"],
+    [["umount", "--no-mtab", "DIR"], "unmount"],
+    [["umount", "-n", "DIR"], "unmount"],
   ])("%j is for root", async (words, what) => {
     vi.spyOn(process, "geteuid").mockReturnValue(1000);
     expect(await coverlay(...words.map((word) => (word === "DIR" ? dir : word)))).toBe(1);
