@@ -138,7 +138,9 @@ export class Connection implements ResultSink {
     this.#flushScheduled = false;
     if (this.#soon !== null) clearTimeout(this.#soon);
     this.#soon = null;
-    if (this.#gatherer.length > 0 && !this.over) this.#socket.write(this.#gatherer.take());
+    if (this.#gatherer.length === 0) return;
+    const unsent = this.#gatherer.take();
+    if (!this.over) this.#socket.write(unsent);
   }
 
   #schedule(): void {
@@ -149,7 +151,8 @@ export class Connection implements ResultSink {
 
   register(lock: LockResults): number {
     const lockId = this.#freeLockIds.pop() ?? this.#locks.length;
-    this.#locks[lockId] = lock;
+    // Of one that is over nobody hears any more.
+    if (!this.over) this.#locks[lockId] = lock;
     return lockId;
   }
 

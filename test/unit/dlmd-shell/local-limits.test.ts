@@ -342,6 +342,21 @@ describe("programs", () => {
     expect(() => ask(limit)).toThrow(`at most ${limit} allowed`);
   });
 
+  test("that are over keep nothing of what is asked all the same", () => {
+    const socket = quiet();
+    const connection = new Connection(socket as Socket, { message() {}, disconnected() {} });
+    socket.destroy(new Error("it has ended"));
+    void connection.end(new Error("closed here"));
+    expect(connection.over).toBe(true);
+    const data = new Uint8Array(200 * 1024 * 1024);
+    const numbers = [1, 2, 3].map(() => {
+      connection.send({ kind: "group-send", requestId: 1, group: "g", count: 1, data });
+      connection.flush();
+      return connection.register({} as never);
+    });
+    expect(numbers).toEqual([0, 0, 0]);
+  });
+
   test("are told 1 GiB in one turn at most", () => {
     const client = new LocalClient(quiet() as Socket, 1, {
       counters: () => ({}),
