@@ -34,19 +34,6 @@ describe("a change of a file's flags", () => {
     expect(bench.coherence.events).toEqual(["pin 20.1 EX", ...first, "set", "outdated 20.1 but of 0", "reply", "unpin 20.1 EX"]);
   });
 
-  it("takes the value out of the request, whose buffer is used again", async () => {
-    const bench = new Workbench();
-    bench.who = trusted;
-    bench.coherence.locks = "away";
-    const value = Buffer.from([0x10, 0, 0, 0]);
-    const found: Buffer[] = [];
-    bench.lower.setFileAttributes = ((_handle: unknown, _kind: unknown, given: Buffer) => void found.push(given)) as never;
-    const served = bench.serve({ ...set, value, fh: bench.openFile(false).fh });
-    value.fill(0xff);
-    await served;
-    expect(found).toEqual([Buffer.from([0x10, 0, 0, 0])]);
-  });
-
   it.each([
     { of: "flags", now: [0x10, 0, 0, 0], value: [0x40, 0, 0, 0], errno: E.EPERM },
     { of: "flags", now: [0x10, 0, 0, 0], value: [0x50, 0, 0, 0], errno: 0 },

@@ -142,7 +142,7 @@ describe("a process that keeps a mount", () => {
 
   it.each<[string, (next: OtherEnd) => void, number]>([
     ["dies", (next) => void next.destroy(), 1],
-    ["says nothing", () => undefined, HELLO_LIMIT_MS],
+    ["says nothing", () => undefined, HELLO_LIMIT_MS + 1],
     ["knows another version", (next) => next.say({ ...HELLO, versions: [1] }), 1],
     ["fails", (next) => next.say({ say: "failed", why: "no quorum", final: false }), 1],
     ["is not ready", (next) => next.say(HELLO), HOLD_READY_LIMIT_MS + 1],

@@ -66,7 +66,7 @@ describe("the new process", () => {
     await there;
     const { takeOver } = begin();
     const never = errorOf(takeOver.dlmd());
-    await vi.advanceTimersByTimeAsync(DLMD_LIMIT_MS);
+    await vi.advanceTimersByTimeAsync(DLMD_LIMIT_MS + 1);
     expect(await never).toContain('has not said "dlmd" in 150 s');
     expect(DLMD_LIMIT_MS).toBeGreaterThan(HOLD_LIMIT_MS);
   });
@@ -74,7 +74,7 @@ describe("the new process", () => {
   it("does not wait for a state for ever", async () => {
     const { takeOver } = begin();
     const state = errorOf(takeOver.state());
-    await vi.advanceTimersByTimeAsync(STATE_LIMIT_MS);
+    await vi.advanceTimersByTimeAsync(STATE_LIMIT_MS + 1);
     expect(await state).toContain('has not said "state" in 120 s');
   });
 
@@ -84,7 +84,7 @@ describe("the new process", () => {
     old.say(given);
     await state;
     const ready = errorOf(takeOver.ready());
-    await vi.advanceTimersByTimeAsync(GO_LIMIT_MS);
+    await vi.advanceTimersByTimeAsync(GO_LIMIT_MS + 1);
     expect(await ready).toContain('has not said "go" in 60 s');
   });
 
