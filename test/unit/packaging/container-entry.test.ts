@@ -28,7 +28,8 @@ async function statusOf(dlmd: string, mount: string): Promise<number | null> {
 const calls = (): string[] => readFileSync(`${dir}/calls`, "utf8").trim().split("\n");
 
 it("a dlmd that ends while the mount waits for it ends the container, with its status", async () => {
-  expect(await statusOf("exit 7", "exec sleep 600")).toBe(7);
+  const dlmd = `until [ -s ${dir}/calls ]; do sleep 0.05; done\nexit 7`;
+  expect(await statusOf(dlmd, "exec sleep 600")).toBe(7);
   expect(calls()).toEqual(["mount", "umount"]);
 });
 
