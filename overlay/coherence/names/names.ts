@@ -74,6 +74,8 @@ export function tellName(
 ): boolean {
   const key = nameKey(name);
   let told = dir.names?.byKey.get(key);
+  // A name that leads somewhere is looked up anew without being dropped: if the caller is killed, the kernel keeps it as it was.
+  const stands = told !== undefined && told.child !== null && told.validEpoch === epoch;
   if (told === undefined) {
     if (child === null && (!valid || (dir.names?.negatives ?? 0) >= NEGATIVE_NAMES_MAX)) return false;
     told = addName(dir, key, child, 0, null);
@@ -81,13 +83,14 @@ export function tellName(
     // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
     if (revalidated && told.child !== null && child !== null) told.rearmedAt = now;
     setChild(told, child);
-    if (child === null && !valid && told.validEpoch !== epoch) {
+    if (child === null && !valid && !stands) {
       dropName(dir, name);
       return false;
     }
   }
-  // An answer without validity may be installed late, or never, as where its caller was killed: what the kernel was told before stands until it is expired.
   if (valid) told.validEpoch = epoch;
+  // One of a listing may be installed late, or not at all: what the kernel was told before stands until then.
+  else if (!isListed && !stands) told.validEpoch = 0;
   told.listed ||= isListed && valid;
   return valid;
 }
