@@ -11,10 +11,15 @@ import type { Call } from "./call.ts";
 import { inTurn } from "./orphans.ts";
 import type { Mount } from "./mount.ts";
 
+/** Only what may change the inode waits for others' changes. */
+function begun<T>(call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
+  return mode === Mode.EX ? inTurn(call, [inode], work) : work();
+}
+
 export function pinned<T>({ coherence }: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
   const held = (): MaybePromise<T> =>
     finallyDo(
-      () => (mode === Mode.EX ? inTurn(call, [inode], work) : work()),
+      () => begun(call, inode, mode, work),
       () => coherence.unpin(inode, mode),
     );
   return coherence.tryPin(inode, mode) ? held() : coherence.pin(inode, mode, call).then(held);
@@ -52,7 +57,7 @@ export function pinnedData<T>({ coherence }: Mount, call: Call, pin: DataPin, wo
   const came = unstable ? finallyDo(come, coherence.sizes.unstable(inode)) : come();
   return andThen(came, () =>
     finallyDo(
-      () => (mode === Mode.EX ? inTurn(call, [inode], work) : work()),
+      () => begun(call, inode, mode, work),
       () => coherence.unpinData(inode, mode),
     ),
   );

@@ -109,6 +109,15 @@ export const overlayCacheMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/told-names.test.ts",
   },
   {
+    id: "f6-listed-taken-for-told",
+    hazard: "F6",
+    breaks: "a name that was not there is taken for expired by a listing whose answer is never installed",
+    file: "overlay/coherence/names/names.ts",
+    find: "else if (!isListed && !stands) told.validEpoch = 0;",
+    replace: "else if (!stands) told.validEpoch = 0;",
+    caughtBy: "test/unit/coherence/told-names.test.ts",
+  },
+  {
     id: "f6-killed-look-finds-nothing",
     hazard: "F6",
     breaks: "the same where the answer was that there is no such name",

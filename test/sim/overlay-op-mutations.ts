@@ -326,8 +326,8 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F50",
     breaks: "write-back goes by a size, and a chmod by an owner, of before the change of a killed caller that it waits for",
     file: "overlay/op/pinned.ts",
-    find: "() => (mode === Mode.EX ? inTurn(call, [inode], work) : work()),\n      () => coherence.unpinData",
-    replace: "() => work(),\n      () => coherence.unpinData",
+    find: "return mode === Mode.EX ? inTurn(call, [inode], work) : work();",
+    replace: "return work();",
     caughtBy: "test/unit/op/killed-callers.test.ts",
   },
   {

@@ -65,9 +65,14 @@ describe("a directory that the kernel was told under another parent", () => {
   });
 });
 
-it.each([true, false])(
-  "a valid name that is asked for again while its directory is revoked is expired: the answer may never be installed (found: %s)",
-  async (found) => {
+it.each([
+  { before: "a file", answer: "a file", isListed: false },
+  { before: "a file", answer: "nothing", isListed: false },
+  // Of a listing that tells nothing as valid: it may be installed late, or not at all.
+  { before: "nothing", answer: "a file", isListed: true },
+])(
+  "a valid name ($before) that is answered anew ($answer, of a listing: $isListed) while its directory is revoked is expired: that may never be installed",
+  async ({ before, answer, isListed }) => {
     const { lockspace, handlers } = lockspaceThatGrants([]);
     const expired: string[] = [];
     const shell = shellOver(lockspace, {
@@ -80,11 +85,11 @@ it.each([true, false])(
     const [dir, child] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
     const name = Buffer.from("name");
     await operations.pin(dir, Mode.PR, { interrupted: false, onInterrupt: null });
-    expect(operations.names.tellEntry(dir, name, child)).toBe(true);
+    expect(operations.names.tellEntry(dir, name, before === "nothing" ? null : child)).toBe(true);
     const [lock, told] = [...handlers].find(([{ resource }]) => resource === `i${dir.cover.key}`) as [Lock, LockHandlers];
     told.bast(lock, Mode.EX);
     // What the kernel has of it stays as it was, if its caller is killed (fs/fuse/dir.c, fuse_dentry_revalidate).
-    expect(operations.names.tellEntry(dir, name, found ? child : null)).toBe(false);
+    expect(operations.names.tellEntry(dir, name, answer === "nothing" ? null : child, false, isListed ? null : undefined)).toBe(false);
     operations.unpin(dir, Mode.PR);
     await vi.waitFor(() => expect(lock.mode).toBe(Mode.NL));
     expect(expired).toEqual(["name"]);
