@@ -128,9 +128,16 @@ export interface Coherence {
 
   /**
    * Just created here under EX of its directory: no other node can know it, so the lock is ours without a message, unless an operation
-   * of this node found it first and asks for it. True: nobody here had any business with it before.
+   * of this node found it first and asks for it, or one of another node may have found it by its number since the lower was asked. True: nobody here had any
+   * business with it before.
    */
-  enterNew(inode: Inode): boolean;
+  enterNew(inode: Inode, since: Since): boolean;
+
+  /**
+   * For who looks for an inode by its number: while `work` runs no node has one that only itself knows (hazard F51). With nothing pinned. Rejects with
+   * Errno EINTR.
+   */
+  whileNoneIsBorn<T>(waiter: Waiter, work: () => MaybePromise<T>): Promise<T>;
 
   /**
    * Drops the kernel's pages of that range. To be awaited after a WRITE through a direct handle was executed and before it is answered, if

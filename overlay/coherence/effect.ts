@@ -50,6 +50,9 @@ export type Effect =
   | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
   | { readonly do: "request-token"; readonly cover: Cover; readonly how?: TokenRequest }
   | { readonly do: "unlock-token"; readonly cover: Cover }
+  /** Of births-lock.ts. */
+  | { readonly do: "request-births"; readonly request: () => void }
+  | { readonly do: "unlock-births" }
   | { readonly do: "settle-token"; readonly waiter: TokenWaiter; readonly result: "cached" | "direct" };
 
 /** State shared by all covers of a mount. */
@@ -63,8 +66,8 @@ export class CoherenceState {
   readonly kept: Set<Cover> = new Set();
   /** Locks and tokens whose first request is under way. */
   readonly registering: Set<Cover | WriteToken> = new Set();
-  /** Directories in "publishing", with what they still wait for. */
-  readonly publishing: Map<Cover, Set<Cover | WriteToken>> = new Map();
+  /** Directories in "publishing", with what they still wait for; and so the lock of births (births-lock.ts). */
+  readonly publishing: Map<Cover | "births", Set<Cover | WriteToken>> = new Map();
   /** By calling thread: the inode of which it has a late reply (size/doubt.ts). */
   readonly lateOf: Map<number, Cover> = new Map();
   /** By calling thread: the inode of which it was told a size (size/asked.ts). */
@@ -77,6 +80,8 @@ export class CoherenceState {
   moment = 0;
   /** Inodes born here so far. */
   births = 0;
+  /** The moment from which inodes may be born here without a message (hazard F51); 0: they may not. */
+  birthsFrom = 0;
   /** When all that was read before was last not true any more (distrustCovers); 0: never. */
   ownerDiedAt = 0;
   /** Directories whose names get no validity for a time. */

@@ -8,7 +8,8 @@ import { attach, type ChildPin, type ChildWaiter, type Cover, type Inode, type P
 import type { PagePart, PageRange } from "./page-range.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
-import { enterUnregistered } from "./lock/new-inodes.ts";
+import { enterUnregistered, mayBeBorn } from "./lock/new-inodes.ts";
+import type { BirthsLock } from "./births-lock.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import type { CoherenceState } from "./effect.ts";
 import { droppedOrHeld } from "./pages/held-page.ts";
@@ -36,6 +37,7 @@ export interface PinsOptions {
   readonly sizes: KernelSizes;
   readonly names: KernelNames;
   readonly invalidation: Invalidation;
+  readonly births: BirthsLock;
   readonly callerThreads: CallerThreads;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
@@ -265,11 +267,25 @@ export class Pins implements Coherence, TermsPort {
 
   // --- birth
 
-  enterNew(inode: Inode): boolean {
+  enterNew(inode: Inode, since: Since): boolean {
     attach(inode);
+    if (!mayBeBorn(this.#state, since)) {
+      this.#options.births.want();
+      return false;
+    }
     const first = enterUnregistered(this.#state, inode.cover, this.#options.now());
     this.#options.host.noteBorn();
     return first;
+  }
+
+  async whileNoneIsBorn<T>(waiter: Waiter, work: () => MaybePromise<T>): Promise<T> {
+    if (this.#state.abandoned) throw errnoError(E.EIO);
+    const leave = await this.#options.births.visit(waiter);
+    try {
+      return await work();
+    } finally {
+      leave();
+    }
   }
 
   // --- write access

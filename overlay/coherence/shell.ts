@@ -19,6 +19,7 @@ import { CoherenceState, type Effect, type InvalidationPlan, type TimerPurpose }
 import { Invalidation, type KernelCaches } from "./kernel/revoke-round.ts";
 import { addWaiter, distrustCovers, handleTimerOf, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { BirthsLock } from "./births-lock.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
@@ -80,7 +81,15 @@ const UNREGISTERED_MAX = 256;
 const REGISTER_BATCH = 128;
 
 /** Hazard F23: a mount that keeps its locks does none of these. */
-const lockEffects: ReadonlySet<Effect["do"]> = new Set(["request", "request-token", "unlock-token", "expect", "ask-anew"]);
+const lockEffects: ReadonlySet<Effect["do"]> = new Set([
+  "request",
+  "request-token",
+  "unlock-token",
+  "request-births",
+  "unlock-births",
+  "expect",
+  "ask-anew",
+]);
 
 export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly operations: Coherence;
@@ -88,6 +97,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly #state: CoherenceState = new CoherenceState();
   readonly #covers: CoverTable;
   readonly #locks: LockRequests;
+  readonly #births: BirthsLock;
   readonly #invalidation: Invalidation;
   readonly #sizes: SizeCheck;
   readonly #limit: CacheLimit;
@@ -122,6 +132,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#covers = new CoverTable(state, (cover) => {
       if (!this.#keepsLocks) this.#locks.drop(cover);
     });
+    this.#births = new BirthsLock({ lockspace, fail, told: () => this.run() }, state);
     this.#invalidation = new Invalidation(caches, state, () => this.#closed, fail);
     this.#suspension = new Suspension({
       cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
@@ -151,6 +162,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       sizes: this.#sizes,
       names: new ToldNames(state, this.#invalidation, { mayBeValid: caches.incrementEpoch !== null, now }),
       invalidation: this.#invalidation,
+      births: this.#births,
       callerThreads,
       now,
       cachesNothing: caches.cachesNothing === true,
@@ -229,6 +241,12 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
         return;
       case "unlock-token":
         this.#locks.unlockToken(effect.cover);
+        return;
+      case "request-births":
+        effect.request();
+        return;
+      case "unlock-births":
+        this.#births.unlock();
         return;
       default:
         assertNever(effect, "effect");
@@ -342,6 +360,11 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   // --- the mount
 
+  /** What is made from now on may soon be nobody else's (hazard F51). */
+  wantBirths(): void {
+    this.#births.want();
+  }
+
   createCover(id: FileId, kind: InodeKind): Cover {
     return this.#covers.take(id, kind);
   }
@@ -418,6 +441,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   /** dlmd has died, and the lease holds (hazard F42): `rest` gives up what is here without it, and nobody gets a lock that is not here. */
   beAlone(): void {
+    this.#births.beAlone();
     this.#locks.beAlone(this.#covers.all());
     this.run();
   }
@@ -426,6 +450,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#suspension.release();
     this.#state.abandoned = true;
     for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
+    this.#births.refuseVisits(errnoError(E.EIO));
     this.run();
   }
 
@@ -451,6 +476,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     }
     this.run();
     this.#locks.dropAll(this.#covers.all());
+    this.#births.drop();
   }
 
   /**

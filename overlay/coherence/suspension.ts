@@ -11,6 +11,8 @@ import type { Dropped } from "./kernel/drop-all.ts";
 /** What is given up after a lapse of the lease is dropped once more before, for at most so long. */
 const RESUME_DROP_MS = 250;
 
+const asks: ReadonlySet<Effect["do"]> = new Set(["request", "unlock-token", "request-token", "request-births", "unlock-births"]);
+
 export interface SuspensionHost {
   /** All whose caches may have something. */
   readonly cached: () => readonly Inode[];
@@ -45,7 +47,7 @@ export class Suspension {
 
   /** True: it waits. */
   takes(effect: Effect): boolean {
-    if (this.#waiting === null || (effect.do !== "request" && effect.do !== "unlock-token" && effect.do !== "request-token")) return false;
+    if (this.#waiting === null || !asks.has(effect.do)) return false;
     this.#waiting.push(effect);
     return true;
   }

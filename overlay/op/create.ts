@@ -1,6 +1,7 @@
 /** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. TMPFILE: what has none. */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Since } from "../coherence/cover.ts";
 import type { Named, ReplyTerms } from "../coherence/terms.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest, TmpfileRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -46,8 +47,11 @@ function make(
 ): MaybePromise<void> {
   const dir = inodeOf(mount, fuseNodeid);
   return inChangedDirectory(mount, call, dir, () => {
+    const since = mount.coherence.since();
     const made = (): MaybePromise<Entry> => changeFor(mount.lower, call.unique, () => create(dir));
-    return andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, made), (entry) => answerMade(mount, call, dir, name, entry));
+    return andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, made), (entry) =>
+      answerMade(mount, call, { dir, name }, entry, since),
+    );
   });
 }
 
@@ -55,9 +59,9 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
   return pinned(mount, call, dir, Mode.EX, () => withErrors(work, inGoneDirectory));
 }
 
-function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
-  return withBorn(mount, entry, null, (child) =>
-    tellBorn(mount, call, { dir, name }, child, entry.attr, (terms) => giveEntry(mount, call, child, entry.attr, terms)),
+function answerMade(mount: Mount, call: Call, named: Named, entry: Entry, since: Since): MaybePromise<void> {
+  return withBorn(mount, { entry, handle: null, since }, (child) =>
+    tellBorn(mount, call, named, child, entry.attr, (terms) => giveEntry(mount, call, child, entry.attr, terms)),
   );
 }
 
@@ -66,16 +70,24 @@ export function inGoneDirectory(error: unknown): never {
   throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
 }
 
-/** Under EX of its directory: no other node can know it, so its lock is here without a message. `handle`: by which it is open. */
+/** A new inode. */
+interface Born {
+  readonly entry: Entry;
+  /** By which it is open. */
+  readonly handle: LowerHandle | null;
+  /** Before the lower was asked to make it. */
+  readonly since: Since;
+}
+
+/** Under EX of its directory: no other node can know it, so its lock is here without a message (but hazard F51). */
 function withBorn(
   mount: Mount,
-  { id, attr }: Entry,
-  handle: LowerHandle | null,
+  { entry: { id, attr }, handle, since }: Born,
   work: (child: InodeRecord) => MaybePromise<void>,
 ): MaybePromise<void> {
   const child = mount.inodes.remember(id, attr.mode);
   child.nlinkHint = attr.nlink;
-  if (mount.coherence.enterNew(child)) {
+  if (mount.coherence.enterNew(child, since)) {
     mount.lower.made(child.id, attr);
     if (child.kind !== "directory") child.uncappedHold = mount.coherence.grantId(child);
     if (handle !== null) mount.lower.madeFile(handle, attr);
@@ -123,9 +135,8 @@ export function create(mount: Mount, call: Call, request: CreateRequest): MaybeP
   return andThen(outcome, (found) => (found === "done" ? undefined : openExisting(mount, call, request, dir)));
 }
 
-/** A new file, and by which handle it is open. */
-interface Born {
-  readonly entry: Entry;
+/** A new file that is open. */
+interface BornOpen extends Born {
   readonly handle: LowerHandle;
 }
 
@@ -134,8 +145,9 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
   const caller = callerOf(mount, call, request.umask);
   /** Open, and nobody's yet. */
   let opened: LowerHandle | null = null;
-  const create = (): MaybePromise<Born> => mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
-  const created = (): MaybePromise<Born> =>
+  const since = mount.coherence.since();
+  const create = (): MaybePromise<Omit<BornOpen, "since">> => mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
+  const created = (): MaybePromise<Omit<BornOpen, "since">> =>
     andThen(changeFor(mount.lower, call.unique, create), (made) => {
       opened = made.handle;
       return made;
@@ -145,7 +157,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
       mount.staleOnce.settled(call, request.name);
       return andThen(restoreSetgid(mount, entry, request), (attr) => {
         opened = null;
-        return answerCreated(mount, call, request.flags, { dir, name: request.name }, { entry: { id: entry.id, attr }, handle });
+        return answerCreated(mount, call, request.flags, { dir, name: request.name }, { entry: { id: entry.id, attr }, handle, since });
       });
     });
   return withErrors(work, (error) => {
@@ -163,8 +175,9 @@ export function restoreSetgid(mount: Mount, { id, attr }: Entry, request: Create
   return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
 
-function answerCreated(mount: Mount, call: Call, flags: number, named: Named | null, { entry, handle }: Born): MaybePromise<void> {
-  return withBorn(mount, entry, handle, (child) => {
+function answerCreated(mount: Mount, call: Call, flags: number, named: Named | null, born: BornOpen): MaybePromise<void> {
+  const { entry, handle } = born;
+  return withBorn(mount, born, (child) => {
     const token = (flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, flags);
     return andThen(token, (access) => {
       const file = enterFile(mount, child, handle, access, flags);
@@ -182,15 +195,17 @@ export function tmpfile(mount: Mount, call: Call, request: TmpfileRequest): Mayb
   const flags = request.flags & ~(O_TMPFILE | O_EXCL);
   const linkable = (request.flags & O_EXCL) === 0;
   const caller = callerOf(mount, call, request.umask);
-  const create = (): MaybePromise<Born> => mount.lower.tmpfile(dir.id, flags, request.mode, caller, linkable);
-  const make = (): MaybePromise<void> =>
-    andThen(changeFor(mount.lower, call.unique, create), ({ entry, handle }) => {
+  const create = (): MaybePromise<Omit<BornOpen, "since">> => mount.lower.tmpfile(dir.id, flags, request.mode, caller, linkable);
+  const make = (): MaybePromise<void> => {
+    const since = mount.coherence.since();
+    return andThen(changeFor(mount.lower, call.unique, create), ({ entry, handle }) => {
       const described = withErrors(
         () => restoreSetgid(mount, entry, request),
         (error) => closeAndThrow(mount, handle, error),
       );
-      return andThen(described, (attr) => answerCreated(mount, call, flags, null, { entry: { id: entry.id, attr }, handle }));
+      return andThen(described, (attr) => answerCreated(mount, call, flags, null, { entry: { id: entry.id, attr }, handle, since }));
     });
+  };
   return pinned(mount, call, dir, Mode.PR, () => withErrors(make, inGoneDirectory));
 }
 

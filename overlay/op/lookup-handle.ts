@@ -1,7 +1,8 @@
 /**
  * LOOKUP of "." and "..": the kernel was given a file handle (open_by_handle_at(2), or an NFS client's) of an inode that it has forgotten, and asks for that
  * inode by its number, and for the directory in which a directory is. fs/fuse/inode.c, fuse_get_dentry and fuse_get_parent: it compares the
- * generation itself. No name is told, so no lock of a directory is needed. overlay/op/README.md, "File handles"; hazard F29.
+ * generation itself. No name is told, so no lock of a directory is needed; but that of births, because who comes by a directory meets what was made there
+ * when dlmd knows it. overlay/op/README.md, "File handles"; hazards F29 and F51.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
@@ -44,7 +45,8 @@ async function lookupSelf(mount: Mount, call: Call, fuseNodeid: number): Promise
   }
   const ino = inoOf(fuseNodeid);
   if (ino === null) throw errnoError(E.ESTALE);
-  await remembered(mount, await mount.lower.byNumber(ino), async (inode) => {
+  const found = await mount.coherence.whileNoneIsBorn(call, () => mount.lower.byNumber(ino));
+  await remembered(mount, found, async (inode) => {
     // Another generation has the inode number by now; or the kernel has this inode by another number: the root, or one that was counted.
     if (inode.fuseNodeid !== fuseNodeid) throw errnoError(E.ESTALE);
     await tell(mount, call, inode);
@@ -54,7 +56,8 @@ async function lookupSelf(mount: Mount, call: Call, fuseNodeid: number): Promise
 async function lookupParent(mount: Mount, call: Call, fuseNodeid: number): Promise<void> {
   const dir = inodeOf(mount, fuseNodeid);
   if (dir.kind !== "directory") throw errnoError(E.ESTALE);
-  await remembered(mount, await mount.lower.parentOf(dir.id), (parent) => tell(mount, call, parent));
+  const found = await mount.coherence.whileNoneIsBorn(call, () => mount.lower.parentOf(dir.id));
+  await remembered(mount, found, (parent) => tell(mount, call, parent));
 }
 
 /** Under its own lock, as every LOOKUP: what was found without it may be gone. */

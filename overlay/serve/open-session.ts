@@ -64,6 +64,7 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
       draining,
       fail,
     });
+    coherence.wantBirths();
     coherenceThere(coherence);
     return coherence;
   };

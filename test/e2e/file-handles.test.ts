@@ -1,4 +1,4 @@
-/** Hazard F29: file handles of what the kernel has forgotten, as NFS servers have them, on each node. name_to_handle_at(2), open_by_handle_at(2). */
+/** Hazards F29 and F51: file handles of what the kernel has forgotten, as NFS servers have them, on each node. name_to_handle_at(2), open_by_handle_at(2). */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { cannotEvict, type Group, groupOf } from "./evict.ts";
@@ -125,6 +125,42 @@ it.skipIf(cannotEvict !== null)("of no inode, made up, are ESTALE", async () => 
     { made },
   );
   expect(errors).toEqual(made.map(() => "ESTALE"));
+});
+
+/** Files that it made and that only it knows. */
+async function unregistered(nodeid: number): Promise<number> {
+  const { overlay } = JSON.parse((await coverlay(["status", "--json", "--run-dir", lab.node(nodeid).runDir])).stdout);
+  return overlay.counters.unregistered as number;
+}
+
+it.each([
+  { maker: 1, other: 2 },
+  { maker: 2, other: 1 },
+])("F51: made on node $maker a moment ago, and open there, they open the same file on node $other", async ({ maker }) => {
+  const [makes, comes] = maker === 1 ? [one, two] : [two, one];
+  for (let round = 0; round < 5; round += 1) {
+    const name = `round ${round} of node ${maker}`;
+    // The look of the round before has taken the lock of births away. It comes back with what is made without it.
+    let made = 0;
+    await until("something is born", async () => {
+      await makes.run(`put(name, "")`, { name: `${(made += 1)} before ${name}` });
+      return (await unregistered(maker)) > 0;
+    });
+    const handle = await makes.run<string>(
+      `held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL); os.write(held, b"first"); result = handle_of(name)`,
+      { name },
+    );
+    expect(await unregistered(maker)).toBeGreaterThan(0);
+    expect(await comes.run(`found = open_handle(handle); result = os.pread(found, 100, 0).decode()`, { handle })).toBe("first");
+    expect(await unregistered(maker)).toBe(0);
+    await makes.run(`os.pwrite(held, b"again", 0)`);
+    expect(await comes.run(`result = os.pread(found, 100, 0).decode(); os.close(found)`)).toBe("again");
+    await comes.run(`writing = open_handle(handle, os.O_RDWR); os.pwrite(writing, b"other", 0)`, { handle });
+    expect(await makes.run(`result = os.pread(held, 100, 0).decode()`)).toBe("other");
+    // Whose lock of the directory goes does not wait for the write token of that file.
+    expect(await comes.run(`result = name in os.listdir("."); os.close(writing)`, { name })).toBe(true);
+    await makes.run(`os.close(held)`);
+  }
 });
 
 it.skipIf(cannotEvict !== null)("go on when the volume has another owner, and a node that has mounted anew", async () => {

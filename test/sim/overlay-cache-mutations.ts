@@ -219,8 +219,8 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "H1",
     breaks: "a lock is given up while the lease does not hold",
     file: "overlay/coherence/suspension.ts",
-    find: 'if (this.#waiting === null || (effect.do !== "request"',
-    replace: 'if (this.#waiting === null || (effect.do !== "expect"',
+    find: 'new Set(["request", "unlock-token"',
+    replace: 'new Set(["unlock-token"',
     caughtBy: "test/unit/coherence/suspension.test.ts",
   },
   {

@@ -1,8 +1,9 @@
-/** Mutations of the rules for file handles (hazard F29). */
+/** Mutations of the rules for file handles (hazards F29 and F51). */
 import type { Mutation } from "./mutation.ts";
 
 const BY_HANDLE = "test/unit/op/by-handle.test.ts";
 const BY_NUMBER = "test/unit/lower/by-number.test.ts";
+const BIRTHS = "test/unit/coherence/births-lock.test.ts";
 const TABLE = "test/unit/session/table.test.ts";
 
 export const overlayHandleMutations: readonly Mutation[] = [
@@ -176,5 +177,95 @@ export const overlayHandleMutations: readonly Mutation[] = [
     find: "      if (hidden.size <= limit) continue;",
     replace: "      if (limit > 0) continue;",
     caughtBy: BY_NUMBER,
+  },
+  {
+    id: "f51-looks-among-births",
+    hazard: "F51",
+    breaks: "who looks for an inode by its number finds one that only its maker knows",
+    file: "overlay/op/lookup-handle.ts",
+    find: "await mount.coherence.whileNoneIsBorn(call, () => mount.lower.byNumber(ino))",
+    replace: "await mount.lower.byNumber(ino)",
+    caughtBy: BY_HANDLE,
+  },
+  {
+    id: "f51-parent-among-births",
+    hazard: "F51",
+    breaks: "who looks for the directory above finds one that only its maker knows",
+    file: "overlay/op/lookup-handle.ts",
+    find: "await mount.coherence.whileNoneIsBorn(call, () => mount.lower.parentOf(dir.id))",
+    replace: "await mount.lower.parentOf(dir.id)",
+    caughtBy: BY_HANDLE,
+  },
+  {
+    id: "f51-since-the-answer",
+    hazard: "F51",
+    breaks: "an inode is born that somebody has found while the lower made it",
+    file: "overlay/op/create.ts",
+    find: "mount.coherence.enterNew(child, since)",
+    replace: "mount.coherence.enterNew(child, mount.coherence.since())",
+    caughtBy: BY_HANDLE,
+  },
+  {
+    id: "f51-born-without-the-lock",
+    hazard: "F51",
+    breaks: "an inode is born while others look for inodes by their numbers",
+    file: "overlay/coherence/lock/new-inodes.ts",
+    find: "birthsFrom > 0 && birthsFrom <= since",
+    replace: "birthsFrom <= since",
+    caughtBy: BIRTHS,
+  },
+  {
+    id: "f51-born-across-a-look",
+    hazard: "F51",
+    breaks: "an inode is born that was made before the lock came back",
+    file: "overlay/coherence/lock/new-inodes.ts",
+    find: "birthsFrom > 0 && birthsFrom <= since",
+    replace: "birthsFrom > 0",
+    caughtBy: BIRTHS,
+  },
+  {
+    id: "f51-lock-goes-before-births-are-known",
+    hazard: "F51",
+    breaks: "the lock of births is given up while inodes are still being told to dlmd",
+    file: "overlay/coherence/lock/new-inodes.ts",
+    find: 'if (publishBefore(state, "births")) state.effects',
+    replace: 'publishBefore(state, "births"); state.effects',
+    caughtBy: BIRTHS,
+  },
+  {
+    id: "f51-lock-never-goes",
+    hazard: "F51",
+    breaks: "who looks for an inode by its number waits for ever where something was born",
+    file: "overlay/coherence/lock/revoke.ts",
+    find: 'if (published === "births") state.effects.push({ do: "unlock-births" });',
+    replace: 'if (published === "births") continue;',
+    caughtBy: BIRTHS,
+  },
+  {
+    id: "f51-lock-goes-without-the-lease",
+    hazard: "F51",
+    breaks: "the lock of births is given up while nothing may be",
+    file: "overlay/coherence/suspension.ts",
+    find: '"request-births", "unlock-births"]',
+    replace: '"request-births"]',
+    caughtBy: BIRTHS,
+  },
+  {
+    id: "f51-killed-look-keeps-the-lock",
+    hazard: "F51",
+    breaks: "after a killed look nothing is born on any node any more",
+    file: "overlay/coherence/births-lock.ts",
+    find: "if (isOver) return this.#leave(of);",
+    replace: "if (isOver) return;",
+    caughtBy: BIRTHS,
+  },
+  {
+    id: "f51-look-is-ended-with-its-mount",
+    hazard: "F51",
+    breaks: "dlmd kills a program whose look by number waits for the owner, because births are wanted",
+    file: "overlay/coherence/births-lock.ts",
+    find: "lock.request(Mode.PR, LockFlag.MAYKEEP)",
+    replace: "lock.request(Mode.PR, 0)",
+    caughtBy: BIRTHS,
   },
 ];

@@ -1,13 +1,14 @@
 /**
  * A new inode is born EX on its creator without a message: nobody can know it before the lock of the directory that names it is
  * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
- * again by then (temporary files, lock files) and never costs a message.
+ * again by then (temporary files, lock files) and never costs a message. Who comes by no directory, but by a file handle, has the lock of births first
+ * (births-lock.ts), before which the same is done.
  *
  * A file that is made known by the clock stays EX: its maker changes it without a message. Another node that looks at it would have to take it away: so such
  * files that are at rest are lowered to PR before a directory's lock goes, or right behind it (hazard F34). Who looks comes by a directory. Pure.
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover } from "../cover.ts";
+import type { Cover, Since } from "../cover.ts";
 import { WriteToken } from "../cover-parts.ts";
 import { type CoherenceState, noteGranted } from "../effect.ts";
 import { mustBeTaken } from "../size/doubt.ts";
@@ -28,6 +29,11 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
   cover.token = new WriteToken(true);
   state.unregistered.add(cover);
   return first;
+}
+
+/** Made after the lower was asked at `since`: nobody can have found it by its number meanwhile (hazard F51). */
+export function mayBeBorn({ birthsFrom }: CoherenceState, since: Since): boolean {
+  return birthsFrom > 0 && birthsFrom <= since;
 }
 
 /** So many files stay EX until a directory's lock goes. What is made known beyond is PR at once. */
@@ -135,9 +141,22 @@ export function mayNameBorn(state: CoherenceState, cover: Cover): boolean {
 }
 
 /** True: nothing is left to be known; false: `handleRegistered` (revoke.ts) goes on when all is. */
-export function publishBefore(state: CoherenceState, directory: Cover): boolean {
-  registerBorn(state, { shared: directory.revoke?.target === Mode.PR });
+export function publishBefore(state: CoherenceState, what: Cover | "births"): boolean {
+  registerBorn(state, { shared: what !== "births" && what.revoke?.target === Mode.PR });
   if (state.registering.size === 0) return true;
-  state.publishing.set(directory, new Set(state.registering));
+  state.publishing.set(what, new Set(state.registering));
   return false;
+}
+
+/** The lock of births came. */
+export function beginBirths(state: CoherenceState): void {
+  state.moment += 1;
+  state.birthsFrom = state.moment;
+}
+
+/** Somebody looks for inodes by their numbers: nothing is born from now on, and the lock goes when all that was is known. */
+export function endBirths(state: CoherenceState): void {
+  if (state.birthsFrom === 0) return;
+  state.birthsFrom = 0;
+  if (publishBefore(state, "births")) state.effects.push({ do: "unlock-births" });
 }

@@ -85,14 +85,15 @@ function gather(state: CoherenceState, cover: Cover, revoke: Revoke, delayMs: nu
   state.effects.push({ do: "timer", cover, purpose: "retry", delayMs });
 }
 
-/** The lock or the token of what was born here is known to dlmd now. Directories whose revoke waited for the last of these go on. */
+/** The lock or the token of what was born here is known to dlmd now. Whatever waited for the last of these goes on. */
 export function handleRegistered(state: CoherenceState, what: Cover | WriteToken, now: number): void {
   state.registering.delete(what);
-  for (const [directory, awaited] of state.publishing) {
+  for (const [published, awaited] of state.publishing) {
     awaited.delete(what);
     if (awaited.size > 0) continue;
-    state.publishing.delete(directory);
-    enterInvalidating(state, directory, now);
+    state.publishing.delete(published);
+    if (published === "births") state.effects.push({ do: "unlock-births" });
+    else enterInvalidating(state, published, now);
   }
 }
 

@@ -166,6 +166,9 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   enterNew(): boolean {
     return false;
   }
+  async whileNoneIsBorn<T>(_: Waiter, work: () => MaybePromise<T>): Promise<T> {
+    return work();
+  }
   forgotten(inode: Inode): void {
     this.#told.delete(inode);
   }

@@ -6,7 +6,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { bear, beginBirths, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });
 const EINTR = { name: "Errno", errno: 4 };
@@ -45,7 +45,8 @@ it("gives up all that is here, and what was born here, and asks for nothing", as
   for (const inode of [file, made]) inode.cover.inode = inode;
   await held(shell, dir, Mode.EX);
   await held(shell, file, Mode.PR);
-  shell.operations.enterNew(made);
+  await beginBirths(shell, asked);
+  bear(shell, made);
   // Open for writing: its token is to be known, too.
   expect(await shell.operations.openForWrite(made, waiter())).toBe("cached");
   rig.dead = true;

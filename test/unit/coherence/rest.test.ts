@@ -5,7 +5,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { sizeOf } from "../../../overlay/coherence/cover.ts";
 import { mustWait } from "../../../overlay/coherence/size/doubt.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { bear, beginBirths, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });
 
@@ -27,7 +27,8 @@ describe("the old process", () => {
     // Made here a moment ago: dlmd does not know it yet.
     const made = inodeOf(shell, 14, "file");
     await shell.operations.pin(dir, Mode.EX, waiter());
-    shell.operations.enterNew(made);
+    await beginBirths(shell);
+    bear(shell, made);
     shell.operations.unpin(dir, Mode.EX);
     expect(shell.rest.rest()).toBe(false);
     expect(shell.rest.mayHavePages(file)).toBe(true);

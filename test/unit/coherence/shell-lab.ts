@@ -128,6 +128,18 @@ export function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): In
   return { fuseNodeid: ino, id, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
 }
 
+/** Inodes may be born without a message from now on. What was asked for that is not in `asked`. */
+export async function beginBirths(shell: CoherenceShell, asked: string[] = []): Promise<void> {
+  const before = [...asked];
+  shell.wantBirths();
+  await Promise.resolve();
+  asked.splice(0, asked.length, ...before);
+}
+
+export function bear({ operations }: CoherenceShell, inode: Inode): boolean {
+  return operations.enterNew(inode, operations.since());
+}
+
 /** Attributes that were read since may be told to that thread as valid. */
 export function attrValid({ operations }: CoherenceShell, inode: Inode, caller: number, since: Since = operations.since()): boolean {
   return operations.terms.of(inode, 0, caller, since, null).attrValid;

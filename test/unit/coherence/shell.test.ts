@@ -10,7 +10,7 @@ import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-roun
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { type Inode, sizeOf } from "../../../overlay/coherence/cover.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
-import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { bear, beginBirths, attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { soon } from "./size/size-lab.ts";
 
 describe("the shell", () => {
@@ -387,7 +387,8 @@ describe("the shell", () => {
     const shell = shellOver(lockspace);
     const [dir, inode] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
     await shell.operations.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
-    shell.operations.enterNew(inode);
+    await beginBirths(shell, asked);
+    bear(shell, inode);
     shell.operations.unpin(dir, Mode.EX);
     const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
     // What was born is made known before the directory goes: that is under way when the file is gone.

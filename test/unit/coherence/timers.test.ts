@@ -9,7 +9,7 @@ import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kern
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names/names.ts";
 import { LOWERED_FIRST, LOWERED_THEN } from "../../../overlay/coherence/lock/new-inodes.ts";
-import { fail, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { bear, beginBirths, fail, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
 
 // Its own functions are not played by fake timers.
@@ -166,7 +166,8 @@ describe("locks", () => {
   it("of new inodes are registered after REGISTER_DELAY_MS", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
-    shell.operations.enterNew(inodeOf(shell, 11, "file"));
+    await beginBirths(shell, asked);
+    bear(shell, inodeOf(shell, 11, "file"));
     await vi.advanceTimersByTimeAsync(999);
     expect(asked).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
@@ -178,7 +179,8 @@ describe("locks", () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
     const file = inodeOf(shell, 11, "file");
-    shell.operations.enterNew(file);
+    await beginBirths(shell, asked);
+    bear(shell, file);
     const pinned = shell.operations.tryPin(file, Mode.EX);
     await vi.advanceTimersByTimeAsync(1999);
     expect([pinned, asked]).toEqual([true, []]);
@@ -191,10 +193,11 @@ describe("locks", () => {
   it("of new inodes are registered at once, the oldest REGISTER_BATCH, when there are UNREGISTERED_MAX", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
-    const bear = (ino: number): unknown => shell.operations.enterNew(inodeOf(shell, ino, "file"));
-    for (let ino = 1; ino <= 255; ino += 1) bear(ino);
+    await beginBirths(shell, asked);
+    const bearNumber = (ino: number): unknown => bear(shell, inodeOf(shell, ino, "file"));
+    for (let ino = 1; ino <= 255; ino += 1) bearNumber(ino);
     expect(asked).toHaveLength(0);
-    bear(256);
+    bearNumber(256);
     expect(asked).toHaveLength(128);
     expect(asked.at(-1)).toBe(`lock i128.7 ${Mode.EX}`);
     await soon();
@@ -206,9 +209,10 @@ describe("locks", () => {
     const { lockspace, handlers } = lockspaceThatGrants(asked);
     const shell = shellOver(lockspace);
     const files = LOWERED_FIRST + LOWERED_THEN + 1;
-    shell.operations.enterNew(inodeOf(shell, 9, "directory"));
+    await beginBirths(shell, asked);
+    bear(shell, inodeOf(shell, 9, "directory"));
     const made = Array.from({ length: files }, (_, at) => inodeOf(shell, 10 + at, "file"));
-    for (const file of made) shell.operations.enterNew(file);
+    for (const file of made) bear(shell, file);
     await vi.advanceTimersByTimeAsync(1000);
     expect(asked.length).toBe(1 + files);
     asked.length = 0;

@@ -8,7 +8,7 @@ import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { handleAst } from "../../../overlay/coherence/lock/lock-cache.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "../../../overlay/coherence/lock/write-token.ts";
-import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { bear, beginBirths, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });
 
@@ -25,7 +25,10 @@ describe("the write token", () => {
     const shell = shellOver(lockspace);
     const [dir, made, opened] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
     await shell.operations.pin(dir, Mode.EX, waiter());
-    shell.operations.enterNew(made);
+    await beginBirths(shell, asked);
+    flags.clear();
+    flags.set("i12.7", 0);
+    bear(shell, made);
     shell.operations.unpin(dir, Mode.EX);
     await shell.operations.pin(opened, Mode.PR, waiter());
     shell.operations.unpin(opened, Mode.PR);

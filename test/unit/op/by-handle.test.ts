@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { COUNTED_FROM, fuseNodeidOf } from "../../../overlay/inode/numbers.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
+import type { Operation } from "../../../overlay/op/perform.ts";
 import { attrOf, FILE, OTHER, ROOT } from "./scripted-lower.ts";
 import { type Reply, Workbench } from "./workbench.ts";
 
@@ -28,6 +29,44 @@ it("tells of an inode that is known here without a look for its number", async (
   const bench = new Workbench();
   const reply = await self(bench, bench.file.fuseNodeid);
   expect([told(reply), bench.lower.calls, bench.file.nlookup]).toEqual([[bench.file.fuseNodeid, FILE.generation], ["getattr"], 2]);
+});
+
+it("F51: looks by number, for itself and for its parent, while no node has an inode that only it knows; but not for what is known here", async () => {
+  const bench = new Workbench();
+  bench.lower.found = OTHER;
+  const { events } = bench.coherence;
+  const around = (): string[] => events.splice(0).filter((event) => event.startsWith("births"));
+  const calls: string[][] = [];
+  const looks = { byNumber: bench.lower.byNumber.bind(bench.lower), parentOf: bench.lower.parentOf.bind(bench.lower) };
+  bench.lower.byNumber = () => {
+    calls.push(around());
+    return looks.byNumber();
+  };
+  bench.lower.parentOf = () => {
+    calls.push(around());
+    return looks.parentOf();
+  };
+  expect((await self(bench, number(OTHER)))?.errno).toBe(0);
+  expect([calls.splice(0), around()]).toEqual([[["births end"]], ["births go on"]]);
+  expect((await parent(bench, 1))?.errno).toBe(0);
+  expect([calls.splice(0), around()]).toEqual([[["births end"]], ["births go on"]]);
+  await self(bench, bench.file.fuseNodeid);
+  expect([calls, around(), bench.coherence.violations]).toEqual([[], [], []]);
+});
+
+it.each<readonly [Operation["op"], Record<string, unknown>]>([
+  ["mkdir", { name: Buffer.from("new"), mode: 0o755, umask: 0, supplementaryGids: [] }],
+  ["create", { name: Buffer.from("new"), mode: 0o644, umask: 0, flags: 0o102, supplementaryGids: [] }],
+  ["tmpfile", { mode: 0o644, umask: 0, flags: 0o20200002, supplementaryGids: [] }],
+])("F51: what %s makes may have been found by its number from before the lower was asked on", async (op, request) => {
+  const bench = new Workbench();
+  bench.lower.later = true;
+  const before = bench.coherence.since();
+  const served = bench.serve({ op, ...request });
+  while (!bench.lower.calls.some((call) => call === op)) await new Promise((resolve) => setImmediate(resolve));
+  bench.coherence.happens("granted");
+  expect((await served)?.errno).toBe(0);
+  expect([bench.coherence.bornSince, bench.coherence.since()]).toEqual([before, before + 1]);
 });
 
 it("refuses another generation, though the number is in use again", async () => {

@@ -101,6 +101,7 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   /** Set by a test. */
   heldNo = 1;
   bornFirst = true;
+  bornSince: Since | null = null;
   grantId(): number {
     return this.heldNo;
   }
@@ -215,11 +216,22 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
     this.events.push(`exchange ${oldDir.cover.key} ${oldName.toString()} ${newDir.cover.key} ${newName.toString()}`);
   }
-  enterNew(inode: Inode): boolean {
+  enterNew(inode: Inode, since: Since): boolean {
+    this.bornSince = since;
     this.events.push(`born ${inode.cover.key}`);
     // From now on its lock is here.
     this.locks = "here";
     return this.bornFirst;
+  }
+  async whileNoneIsBorn<T>(waiter: Waiter, work: () => MaybePromise<T>): Promise<T> {
+    if (this.locks !== "here") await this.#wait(() => undefined, waiter);
+    if (this.held > 0) this.violations.push("a look by number while something is pinned");
+    this.events.push("births end");
+    try {
+      return await work();
+    } finally {
+      this.events.push("births go on");
+    }
   }
   forgotten(inode: Inode): void {
     this.events.push(`forgotten ${inode.cover.key}`);
