@@ -94,5 +94,4 @@ export async function cleanUnmount(mountpoint: string, timeoutMs: number, signal
  * For sh, in a new mount namespace: the copies there of mounts of all labs go. They would keep their overlays after they have been unmounted.
  * -c, because a look at one may hang.
  */
-export const LEAVE_COPIES: string =
-  "findmnt --noheadings --raw --types fuse.clustered --output TARGET | xargs --no-run-if-empty umount -c -i -l";
+export const LEAVE_COPIES = "umount -a -c -i -l -t fuse.clustered";
