@@ -223,7 +223,14 @@ const partitionCommand: LabCommand<NodeArguments> = {
   builder: (yargs) =>
     yargs.positional("node", whichNodes).example("$0 lab partition node1,node2", "{1,2} and the rest no longer hear each other"),
   handler: (args) =>
-    onNodes(args, "partitioned", (lab, nodes) => changeNetwork(lab, nodes, { group: nodes.map(({ node }) => node).join(",") })),
+    onNodes(args, "partitioned", async (lab, nodes) => {
+      if (nodes.length === lab.nodes.length)
+        throw usageError(
+          `a part of the ${lab.nodes.length} nodes of the lab is needed, found all of them`,
+          "They stay together, and there is nobody that they could be parted from.",
+        );
+      await changeNetwork(lab, nodes, { group: nodes.map(({ node }) => node).join(",") });
+    }),
 };
 
 const healCommand: LabCommand<NodeArguments> = {

@@ -56,8 +56,8 @@ export async function setCable(lab: LabState, node: LabNode, plugged: boolean): 
  */
 export function firewallRules(node: LabNode, all: readonly LabNode[]): string {
   const cutOff = all.filter(({ network }) => network.group !== node.network.group).map(({ address }) => address);
-  const lossPerMyriad = Math.round(node.network.lossPercent * 100);
-  const loss = lossPerMyriad === 0 ? [] : [`numgen random mod 10000 < ${lossPerMyriad} drop`];
+  const lossPerMillion = Math.ceil(node.network.lossPercent * 10_000);
+  const loss = lossPerMillion === 0 ? [] : [`numgen random mod 1000000 < ${lossPerMillion} drop`];
   const drop = cutOff.length === 0 ? [] : [`ip saddr { ${cutOff.join(", ")} } drop`];
   const clear = ["table inet coverlay", "delete table inet coverlay"];
   if (loss.length + drop.length === 0) return `${clear.join("\n")}\n`;

@@ -208,6 +208,8 @@ describe("a lab of three nodes", () => {
       return (await run("nsenter", netnsArguments(lab.node(from).netns, ["bash", "-c", connect]))).status === 0;
     };
     expect(await reaches(1, 3)).toBe(true);
+    const all = await coverlay(["lab", "partition", "node1,node2,node3", "--dir", lab.dir]);
+    expect([all.status, all.stderr]).toEqual([1, expect.stringContaining("a part of the 3 nodes of the lab is needed, found all of them")]);
     await lab.lab("partition", "node1,node2");
     expect(await reaches(1, 3, 1)).toBe(false);
     expect(await reaches(3, 2, 1)).toBe(false);
@@ -221,7 +223,7 @@ describe("a lab of three nodes", () => {
   it("loses packets when told", async () => {
     const rules = (): Promise<string> => lab.mustExec(2, ["nft", "list", "ruleset"]);
     await lab.lab("net", "node2", "--loss", "3");
-    expect(await rules()).toContain("numgen random mod 10000 < 300 drop");
+    expect(await rules()).toContain("numgen random mod 1000000 < 30000 drop");
     await lab.lab("net", "node2", "--loss", "0", "--delay", "0");
     expect(await rules()).toBe("");
   });
