@@ -46,8 +46,7 @@ async function begin(start: HeartbeatStart): Promise<Beating> {
   let timer: NodeJS.Timeout | null = null;
   let leaving = false;
   const beat = (): void => {
-    const stopped = Atomics.load(cell, Shared.STOPPED) !== 0;
-    const message = beater.beat(nowMs(), Atomics.load(cell, Shared.PROGRESS), stopped);
+    const message = beater.beat(nowMs(), Atomics.load(cell, Shared.PROGRESS), Atomics.load(cell, Shared.STOPS));
     if (message !== null) channel.send("all", message);
     if (timer !== null) clearTimeout(timer);
     timer = setTimeout(beat, Math.max(0, Math.ceil(beater.nextMs - nowMs())));

@@ -1,7 +1,7 @@
 /**
  * The beater (membership/heartbeater.ts) in a thread of its own, with its own sockets: UDP on the number of the peer port. A main thread that is
  * busy, or collecting garbage, misses no heartbeat for that. What must be known there at once is in shared memory: the main thread's
- * progress, and that it promised a later view, after which nothing is acked any more (hazard C4).
+ * progress, and how often it has left a view, after which nothing is acked in that one any more (hazard C4).
  */
 import { Worker } from "node:worker_threads";
 import { OperatingError } from "../base/error.ts";
@@ -13,7 +13,7 @@ import type { BeatContent, HeardBeat } from "../membership/heartbeater.ts";
 import type { Member } from "../wire/view-id.ts";
 
 /** Places in the shared cell. */
-export const Shared = { PROGRESS: 0, STOPPED: 1 } as const;
+export const Shared = { PROGRESS: 0, STOPS: 1 } as const;
 
 /** What each life starts with: plain data and shared memory. */
 export interface HeartbeatStart {
@@ -139,7 +139,8 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
   const post = (message: ToHeartbeats): void => thread.post(message);
   return {
     tell(content, now) {
-      Atomics.store(cell, Shared.STOPPED, content?.stopped === true ? 1 : 0);
+      // A number: a bit would be cleared for the next view before the thread has seen it.
+      if (content !== null) Atomics.store(cell, Shared.STOPS, content.stops);
       post({ kind: "tell", content, now });
     },
     confirm: (nodeid, key, counter) => post({ kind: "confirm", nodeid, key, counter }),

@@ -35,6 +35,7 @@ export class Detector {
   /** Also those that no configuration names now: one may come back. */
   #barred: readonly number[] = [];
   #told: BeatContent | null = null;
+  #stops = 0;
   /** Acks of heartbeats sent before then do not count: this process stood still after it (hazard M1). */
   #ackFloorMs = Number.NEGATIVE_INFINITY;
 
@@ -157,7 +158,10 @@ export class Detector {
       const { config, incarnation } = peer;
       if (incarnation !== null) peers.push({ nodeid: config.nodeid, incarnation, tcpUp: isLinked(peer) });
     }
-    this.#told = { ...own, view: own.view?.id ?? noView, peers };
+    const view = own.view?.id ?? noView;
+    // Hazard C4: heartbeater.ts, `beat`.
+    if (this.#told?.stopped === false && (own.stopped || !sameView(view, this.#told.view))) this.#stops++;
+    this.#told = { ...own, view, stops: this.#stops, peers };
     return this.#told;
   }
 

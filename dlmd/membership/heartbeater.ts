@@ -16,6 +16,8 @@ const beatBytes = 14 + 4 + 18 + 8 + 18 + 4 + 5 + 4 + 1 + 2;
 const heardBytes = 15;
 
 export interface BeatContent extends NodeState {
+  /** How often this life has left a view, this time included: since then nothing is acknowledged in that view (hazard C4). */
+  readonly stops: number;
   /** Who must acknowledge this node in this view before programs here may act on their locks; null: there is no view. */
   readonly lease: LeaseBasis | null;
   /** The living incarnation of each node that was heard: no other counts. */
@@ -65,13 +67,16 @@ export class Heartbeater {
     if (now) this.nextMs = Number.NEGATIVE_INFINITY;
   }
 
-  /** The heartbeat that is due, to all nodes; null: none is. `progress`: of the main thread; `promised`: a later view, which `tell` may say too late. */
-  beat(nowMs: number, progress: number, promised = false): Heartbeat | null {
+  /**
+   * The heartbeat that is due, to all nodes; null: none is. `progress`: of the main thread. `stops`: of the content that it told last: what was told
+   * before may be of a view that it has left, and in between may be one that it is in already (hazard C4).
+   */
+  beat(nowMs: number, progress: number, stops = 0): Heartbeat | null {
     if (nowMs < this.nextMs) return null;
     this.nextMs = nowMs + beatShare * this.#timeoutMs;
     const content = this.#content;
     if (content === null) return null;
-    const stopped = content.stopped || promised;
+    const stopped = content.stopped || content.stops < stops;
     this.#seq++;
     noteSent(this.#sent, this.#seq, nowMs);
     const heard: Heard[] = [];
@@ -80,7 +85,7 @@ export class Heartbeater {
       if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;
       heard.push({ nodeid, incarnation, seq: stopped ? 0 : source.seq, tcpUp });
     }
-    const { peers: _, lease: __, ...state } = content;
+    const { peers: _, lease: __, stops: ___, ...state } = content;
     const padded = this.#seq % paddedEvery === 1;
     const padding = padded ? Math.max(0, largestHeartbeatBytes - beatBytes - heard.length * heardBytes) : 0;
     const { nodeid: from, incarnation } = this.#self;

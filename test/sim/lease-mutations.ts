@@ -8,6 +8,7 @@ const quorum = "dlmd/membership/quorum.ts";
 const leaseTest = "test/unit/lease/lease.test.ts";
 const membershipTest = "test/unit/dlmd/membership.test.ts";
 const scenario = "test/scenario/config.test.ts";
+const heartbeatsTest = "test/unit/dlmd-shell/heartbeats.test.ts";
 const votesTest = "test/sim/engine/votes.test.ts";
 
 export const leaseMutations: readonly Mutation[] = [
@@ -100,6 +101,33 @@ export const leaseMutations: readonly Mutation[] = [
     find: "if (this.#basis === null || !hasMember(this.#basis.members, from, incarnation)) return;",
     replace: "if (this.#basis === null) return;",
     caughtBy: leaseTest,
+  },
+  {
+    id: "c4-stop-cleared-by-the-next-view",
+    hazard: "C4",
+    breaks: "a view that was left is acknowledged, while the thread of the heartbeats has not heard of the next one",
+    file: "dlmd/driver/heartbeats.ts",
+    find: "if (content !== null) Atomics.store(cell, Shared.STOPS, content.stops);",
+    replace: "Atomics.store(cell, Shared.STOPS, content?.stopped === true ? content.stops : 0);",
+    caughtBy: heartbeatsTest,
+  },
+  {
+    id: "c4-stop-not-seen-at-once",
+    hazard: "C4",
+    breaks: "a view that was left is acknowledged until the thread of the heartbeats gets to what it was told",
+    file: "dlmd/membership/heartbeater.ts",
+    find: "content.stopped || content.stops < stops;",
+    replace: "content.stopped;",
+    caughtBy: heartbeatsTest,
+  },
+  {
+    id: "c4-stop-not-counted",
+    hazard: "C4",
+    breaks: "of several views that were left one after the other the thread of the heartbeats hears of none",
+    file: "dlmd/membership/detector.ts",
+    find: "if (this.#told?.stopped === false && (own.stopped || !sameView(view, this.#told.view))) this.#stops++;",
+    replace: "",
+    caughtBy: heartbeatsTest,
   },
   {
     id: "c8-settled-at-once",

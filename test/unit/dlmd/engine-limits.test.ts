@@ -179,6 +179,7 @@ it("each 16th heartbeat has the largest size, the first one too", () => {
     broken: false,
     stored: true,
     leaving: false,
+    stops: 0,
     lease: null,
     peers: [],
   };

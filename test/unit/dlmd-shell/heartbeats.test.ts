@@ -1,0 +1,80 @@
+/** The main thread's side of the heartbeats (driver/heartbeats.ts), with a thread that gets to what it is told when the test says so. */
+import { expect, it } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { createMetrics } from "../../../dlmd/base/metric.ts";
+import { type HeartbeatStart, Shared, startHeartbeats, type ToHeartbeats } from "../../../dlmd/driver/heartbeats.ts";
+import { Detector, type OwnState } from "../../../dlmd/membership/detector.ts";
+import { type BeatContent, Heartbeater } from "../../../dlmd/membership/heartbeater.ts";
+import { noView, type ViewId } from "../../../dlmd/wire/view-id.ts";
+
+const timeoutMs = 1000;
+const self = { nodeid: 1, incarnation: "00000000000000a1" };
+const other = { nodeid: 2, incarnation: "00000000000000a2" };
+const viewOf = (epoch: number): ViewId => ({ epoch, proposer: 1, incarnation: self.incarnation });
+
+const state = { promisedEpoch: 6, lineage: noView, configVersion: 1, running: true, broken: false, stored: true, leaving: false };
+
+function content(epoch: number, stopped: boolean, stops: number): BeatContent {
+  return { ...state, view: viewOf(epoch), stopped, stops, lease: null, peers: [{ ...other, tcpUp: true }] };
+}
+
+it("what the main thread has stopped is acknowledged in no view of before, though the thread is told of the next view only later (C4)", async () => {
+  const told: ToHeartbeats[] = [];
+  const starts: HeartbeatStart[] = [];
+  const heartbeats = await startHeartbeats({
+    thread: {
+      begin: (start, hear) => {
+        starts.push(start);
+        hear({ kind: "ready" });
+      },
+      post: (message) => void told.push(message),
+    },
+    self,
+    cluster: "c",
+    nodes: [],
+    group: "none",
+    port: 1,
+    timeoutMs,
+    datagramKey: new Uint8Array(32),
+    counter: new BigInt64Array(1),
+    clusterKey: new Uint8Array(32),
+    leaseFile: "",
+    nowMs: () => 1000,
+    log: silentLog,
+    metrics: createMetrics(),
+    heard: () => undefined,
+    heardMulticast: () => undefined,
+  });
+  const { cell } = starts[0] as HeartbeatStart;
+  const beater = new Heartbeater(self, timeoutMs, 1000);
+  const hear = (): void => {
+    for (const message of told.splice(0)) if (message.kind === "tell") beater.tell(message.content, message.now);
+  };
+  const acknowledged = (nowMs: number): { epoch: number | undefined; seqs: number[] | undefined } => {
+    const beat = beater.beat(nowMs, 1, Atomics.load(cell, Shared.STOPS));
+    return { epoch: beat?.view.epoch, seqs: beat?.heard.map(({ seq }) => seq) };
+  };
+
+  heartbeats.tell(content(5, false, 0), true);
+  hear();
+  const says = { ...state, view: viewOf(5), stopped: false, progress: 1, padding: 0, heard: [] };
+  beater.receive({ kind: "heartbeat", from: 2, incarnation: other.incarnation, seq: 7, ...says }, 1001);
+  expect(acknowledged(1100)).toEqual({ epoch: 5, seqs: [7] });
+
+  heartbeats.tell(content(5, true, 1), true);
+  expect(acknowledged(1200)).toEqual({ epoch: 5, seqs: [0] });
+  heartbeats.tell(content(6, false, 1), true);
+  expect(acknowledged(1300)).toEqual({ epoch: 5, seqs: [0] });
+  hear();
+  expect(acknowledged(1400)).toEqual({ epoch: 6, seqs: [7] });
+});
+
+it("each view that a node leaves is counted once, also where the next one begins in the same step (C4)", () => {
+  const boot = { ...self, configVersion: 1, nodes: [], timeoutMs, promisedEpoch: 0, seed: 1, nowMs: 0 };
+  const detector = new Detector(boot);
+  const stopsOf = (epoch: number | null, stopped: boolean): number | undefined => {
+    const own: OwnState = { ...state, view: epoch === null ? null : { id: viewOf(epoch), members: [self] }, stopped, lease: null };
+    return detector.content(own)?.stops;
+  };
+  expect([stopsOf(null, true), stopsOf(5, false), stopsOf(5, true), stopsOf(6, false), stopsOf(7, false)]).toEqual([0, 0, 1, 1, 2]);
+});
