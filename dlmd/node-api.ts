@@ -79,6 +79,11 @@ export type NodeEvent =
   /** A heartbeat that came, as membership/heartbeater.ts `receive` gives it. */
   | { readonly kind: "heartbeat"; readonly beat: HeardBeat }
   /**
+   * The beater was told the content with that many stops, which is stopped. Behind every "heartbeat" that it may have acknowledged until then
+   * (hazard C4).
+   */
+  | { readonly kind: "acks-stopped"; readonly stops: number }
+  /**
    * The one TCP connection to that peer is up: both sides said who they are. The driver keeps at most one per pair (the lower nodeid
    * connects, the higher accepts), connects to every configured node, again and again. A new connection to the same
    * nodeid is preceded by "peer-down" of the former one.

@@ -424,6 +424,8 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
         return this.#fromOutside(event);
       case "heartbeat":
         return this.engine.heartbeat(event.beat);
+      case "acks-stopped":
+        return this.engine.acksStopped(event.stops);
       case "tick":
         this.recovery.channels.acknowledge();
         return this.engine.tick();

@@ -65,6 +65,7 @@ async function begin(start: HeartbeatStart): Promise<Beating> {
           beater.tell(message.content, message.now);
           publish();
           if (message.now) beat();
+          if (message.content?.stopped === true) post({ kind: "stopped", stops: message.content.stops });
           return;
         case "confirm":
           return channel.confirm(message.nodeid, message.key, message.counter);

@@ -49,6 +49,8 @@ export type FromHeartbeats =
   | { readonly kind: "closed" }
   | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string; readonly exitStatus: number }
   | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
+  /** It was told of that stop. All that it has acknowledged until then it has said before, as "heard". */
+  | { readonly kind: "stopped"; readonly stops: number }
   | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
   | { readonly kind: "count"; readonly name: string; readonly by: number };
 
@@ -58,6 +60,8 @@ export interface HeartbeatsOptions extends Omit<HeartbeatStart, "cell" | "nowMs"
   readonly log: Log;
   readonly metrics: Metrics;
   readonly heard: (beat: HeardBeat) => void;
+  /** As the event "acks-stopped" (node-api.ts). */
+  readonly acksStopped: (stops: number) => void;
   /** Multicast of that node arrives here. */
   readonly heardMulticast: (nodeid: number) => void;
 }
@@ -107,7 +111,7 @@ export function createHeartbeatThread(fatal: (error: Error) => void): HeartbeatT
 
 /** Resolves when it listens. Rejects with OperatingError as openDatagramChannel. */
 export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heartbeats> {
-  const { thread, nowMs, log, metrics, heard, heardMulticast, ...start } = options;
+  const { thread, nowMs, log, metrics, heard, acksStopped, heardMulticast, ...start } = options;
   const cell = new Int32Array(new SharedArrayBuffer(8));
   let closing = false;
   let leaseEnded: (() => void) | null = null;
@@ -129,6 +133,8 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
           if (closing) return;
           if (message.viaMulticast) heardMulticast(message.beat.message.from);
           return heard(message.beat);
+        case "stopped":
+          return closing ? undefined : acksStopped(message.stops);
         case "log":
           return log.warn(message.fields, message.message);
         case "count":

@@ -246,6 +246,7 @@ async function beginHeartbeats(
         reach.heard(beat);
         host.step({ kind: "heartbeat", beat });
       },
+      acksStopped: (stops) => host.step({ kind: "acks-stopped", stops }),
       heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
     });
   } catch (error) {

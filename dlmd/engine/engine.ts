@@ -184,6 +184,8 @@ export interface SteppedEngine extends Engine {
   nextDeadline(): number;
   /** A "persist" with that epoch is on disk. */
   persisted(promisedEpoch: number): void;
+  /** As the event "acks-stopped" (node-api.ts). */
+  acksStopped(stops: number): void;
   /** The present view, if no lease of a view before it runs, nor one by other votes (hazard C8); null: not so. */
   settledView(nowMs: number): View | null;
 }

@@ -46,6 +46,11 @@ export class Detector {
     this.setNodes([...(boot.former ?? []), ...boot.nodes], []);
   }
 
+  /** How many views this node has left, by what heartbeats were told. */
+  get stops(): number {
+    return this.#stops;
+  }
+
   /** Who is heard: the last entry of a nodeid counts. Those who are members stay until a view without them. */
   setNodes(nodes: readonly NodeConfig[], members: readonly Member[]): void {
     const wanted = new Map(nodes.map((config) => [config.nodeid, config]));

@@ -35,6 +35,8 @@ export class SimNode {
   configVersion = 1;
   readonly #unpersisted: { epoch: number; lineage: Lineage; life: number }[] = [];
   #beater: Heartbeater | null = null;
+  /** What its beater has been told and not yet answered. */
+  #unanswered: number[] = [];
   #kept: { epoch: number; lineage: Lineage } = { epoch: 0, lineage: noLineage };
   #life = 0;
   /** What its corosync has for it and it has not yet dispatched. */
@@ -59,11 +61,15 @@ export class SimNode {
     this.events = [];
     this.views = [];
     const beater = new Heartbeater(self, timeoutMs, nowMs);
+    this.#unanswered = [];
     this.#beater = beater;
     const { configVersion } = this;
     const boot = { ...self, configVersion, nodes, timeoutMs, connections: false, promisedEpoch: epoch, lineage, seed: 1, nowMs };
     this.engine = new CorosyncEngine(boot, this.seat, {
-      beat: (content, soon) => beater.tell(content, soon),
+      beat: (content, soon) => {
+        beater.tell(content, soon);
+        if (content?.stopped === true) this.#unanswered.push(content.stops);
+      },
       persist: (promisedEpoch, seen) => void this.#unpersisted.push({ epoch: promisedEpoch, lineage: seen, life }),
       multicast: (data) => this.sim.multicast(this.seat, data),
       stop: () => undefined,
@@ -110,6 +116,7 @@ export class SimNode {
       this.#kept = { epoch, lineage };
       this.step((engine) => engine.persisted(epoch));
     }
+    for (const stops of this.#unanswered.splice(0)) this.step((engine) => engine.acksStopped(stops));
     this.step((engine) => engine.tick());
     // Its thread goes on when the main loop hangs; that is tried elsewhere.
     const beat = this.engine === null || this.deaf ? null : (this.#beater?.beat(this.sim.nowMs, this.engine.progress) ?? null);

@@ -85,6 +85,8 @@ class CorosyncNode {
         beat: (content, soon) => {
           beater.tell(content, soon);
           if (soon) setImmediate(() => this.#beat());
+          if (content?.stopped === true)
+            setImmediate(() => (life === this.#lives ? this.step(() => engine.acksStopped(content.stops)) : undefined));
         },
         persist: (promisedEpoch, seen) => {
           setImmediate(() => {

@@ -171,6 +171,7 @@ export class World {
         return;
       case "beat":
         node.beater.tell(effect.content, effect.now);
+        if (effect.content?.stopped === true) this.input(from, { kind: "acks-stopped", stops: effect.content.stops });
         return;
       case "peer-frame":
         for (const bytes of encodeFrames(effect.view, effect.messages)) this.#frame(from, effect.nodeid, bytes.slice());

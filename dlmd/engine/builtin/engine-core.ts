@@ -212,6 +212,9 @@ export class BuiltinEngine implements SteppedEngine {
     this.membership.persisted(promisedEpoch, this.#nowMs);
   }
 
+  /** Its state waits for the disk, and that is behind it. */
+  acksStopped(): void {}
+
   tick(): void {
     this.#leaseChanged = true;
     this.membership.tick(this.#nowMs);

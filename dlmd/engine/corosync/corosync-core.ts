@@ -42,6 +42,7 @@ export class CorosyncEngine implements SteppedEngine {
   #broken = false;
   #wasFull = false;
   #persisting = 0;
+  #stopsHeard = 0;
 
   constructor(boot: EngineBoot, { pid }: CorosyncSelf, host: CorosyncPort) {
     this.#boot = boot;
@@ -223,6 +224,10 @@ export class CorosyncEngine implements SteppedEngine {
     this.#round.persisted(promisedEpoch);
   }
 
+  acksStopped(stops: number): void {
+    this.#stopsHeard = stops;
+  }
+
   tick(): void {
     if (this.#nowMs < this.#nextTickMs || this.#ended) return;
     this.#nextTickMs = this.#nowMs + tickShare * this.#boot.timeoutMs;
@@ -257,7 +262,8 @@ export class CorosyncEngine implements SteppedEngine {
   end(): void {
     if (this.#ended) return;
     this.#stream.reckonLease(this.#detector.peers);
-    if (this.#stream.stopped && this.#leaveSinceMs === null && this.#round.mayState(this.#nowMs)) this.#round.state(this.#nowMs);
+    if (this.#stream.stopped && this.#leaveSinceMs === null && this.#knowsAcks && this.#round.mayState(this.#nowMs))
+      this.#round.state(this.#nowMs);
     this.#tell(false);
     if (this.mayOrder()) this.#stream.send((packet) => this.#say(packet));
     if (this.#wasFull && this.#stream.sender.roomy) {
@@ -358,6 +364,11 @@ export class CorosyncEngine implements SteppedEngine {
 
   settledView(nowMs: number): View | null {
     return this.#stream.settled(nowMs);
+  }
+
+  /** What heartbeats have acknowledged by themselves, while this thread was busy, is known only behind their last word on that view (hazard C4). */
+  get #knowsAcks(): boolean {
+    return this.#stopsHeard === this.#detector.stops;
   }
 
   #own(): OwnState {

@@ -8,9 +8,28 @@ const seats = "dlmd/engine/corosync/group-seats.ts";
 const stream = "dlmd/engine/corosync/view-stream.ts";
 const coreTest = "test/unit/dlmd/corosync-core.test.ts";
 const roundTest = "test/unit/dlmd/corosync-round.test.ts";
+const leaseTest = "test/unit/dlmd/corosync-lease.test.ts";
 const clusterTest = "test/unit/dlmd/corosync-cluster.test.ts";
 
 export const corosyncMutations: readonly Mutation[] = [
+  {
+    id: "corosync-states-before-its-heartbeats",
+    hazard: "C4",
+    breaks: "a node says that it acknowledged long ago whom its heartbeats have just acknowledged, while it was busy",
+    file: core,
+    find: "return this.#stopsHeard === this.#detector.stops;",
+    replace: "return this.#stopsHeard <= this.#detector.stops;",
+    caughtBy: leaseTest,
+  },
+  {
+    id: "corosync-states-by-an-older-answer",
+    hazard: "C4",
+    breaks: "what its heartbeats said of a view before counts for the one that a node leaves now",
+    file: core,
+    find: "return this.#stopsHeard === this.#detector.stops;",
+    replace: "return this.#stopsHeard > 0 || this.#detector.stops === 0;",
+    caughtBy: coreTest,
+  },
   {
     id: "corosync-first-ring-goes-on",
     breaks: "after a network was gone for all, the first ring with a quorum goes on, and the mounts of who comes a moment later end",

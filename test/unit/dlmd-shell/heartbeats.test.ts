@@ -2,7 +2,14 @@
 import { expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
-import { type HeartbeatStart, Shared, startHeartbeats, type ToHeartbeats } from "../../../dlmd/driver/heartbeats.ts";
+import {
+  type FromHeartbeats,
+  type Heartbeats,
+  type HeartbeatStart,
+  Shared,
+  startHeartbeats,
+  type ToHeartbeats,
+} from "../../../dlmd/driver/heartbeats.ts";
 import { Detector, type OwnState } from "../../../dlmd/membership/detector.ts";
 import { type BeatContent, Heartbeater } from "../../../dlmd/membership/heartbeater.ts";
 import { noView, type ViewId } from "../../../dlmd/wire/view-id.ts";
@@ -18,13 +25,23 @@ function content(epoch: number, stopped: boolean, stops: number): BeatContent {
   return { ...state, view: viewOf(epoch), stopped, stops, lease: null, peers: [{ ...other, tcpUp: true }] };
 }
 
-it("what the main thread has stopped is acknowledged in no view of before, though the thread is told of the next view only later (C4)", async () => {
+interface Bench {
+  readonly heartbeats: Heartbeats;
+  readonly start: HeartbeatStart;
+  /** What the thread was told and has not looked at. */
+  readonly told: ToHeartbeats[];
+  readonly hear: (message: FromHeartbeats) => void;
+  readonly acksStopped: number[];
+}
+
+async function begun(): Promise<Bench> {
   const told: ToHeartbeats[] = [];
-  const starts: HeartbeatStart[] = [];
+  const acksStopped: number[] = [];
+  const begins: { start: HeartbeatStart; hear: (message: FromHeartbeats) => void }[] = [];
   const heartbeats = await startHeartbeats({
     thread: {
       begin: (start, hear) => {
-        starts.push(start);
+        begins.push({ start, hear });
         hear({ kind: "ready" });
       },
       post: (message) => void told.push(message),
@@ -43,15 +60,20 @@ it("what the main thread has stopped is acknowledged in no view of before, thoug
     log: silentLog,
     metrics: createMetrics(),
     heard: () => undefined,
+    acksStopped: (stops) => void acksStopped.push(stops),
     heardMulticast: () => undefined,
   });
-  const { cell } = starts[0] as HeartbeatStart;
+  return { heartbeats, ...(begins[0] as (typeof begins)[number]), told, acksStopped };
+}
+
+it("what the main thread has stopped is acknowledged in no view of before, though the thread is told of the next view only later (C4)", async () => {
+  const { heartbeats, start, told } = await begun();
   const beater = new Heartbeater(self, timeoutMs, 1000);
   const hear = (): void => {
     for (const message of told.splice(0)) if (message.kind === "tell") beater.tell(message.content, message.now);
   };
   const acknowledged = (nowMs: number): { epoch: number | undefined; seqs: number[] | undefined } => {
-    const beat = beater.beat(nowMs, 1, Atomics.load(cell, Shared.STOPS));
+    const beat = beater.beat(nowMs, 1, Atomics.load(start.cell, Shared.STOPS));
     return { epoch: beat?.view.epoch, seqs: beat?.heard.map(({ seq }) => seq) };
   };
 
@@ -77,4 +99,16 @@ it("each view that a node leaves is counted once, also where the next one begins
     return detector.content(own)?.stops;
   };
   expect([stopsOf(null, true), stopsOf(5, false), stopsOf(5, true), stopsOf(6, false), stopsOf(7, false)]).toEqual([0, 0, 1, 1, 2]);
+});
+
+it("the thread's answer to a stop is told to the life that stopped, and to none that ends (C4)", async () => {
+  const { heartbeats, hear, told, acksStopped } = await begun();
+  hear({ kind: "stopped", stops: 3 });
+  expect(acksStopped).toEqual([3]);
+  const closed = heartbeats.close();
+  expect(told).toEqual([{ kind: "close" }]);
+  hear({ kind: "stopped", stops: 4 });
+  hear({ kind: "closed" });
+  await closed;
+  expect(acksStopped).toEqual([3]);
 });

@@ -25,6 +25,9 @@ class Bench {
   readonly logs: string[] = [];
   readonly persists: number[] = [];
   evicted: string | null = null;
+  /** What its beater was told and has not yet answered; it does so at once, where the test does not hold it. */
+  readonly unanswered: number[] = [];
+  holdsAnswers = false;
   readonly engine: CorosyncEngine;
 
   constructor() {
@@ -33,7 +36,7 @@ class Bench {
       { ...boot, connections: false },
       { pid: 101 },
       {
-        beat: () => {},
+        beat: (content) => void (content?.stopped === true && this.unanswered.push(content.stops)),
         persist: (epoch) => void this.persists.push(epoch),
         multicast: (data) => void this.sent.push(decodeGroupMessage(data)),
         stop: () => {},
@@ -55,6 +58,14 @@ class Bench {
     this.engine.begin(this.nowMs);
     run();
     this.engine.end();
+    return this.holdsAnswers ? this : this.answer();
+  }
+  answer(): this {
+    for (const stops of this.unanswered.splice(0)) {
+      this.engine.begin(this.nowMs);
+      this.engine.acksStopped(stops);
+      this.engine.end();
+    }
     return this;
   }
   event(event: CorosyncEvent): this {
@@ -208,6 +219,40 @@ describe("one dlmd and its corosync", () => {
     expect(bench.last("again")?.without).toEqual([{ nodeid: 3, pid: 103 }]);
     expect(bench.nowMs - nowMs).toBeGreaterThanOrEqual(0.25 * timeoutMs);
     expect(bench.nowMs - nowMs).toBeLessThan(0.4 * timeoutMs);
+  });
+
+  it("states nothing before its heartbeats have said what they acknowledged by themselves, and states that (C4)", () => {
+    const bench = new Bench().installed();
+    const sentBefore = bench.sent.length;
+    bench.holdsAnswers = true;
+    bench.event({ kind: "seats", seats: seats.slice(0, 2) }).event({ kind: "ring", ring: { nodeid: 1, seq: 12 } });
+    bench.event({ kind: "quorum", ring: { nodeid: 1, seq: 12 }, quorate: true }).wait(600);
+    expect(bench.sent.slice(sentBefore)).toEqual([]);
+    const state = { promisedEpoch: 34, lineage: noView, configVersion: 1, running: true, stopped: false };
+    const says = { ...state, broken: false, stored: true, leaving: false, progress: 1, padding: 0, heard: [] };
+    const message = { kind: "heartbeat", from: 3, incarnation: incarnationOf(3), seq: 1, view: noView, ...says } as const;
+    bench.step(() => bench.engine.heartbeat({ message, heardMs: bench.nowMs - 100, ackedMs: Number.NEGATIVE_INFINITY }));
+    expect(bench.sent.slice(sentBefore)).toEqual([]);
+    bench.answer();
+    const ackedAgo = new Map(bench.last("state")?.ackedAgo.map(({ nodeid, ms }) => [nodeid, ms]));
+    expect(ackedAgo.get(3)).toBe(100);
+  });
+
+  it("what its heartbeats said of a view before is no answer for the one that it leaves now (C4)", () => {
+    const bench = new Bench().installed();
+    bench.says(2, { kind: "again", tag: { ring, seats, count: 0 }, without: [], why: "a test" }).wait(600);
+    const own = bench.last("state") as StateMessage;
+    for (const nodeid of [1, 2, 3])
+      bench.says(nodeid, { ...own, incarnation: incarnationOf(nodeid), epoch: own.epoch + 3 - nodeid, cutOff: [] });
+    bench.step(() => bench.engine.persisted(bench.persists.at(-1) as number));
+    for (const nodeid of [1, 2, 3]) bench.says(nodeid, bench.last("ready") as GroupMessage);
+    expect(bench.views).toHaveLength(2);
+    bench.holdsAnswers = true;
+    bench.says(2, { kind: "again", tag: { ring, seats, count: 1 }, without: [], why: "a test" });
+    bench.step(() => bench.engine.acksStopped(1)).wait(600);
+    expect(bench.last("state")?.tag.count).toBe(1);
+    bench.answer();
+    expect(bench.last("state")?.tag.count).toBe(2);
   });
 
   it("two dlmds of one node: no view, and it says why", () => {
