@@ -113,7 +113,9 @@ export class OwnerElection {
   }
 
   receiveReached(error: Error | null): void {
-    if (this.#state.error !== null || this.#state.reaches || isLeaving(this.#state.phase)) return;
+    if (this.#state.error !== null || this.#state.reaches) return;
+    // Too early: nothing else would ever look at the device again.
+    if (isLeaving(this.#state.phase)) return this.#state.lookLater(this.#state.withdrawal === "" ? "failure" : "withdrawal");
     // A disk that is being given up, or could not be, is nobody's: not even this node's.
     const failed = error ?? (this.#state.withdrawal === "" ? null : this.#state.mountError);
     if (failed !== null) return this.#state.loseDevice(error === null ? "withdrawal" : "failure", failed);

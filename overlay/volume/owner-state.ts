@@ -164,7 +164,11 @@ export class OwnerState {
     this.reaches = false;
     if (after === "failure") this.failures += 1;
     this.dropMounter();
-    this.emit({ kind: "reach-later", after, failures: this.failures });
+    this.lookLater(after);
+  }
+
+  lookLater(after: "failure" | "withdrawal"): void {
+    this.emit({ kind: "reach-later", after, failures: Math.max(1, this.failures) });
   }
 
   enterReading(): void {

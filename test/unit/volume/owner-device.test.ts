@@ -66,6 +66,41 @@ describe("an owner's device", () => {
     }
   });
 
+  test("the device is looked at while the failed mount still waits for its lock: it is looked at again after that", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 3);
+      const other = lab.start(1);
+      lab.settle();
+      other.mountFails = true;
+      lab.leave(owner);
+      while (!other.reachesLater) expect(lab.stepOnce()).toBe(true);
+      other.mountFails = false;
+      lab.reachAgain();
+      expect(other.reachesLater).toBe(true);
+      lab.settle();
+      lab.reachAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(other);
+    }
+  });
+
+  test("the device is looked at while a withdrawal is being told: it is looked at again after the time of a withdrawal", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 3);
+      const effects = effectsOf(owner);
+      lab.withdraw(owner);
+      while (owner.touching) expect(lab.stepOnce()).toBe(true);
+      lab.reachAgain();
+      expect(effects.flatMap((effect) => (effect.kind === "reach-later" ? [effect.after] : []))).toEqual(["withdrawal", "withdrawal"]);
+      lab.settle();
+      lab.reachAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(owner);
+    }
+  });
+
   test("failures are counted until the device is mounted: the time until it is looked at again grows with them", () => {
     const lab = cluster();
     const owner = own(lab, 3);
