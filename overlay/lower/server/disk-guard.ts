@@ -12,7 +12,7 @@ import { type FaultyVolume, judgeError } from "./disk-fault.ts";
 import type { LocalLower } from "../local/local.ts";
 import { DiskWait } from "./disk-wait.ts";
 import { O } from "../linux.ts";
-import { changeFor, compareFileIds, type Entry, type FileId, type Lower, type OpenFile } from "../lower.ts";
+import { changeFor, compareFileIds, type Entry, type FileId, type Lower, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import type { OwnJournal } from "../own-journal.ts";
 import { encodeOwnChange, isOwnChange, type OwnChange } from "../wire/own-requests.ts";
@@ -243,11 +243,12 @@ export class DiskGuard {
 
   /* How a call is made ------------------------------------------------------------------------------------------- */
 
-  #make(side: Side, name: Method, changes: boolean, repeat: () => Repeat, work: Work): MaybePromise<unknown> {
+  #make(side: Side, name: Method, args: readonly unknown[], changes: boolean, work: Work): MaybePromise<unknown> {
     const { target } = side;
     if (target === null) throw errnoError(E.EIO);
     if (target !== this.#options.local) return work(target);
     if (this.#why !== null || (this.#handsOver && side === this.#own)) return this.#park(side, null, work);
+    const repeat = (): Repeat => repeatOfArguments(name, args);
     const failed = (error: unknown): MaybePromise<unknown> => this.#failed(side, changes, repeat, work, error);
     let result: MaybePromise<unknown>;
     try {
@@ -256,7 +257,32 @@ export class DiskGuard {
       return failed(error);
     }
     if (!(result instanceof Promise)) return result;
-    return (side === this.#own ? this.#wait.until(name, result) : result).catch(failed);
+    if (side !== this.#own) return result.catch(failed);
+    const made = (value: unknown): unknown =>
+      this.#why !== null && this.#saysSynced(name, args) ? this.#park(side, repeat(), work) : value;
+    return this.#wait.until(name, result).then(made, failed);
+  }
+
+  /** A file system that was shut down meanwhile may say so of what it has not written: ext4, before Linux 6.13 or so. */
+  #saysSynced(name: Method, args: readonly unknown[]): boolean {
+    switch (name) {
+      case "fsync":
+      case "fsyncdir":
+      case "syncfs":
+        return true;
+      case "write":
+      case "fallocate":
+        return this.#isSynchronous(args[0] as LowerHandle);
+      case "copyFileRange":
+        return this.#isSynchronous(args[2] as LowerHandle);
+      default:
+        return false;
+    }
+  }
+
+  /** O_SYNC has the bit of O_DSYNC, too. */
+  #isSynchronous(handle: LowerHandle): boolean {
+    return ((this.#handles.get(handle)?.flags ?? 0) & O.DSYNC) !== 0;
   }
 
   #failed(side: Side, changes: boolean, repeat: () => Repeat, work: Work, error: unknown): MaybePromise<unknown> {
@@ -302,8 +328,7 @@ export class DiskGuard {
       const work: Work = (lower) => (lower[name] as (...given: unknown[]) => MaybePromise<unknown>)(...args);
       // Also where it is made by another owner, later.
       const forRequest: Work = (lower) => changeFor(lower, request, () => work(lower));
-      const make = (): MaybePromise<unknown> =>
-        this.#make(side, name, changes, () => repeatOfArguments(name, args), request === 0 ? work : forRequest);
+      const make = (): MaybePromise<unknown> => this.#make(side, name, args, changes, request === 0 ? work : forRequest);
       if (!noted) return make();
       return withErrors(make, (error) => {
         this.#options.journal?.notMade(request);

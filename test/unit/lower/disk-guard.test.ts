@@ -6,6 +6,7 @@ import { DiskGuard } from "../../../overlay/lower/server/disk-guard.ts";
 import { type OwnerWait, ownerWaitWords, waitOfMount } from "../../../overlay/lower/owner-wait.ts";
 import { judgeError, mayWithdraw, WITHDRAW_AGAIN_MS } from "../../../overlay/lower/server/disk-fault.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
+import { O } from "../../../overlay/lower/linux.ts";
 import { changeFor, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { MAX_UNSYNCED } from "../../../overlay/lower/unsynced.ts";
 import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
@@ -395,9 +396,72 @@ describe("what this node's own mount had changed when the disk was let go of", (
       const synced = name === "fsync" ? guard.own.fsync(handle, false) : guard.own.syncfs();
       if (givenUp) guard.yieldTo("another's");
       end();
+      await turns();
+      guard.goOn({ fsync: () => undefined, syncfs: () => undefined } as unknown as LocalLower);
       await synced;
       expect(guard.unsynced.size).toBe(left);
     }
+  });
+
+  it("is not said to be on the disk by a call that ends after that: it waits for the next owner, and for what that says", async () => {
+    const ends: (() => void)[] = [];
+    const hangs = (): Promise<unknown> => new Promise((resolve) => ends.push(() => resolve(1)));
+    const calls = { write: hangs, fallocate: hangs, copyFileRange: hangs, fsync: hangs, fsyncdir: hangs, syncfs: hangs };
+    const [plainFile, dsync, sync] = [7, 8, 9] as unknown as [LowerHandle, LowerHandle, LowerHandle];
+    const opened = [plainFile, dsync, sync];
+    const guard = new DiskGuard({
+      ...plain,
+      local: { open: () => opened.shift(), ...calls } as unknown as LocalLower,
+      probe: () => Promise.resolve(true),
+      mayWithdraw: () => true,
+      withdraw: () => undefined,
+      log: silentLog,
+    });
+    const { own } = guard;
+    for (const flags of [RDWR, RDWR | O.DSYNC, RDWR | O.SYNC]) void own.open({ ino: 12, generation: 0 }, flags);
+    const data = new Uint8Array(1);
+    const told: string[] = [];
+    const all = Object.entries({
+      plain: own.write(plainFile, data, 0, false),
+      "copy from O_SYNC": own.copyFileRange(sync, 0, plainFile, 0, 1),
+      fsync: own.fsync(plainFile, false),
+      fsyncdir: own.fsyncdir(plainFile, false),
+      syncfs: own.syncfs(),
+      O_DSYNC: own.write(dsync, data, 0, false),
+      O_SYNC: own.write(sync, data, 0, false),
+      append: own.write(sync, data, 0, true),
+      fallocate: own.fallocate(sync, 0, 0, 1),
+      copy: own.copyFileRange(plainFile, 0, sync, 0, 1),
+    }).map(([call, made]) =>
+      errnoOf(() => Promise.resolve<unknown>(made)).then((errno) => told.push(`${call}: ${errno === E.EIO ? "EIO" : errno}`)),
+    );
+    guard.yieldTo("another's");
+    for (const end of ends) end();
+    await turns();
+    expect(told).toEqual(["plain: 0", "copy from O_SYNC: 0"]);
+    const lost = (): never => {
+      throw errnoError(E.EIO);
+    };
+    const next = {
+      write: () => 1,
+      fallocate: () => undefined,
+      copyFileRange: () => 1,
+      fsync: lost,
+      fsyncdir: () => undefined,
+      syncfs: lost,
+    };
+    guard.goOn(next as unknown as LocalLower);
+    await Promise.all(all);
+    expect(told.slice(2).sort()).toEqual([
+      "O_DSYNC: 0",
+      "O_SYNC: 0",
+      "append: EIO",
+      "copy: 0",
+      "fallocate: 0",
+      "fsync: EIO",
+      "fsyncdir: 0",
+      "syncfs: EIO",
+    ]);
   });
 
   it("is reported by fsync, once for each file, unless all of it is on the disk", async () => {
