@@ -14,6 +14,7 @@ import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
+import { raiseDescriptors } from "../lower/local/open-handles.ts";
 import type { Holder } from "../restart/holder.ts";
 import { REHEARSED, type Rehearsal, TakeOver } from "../restart/take.ts";
 import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
@@ -54,8 +55,6 @@ interface ServeArguments {
   readonly afterCrash: boolean;
 }
 
-/** Open files of all nodes are open here on the owner. */
-const DESCRIPTORS = 1_048_576;
 /** Others wait for this process as they would for a kernel thread. */
 const PRIORITY = -10;
 /** What malloc(3) has free and may keep; how often it is looked at (0.2 ms; giving 40 MB back takes 4). */
@@ -154,7 +153,7 @@ function prepareProcess(log: Log): void {
   assertLittleEndian();
   const native = nativeAddon();
   const results = {
-    descriptors: native.setMaxDescriptors(DESCRIPTORS),
+    descriptors: raiseDescriptors(native, log),
     fs: native.unshareFs(),
     ioFlusher: native.setIoFlusher(),
   };

@@ -60,6 +60,15 @@ export interface Guarded {
   readonly hasOwned: () => boolean;
 }
 
+/** A look that cannot be made (EMFILE) is a reason, and no failure of the mount. */
+function whyOf(guarded: Guarded): string | null {
+  try {
+    return guarded.why();
+  } catch (error) {
+    return `it cannot be seen whether another process could go on: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
 export class CrashGuard {
   /** ConnectOptions.owner of all connections of this mount. */
   readonly key: string;
@@ -217,7 +226,7 @@ export class CrashGuard {
     const { journal } = this;
     if (guarded === null || journal === null || this.#over) return;
     const epoch = guarded.ownerEpoch();
-    this.#why = guarded.why() ?? (epoch === null ? "there is no owner" : journal.isFull ? "the journal is full" : "");
+    this.#why = whyOf(guarded) ?? (epoch === null ? "there is no owner" : journal.isFull ? "the journal is full" : "");
     if (this.#why !== "" || epoch === null) {
       journal.resumable = false;
       return;

@@ -4,6 +4,7 @@
  * What it does as the owner: owner-service.ts; where its own calls go: own-calls.ts; what it says of itself: mount-status.ts.
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../../dlmd/base/exit-status.ts";
 import type { DlmClient, DlmClientHandlers, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/client/api.ts";
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
@@ -557,6 +558,7 @@ export class MountProcess {
       coherence: this.#coherence,
       fileLocks: this.#fileLocks,
       isEnding: this.#ending,
+      failure: this.#failure,
     };
   }
 
@@ -619,6 +621,7 @@ export class MountProcess {
       () => this.#coherence?.abandon(),
       () => session.abort(),
       this.options.log,
+      () => process.exit(EXIT.FATAL),
     );
   }
 

@@ -32,6 +32,8 @@ export interface MountParts {
   readonly fileLocks: VolumeFileLocks | null;
   /** It is being taken down. */
   readonly isEnding: boolean;
+  /** It is being taken out. */
+  readonly failure: Error | null;
 }
 
 export interface MountStatusOptions {
@@ -85,7 +87,7 @@ export class MountStatus implements StatusAnswers {
    * it all.
    */
   get standing(): { readonly why: string; readonly ownerWait: string | null; readonly isWell: boolean } {
-    const { session, owner, lease, group, isEnding } = this.#parts;
+    const { session, owner, lease, group, isEnding, failure } = this.#parts;
     const { service, ownCalls } = this.#options;
     const wait = this.ownerWait;
     const lasting = wait === null ? null : ownerWaitWords(wait);
@@ -94,9 +96,12 @@ export class MountStatus implements StatusAnswers {
       lease?.state === "lapsed"
         ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
         : (ownCalls.remote?.keyTrouble ?? ownerWait);
-    const why = [owner?.why ?? "not joined", trouble, group?.wait, service.disk.silence].filter((words) => words != null).join("; ");
+    const failed = failure === null ? null : `it is being taken out: ${failure.message}`;
+    const why = [failed, owner?.why ?? "not joined", trouble, group?.wait, service.disk.silence]
+      .filter((words) => words != null)
+      .join("; ");
     const waits = group?.wait ?? lasting ?? service.disk.silence;
-    return { why, ownerWait, isWell: session !== null && !isEnding && lease?.state === "holds" && waits === null };
+    return { why, ownerWait, isWell: session !== null && !isEnding && failure === null && lease?.state === "holds" && waits === null };
   }
 
   /** For what calls to the owner wait; null: none is under way. Whether it lasts: ownerWaitWords. */

@@ -713,4 +713,12 @@ export const overlayCrashMutations: readonly Mutation[] = [
     replace: "    write(this.#fd, SERVES);",
     caughtBy: "test/unit/crash/line.test.ts",
   },
+  {
+    id: "crash-look-ends-mount",
+    breaks: "a look whether a crash would be a pause, made without a free descriptor, takes the mount out",
+    file: "overlay/serve/crash-guard.ts",
+    find: "this.#why = whyOf(guarded) ??",
+    replace: "this.#why = guarded.why() ??",
+    caughtBy: "test/unit/serve/crash-guard.test.ts",
+  },
 ];

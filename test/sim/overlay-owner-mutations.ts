@@ -367,4 +367,21 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     replace: "this.#options.marginMs, ",
     caughtBy: "test/unit/volume/self-fence.test.ts",
   },
+  {
+    id: "f7-not-aborted-and-alive",
+    hazard: "F7",
+    breaks: "a mount that is taken out and cannot abort its connection lives on as an owner without a lease",
+    file: "overlay/serve/abandon.ts",
+    find: "    die();\n",
+    replace: "",
+    caughtBy: "test/unit/serve/abandon.test.ts",
+  },
+  {
+    id: "taken-out-is-well",
+    breaks: "a mount that is being taken out is well",
+    file: "overlay/serve/mount-status.ts",
+    find: "!isEnding && failure === null && lease",
+    replace: "!isEnding && lease",
+    caughtBy: "test/unit/serve/mount-status.test.ts",
+  },
 ];

@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import type { Log } from "../../../dlmd/base/log.ts";
 import { STAT, type Native } from "../../../native/index.ts";
 import { O } from "../linux.ts";
 import type { FileId, LowerHandle } from "../lower.ts";
@@ -14,6 +15,18 @@ import { NumberMap } from "../../../dlmd/base/number-map.ts";
 
 /** More open files than that: ENFILE. */
 export const MAX_OPEN_HANDLES = 262_144;
+const DESCRIPTORS = 1_048_576;
+
+/** Of a mount's process. Open files of all nodes are open here on the owner. Returns how many there may be. */
+export function raiseDescriptors(native: Pick<Native, "setMaxDescriptors">, log: Log): number {
+  const descriptors = native.setMaxDescriptors(DESCRIPTORS);
+  if (descriptors < MAX_OPEN_HANDLES)
+    log.warn(
+      { descriptors, wanted: DESCRIPTORS },
+      "this process may have few descriptors (RLIMIT_NOFILE), and as the owner it opens the files of all nodes: then programs get EMFILE",
+    );
+  return descriptors;
+}
 
 export interface OpenFile {
   readonly handle: LowerHandle;

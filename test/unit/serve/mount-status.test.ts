@@ -12,15 +12,17 @@ interface Seen {
   readonly lease?: string;
   readonly isEnding?: boolean;
   readonly session?: null;
+  readonly failure?: Error;
 }
 
-function isWell({ ownerWait, wait, silence, lease = "holds", isEnding = false, session }: Seen): boolean {
+function isWell({ ownerWait, wait, silence, lease = "holds", isEnding = false, session, failure }: Seen): boolean {
   const parts = {
     session: session === null ? null : {},
     lease: { state: lease },
     group: { wait: wait ?? null },
     owner: { role: "remote" },
     isEnding,
+    failure: failure ?? null,
   } as unknown as MountParts;
   const options = {
     parts: () => parts,
@@ -43,6 +45,7 @@ it.each<[string, Seen]>([
   ["of which the disk is silent", { silence: "the disk has not answered" }],
   ["without a lease", { lease: "lapsed" }],
   ["that ends", { isEnding: true }],
+  ["that is being taken out", { failure: new Error("EMFILE") }],
   ["that is not there yet", { session: null }],
 ])("a mount %s is not", (_, seen) => expect(isWell(seen)).toBe(false));
 
@@ -53,12 +56,26 @@ it("what it says is of one moment: a call that comes to last is in all of it, or
       return { ...call, waitedMs: waitedMs++ };
     },
   };
-  const parts = { session: {}, lease: { state: "holds" }, group: { wait: null }, owner: { role: "remote", why: "through node1" } };
+  const parts = {
+    session: {},
+    lease: { state: "holds" },
+    group: { wait: null },
+    owner: { role: "remote", why: "through node1" },
+    failure: null,
+  };
   const options = { parts: () => parts, service: { owned: null, disk: { silence: null } }, ownCalls: { remote } };
   const status = new MountStatus(options as unknown as MountStatusOptions);
   expect(status.standing).toEqual({ why: "through node1", ownerWait: null, isWell: true });
   const { why, ownerWait, isWell } = status.standing;
   expect([why, isWell]).toEqual([`through node1; ${ownerWait}`, false]);
+});
+
+it("a mount that is being taken out says why, first of all", () => {
+  const parts = { session: {}, owner: { role: "owner", why: "this node is the owner" }, failure: new Error("EMFILE: too many open files") };
+  const options = { parts: () => parts, service: { owned: null, disk: { silence: null } }, ownCalls: { remote: null } };
+  expect(new MountStatus(options as unknown as MountStatusOptions).why).toBe(
+    "it is being taken out: EMFILE: too many open files; this node is the owner",
+  );
 });
 
 describe("long work that goes on by itself", () => {
