@@ -2,6 +2,7 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { askAdmin } from "../../dlmd/client/admin.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HELLO_LIMIT_MS, READY_LIMIT_MS, REST_LIMIT_MS, type RestartAnswer, SERVING_LIMIT_MS } from "../restart/give.ts";
@@ -40,10 +41,16 @@ export function askRestart(runDir: string, connection: number, signal?: AbortSig
   return askOverlay(runDir, connection, { query: "restart" }, answerShape, ANSWER_TIMEOUT_MS, signal);
 }
 
-/** Words for people. Throws what it is, if it is not as it was asked for. Exported for tests. */
-export function describeRestart(answer: RestartAnswer, mountpoint: string): string {
+/** Words for people. Throws what it is, if it is not as it was asked for. `isMounted`: still. Exported for tests. */
+export function describeRestart(answer: RestartAnswer, mountpoint: string, isMounted: boolean): string {
   switch (answer.kind) {
     case "done":
+      if (!isMounted) {
+        throw new OperatingError(`${mountpoint} was unmounted while it was restarted`, {
+          code: "unmounted",
+          hint: `Process ${answer.pid} releases the volume, and ends. Mount it again if it is to be there.`,
+        });
+      }
       return `process ${answer.pid} serves ${mountpoint} now; calls waited for ${answer.pauseMs} ms`;
     case "refused":
       throw new OperatingError(`${mountpoint} is not restarted: ${answer.why}`, {
@@ -127,7 +134,8 @@ export const restartCommand: CommandModule<object, RestartArguments> = {
           return askRestart(runDir, found.connection, signal);
         },
       );
-      const words = describeRestart(answer, file.mountpoint);
+      const isMounted = mountTable().some(({ device }) => device === `0:${found.connection}`);
+      const words = describeRestart(answer, file.mountpoint, isMounted);
       if (json) printJson(answer);
       else print(words);
     }),

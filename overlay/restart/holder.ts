@@ -3,6 +3,7 @@
  * again it starts a new process, which goes on with the mount.
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { Channel, FINAL } from "./channel.ts";
 import { HELLO_LIMIT_MS, type NextProcess, requireVersion, SERVING_LIMIT_MS, wordsOf } from "./give.ts";
@@ -18,6 +19,8 @@ export const HOLD_LOOK_MS = 100;
 export const HOLD_READY_LIMIT_MS = 60_000;
 /** After a new process that could not go on. */
 export const HOLD_RETRY_MS = 1000;
+/** A process that the holder would leave behind is waited for so long. It is killed after END_LIMIT_MS, which is less, and SIGKILL may do nothing. */
+export const LEFT_LIMIT_MS = 12_000;
 
 export interface HolderHost {
   readonly log: Log;
@@ -69,6 +72,8 @@ export class Holder {
   #state: RestartState;
   /** It could not go on, and may have been the owner. */
   #former: NextProcess | null = null;
+  /** They were started, and have not ended. */
+  readonly #alive = new Set<NextProcess>();
 
   constructor(host: HolderHost) {
     this.#host = host;
@@ -103,9 +108,18 @@ export class Holder {
         this.#next = null;
         next?.process.end();
         next?.channel.close();
+        if (end.kind !== "given") await this.#untilAllEnded();
         return end;
       }
     }
+  }
+
+  /** Whoever unmounts waits for this process alone. One of them may have the disk, and is killed only as long as this process is there. */
+  async #untilAllEnded(): Promise<void> {
+    const alive = [...this.#alive];
+    if (await inTime(Promise.all(alive.map(({ ended }) => ended)), LEFT_LIMIT_MS)) return;
+    const pids = alive.filter((one) => this.#alive.has(one)).map(({ pid }) => pid);
+    this.#host.log.error({ pids, waitedMs: LEFT_LIMIT_MS }, "new processes of this mount do not end, though they were killed");
   }
 
   #end(): HolderEnd | null {
@@ -151,6 +165,8 @@ export class Holder {
   #begin(): void {
     try {
       const process = this.#host.start();
+      this.#alive.add(process);
+      void process.ended.then(() => this.#alive.delete(process));
       const channel = new Channel(process.stream);
       const next = { process, channel };
       this.#next = next;

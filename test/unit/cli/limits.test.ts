@@ -81,11 +81,12 @@ it("the beginning of a growth is waited for until BEGIN_ANSWER_MS, which is beyo
 
 it("what a restart came to, in words", () => {
   const done = { kind: "done", pid: 77, pauseMs: 120, inodes: 5, files: 2, requests: 1 } as const;
-  expect(describeRestart(done, "/shared")).toBe("process 77 serves /shared now; calls waited for 120 ms");
+  expect(describeRestart(done, "/shared", true)).toBe("process 77 serves /shared now; calls waited for 120 ms");
+  expect(() => describeRestart(done, "/shared", false)).toThrow("/shared was unmounted while it was restarted");
   const why = "programs hold file locks";
-  expect(() => describeRestart({ kind: "refused", why }, "/shared")).toThrow("/shared is not restarted: programs hold file locks");
-  expect(() => describeRestart({ kind: "failed", why: "it died" }, "/shared")).toThrow("/shared is not restarted: it died");
-  expect(() => describeRestart({ kind: "lost", why: "it died" }, "/shared")).toThrow("the mount on /shared has ended: it died");
+  expect(() => describeRestart({ kind: "refused", why }, "/shared", true)).toThrow("/shared is not restarted: programs hold file locks");
+  expect(() => describeRestart({ kind: "failed", why: "it died" }, "/shared", true)).toThrow("/shared is not restarted: it died");
+  expect(() => describeRestart({ kind: "lost", why: "it died" }, "/shared", true)).toThrow("the mount on /shared has ended: it died");
 });
 
 it("what a hand-over came to, in words", () => {

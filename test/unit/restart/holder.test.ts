@@ -8,6 +8,7 @@ import {
   HOLD_READY_LIMIT_MS,
   HOLD_RETRY_MS,
   Holder,
+  LEFT_LIMIT_MS,
   type HolderEnd,
   type HolderHost,
   SAME_DLMD_MS,
@@ -168,6 +169,8 @@ describe("a process that keeps a mount", () => {
     await pass(HOLD_LOOK_MS);
     started[0]?.say({ say: "failed", why: "the volume has another owner now", final: true });
     await pass(1);
+    started[0]?.emit("gone");
+    await pass(1);
     expect(end()).toEqual({ kind: "lost", why: "the volume has another owner now" });
   });
 
@@ -183,6 +186,8 @@ describe("a process that keeps a mount", () => {
     await pass(SERVING_LIMIT_MS - 1);
     expect(end()).toBeNull();
     await pass(2);
+    started[0]?.emit("gone");
+    await pass(1);
     expect([end()?.kind, log]).toEqual(["lost", ["kill"]]);
   });
 
@@ -191,18 +196,58 @@ describe("a process that keeps a mount", () => {
     await pass(1);
     unmounted.rig.mounted = false;
     await pass(HOLD_LOOK_MS);
+    unmounted.started[0]?.emit("gone");
+    await pass(1);
     expect([unmounted.end(), unmounted.log]).toEqual([{ kind: "unmounted" }, ["end"]]);
     const told = setUp();
     await pass(1);
     told.holder.terminate();
     await pass(HOLD_LOOK_MS);
+    told.started[0]?.emit("gone");
+    await pass(1);
     expect([told.end(), told.log]).toEqual([{ kind: "unmounted" }, ["detach", "end"]]);
     const late = setUp();
     late.rig.dlmd = null;
     await pass(HOLD_LIMIT_MS);
     expect(late.end()).toBeNull();
     await pass(2 * HOLD_LOOK_MS);
+    late.started[0]?.emit("gone");
+    await pass(1);
     expect(late.end()).toMatchObject({ kind: "lost", why: expect.stringContaining("it could not go on in 120 s") as string });
+  });
+});
+
+describe("a process that keeps a mount, and ends", () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "setImmediate"] }));
+  afterEach(() => void vi.useRealTimers());
+
+  it("waits for the new process, which may have the disk, and for those that it has ended before", async () => {
+    const { rig, started, log, end } = setUp();
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    started[0]?.say({ say: "failed", why: "no quorum", final: false });
+    await pass(HOLD_RETRY_MS + 2 * HOLD_LOOK_MS);
+    expect([started.length, log]).toEqual([2, ["end"]]);
+    rig.mounted = false;
+    started[1]?.say({ say: "failed", why: "no quorum", final: false });
+    await pass(HOLD_LOOK_MS);
+    expect([end(), log]).toEqual([null, ["end", "end"]]);
+    started[1]?.emit("gone");
+    await pass(1);
+    expect(end()).toBeNull();
+    started[0]?.emit("gone");
+    await pass(1);
+    expect(end()).toEqual({ kind: "unmounted" });
+  });
+
+  it("does not wait for ever for a process that cannot be killed", async () => {
+    const { rig, end } = setUp();
+    await pass(1);
+    rig.mounted = false;
+    await pass(LEFT_LIMIT_MS);
+    expect(end()).toBeNull();
+    await pass(HOLD_LOOK_MS);
+    expect(end()).toEqual({ kind: "unmounted" });
   });
 });
 
