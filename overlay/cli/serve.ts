@@ -22,7 +22,7 @@ import { CpuLatency } from "../serve/cpu-latency.ts";
 import { type CrashGuard, tellKeeper } from "../serve/crash-guard.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { createHolder, endOrPause, holdingAnswers, holdToEnd } from "../serve/holding.ts";
-import { serveStatus, type StatusServer } from "../serve/status-server.ts";
+import { serveStatus, Shown, type StatusServer } from "../serve/status-server.ts";
 import { runningSystem } from "../session/system.ts";
 import { requireOwnerBlock, type StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
@@ -214,6 +214,7 @@ async function serve(args: ServeArguments): Promise<void> {
     const mountOptions = parseMountOptions(args.options, true);
     /** For whoever unmounts it (kept-for-others.ts). */
     let noteKept = (): void => undefined;
+    let leaveRecord = (): void => undefined;
     const mount: MountProcess = new MountProcess({
       native: nativeAddon(),
       log,
@@ -240,6 +241,7 @@ async function serve(args: ServeArguments): Promise<void> {
       afterCrash: args.afterCrash,
       leaveStatus: () => {
         statusServer?.close(true);
+        leaveRecord();
         hasLeft = true;
       },
       changed: () => {
@@ -267,7 +269,7 @@ async function serve(args: ServeArguments): Promise<void> {
     isThere = mount;
     const connection = mount.connection ?? 0;
     const device = `0:${connection}`;
-    statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
+    statusServer = await serveStatus(args.runDir, connection, mount.answers, log, !isNew);
     // After its file: a mount whose record has no file beside it is told of as one that cannot be asked.
     const record = {
       source: args.device,
@@ -276,14 +278,22 @@ async function serve(args: ServeArguments): Promise<void> {
       localFlocks: mountOptions.localFlocks,
       deepIdle: mountOptions.deepIdle,
     };
-    writeMountRecord(device, record);
+    let recorded: Parameters<typeof writeMountRecord>[1] = record;
+    const write = (): void => writeMountRecord(device, recorded);
+    if (isNew) write();
+    const unseen = (error: unknown): void =>
+      log.warn({ error: String(error) }, "whoever unmounts this mount does not see yet what it is, nor for whom it keeps something");
+    const shown = new Shown(write, unseen);
+    leaveRecord = () => shown.end();
+    if (!isNew) await shown.show();
     claim?.release();
     let noted = 0;
     noteKept = () => {
       const { keeps } = mount.answers;
       if (keeps === noted) return;
       noted = keeps;
-      tellUnmounter(device, { ...record, keeps }, "for whom it keeps something", log);
+      recorded = { ...record, keeps };
+      void shown.show();
     };
     noteKept();
     isThere = null;
@@ -301,10 +311,12 @@ async function serve(args: ServeArguments): Promise<void> {
         );
       holder = createHolder(mount.paused, { native: nativeAddon(), runDir, mountpoint, log, readOwnerBlock: readBlock });
       if (told) holder.terminate();
-      const held = await serveStatus(runDir, connection, holdingAnswers(mount.answers.summary(), holder), log);
-      writeMountRecord(device, { ...record, paused: true });
+      const held = await serveStatus(runDir, connection, holdingAnswers(mount.answers.summary(), holder), log, true);
+      const shownPaused = new Shown(() => writeMountRecord(device, { ...record, paused: true }), unseen);
+      await shownPaused.show();
       mount.holds();
       const end = await holdToEnd(holder, mount.paused, { runDir, log });
+      shownPaused.end();
       log.info(end, "this process keeps the mount no more");
       if (end.kind === "given") process.exit(EXIT.OK);
       const isLost = end.kind === "lost" && isMountThere(device);
@@ -313,6 +325,7 @@ async function serve(args: ServeArguments): Promise<void> {
       // The last descriptor of /dev/fuse goes with this process: calls that wait end with ENOTCONN.
       process.exit(isLost ? EXIT.FATAL : EXIT.OK);
     }
+    shown.end();
     // What is shown of the mount is of the process that goes on with it.
     if (mount.isGiven) process.exit(EXIT.OK);
     // A mount that was taken out stays in the tree until someone unmounts it.

@@ -15,6 +15,8 @@ import { startTimeOf } from "../../dlmd/base/process.ts";
 const MAX_QUESTION_BYTES = 4096;
 /** A file that cannot be written is logged once in that time, and less often while it goes on. */
 const UPDATE_LOG_MS = 10_000;
+/** What could not be shown of a mount is tried again so soon. */
+export const SHOW_AGAIN_MS = 1000;
 
 export interface StatusServer {
   /** Writes overlay-N.json anew. */
@@ -44,37 +46,93 @@ export interface StatusAnswers {
   growth(): object;
 }
 
-export async function serveStatus(runDir: string, connection: number, answers: StatusAnswers, log: Log): Promise<StatusServer> {
-  removeGoneOverlays(runDir);
+/** What others look at. The mount goes on without it: a file system that is full has room again. */
+export class Shown {
+  readonly #work: () => Promise<void> | void;
+  readonly #failed: (error: unknown) => void;
+  #timer: NodeJS.Timeout | null = null;
+  #over = false;
+
+  constructor(work: () => Promise<void> | void, failed: (error: unknown) => void) {
+    this.#work = work;
+    this.#failed = failed;
+  }
+
+  /** If it fails it is done again, until it succeeds or `end`. Resolves after the first attempt; never rejects. */
+  async show(): Promise<void> {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    try {
+      await this.#work();
+    } catch (error) {
+      if (this.#over) return;
+      this.#failed(error);
+      this.#timer ??= setTimeout(() => void this.show(), SHOW_AGAIN_MS).unref();
+    }
+  }
+
+  end(): void {
+    this.#over = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+  }
+}
+
+/** `isThere`: programs use the mount already, and a run directory that cannot be written does not end it. Else throws. */
+export async function serveStatus(
+  runDir: string,
+  connection: number,
+  answers: StatusAnswers,
+  log: Log,
+  isThere = false,
+): Promise<StatusServer> {
   const file = overlayFilePath(runDir, connection);
   const socketPath = overlaySocketPath(runDir, connection);
-  const startTime = startTimeOf(process.pid) ?? undefined;
-  rmSync(socketPath, { force: true });
-  const server: Server = createServer((socket) => answer(socket, answers));
-  await startListening(
-    server,
-    (listening) => server.listen(socketPath, listening),
-    logNotTaken(log, "a connection that asks for the status"),
-  );
-  chmodSync(socketPath, 0o600);
+  const warn = createLimitedWarn(log, UPDATE_LOG_MS, () => performance.now());
+  let server: Server | null = null;
+  let isClosed = false;
+  const listen = async (): Promise<void> => {
+    removeGoneOverlays(runDir);
+    rmSync(socketPath, { force: true });
+    const made: Server = createServer((socket) => answer(socket, answers));
+    await startListening(
+      made,
+      (listening) => made.listen(socketPath, listening),
+      logNotTaken(log, "a connection that asks for the status"),
+    );
+    server = made;
+    if (isClosed) return close();
+    chmodSync(socketPath, 0o600);
+  };
+  const close = (): void => {
+    if (server === null) return;
+    server.close();
+    rmSync(socketPath, { force: true });
+  };
   const update = (): void => {
+    const startTime = startTimeOf(process.pid) ?? undefined;
     writeFileSync(`${file}.new`, `${JSON.stringify({ ...answers.summary(), startTime })}\n`, { mode: 0o600 });
     renameSync(`${file}.new`, file);
   };
-  update();
-  const warn = createLimitedWarn(log, UPDATE_LOG_MS, () => performance.now());
+  const listening = new Shown(listen, (error) =>
+    warn("listen", { socketPath, error: String(error) }, "nobody can ask for the status of this mount yet"),
+  );
+  const written = new Shown(update, (error) =>
+    warn("update", { file, error: String(error) }, "the status of this mount could not be written"),
+  );
+  if (isThere) {
+    await listening.show();
+    await written.show();
+  } else {
+    await listen();
+    update();
+  }
   return {
-    // What is shown stays as it was. The mount goes on: a file system that is full has room again.
-    update: () => {
-      try {
-        update();
-      } catch (error) {
-        warn("update", { file, error: String(error) }, "the status of this mount could not be written");
-      }
-    },
+    update: () => void written.show(),
     close: (isMountLeft) => {
-      server.close();
-      rmSync(socketPath, { force: true });
+      isClosed = true;
+      listening.end();
+      written.end();
+      close();
       if (!isMountLeft) rmSync(file, { force: true });
     },
   };

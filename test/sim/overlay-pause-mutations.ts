@@ -253,4 +253,12 @@ export const overlayPauseMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/restart/holder.test.ts",
   },
+  {
+    id: "restart-needs-run-dir",
+    breaks: "a run directory that cannot be written ends a mount that programs use, as it is restarted",
+    file: "overlay/serve/status-server.ts",
+    find: "  if (isThere) {\n",
+    replace: "  if (!isThere && server !== null) {\n",
+    caughtBy: "test/unit/serve/status-update.test.ts",
+  },
 ];

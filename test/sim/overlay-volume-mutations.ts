@@ -456,8 +456,8 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     id: "full-status-ends-the-mount",
     breaks: "a full file system with the status of a mount ends it",
     file: "overlay/serve/status-server.ts",
-    find: "        update();\n      } catch (error) {\n",
-    replace: "        update();\n      } catch (error) {\n        if (error !== null) throw error;\n",
+    find: "      this.#failed(error);\n",
+    replace: "      throw error;\n",
     caughtBy: "test/unit/serve/status-update.test.ts",
   },
   {
