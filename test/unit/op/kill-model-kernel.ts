@@ -1,0 +1,222 @@
+/**
+ * The kernel of the kill model: what its callers hold while they ask, and what it has of names. A caller that is killed is told EINTR, and lets go of its locks.
+ * Sources: fs/namei.c, fs/attr.c, fs/fuse/{dir,file,dev}.c.
+ */
+import { E, Errno } from "../../../dlmd/base/errno.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import type { InodeTable } from "../../../overlay/inode/table.ts";
+import { endlessLease } from "../../../overlay/lease/lease.ts";
+import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
+import type { Mount } from "../../../overlay/op/mount.ts";
+import { type Operation, perform } from "../../../overlay/op/perform.ts";
+import type { KillModelSteps } from "./kill-model-steps.ts";
+
+const NODEID_AT = 0;
+const ENTRY_VALID_AT = 16;
+const LOOKS: ReadonlySet<string> = new Set(["lookup", "getattr", "read", "getxattr"]);
+
+export type ModelRequest = Record<string, unknown> & { readonly op: Operation["op"] };
+
+export interface Answer {
+  readonly errno: number;
+  readonly body: Buffer;
+}
+
+/** A request and what became of it. */
+export interface Asked {
+  readonly request: ModelRequest;
+  readonly unique: number;
+  readonly uid: number;
+  readonly pid: number;
+  /** Which inodes it names, by what the kernel took them for. */
+  readonly inos: Readonly<Record<string, number>>;
+  readonly begin: number;
+  /** Null: it has none yet. */
+  end: number | null;
+  answer: Answer | null;
+  /** It was told EINTR: the caller is gone. */
+  killed: boolean;
+}
+
+/** One that runs programs, until it is killed. */
+export interface Caller {
+  readonly pid: number;
+  readonly uid: number;
+  killed: boolean;
+  call: Call | null;
+  /** After which change of it, and how many steps later. */
+  readonly dies: { readonly at: number; readonly steps: number } | null;
+  asked: number;
+}
+
+export class Killed extends Error {}
+
+export class KillModelKernel {
+  readonly history: Asked[] = [];
+  /** "ino name": the number, or null: there is none. */
+  readonly names: Map<string, number | null> = new Map();
+  readonly bugs: string[] = [];
+  /** Callers that were told EINTR. */
+  kills = 0;
+  onKill: () => void = () => undefined;
+  readonly #mount: Mount;
+  readonly #steps: KillModelSteps;
+  readonly #inodes: InodeTable;
+  readonly #buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+  readonly #locked = new Map<number, Promise<void>>();
+  /** fuse_set_nowrite: truncations that keep write-back waiting; and write-back under way. */
+  readonly #noWrite = new Map<number, number>();
+  readonly #writingBack = new Map<number, number>();
+  #nextUnique = 2;
+
+  constructor(mount: Mount, steps: KillModelSteps) {
+    this.#mount = mount;
+    this.#steps = steps;
+    this.#inodes = mount.inodes;
+  }
+
+  inoOf(fuseNodeid: number): number {
+    return this.#inodes.get(fuseNodeid)?.id.ino ?? 0;
+  }
+
+  /** `work` with these inodes' locks, in the one order. A caller that waits for one can not be killed. */
+  async withLocks<T>(fuseNodeids: readonly number[], work: () => Promise<T>): Promise<T> {
+    const order = [...new Set(fuseNodeids)].toSorted((a, b) => a - b);
+    const unlocks: (() => void)[] = [];
+    for (const one of order) {
+      const before = this.#locked.get(one);
+      let unlock = (): void => undefined;
+      const held = new Promise<void>((resolve) => (unlock = resolve));
+      this.#locked.set(one, before === undefined ? held : before.then(() => held));
+      unlocks.push(unlock);
+      await before;
+    }
+    try {
+      return await work();
+    } finally {
+      for (const unlock of unlocks) unlock();
+    }
+  }
+
+  /** Throws Killed, when it may go on: with its locks let go. */
+  async ask(caller: Caller, request: ModelRequest): Promise<Answer> {
+    await this.#steps.turn();
+    // Taken from the queue that nobody has read.
+    if (caller.killed) throw new Killed();
+    if (!LOOKS.has(request.op)) caller.asked += 1;
+    if (!LOOKS.has(request.op) && caller.dies?.at === caller.asked) this.#dies(caller, caller.dies.steps);
+    const answer = await this.#send(caller, request);
+    await this.#steps.turn();
+    if (answer.errno === E.EINTR) throw new Killed();
+    return answer;
+  }
+
+  #dies(caller: Caller, steps: number): void {
+    if (this.#steps.chance(0.5)) this.#steps.pause(steps + this.#steps.below(30));
+    this.#steps.after(steps, () => {
+      caller.killed = true;
+      caller.call?.interrupt();
+    });
+  }
+
+  #send(caller: Caller, request: ModelRequest): Promise<Answer> {
+    const unique = this.#nextUnique;
+    this.#nextUnique += 2;
+    const inos = Object.fromEntries(
+      Object.entries(request).flatMap(([key, value]) => (key.endsWith("odeid") ? [[key, this.inoOf(value as number)]] : [])),
+    );
+    const { pid, uid } = caller;
+    this.#steps.now += 1;
+    const asked: Asked = { request, unique, uid, pid, inos, begin: this.#steps.now, end: null, answer: null, killed: false };
+    this.history.push(asked);
+    return new Promise((resolve) => {
+      const reply = (body: Uint8Array, headBytes: number): number => {
+        const head = this.#buffer.subarray(0, headBytes);
+        const answer = { errno: Math.abs(head.readInt32LE(4)), body: Buffer.concat([head.subarray(16), body]) };
+        if (asked.answer !== null) this.bugs.push(`second answer to ${request.op} ${unique}`);
+        this.#steps.now += 1;
+        asked.end = this.#steps.now;
+        asked.answer = answer;
+        caller.call = null;
+        if (answer.errno === E.EINTR) {
+          if (caller.killed) this.kills += 1;
+          else this.bugs.push(`EINTR to a living caller of ${request.op} ${unique}`);
+          asked.killed = true;
+        }
+        resolve(answer);
+        if (asked.killed) this.onKill();
+        return 0;
+      };
+      const call = new Call(
+        { unique, op: request.op, fuseNodeid: 0, uid, gid: uid, pid },
+        {
+          buffer: this.#buffer,
+          write: (bytes) => reply(new Uint8Array(0), bytes),
+          writeWithBody: (headBytes, body, at, bytes) => reply(body.subarray(at, at + bytes), headBytes),
+          log: silentLog,
+          lease: endlessLease,
+        },
+      );
+      caller.call = call;
+      void this.#serve(call, { unique, uid, gid: uid, pid, fuseNodeid: 1, ...request } as unknown as Operation);
+    });
+  }
+
+  /** As dispatch does it. */
+  async #serve(call: Call, request: Operation): Promise<void> {
+    const node = this.#inodes.get(request.fuseNodeid);
+    if (node !== undefined) this.#inodes.use(node);
+    try {
+      await perform(this.#mount, call, request);
+      if (!call.answered) this.bugs.push(`${call.op} ${call.unique} ended without an answer`);
+    } catch (error) {
+      if (error instanceof Errno) call.error(error.errno);
+      else this.bugs.push(`${call.op} ${call.unique}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    } finally {
+      if (node !== undefined) this.#inodes.leave(node);
+    }
+  }
+
+  /** With the directory locked. Null: there is no such name. */
+  async lookup(caller: Caller, fuseNodeid: number, called: string): Promise<number | null> {
+    const key = `${this.inoOf(fuseNodeid)} ${called}`;
+    const known = this.names.get(key);
+    if (known !== undefined) return known;
+    const { errno, body } = await this.ask(caller, { op: "lookup", fuseNodeid, name: Buffer.from(called) });
+    const found = errno === 0 ? Number(body.readBigUInt64LE(NODEID_AT)) : 0;
+    if (errno === 0 && body.readBigUInt64LE(ENTRY_VALID_AT) > 0n) this.names.set(key, found === 0 ? null : found);
+    return found === 0 ? null : found;
+  }
+
+  note(fuseNodeid: number, called: string, child: number | null | undefined): void {
+    const key = `${this.inoOf(fuseNodeid)} ${called}`;
+    if (child === undefined) this.names.delete(key);
+    else this.names.set(key, child);
+  }
+
+  /** Of a new size, which keeps write-back waiting. With the inode locked. */
+  async truncating(fuseNodeid: number, work: () => Promise<Answer>): Promise<Answer> {
+    this.#count(this.#noWrite, fuseNodeid, 1);
+    try {
+      while ((this.#writingBack.get(fuseNodeid) ?? 0) > 0) await this.#steps.turn();
+      return await work();
+    } finally {
+      this.#count(this.#noWrite, fuseNodeid, -1);
+    }
+  }
+
+  /** Holds no lock. */
+  async writeBack(flusher: Caller, fuseNodeid: number, request: ModelRequest): Promise<void> {
+    while ((this.#noWrite.get(fuseNodeid) ?? 0) > 0) await this.#steps.turn();
+    this.#count(this.#writingBack, fuseNodeid, 1);
+    try {
+      await this.ask(flusher, request);
+    } finally {
+      this.#count(this.#writingBack, fuseNodeid, -1);
+    }
+  }
+
+  #count(counts: Map<number, number>, fuseNodeid: number, by: number): void {
+    counts.set(fuseNodeid, (counts.get(fuseNodeid) ?? 0) + by);
+  }
+}
