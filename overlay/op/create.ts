@@ -13,7 +13,7 @@ import { attributesChanged, changed, changedNames, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
 import { giveEntry, standsFor } from "./lookup.ts";
-import { inodeOf, type Mount } from "./mount.ts";
+import { inodeOf, type Mount, remembered } from "./mount.ts";
 import { enterFile, giveCreated, writeAccess } from "./open.ts";
 import { checkHardlink, hardlinksAreProtected, seenCaller, unknownCredentials } from "./permission.ts";
 import { pinned, pinnedAll } from "./pinned.ts";
@@ -155,7 +155,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
   const work = (): MaybePromise<void> =>
     andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
       mount.staleOnce.settled(call, request.name);
-      return andThen(restoreSetgid(mount, entry, request), (attr) => {
+      return andThen(restoreSetgid(mount, call, entry, request), (attr) => {
         opened = null;
         return answerCreated(mount, call, request.flags, { dir, name: request.name }, { entry: { id: entry.id, attr }, handle, since });
       });
@@ -168,11 +168,15 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
 
 /**
  * Hazard F15: the lower makes the file under the caller's first group alone, and takes the set-group-id bit from one who is not of the
- * directory's. The kernel says when the caller is (CREATE_SUPP_GROUP): then the bit that was asked for is set again.
+ * directory's. The kernel says when the caller is (CREATE_SUPP_GROUP): then the bit that was asked for is set again. A change of its own: if the caller is killed,
+ * others find the file (hazard F50).
  */
-export function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest | TmpfileRequest): MaybePromise<Attr> {
+export function restoreSetgid(mount: Mount, call: Call, entry: Entry, request: CreateRequest | TmpfileRequest): MaybePromise<Attr> {
+  const { id, attr } = entry;
   const lost = (request.mode & S_ISGID) !== 0 && (attr.mode & S_ISGID) === 0 && request.supplementaryGids.includes(attr.gid);
-  return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
+  if (!lost) return attr;
+  const set = (): MaybePromise<Attr> => mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null);
+  return remembered(mount, entry, (child) => changed(mount, call, [child], set));
 }
 
 function answerCreated(mount: Mount, call: Call, flags: number, named: Named | null, born: BornOpen): MaybePromise<void> {
@@ -200,7 +204,7 @@ export function tmpfile(mount: Mount, call: Call, request: TmpfileRequest): Mayb
     const since = mount.coherence.since();
     return andThen(changeFor(mount.lower, call.unique, create), ({ entry, handle }) => {
       const described = withErrors(
-        () => restoreSetgid(mount, entry, request),
+        () => restoreSetgid(mount, call, entry, request),
         (error) => closeAndThrow(mount, handle, error),
       );
       return andThen(described, (attr) => answerCreated(mount, call, flags, null, { entry: { id: entry.id, attr }, handle, since }));

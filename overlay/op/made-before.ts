@@ -145,7 +145,7 @@ function answerFile(
   return remembered(mount, made, async (child) => {
     const file = await openMade(mount, call, request, child);
     const read = (): MaybePromise<Attr> =>
-      andThen(mount.lower.getattr(child.id), (attr) => restoreSetgid(mount, { id: child.id, attr }, request));
+      andThen(mount.lower.getattr(child.id), (attr) => restoreSetgid(mount, call, { id: child.id, attr }, request));
     try {
       await tell(mount, call, named, { inode: child, mode: Mode.EX }, read, (attr, terms) => giveCreated(mount, call, file, attr, terms));
     } catch (error) {

@@ -115,7 +115,7 @@ export const overlayCrashMutations: readonly Mutation[] = [
     hazard: "F38",
     breaks: "a directory's set-group-id bit is lost with the process that had made the file",
     file: "overlay/op/made-before.ts",
-    find: "andThen(mount.lower.getattr(child.id), (attr) => restoreSetgid(mount, { id: child.id, attr }, request));",
+    find: "andThen(mount.lower.getattr(child.id), (attr) => restoreSetgid(mount, call, { id: child.id, attr }, request));",
     replace: "mount.lower.getattr(child.id);",
     caughtBy: "test/unit/op/made-before.test.ts",
   },

@@ -340,6 +340,15 @@ export const overlayOpMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/killed-callers.test.ts",
   },
   {
+    id: "f50-set-group-id-is-no-orphan",
+    hazard: "F50",
+    breaks: "the mode of a file whose maker was killed goes back to what it was made with, after the next chmod",
+    file: "overlay/op/create.ts",
+    find: "return remembered(mount, entry, (child) => changed(mount, call, [child], set));",
+    replace: "return set();",
+    caughtBy: "test/unit/op/killed-callers.test.ts",
+  },
+  {
     id: "f50-orphan-forgotten-with-its-inode",
     hazard: "F50",
     breaks: "the change of a killed caller is not waited for once the kernel has forgotten the inode, and knows it anew",

@@ -4,6 +4,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import type { Lower } from "../../../overlay/lower/lower.ts";
 import { isAwaited } from "../../../overlay/op/orphans.ts";
 import type { Operation } from "../../../overlay/op/perform.ts";
+import { OTHER } from "./scripted-lower.ts";
 import { Workbench } from "./workbench.ts";
 
 const name = Buffer.from("name");
@@ -263,6 +264,39 @@ describe("what comes after a change whose caller was killed (hazard F50)", () =>
     answer();
     await Promise.all([served, second]);
     expect([bench.replies.map(({ errno }) => errno), bench.lower.calls.filter((call) => call === "write")]).toEqual([[E.EINTR, 0], []]);
+  });
+
+  describe("the set-group-id bit that a creation sets again (hazard F15)", () => {
+    const create = { ...rowOf("create") };
+    // What attrOf says of the group.
+    const setgid: Row = { ...create, request: (b) => ({ ...create.request(b), mode: 0o102770, supplementaryGids: [0] }) };
+    const chmod = (bench: Workbench): Promise<unknown> => {
+      const child = bench.inodes.remember(OTHER, 0o100644);
+      child.nlookup += 1;
+      bench.inodes.leave(child);
+      return bench.serve({ op: "setattr", fuseNodeid: child.fuseNodeid, fh: null, change: { mode: 0o600 } });
+    };
+    const changes = ({ lower }: Workbench): string[] => lower.calls.filter((call) => ["create", "setattr"].includes(call));
+
+    it("is not set when the maker was killed before: others have found the file", async () => {
+      const bench = new Workbench();
+      const { answer, served } = await leave(bench, setgid);
+      answer();
+      await served;
+      expect([changes(bench), bench.lower.closed, bench.coherence.held]).toEqual([["create"], [1], 0]);
+    });
+
+    it("is set before the next change of the file", async () => {
+      const bench = new Workbench();
+      const { answer, served } = await leave(bench, { ...setgid, lower: "setattr" });
+      const second = chmod(bench);
+      for (let turns = 0; turns < 10; turns += 1) await turn();
+      expect(changes(bench)).toEqual(["create", "setattr"]);
+      answer();
+      await Promise.all([served, second]);
+      expect(changes(bench)).toEqual(["create", "setattr", "setattr"]);
+      expect([bench.replies.map(({ errno }) => errno), bench.coherence.violations]).toEqual([[E.EINTR, 0], []]);
+    });
   });
 
   it("waits though the kernel has forgotten the file meanwhile, and knows it anew", async () => {
