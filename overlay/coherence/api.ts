@@ -134,10 +134,10 @@ export interface Coherence {
   enterNew(inode: Inode, since: Since): boolean;
 
   /**
-   * For who looks for an inode by its number: while `work` runs no node has one that only itself knows (hazard F51). With nothing pinned. Rejects with
-   * Errno EINTR.
+   * For who has found an inode by its number, before it is pinned: resolves when no node has one as its own of which the lower has told until now (hazard
+   * F51). With nothing pinned. Rejects with Errno EINTR.
    */
-  whileNoneIsBorn<T>(waiter: Waiter, work: () => MaybePromise<T>): Promise<T>;
+  untilBirthsKnown(waiter: Waiter): MaybePromise<void>;
 
   /**
    * Drops the kernel's pages of that range. To be awaited after a WRITE through a direct handle was executed and before it is answered, if

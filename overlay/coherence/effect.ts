@@ -51,7 +51,7 @@ export type Effect =
   | { readonly do: "request-token"; readonly cover: Cover; readonly how?: TokenRequest }
   | { readonly do: "unlock-token"; readonly cover: Cover }
   /** Of births-lock.ts. */
-  | { readonly do: "request-births"; readonly request: () => void }
+  | { readonly do: "ask-births"; readonly ask: () => void }
   | { readonly do: "unlock-births" }
   | { readonly do: "settle-token"; readonly waiter: TokenWaiter; readonly result: "cached" | "direct" };
 

@@ -278,14 +278,8 @@ export class Pins implements Coherence, TermsPort {
     return first;
   }
 
-  async whileNoneIsBorn<T>(waiter: Waiter, work: () => MaybePromise<T>): Promise<T> {
-    if (this.#state.abandoned) throw errnoError(E.EIO);
-    const leave = await this.#options.births.visit(waiter);
-    try {
-      return await work();
-    } finally {
-      leave();
-    }
+  untilBirthsKnown(waiter: Waiter): MaybePromise<void> {
+    return this.#state.abandoned ? Promise.reject(errnoError(E.EIO)) : this.#options.births.untilKnown(waiter);
   }
 
   // --- write access

@@ -85,7 +85,7 @@ const lockEffects: ReadonlySet<Effect["do"]> = new Set([
   "request",
   "request-token",
   "unlock-token",
-  "request-births",
+  "ask-births",
   "unlock-births",
   "expect",
   "ask-anew",
@@ -132,7 +132,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#covers = new CoverTable(state, (cover) => {
       if (!this.#keepsLocks) this.#locks.drop(cover);
     });
-    this.#births = new BirthsLock({ lockspace, fail, told: () => this.run() }, state);
+    this.#births = new BirthsLock({ lockspace, now, fail, run: () => this.run() }, state);
     this.#invalidation = new Invalidation(caches, state, () => this.#closed, fail);
     this.#suspension = new Suspension({
       cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
@@ -242,8 +242,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       case "unlock-token":
         this.#locks.unlockToken(effect.cover);
         return;
-      case "request-births":
-        effect.request();
+      case "ask-births":
+        effect.ask();
         return;
       case "unlock-births":
         this.#births.unlock();
@@ -360,11 +360,6 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   // --- the mount
 
-  /** What is made from now on may soon be nobody else's (hazard F51). */
-  wantBirths(): void {
-    this.#births.want();
-  }
-
   createCover(id: FileId, kind: InodeKind): Cover {
     return this.#covers.take(id, kind);
   }
@@ -450,7 +445,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#suspension.release();
     this.#state.abandoned = true;
     for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
-    this.#births.refuseVisits(errnoError(E.EIO));
+    this.#births.refuseLooks(errnoError(E.EIO));
     this.run();
   }
 

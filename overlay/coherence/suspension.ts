@@ -11,7 +11,7 @@ import type { Dropped } from "./kernel/drop-all.ts";
 /** What is given up after a lapse of the lease is dropped once more before, for at most so long. */
 const RESUME_DROP_MS = 250;
 
-const asks: ReadonlySet<Effect["do"]> = new Set(["request", "unlock-token", "request-token", "request-births", "unlock-births"]);
+const asks: ReadonlySet<Effect["do"]> = new Set(["request", "unlock-token", "request-token", "ask-births", "unlock-births"]);
 
 export interface SuspensionHost {
   /** All whose caches may have something. */

@@ -45,7 +45,8 @@ async function lookupSelf(mount: Mount, call: Call, fuseNodeid: number): Promise
   }
   const ino = inoOf(fuseNodeid);
   if (ino === null) throw errnoError(E.ESTALE);
-  const found = await mount.coherence.whileNoneIsBorn(call, () => mount.lower.byNumber(ino));
+  const found = await mount.lower.byNumber(ino);
+  await mount.coherence.untilBirthsKnown(call);
   await remembered(mount, found, async (inode) => {
     // Another generation has the inode number by now; or the kernel has this inode by another number: the root, or one that was counted.
     if (inode.fuseNodeid !== fuseNodeid) throw errnoError(E.ESTALE);
@@ -56,7 +57,8 @@ async function lookupSelf(mount: Mount, call: Call, fuseNodeid: number): Promise
 async function lookupParent(mount: Mount, call: Call, fuseNodeid: number): Promise<void> {
   const dir = inodeOf(mount, fuseNodeid);
   if (dir.kind !== "directory") throw errnoError(E.ESTALE);
-  const found = await mount.coherence.whileNoneIsBorn(call, () => mount.lower.parentOf(dir.id));
+  const found = await mount.lower.parentOf(dir.id);
+  await mount.coherence.untilBirthsKnown(call);
   await remembered(mount, found, (parent) => tell(mount, call, parent));
 }
 

@@ -1,5 +1,5 @@
 /**
- * The locks by which a volume finds its owner (volume/owner-core.ts), and that of births, in words. They are held and waited for as long as a mount lives,
+ * The locks by which a volume finds its owner (volume/owner-core.ts), in words. They are held and waited for as long as a mount lives,
  * so neither a lock that is kept nor a wait of hours means that a program hangs.
  */
 import { volumeLockspace } from "../volume/owner.ts";
@@ -41,14 +41,6 @@ export function electionWords(lockspace: string, resource: string): LockWords | 
       title: "the record of the volume's owner",
       has: ({ granted }) => holdsRecord[granted ?? "NL"] ?? `has ${granted}`,
       waits: ({ requested }) => (requested === "CR" ? "waits to read the new owner's record" : "is about to change the owner's record"),
-    };
-  }
-  if (resource === "births") {
-    return {
-      title: "held while files are made of which nobody else knows yet",
-      has: ({ granted }) => (granted === "PR" ? "looks for an inode by its number" : "may make files that it alone knows"),
-      waits: ({ requested }) =>
-        requested === "PR" ? "waits to look for an inode by its number" : "asks to make files that it alone knows",
     };
   }
   const nodeid = /^mounter\.(\d+)$/.exec(resource)?.[1];

@@ -44,6 +44,8 @@ export function fileStateWords(lockspace: string, resource: string): LockWords |
 /** What a lock is, in words; null: a program's own. */
 export function lockTitle(lockspace: string, resource: string): string | null {
   const lock = inodeLock(lockspace, resource);
+  // coherence/births-lock.ts
+  if (lock?.kind === "i" && lock.key === "0.0") return "lock of new inodes that only their maker knows";
   if (lock !== null) return `${kinds[lock.kind]} of inode ${lock.ino}`;
   return electionWords(lockspace, resource)?.title ?? null;
 }

@@ -64,7 +64,6 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
       draining,
       fail,
     });
-    coherence.wantBirths();
     coherenceThere(coherence);
     return coherence;
   };

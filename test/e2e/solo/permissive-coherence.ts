@@ -166,9 +166,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   enterNew(): boolean {
     return false;
   }
-  async whileNoneIsBorn<T>(_: Waiter, work: () => MaybePromise<T>): Promise<T> {
-    return work();
-  }
+  untilBirthsKnown(): void {}
   forgotten(inode: Inode): void {
     this.#told.delete(inode);
   }

@@ -3,7 +3,7 @@ import { type Lock, type LockHandlers, type Lockspace } from "../../../dlmd/clie
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode, InodeKind, Since } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type InodeKind, type Since } from "../../../overlay/coherence/cover.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type FileId } from "../../../overlay/lower/lower.ts";
 
@@ -80,6 +80,7 @@ export function shellOver(
   failed: (error: Error) => void = fail,
   leaving: (id: FileId) => MaybePromise<void> = () => undefined,
   draining: () => void = () => undefined,
+  now: () => number = () => 0,
 ): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return new CoherenceShell({
@@ -114,7 +115,7 @@ export function shellOver(
       isRunnable: () => false,
       waitsForPage: () => false,
     },
-    now: () => 0,
+    now,
     leaving,
     draining,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
@@ -131,7 +132,8 @@ export function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): In
 /** Inodes may be born without a message from now on. What was asked for that is not in `asked`. */
 export async function beginBirths(shell: CoherenceShell, asked: string[] = []): Promise<void> {
   const before = [...asked];
-  shell.wantBirths();
+  const id = { ino: 1, generation: 0 };
+  bear(shell, { fuseNodeid: 1, id, kind: "file", nlookup: 0, openCount: 0, mappableCount: 0, cover: new Cover(id, "file") });
   await Promise.resolve();
   asked.splice(0, asked.length, ...before);
 }

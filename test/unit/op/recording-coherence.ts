@@ -223,15 +223,10 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     this.locks = "here";
     return this.bornFirst;
   }
-  async whileNoneIsBorn<T>(waiter: Waiter, work: () => MaybePromise<T>): Promise<T> {
-    if (this.locks !== "here") await this.#wait(() => undefined, waiter);
-    if (this.held > 0) this.violations.push("a look by number while something is pinned");
-    this.events.push("births end");
-    try {
-      return await work();
-    } finally {
-      this.events.push("births go on");
-    }
+  untilBirthsKnown(waiter: Waiter): MaybePromise<void> {
+    if (this.held > 0) this.violations.push("a wait for births while something is pinned");
+    const known = (): void => void this.events.push("births known");
+    return this.locks === "here" ? known() : this.#wait(known, waiter);
   }
   forgotten(inode: Inode): void {
     this.events.push(`forgotten ${inode.cover.key}`);
