@@ -109,12 +109,19 @@ function writeThrough(
       // Another node may have cut the file since (hazard F38).
       return answerWritten(mount, call, request, file, result, hold, before === null ? "raises" : "misplaced");
     };
+    // Before what the kernel cached is dropped (change.ts): that waits for their pages.
+    const letGo = (): void => {
+      if (!call.interrupted) return;
+      hold?.release();
+      overwrite.over();
+    };
     if (before !== null) return answer(before);
     if (hold === null && killed === null && needsAnswerOnly(call, request, file) && writeBehind(mount, call, file, request))
       return answer({ offset, bytes: data.length });
     const make = (): MaybePromise<Written> =>
       changeFor(mount.lower, call.unique, () => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
-    const written = (): MaybePromise<Written> => settled(() => (killed === null ? make() : afterKill(mount, file, killed, make)));
+    const sent = (): MaybePromise<Written> => settled(() => (killed === null ? make() : afterKill(mount, file, killed, make)));
+    const written = (): MaybePromise<Written> => finallyDo(sent, letGo);
     return andThen(changed(mount, call, [file.inode], written), answer);
   });
 }

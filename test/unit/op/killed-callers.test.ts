@@ -7,6 +7,7 @@ import type { Operation } from "../../../overlay/op/perform.ts";
 import { OTHER } from "./scripted-lower.ts";
 import { Workbench } from "./workbench.ts";
 
+const O_APPEND = 0o2000;
 const name = Buffer.from("name");
 const data = Buffer.alloc(10);
 const supplementaryGids: readonly number[] = [];
@@ -101,6 +102,40 @@ async function leave(bench: Workbench, { op, request, lower }: Row): Promise<{ a
 }
 
 const pairs = rows.flatMap((left) => changesOfFile.flatMap((next) => (left.inodes.includes("20.1") ? [[left.op, next] as const] : [])));
+
+describe("a WRITE whose caller was killed: pages are dropped at its end, and others may have them meanwhile (hazard F11)", () => {
+  const write = rowOf("write");
+
+  it.each([
+    ["a READ that waits while something is appended", false, { op: "read", offset: 0, size: 4096, flags: 2, lockOwner: 0n }],
+    ["what is written back of a mapping", true, { op: "write", offset: 0, data, flags: 2, fromCache: true, killSuidgid: false }],
+  ] as const)("%s ends", async (_title, cached, other) => {
+    const bench = new Workbench();
+    const page = { ...opened(bench), ...other };
+    const request = (): Record<string, unknown> => ({
+      ...write.request(bench),
+      ...file(bench),
+      fh: bench.openFile(cached).fh,
+      flags: cached ? 2 : 2 | O_APPEND,
+    });
+    const { answer, served } = await leave(bench, { ...write, request });
+    const second = bench.serve(page);
+    const drops: string[] = [];
+    bench.coherence.dropKernelCaches = async (): Promise<void> => {
+      drops.push("begun");
+      await second;
+      drops.push("over");
+    };
+    answer();
+    for (let turns = 0; turns < 30; turns += 1) await turn();
+    expect([bench.replies.map(({ errno }) => errno), drops]).toEqual([
+      [E.EINTR, 0],
+      ["begun", "over"],
+    ]);
+    await served;
+    expect([bench.coherence.held, bench.coherence.violations]).toEqual([0, []]);
+  });
+});
 
 /** What each asks before its change, of what is not known here. */
 const asking: readonly Row[] = [
