@@ -69,13 +69,16 @@ function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: Open
   const append = (request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);
   if (!append && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const overwrite = new Overwrite(inode, call);
-  const make = (made: () => void): MaybePromise<Left> => {
-    const hold = append ? new AppendHold(inode) : null;
-    return finallyDo(
-      () => writeThrough(mount, call, request, file, hold, overwrite, before, made),
-      () => hold?.release(),
-    );
-  };
+  // Before Linux 5.11 the kernel goes by the mode that it was told last, and says nothing.
+  const kills = request.killSuidgid || (!mount.handleKillpriv && call.uid !== 0);
+  const make = (made: () => void): MaybePromise<Left> =>
+    andThen(kills && before === null ? killSuidgid(mount, call, file, request.offset, append) : null, (killed) => {
+      const hold = append ? new AppendHold(inode) : null;
+      return finallyDo(
+        () => writeThrough(mount, call, request, file, hold, killed, overwrite, before, made),
+        () => hold?.release(),
+      );
+    });
   const left = pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: cached }, () =>
     finallyDo(
       () => resized(mount, call, inode, cached ? "holds" : "drops", make),
@@ -91,16 +94,13 @@ function writeThrough(
   request: WriteRequest,
   file: OpenFile,
   hold: AppendHold | null,
+  killed: Since | null,
   overwrite: Overwrite,
   before: Written | null,
   made: () => void,
 ): MaybePromise<Left> {
   const { data, offset } = request;
-  // Before Linux 5.11 the kernel goes by the mode that it was told last, and says nothing.
-  const kills = request.killSuidgid || (!mount.handleKillpriv && call.uid !== 0);
-  const kill = kills && before === null ? killSuidgid(mount, call, file, offset, hold !== null) : null;
-  const ready = andThen(kill, (killed) => andThen(overwrite.begin(), () => killed));
-  return andThen(ready, (killed) => {
+  return andThen(overwrite.begin(), () => {
     // Others may have written since.
     if (call.interrupted) throw errnoError(E.EINTR);
     const answer = (result: Written): MaybePromise<Left> => {
@@ -109,7 +109,7 @@ function writeThrough(
       // Another node may have cut the file since (hazard F38).
       return answerWritten(mount, call, request, file, result, hold, before === null ? "raises" : "misplaced");
     };
-    // Before what the kernel cached is dropped (change.ts): that waits for their pages.
+    // Before what the kernel cached is dropped (change.ts): that waits for their pages (hazard F11).
     const letGo = (): void => {
       if (!call.interrupted) return;
       hold?.release();
