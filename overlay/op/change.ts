@@ -101,7 +101,7 @@ export function resized<T>(
         }),
       () => {
         if (making) made();
-        sizes.end(inode, change, sure);
+        sizes.end(inode, change, call, sure);
       },
     );
   });

@@ -313,6 +313,15 @@ export const overlayOpMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/killed-callers.test.ts",
   },
   {
+    id: "f11-killed-change-keeps-pages",
+    hazard: "F11",
+    breaks: "a WRITE waits for a stat(2), that for the change of a killed caller, and that for a page of the WRITE: for ever",
+    file: "overlay/coherence/size/gate.ts",
+    find: " || (holdsPages && this.#changers.some(({ interrupted }) => interrupted));",
+    replace: ";",
+    caughtBy: "test/unit/coherence/size/gate.test.ts",
+  },
+  {
     id: "f50-change-overtakes-orphan",
     hazard: "F50",
     breaks: "a change is sent while that of a killed caller is under way",

@@ -114,7 +114,7 @@ export class SizeCheck implements KernelSizes {
   // --- changes
 
   begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): MaybePromise<void> {
-    const entered = this.#gates.take(inode.cover).begin(holdsPages(change), change === "truncates");
+    const entered = this.#gates.take(inode.cover).begin(holdsPages(change), waiter, change === "truncates");
     if (entered !== undefined) return this.#beginAfter(entered, inode, change, waiter, read);
     return this.#begun(inode, change, waiter, read);
   }
@@ -140,10 +140,10 @@ export class SizeCheck implements KernelSizes {
   async #makeKnown(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): Promise<void> {
     const { cover } = inode;
     while (needsKnown(inode, change) && !waiter.interrupted) {
-      this.#end(cover, change);
+      this.#end(cover, change, waiter);
       await this.tell(inode, waiter, read, () => {});
       const unknown = sizeOf(cover).doubt;
-      await this.#gates.take(cover).begin(false);
+      await this.#gates.take(cover).begin(false, waiter);
       if (unknown) return;
     }
   }
@@ -154,18 +154,18 @@ export class SizeCheck implements KernelSizes {
     if (holdsPages(change)) this.#gates.get(inode.cover)?.made();
   }
 
-  end(inode: Inode, change: SizeChange, sure: boolean): void {
+  end(inode: Inode, change: SizeChange, waiter: Asking, sure: boolean): void {
     const { cover } = inode;
     if (!sure) doubtSize(cover);
     const size = sizeOf(cover);
     if (change === "truncates") size.truncating -= 1;
     if (size.lockHolder?.answered === true) size.lockHolder = null;
-    this.#end(cover, change);
+    this.#end(cover, change, waiter);
   }
 
-  #end(cover: Cover, change: SizeChange): void {
+  #end(cover: Cover, change: SizeChange, waiter: Asking): void {
     const gate = this.#gates.take(cover);
-    gate.end(holdsPages(change));
+    gate.end(holdsPages(change), waiter);
     this.#gates.release(cover, gate);
   }
 

@@ -3,7 +3,8 @@
  * calls of our own that have the kernel take it over ("refreshes", threads.ts) keep out of each other's way:
  *
  * - A teller goes on when no change is under way; changes that come meanwhile wait for it, so it gets its turn. A truncation does not: it holds
- *   write-backs up, and a change whose caller was killed may wait for these. No other call of the file runs beside it, so a teller's turn comes.
+ *   write-backs up, and a change whose caller was killed may wait for these, as it may for the pages of one that holds some (hazard F11). No other call of the file
+ *   runs beside it, so a teller's turn comes.
  * - A change begins when the refreshes are over: the kernel truncates its page cache at their end, and would have cut what the change
  *   put there. One that may hold pages locked in the kernel does not wait for them, since they may wait for its pages.
  * - The answer to a refresh goes out when no change is under way, because pages of the old end may not be dropped yet; or, of one that
@@ -11,6 +12,10 @@
  */
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { Cover } from "../cover.ts";
+import type { Asking } from "./kernel-sizes.ts";
+
+/** Whose change it is. */
+type Changer = Pick<Asking, "interrupted">;
 
 interface Waiting {
   readonly may: () => boolean;
@@ -22,6 +27,7 @@ export class SizeGate {
   #direct = 0;
   #holding = 0;
   #making = 0;
+  readonly #changers: Changer[] = [];
   /** Inside, and waiting to come in. */
   #telling = 0;
   #toTell = 0;
@@ -48,9 +54,11 @@ export class SizeGate {
     return this.#direct + this.#holding + this.#telling + this.#refreshing + this.#waiting.length === 0;
   }
 
-  begin(holdsPages: boolean, truncates = false): MaybePromise<void> {
-    const may = (): boolean => this.#telling === 0 && (truncates || this.#toTell === 0) && (holdsPages || this.#refreshing === 0);
+  begin(holdsPages: boolean, changer: Changer, truncates = false): MaybePromise<void> {
+    const passes = (): boolean => this.#toTell === 0 || truncates || (holdsPages && this.#changers.some(({ interrupted }) => interrupted));
+    const may = (): boolean => this.#telling === 0 && passes() && (holdsPages || this.#refreshing === 0);
     return this.#enter(may, () => {
+      this.#changers.push(changer);
       if (!holdsPages) this.#direct += 1;
       else {
         this.#holding += 1;
@@ -66,7 +74,8 @@ export class SizeGate {
     this.#goOn();
   }
 
-  end(holdsPages: boolean): void {
+  end(holdsPages: boolean, changer: Changer): void {
+    this.#changers.splice(this.#changers.indexOf(changer), 1);
     if (holdsPages) this.#holding -= 1;
     else this.#direct -= 1;
     this.#goOn();

@@ -21,7 +21,7 @@ export interface KernelSizes {
   begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): MaybePromise<void>;
   made(inode: Inode, change: SizeChange): void;
   /** `sure`: what the call did to the size is known, and `replied` or `told`. */
-  end(inode: Inode, change: SizeChange, sure: boolean): void;
+  end(inode: Inode, change: SizeChange, waiter: Asking, sure: boolean): void;
   /**
    * A call waits for its lock, until what is given is called, and until it is answered the kernel takes no size from any other reply
    * (FUSE_I_SIZE_UNSTABLE): a truncation, FALLOCATE, the target of COPY_FILE_RANGE, a WRITE of a handle with a page cache.

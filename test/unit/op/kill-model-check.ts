@@ -26,6 +26,7 @@ const MODE_AT = 60;
 const SIZE_AT = 8;
 const UID_AT = 68;
 const ATTR_OUT_AT = 16;
+const ENTRY_INO_AT = 40;
 
 const making = (step: Step): Explained => {
   return (state) => {
@@ -50,9 +51,11 @@ function succeeded(asked: Asked): Pick<Operation, "steps" | "inos"> {
     return (state) => (uid !== 0 && of(state).uid !== uid ? [] : making(step)(state));
   };
   const clear = (of: number): Explained[] => (uid === 0 ? [] : [making({ do: "kill", ino: of })]);
+  /** Bits that may have died with an owner. */
+  const again = (of: number): Explained[] => clear(of).map((cleared) => (state) => [state, ...cleared(state)]);
   switch (request.op) {
     case "lookup": {
-      const found = body === null || body.length === 0 ? 0 : Number(body.readBigUInt64LE(40));
+      const found = body === null || body.length === 0 ? 0 : Number(body.readBigUInt64LE(ENTRY_INO_AT));
       return { inos: [], steps: [where((state) => (of(state).names[place.name] ?? 0) === found)] };
     }
     case "getattr": {
@@ -70,7 +73,8 @@ function succeeded(asked: Asked): Pick<Operation, "steps" | "inos"> {
       const [offset, data] = [request["offset"] as number, text(request["data"])];
       if (request["fromCache"] === true) return { inos: [ino], steps: [writtenBack(ino, offset, data)] };
       const append = ((request["flags"] as number) & 0o2000) !== 0;
-      return { inos: [ino], steps: [...clear(ino), making(append ? { do: "append", ino, data } : { do: "write", ino, offset, data })] };
+      const made = making(append ? { do: "append", ino, data } : { do: "write", ino, offset, data });
+      return { inos: [ino], steps: [...clear(ino), made, ...again(ino)] };
     }
     case "setattr": {
       const { size, mode, uid: owner, gid } = request["change"] as AttrChange;
@@ -80,7 +84,8 @@ function succeeded(asked: Asked): Pick<Operation, "steps" | "inos"> {
     }
     case "fallocate": {
       const [offset, bytes] = [request["offset"] as number, request["length"] as number];
-      return { inos: [ino], steps: [...clear(ino), making({ do: request["mode"] === 0 ? "allocate" : "punch", ino, offset, bytes })] };
+      const made = making({ do: request["mode"] === 0 ? "allocate" : "punch", ino, offset, bytes });
+      return { inos: [ino], steps: [...clear(ino), made, ...again(ino)] };
     }
     case "copyFileRange": {
       const [to, offset, bytes] = [inos["outFuseNodeid"] as number, request["offset"] as number, request["length"] as number];
@@ -89,8 +94,7 @@ function succeeded(asked: Asked): Pick<Operation, "steps" | "inos"> {
       const all: Explained = (state) =>
         copied !== null && of(state).bytes.slice(offset, offset + bytes).length !== copied ? [] : copy(state);
       // Where there is nothing to copy, nothing is cleared; but the source may have been cut since that was looked at, and holds no lock.
-      const mayClear: Explained = (state) => [state, ...clear(to).flatMap((cleared) => cleared(state))];
-      return { inos: [to], steps: copied === 0 ? [mayClear, all] : [...clear(to), all] };
+      return { inos: [to], steps: copied === 0 ? [...again(to), all] : [...clear(to), all, ...again(to)] };
     }
     case "setxattr": {
       const set = { do: "setxattr", ino, name: place.name, value: text(request["value"]) } as const;
@@ -108,6 +112,9 @@ function succeeded(asked: Asked): Pick<Operation, "steps" | "inos"> {
       const inode = modelInode(request.op === "mkdir", mode & ~0o2000, uid, SETGID_GROUP);
       const restored = request.op === "create" && (mode & 0o2000) !== 0;
       const steps = [making({ do: "make", at: place, ino: made, inode })];
+      // Found to be there, twice (hazard F12).
+      const found = body === null ? made : Number(body.readBigUInt64LE(ENTRY_INO_AT));
+      if (found !== made) return { inos: [], steps: [where((state) => of(state).names[place.name] === found)] };
       return { inos: [ino, made], steps: restored ? [...steps, making({ do: "setgid", ino: made })] : steps };
     }
     case "unlink":
@@ -124,6 +131,10 @@ function succeeded(asked: Asked): Pick<Operation, "steps" | "inos"> {
       const to = at(inos["newFuseNodeid"], request["newName"]);
       const touched = [ino, to.dir, inos["victimNodeid"] as number, inos["replacedNodeid"] as number];
       return { inos: touched, steps: [making({ do: "rename", from: place, to, exchange: request["flags"] === RENAME_EXCHANGE })] };
+    }
+    case "elsewhere": {
+      const step = request["step"] as Step;
+      return { inos: "at" in step ? [step.at.dir] : "ino" in step ? [step.ino] : [], steps: [making(step)] };
     }
     default:
       throw new Error(`what ${request.op} does is not known to the model`);
@@ -147,6 +158,8 @@ function failed({ request, inos, uid, answer }: Asked): Explained {
   return where((state) => {
     const inode = state[ino] as ModelInode;
     switch (errno) {
+      case E.EACCES:
+        return state[inode.names[name] ?? 0]?.uid !== uid;
       case E.EPERM:
         return inode.uid !== uid;
       case E.ENODATA:

@@ -9,6 +9,7 @@ import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
+import type { Step } from "./kill-model-state.ts";
 import type { KillModelSteps } from "./kill-model-steps.ts";
 
 const NODEID_AT = 0;
@@ -24,7 +25,7 @@ export interface Answer {
 
 /** A request and what became of it. */
 export interface Asked {
-  readonly request: ModelRequest;
+  readonly request: Record<string, unknown> & { readonly op: string };
   readonly unique: number;
   readonly uid: number;
   readonly pid: number;
@@ -67,6 +68,8 @@ export class KillModelKernel {
   /** fuse_set_nowrite: truncations that keep write-back waiting; and write-back under way. */
   readonly #noWrite = new Map<number, number>();
   readonly #writingBack = new Map<number, number>();
+  /** Of each file one page: who has it locked, or is writing it back. */
+  readonly #pages = new Map<number, Set<Promise<void>>>();
   #nextUnique = 2;
 
   constructor(mount: Mount, steps: KillModelSteps) {
@@ -96,6 +99,31 @@ export class KillModelKernel {
     } finally {
       for (const unlock of unlocks) unlock();
     }
+  }
+
+  /** `work` with the page of that file locked, for which others wait. */
+  async withPage<T>(fuseNodeid: number, work: () => Promise<T>): Promise<T> {
+    while ((this.#pages.get(fuseNodeid)?.size ?? 0) > 0) await this.pageFree(fuseNodeid);
+    return await this.#usingPage(fuseNodeid, work);
+  }
+
+  async #usingPage<T>(fuseNodeid: number, work: () => Promise<T>): Promise<T> {
+    const users = this.#pages.get(fuseNodeid) ?? new Set();
+    this.#pages.set(fuseNodeid, users);
+    let over = (): void => undefined;
+    const used = new Promise<void>((resolve) => (over = resolve));
+    users.add(used);
+    try {
+      return await work();
+    } finally {
+      users.delete(used);
+      over();
+    }
+  }
+
+  /** INVAL_INODE waits for who uses its pages (mm/truncate.c, invalidate_inode_pages2_range). */
+  async pageFree(fuseNodeid: number): Promise<void> {
+    await Promise.all(this.#pages.get(fuseNodeid) ?? new Set<Promise<void>>());
   }
 
   /** Throws Killed, when it may go on: with its locks let go. */
@@ -194,6 +222,16 @@ export class KillModelKernel {
     else this.names.set(key, child);
   }
 
+  /** Another node had the locks, and has changed something; what this one had of names went with its locks. */
+  noteElsewhere(step: Step): void {
+    this.#steps.now += 1;
+    const { now } = this.#steps;
+    const answer = { errno: 0, body: Buffer.alloc(0) };
+    const request = { op: "elsewhere", step };
+    this.history.push({ request, unique: 0, uid: 0, pid: 0, inos: {}, begin: now, end: now, answer, killed: false });
+    this.names.clear();
+  }
+
   /** Of a new size, which keeps write-back waiting. With the inode locked. */
   async truncating(fuseNodeid: number, work: () => Promise<Answer>): Promise<Answer> {
     this.#count(this.#noWrite, fuseNodeid, 1);
@@ -210,7 +248,7 @@ export class KillModelKernel {
     while ((this.#noWrite.get(fuseNodeid) ?? 0) > 0) await this.#steps.turn();
     this.#count(this.#writingBack, fuseNodeid, 1);
     try {
-      await this.ask(flusher, request);
+      await this.#usingPage(fuseNodeid, () => this.ask(flusher, request));
     } finally {
       this.#count(this.#writingBack, fuseNodeid, -1);
     }

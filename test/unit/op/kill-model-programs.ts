@@ -4,6 +4,7 @@ import { ACCESS_ACL } from "../../../overlay/lower/linux.ts";
 import type { AttrChange } from "../../../overlay/lower/lower.ts";
 import { type Answer, type Caller, type KillModelKernel, Killed } from "./kill-model-kernel.ts";
 import { flagsOf, SETGID_GROUP } from "./kill-model-lower.ts";
+import { modelInode, type Step } from "./kill-model-state.ts";
 import type { KillModelSteps } from "./kill-model-steps.ts";
 
 const O_APPEND = 0o2000;
@@ -11,7 +12,8 @@ const O_EXCL = 0o200;
 const O_CREAT_RDWR = 0o102;
 const PUNCH_HOLE_KEEP_SIZE = 3;
 const RENAME_EXCHANGE = 2;
-const READ_BYTES = 64;
+/** All that a file has. */
+export const MODEL_PAGE_BYTES = 64;
 
 /** A file that is open all the time, once with a page cache and once without. */
 export interface ModelFile {
@@ -53,13 +55,17 @@ function bytesOf({ steps, nextByte }: World): Buffer {
   return Buffer.from(nextByte().repeat(1 + steps.below(4)), "latin1");
 }
 
-const write = onFile((world, { uid }, { fuseNodeid, cachedFh, directFh }) => {
-  const { steps } = world;
+/** A page that is not up to date stays locked until what it was written is made (fs/fuse/file.c, fuse_fill_write_pages). */
+const write: Program = (world, caller) => {
+  const { kernel, steps } = world;
+  const { fuseNodeid, cachedFh, directFh } = fileOf(world);
   const append = steps.chance(0.25);
-  const fh = append || steps.chance(0.4) ? directFh : cachedFh;
+  const cached = !append && steps.chance(0.6);
+  const rest = { offset: steps.below(7), data: bytesOf(world), fromCache: false, killSuidgid: caller.uid !== 0 };
   const flags = 2 | (append ? O_APPEND : 0);
-  return { op: "write", fuseNodeid, fh, offset: steps.below(7), data: bytesOf(world), flags, fromCache: false, killSuidgid: uid !== 0 };
-});
+  const ask = (): Promise<Answer> => kernel.ask(caller, { op: "write", fuseNodeid, fh: cached ? cachedFh : directFh, flags, ...rest });
+  return kernel.withLocks([fuseNodeid], () => (cached && steps.chance(0.7) ? kernel.withPage(fuseNodeid, ask) : ask()));
+};
 
 /** FATTR_KILL_SUIDGID comes with a size from a caller without CAP_FSETID. */
 const truncate: Program = (world, caller) => {
@@ -112,10 +118,15 @@ const chattr = onFile(({ steps }, _caller, { fuseNodeid, directFh }) => {
   return { op: "ioctl", fuseNodeid, fh: directFh, kind: "flags", value: flagsOf(steps.below(4) << 6) };
 });
 
-const read = looking(({ steps }, { fuseNodeid, cachedFh, directFh }) => {
-  const fh = steps.pick([cachedFh, directFh]);
-  return { op: "read", fuseNodeid, fh, offset: 0, size: READ_BYTES, flags: 2, lockOwner: 0n };
-});
+const read: Program = (world, caller) => {
+  const { kernel, steps } = world;
+  const { fuseNodeid, cachedFh, directFh } = fileOf(world);
+  const cached = steps.chance(0.5);
+  const fh = cached ? cachedFh : directFh;
+  const ask = (): Promise<Answer> =>
+    kernel.ask(caller, { op: "read", fuseNodeid, fh, offset: 0, size: MODEL_PAGE_BYTES, flags: 2, lockOwner: 0n });
+  return cached ? kernel.withPage(fuseNodeid, ask) : ask();
+};
 const getattr = looking((_world, { fuseNodeid }) => ({ op: "getattr", fuseNodeid, fh: null }));
 const getxattr = looking((_world, { fuseNodeid }) => ({ op: "getxattr", fuseNodeid, name: user, size: 100 }));
 
@@ -271,6 +282,23 @@ export async function runPrograms(world: World, caller: Caller, kind: readonly P
   } catch (error) {
     if (!(error instanceof Killed)) throw error;
   }
+}
+
+/** What a program of another node changes. `ino`: of a file that it makes. */
+export function changeElsewhere(world: World, ino: number): Step {
+  const { kernel, steps } = world;
+  const [dir, name] = placeOf(world);
+  const at = { dir: kernel.inoOf(dir), name };
+  const file = kernel.inoOf(fileOf(world).fuseNodeid);
+  const size = steps.below(6);
+  return steps.pick<Step>([
+    { do: "make", at, ino, inode: modelInode(false, 0o755, 1001, SETGID_GROUP) },
+    { do: "make", at, ino, inode: modelInode(false, 0o755, 1001, SETGID_GROUP) },
+    { do: "remove", at, directory: false },
+    { do: "truncate", ino: file, size },
+    { do: "chmod", ino: file, mode: 0o4755 },
+    { do: "chown", ino: file, uid: 1000, gid: 1000 },
+  ]);
 }
 
 /** Of a page that somebody has stored to. */

@@ -1,6 +1,8 @@
 /** What may happen next in the kill model: the seed picks one, and all that follows from it without waiting happens before the next. */
 import { seeded } from "../coherence/seeded.ts";
 
+const TIMER_STEPS = 100;
+
 export class KillModelSteps {
   readonly random: () => number;
   /** One that happened: times of the history. */
@@ -52,6 +54,8 @@ export class KillModelSteps {
     await microtasks();
     for (let made = 0; made < limit; made += 1) {
       this.now += 1;
+      // Somebody may look again and again until a timer lets others go on.
+      if (made % TIMER_STEPS === TIMER_STEPS - 1) idle();
       if (!this.#one() && !idle()) return;
       await microtasks();
     }

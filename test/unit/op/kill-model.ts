@@ -8,6 +8,8 @@ import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { errnoError, E } from "../../../dlmd/base/errno.ts";
 import type { Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { Cover, type Inode, type PinMode } from "../../../overlay/coherence/cover.ts";
+import { SizeGates } from "../../../overlay/coherence/size/gate.ts";
+import type { KernelSizes, SizeChange } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { HandleTable } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
@@ -22,10 +24,11 @@ import { WalkAhead } from "../../../overlay/op/walk-ahead.ts";
 import { unexplained } from "./kill-model-check.ts";
 import { type Asked, type Caller, KillModelKernel } from "./kill-model-kernel.ts";
 import { idOf, KillModelLower } from "./kill-model-lower.ts";
-import { KINDS, type ModelFile, runPrograms, type World, writeBack } from "./kill-model-programs.ts";
-import { modelInode, ROOT_INO, type State } from "./kill-model-state.ts";
+import { changeElsewhere, KINDS, MODEL_PAGE_BYTES, type ModelFile, runPrograms, type World, writeBack } from "./kill-model-programs.ts";
+import { applied, modelInode, ROOT_INO, type State } from "./kill-model-state.ts";
 import { KillModelSteps } from "./kill-model-steps.ts";
 import { RecordingCoherence } from "./recording-coherence.ts";
+import { rightSizes } from "./right-sizes.ts";
 
 const FILES = [20, 21];
 const DIRECTORY = 3;
@@ -41,15 +44,39 @@ export interface KillModelResult {
   readonly requests: number;
 }
 
+/** The kernel has the right sizes, but changes of one and what tells it wait for each other as ever. */
+function sizesOfGates(): KernelSizes {
+  const gates = new SizeGates();
+  const holds = (change: SizeChange): boolean => change === "holds" || change === "truncates";
+  return {
+    ...rightSizes,
+    begin: ({ cover }, change, waiter) => gates.take(cover).begin(holds(change), waiter, change === "truncates"),
+    made: ({ cover }, change) => {
+      if (holds(change)) gates.take(cover).made();
+    },
+    end: ({ cover }, change, waiter) => gates.take(cover).end(holds(change), waiter),
+    known: ({ cover }) => gates.get(cover)?.changing !== true,
+    tell: async ({ cover }, _waiter, read, answer) => {
+      const gate = gates.take(cover);
+      await gate.tell();
+      try {
+        answer(await read());
+      } finally {
+        gate.told();
+      }
+    },
+  };
+}
+
 /** Locks that come at once or later; what it is asked to drop is dropped later. */
 class KillModelCoherence extends RecordingCoherence {
   readonly #steps: KillModelSteps;
-  readonly dropNames: () => void;
+  kernel: KillModelKernel | null = null;
 
-  constructor(steps: KillModelSteps, dropNames: () => void) {
+  constructor(steps: KillModelSteps) {
     super();
     this.#steps = steps;
-    this.dropNames = dropNames;
+    this.sizes = sizesOfGates();
   }
 
   #come(waiter: Waiter, take: () => void): Promise<void> {
@@ -88,12 +115,14 @@ class KillModelCoherence extends RecordingCoherence {
     await this.#steps.turn();
     if (inodes.some(({ kind }) => kind === "directory")) {
       this.told.clear();
-      this.dropNames();
+      this.kernel?.names.clear();
     }
+    if (pages) for (const { fuseNodeid } of inodes) await this.kernel?.pageFree(fuseNodeid);
   }
   override async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
     await super.dropPages(inode, offset, bytes);
     await this.#steps.turn();
+    if (offset < MODEL_PAGE_BYTES) await this.kernel?.pageFree(inode.fuseNodeid);
   }
   override attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
     void super.attributesChanged(inode, caller, held);
@@ -184,12 +213,11 @@ export async function runKillModel(seed: number, deadly: boolean, idle: () => bo
   const steps = new KillModelSteps(seed);
   const before = firstState(steps);
   const lower = new KillModelLower(steps, before);
-  let dropNames = (): void => undefined;
-  const coherence = new KillModelCoherence(steps, () => dropNames());
+  const coherence = new KillModelCoherence(steps);
   const mount = mountOf(lower, coherence);
   const files = FILES.map((ino) => opened(mount, lower, ino));
   const kernel = new KillModelKernel(mount, steps);
-  dropNames = (): void => kernel.names.clear();
+  coherence.kernel = kernel;
   let bytes = 0x40;
   const nextByte = (): string => String.fromCharCode((bytes += 1));
   const directories = [1, known(mount, DIRECTORY, 0o040755).fuseNodeid];
@@ -229,6 +257,20 @@ export async function runKillModel(seed: number, deadly: boolean, idle: () => bo
   }
   const flusher: Caller = { pid: 0, uid: 0, killed: false, call: null, dies: null, asked: 0 };
   if (kind !== KINDS[1]) for (let left = steps.below(3); left > 0; left -= 1) void begin(() => writeBack(world, { ...flusher }));
+  const elsewhere = async (ino: number): Promise<void> => {
+    // Its locks are given back when nothing here is pinned.
+    do await steps.turn();
+    while (coherence.held > 0);
+    const step = changeElsewhere(world, ino);
+    const after = applied(lower.state, step);
+    if (typeof after === "number") return;
+    lower.state = after;
+    coherence.told.clear();
+    kernel.noteElsewhere(step);
+  };
+  if (steps.chance(0.3)) for (let left = steps.below(5); left > 0; left -= 1) void begin(() => elsewhere(900 + left));
+  // What it had cleared may be lost.
+  if (steps.chance(0.1)) steps.after(steps.below(40), () => coherence.happens("owner died"));
   await steps.run(STEPS_MAX, idle);
 
   const { history, bugs } = kernel;

@@ -78,7 +78,7 @@ describe("a reply with a size", () => {
     const next = Promise.resolve(check.begin(inode, "plain", caller, read)).then(() => done.push("next change"));
     await soon();
     expect(done).toEqual([]);
-    check.end(inode, "plain", true);
+    check.end(inode, "plain", caller, true);
     await Promise.all([told, next]);
     expect(done).toEqual(["told 100", "next change"]);
   });
@@ -164,7 +164,7 @@ describe("a change of the size", () => {
     await check.begin(inode, "drops", caller, () => ({ ...file }));
     expect(done).toEqual(["repair to 100", "repaired"]);
     expect(sizeOf(inode.cover).doubt).toBe(false);
-    check.end(inode, "drops", true);
+    check.end(inode, "drops", caller, true);
     const alone = bench(1 << 30);
     alone.check.toldSentinel(alone.inode);
     alone.inode.openCount = 1;
@@ -190,7 +190,7 @@ describe("a change of the size", () => {
     await begun;
     expect(sizeOf(inode.cover).truncating).toBe(1);
     check.made(inode, "truncates");
-    check.end(inode, "truncates", true);
+    check.end(inode, "truncates", caller, true);
     await told;
     expect(sizeOf(inode.cover).truncating).toBe(0);
     expect(check.begin(inode, "truncates", caller, () => ({ ...file }))).toBeUndefined();
@@ -201,7 +201,7 @@ describe("a change of the size", () => {
     const { check, inode, file } = bench(100);
     await check.begin(inode, "holds", caller, () => ({ ...file }));
     check.made(inode, "holds");
-    check.end(inode, "holds", false);
+    check.end(inode, "holds", caller, false);
     expect(check.known(inode)).toBe(false);
   });
 });

@@ -45,7 +45,7 @@ describe("a READ that ends at the end of the file", () => {
     await soon();
     check.made(inode, "truncates");
     check.replied(inode, WRITER, "sets", 10);
-    check.end(inode, "truncates", true);
+    check.end(inode, "truncates", caller, true);
     const second = Promise.resolve(check.confirmEnd(inode, { ...read, mark: check.mark(inode) }, 1)).then((right) =>
       answered.push(`second ${right}`),
     );
@@ -70,7 +70,7 @@ describe("a READ that ends at the end of the file", () => {
     const read = { end: 10, exact: true, mark: check.mark(inode) };
     expect(await check.confirmEnd(inode, read, 49)).toBe(false);
     await expect(check.confirmEnd(inode, read, 50)).rejects.toMatchObject({ errno: 4 });
-    check.end(inode, "truncates", true);
+    check.end(inode, "truncates", caller, true);
     expect(check.confirmEnd(inode, read, 0)).toBe(true);
   });
 
@@ -114,7 +114,7 @@ describe("a READ that ends at the end of the file", () => {
     void check.begin(inode, "holds", caller, () => ({ size: 100 }));
     check.made(inode, "holds");
     await expect(check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0)).rejects.toMatchObject({ errno: 4 });
-    check.end(inode, "holds", true);
+    check.end(inode, "holds", caller, true);
     kernel.truncating();
     await soon();
     expect(await check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0)).toBe(true);
