@@ -10,7 +10,7 @@ import { type Attr, type AttrChange, changeFor } from "../lower/lower.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
-import { changed, resized } from "./change.ts";
+import { changed, resized, sizeReplied } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { allowedChange } from "./ownership.ts";
 import { isOnTheWay, unlessMoved } from "./lookup.ts";
@@ -183,12 +183,12 @@ function answerSetattr(
   inode: InodeRecord,
   set: () => MaybePromise<Attr>,
 ): MaybePromise<void> {
-  const { sizes, terms } = mount.coherence;
+  const { terms } = mount.coherence;
   return resized(mount, call, inode, change.size === undefined ? "plain" : "truncates", async (made) => {
     const attr = await set();
     made();
     inode.nlinkHint = attr.nlink;
-    sizes.replied(inode, call.pid, "sets", attr.size);
+    sizeReplied(mount, call, inode, "sets", attr.size);
     call.attr(attr, terms.of(inode, attr.size, call.pid, null, null));
   });
 }

@@ -11,6 +11,7 @@
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { SizeChange } from "../coherence/size/kernel-sizes.ts";
 import type { Inode } from "../coherence/cover.ts";
+import type { SizeEffect } from "../coherence/cover-parts.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, waiting } from "./mount.ts";
@@ -71,6 +72,11 @@ export function changedNames<T>(
   make: () => MaybePromise<T>,
 ): MaybePromise<T> {
   return andThen(changed(mount, call, inodes, make), (result) => andThen(attributesChanged(mount, call, named, victims), () => result));
+}
+
+/** A reply that changes the kernel's size is about to be given. A killed caller takes none: READs would wait for that in vain (hazard F5). */
+export function sizeReplied({ coherence }: Mount, call: Call, inode: Inode, effect: SizeEffect, end: number): void {
+  if (!call.interrupted) coherence.sizes.replied(inode, call.pid, effect, end);
 }
 
 /**

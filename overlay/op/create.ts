@@ -9,7 +9,7 @@ import { type Attr, type Caller, changeFor, type Entry, type LowerHandle } from 
 import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { accessAcl } from "./access-acl.ts";
 import type { Call } from "./call.ts";
-import { attributesChanged, changed, changedNames, resized } from "./change.ts";
+import { attributesChanged, changed, changedNames, resized, sizeReplied } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, O_TMPFILE, S_ISGID } from "./linux.ts";
 import { giveEntry, standsFor } from "./lookup.ts";
@@ -270,9 +270,9 @@ async function makeLink(mount: Mount, call: Call, { name }: LinkRequest, dir: In
 
 /** `stands`: the name is of that inode still. */
 async function answerLink(mount: Mount, call: Call, { dir, name }: Named, inode: InodeRecord, attr: Attr, stands: boolean): Promise<void> {
-  const { sizes, terms } = mount.coherence;
+  const { terms } = mount.coherence;
   // The reply sets those of the inode itself.
   await attributesChanged(mount, call, [dir]);
-  sizes.replied(inode, call.pid, "sets", attr.size);
+  sizeReplied(mount, call, inode, "sets", attr.size);
   giveEntry(mount, call, inode, attr, terms.of(inode, attr.size, call.pid, null, { dir, name, stands }));
 }

@@ -11,7 +11,7 @@ import { largeBuffers } from "../lower/large-buffers.ts";
 import { changeFor } from "../lower/lower.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
-import { attributesChanged, changed, resized } from "./change.ts";
+import { attributesChanged, changed, resized, sizeReplied } from "./change.ts";
 import { FALLOC_FL_KEEP_SIZE, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
@@ -162,7 +162,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       made();
       // Where the size stays, the kernel only marks them.
       await attributesChanged(mount, call, [inode]);
-      coherence.sizes.replied(inode, call.pid, isMade ? "misplaced" : "raises", request.offset + request.length);
+      sizeReplied(mount, call, inode, isMade ? "misplaced" : "raises", request.offset + request.length);
       call.empty();
     });
   });
@@ -217,7 +217,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
     await resized(mount, call, target.inode, "plain", async (made) => {
       const bytes = await changed(mount, call, [target.inode], () => afterKill(mount, target, killed, make));
       made();
-      coherence.sizes.replied(target.inode, call.pid, copied === null ? "raises" : "misplaced", request.outOffset + bytes);
+      sizeReplied(mount, call, target.inode, copied === null ? "raises" : "misplaced", request.outOffset + bytes);
       call.written(bytes);
     });
   });

@@ -31,7 +31,7 @@ import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-pro
 import { AppendHold } from "../coherence/pages/append-end.ts";
 import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
-import { changed, resized } from "./change.ts";
+import { changed, resized, sizeReplied } from "./change.ts";
 import { O_APPEND, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { inTurn } from "./orphans.ts";
@@ -166,7 +166,7 @@ function answerWritten(
   hold?.release();
   const end = written.offset + written.bytes;
   const answer = (left: Left): Left => {
-    coherence.sizes.replied(inode, call.pid, effect, end);
+    sizeReplied(mount, call, inode, effect, end);
     call.written(written.bytes);
     return left;
   };
@@ -232,7 +232,7 @@ async function answerElsewhere(
   const { inode } = file;
   const believed = { offset: request.offset, bytes: request.data.length };
   const answer = (): void => {
-    coherence.sizes.replied(inode, call.pid, "misplaced", believed.offset + written.bytes);
+    sizeReplied(mount, call, inode, "misplaced", believed.offset + written.bytes);
     call.written(written.bytes);
   };
   const end = written.offset + written.bytes;

@@ -322,6 +322,15 @@ export const overlayOpMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/size/gate.test.ts",
   },
   {
+    id: "f5-killed-reply-awaited",
+    hazard: "F5",
+    breaks: "a READ waits a second, and gets EINTR, until a caller that was killed has taken the new size of the file",
+    file: "overlay/op/change.ts",
+    find: "  if (!call.interrupted) coherence.sizes.replied(",
+    replace: "  coherence.sizes.replied(",
+    caughtBy: "test/unit/op/killed-callers.test.ts",
+  },
+  {
     id: "f50-change-overtakes-orphan",
     hazard: "F50",
     breaks: "a change is sent while that of a killed caller is under way",

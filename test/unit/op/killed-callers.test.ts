@@ -144,6 +144,47 @@ describe("a WRITE whose caller was killed: pages are dropped at its end, and oth
   });
 });
 
+describe("a change of the size whose caller was killed (hazard F5)", () => {
+  const replies = (bench: Workbench): string[] => {
+    const effects: string[] = [];
+    bench.coherence.sizes = { ...bench.coherence.sizes, replied: (_inode, _tid, effect) => void effects.push(effect) };
+    return effects;
+  };
+  const copy: Row = {
+    op: "copyFileRange",
+    request: (b) => ({
+      ...opened(b),
+      offset: 0,
+      outFuseNodeid: b.file.fuseNodeid,
+      outFh: b.openFile().fh,
+      outOffset: 0,
+      length: 9,
+      flags: 0,
+    }),
+    lower: "copyFileRange",
+    inodes: "20.1",
+  };
+  const append: Row = { ...rowOf("write"), request: (b) => ({ ...rowOf("write").request(b), flags: 2 | O_APPEND }) };
+  const changes: readonly (readonly [string, Row])[] = [
+    ...(["setattr", "write", "fallocate", "link"] as const).map((op) => [op, rowOf(op)] as const),
+    ["copyFileRange", copy],
+    ["append", append],
+  ];
+
+  it.each(changes)("%s: nobody waits until its answer is taken", async (_title, row) => {
+    const living = new Workbench();
+    const taken = replies(living);
+    await living.serve({ op: row.op, ...row.request(living) });
+    expect(taken).toHaveLength(1);
+    const bench = new Workbench();
+    const effects = replies(bench);
+    const { answer, served } = await leave(bench, row);
+    answer();
+    await served;
+    expect([effects, bench.replies.map(({ errno }) => errno)]).toEqual([[], [E.EINTR]]);
+  });
+});
+
 /** What each asks before its change, of what is not known here. */
 const asking: readonly Row[] = [
   ...rows.filter(({ op }) => ["unlink", "rmdir", "rename", "fallocate"].includes(op)),
