@@ -59,7 +59,7 @@ function bytesOf({ steps, nextByte }: World): Buffer {
 const write: Program = (world, caller) => {
   const { kernel, steps } = world;
   const { fuseNodeid, cachedFh, directFh } = fileOf(world);
-  const append = steps.chance(0.25);
+  const append = steps.chance(0.35);
   const cached = !append && steps.chance(0.6);
   const rest = { offset: steps.below(7), data: bytesOf(world), fromCache: false, killSuidgid: caller.uid !== 0 };
   const flags = 2 | (append ? O_APPEND : 0);
@@ -255,6 +255,7 @@ const OF_FILES: readonly Program[] = [
   setxattr,
   removexattr,
   chattr,
+  read,
   read,
   getattr,
   getxattr,

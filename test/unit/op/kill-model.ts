@@ -72,6 +72,8 @@ function sizesOfGates(): KernelSizes {
 class KillModelCoherence extends RecordingCoherence {
   readonly #steps: KillModelSteps;
   kernel: KillModelKernel | null = null;
+  /** A dirty page of that file is written back before it goes (mm/truncate.c, folio_launder). */
+  launder: (inode: Inode) => Promise<void> = () => Promise.resolve();
 
   constructor(steps: KillModelSteps) {
     super();
@@ -117,7 +119,11 @@ class KillModelCoherence extends RecordingCoherence {
       this.told.clear();
       this.kernel?.names.clear();
     }
-    if (pages) for (const { fuseNodeid } of inodes) await this.kernel?.pageFree(fuseNodeid);
+    if (!pages) return;
+    for (const inode of inodes) {
+      await this.kernel?.pageFree(inode.fuseNodeid);
+      await this.launder(inode);
+    }
   }
   override async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
     await super.dropPages(inode, offset, bytes);
@@ -256,6 +262,13 @@ export async function runKillModel(seed: number, deadly: boolean, idle: () => bo
     });
   }
   const flusher: Caller = { pid: 0, uid: 0, killed: false, call: null, dies: null, asked: 0 };
+  let dirty = steps.below(3);
+  coherence.launder = async ({ fuseNodeid }): Promise<void> => {
+    const file = files.find((one) => one.fuseNodeid === fuseNodeid);
+    if (file === undefined || dirty === 0) return;
+    dirty -= 1;
+    await kernel.withPage(fuseNodeid, () => writeBack({ ...world, files: [file, file] }, { ...flusher }));
+  };
   if (kind !== KINDS[1]) for (let left = steps.below(3); left > 0; left -= 1) void begin(() => writeBack(world, { ...flusher }));
   const elsewhere = async (ino: number): Promise<void> => {
     // Its locks are given back when nothing here is pinned.
