@@ -121,7 +121,7 @@ const onOwner: readonly Mutant[] = [
     id: "write-keeps-setuid",
     breaks: "set-user-ID stays when a stranger writes",
     file: write,
-    find: "kills && before === null ? killSuidgid(mount, call, file, offset, hold !== null) : null",
+    find: "kills && before === null ? killSuidgid(mount, call, file, request.offset, append) : null",
     replace: "null",
     through: "node 1",
   },
