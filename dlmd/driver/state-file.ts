@@ -9,7 +9,7 @@ import { OperatingError } from "../base/error.ts";
 import type { KeptFencing } from "../fencing/fence-table.ts";
 import { fenceOutcomes } from "../wire/fencing-group.ts";
 import type { KeptFences } from "../recovery/fence-gate.ts";
-import type { Lineage } from "../wire/view-id.ts";
+import { type Lineage, maxEpoch } from "../wire/view-id.ts";
 import { writeAtomic } from "./atomic-file.ts";
 
 /** As the core gives it to `persist` and takes it at its boot. */
@@ -50,8 +50,18 @@ const shape = z.strictObject({
   fencing: fencingShape.optional(),
 });
 
-/** Epoch 0 where there is no file yet. Throws OperatingError for one that cannot be read. */
+/** Epoch 0 where there is no file yet. Throws OperatingError for one that cannot be read, or from whose epoch no view can follow. */
 export async function readState(file: string): Promise<StoredState> {
+  const state = await readAnyState(file);
+  const epoch = Math.max(state.promisedEpoch, state.lineage?.id.epoch ?? 0);
+  if (epoch < maxEpoch) return state;
+  throw new OperatingError(`the state file ${file} has the epoch ${epoch}, and less than ${maxEpoch} is expected: no view can follow`, {
+    code: "bad-state",
+    hint: "No cluster comes to it by its views: a node has said it. Stop dlmd on every node, and remove each state file with such an epoch.",
+  });
+}
+
+async function readAnyState(file: string): Promise<StoredState> {
   let text: string;
   try {
     text = await readFile(file, "utf8");

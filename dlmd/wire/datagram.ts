@@ -5,7 +5,7 @@
  */
 import { ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import { type Field, flag, list, maybe, record, type Row, type Rows, row, rowsByType, u32, u64, u8 } from "./field.ts";
+import { type Field, flag, list, maybe, record, type Row, type Rows, row, rowsByType, u32, u8 } from "./field.ts";
 import { readHeaded, writeHead } from "./message-head.ts";
 import {
   maxNodes,
@@ -18,7 +18,7 @@ import {
   orderState,
   sender,
 } from "./order-datagram.ts";
-import { incarnation, nodeid, viewId } from "./peer-field.ts";
+import { epoch, incarnation, nodeid, viewId } from "./peer-field.ts";
 import { electorate, type QuorumCount, quorumCount } from "./quorum-count.ts";
 import type { Lineage, Member, ViewId } from "./view-id.ts";
 
@@ -157,7 +157,7 @@ const table: Rows<Datagram> = {
     ...sender,
     seq: u32,
     view: viewId,
-    promisedEpoch: u64,
+    promisedEpoch: epoch,
     lineage: viewId,
     configVersion: u32,
     running: flag,

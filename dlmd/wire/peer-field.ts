@@ -2,7 +2,7 @@
 import { WireError } from "../base/error.ts";
 import { type Field, record, text, u16, u64 } from "./field.ts";
 import { isMode, type Mode } from "./mode.ts";
-import { type Member, readIncarnation, type ViewId, writeIncarnation } from "./view-id.ts";
+import { type Member, readEpoch, readIncarnation, type ViewId, writeIncarnation } from "./view-id.ts";
 
 export const maxNameBytes = 64;
 export const maxLvbBytes = 256;
@@ -61,8 +61,10 @@ export const nodeid: Field<number> = {
   },
 };
 export const member: Field<Member> = record({ nodeid, incarnation });
+/** Of a view, also of one that is only promised. */
+export const epoch: Field<number> = { write: u64.write, read: readEpoch };
 /** 18 bytes. */
-export const viewId: Field<ViewId> = record({ epoch: u64, proposer: u16, incarnation });
+export const viewId: Field<ViewId> = record({ epoch, proposer: u16, incarnation });
 
 /** Milliseconds since then, whole and as wide as the field is; null: it is not known since when. */
 export function ageOf(sinceMs: number | null, nowMs: number): number | null {

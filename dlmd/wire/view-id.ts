@@ -4,6 +4,10 @@
  */
 
 import type { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { WireError } from "../base/error.ts";
+
+/** No cluster comes to it by its views. Who took a higher one could not count on from it, nor could its next life (hazard H4). */
+export const maxEpoch: number = 2 ** 48;
 
 /** Names a view. Epoch 0 is "no view yet". */
 export interface ViewId {
@@ -93,5 +97,11 @@ export function writeViewId(w: ByteWriter, view: ViewId): ByteWriter {
 }
 
 export function readViewId(r: ByteReader): ViewId {
-  return { epoch: r.u64(), proposer: r.u16(), incarnation: readIncarnation(r) };
+  return { epoch: readEpoch(r), proposer: r.u16(), incarnation: readIncarnation(r) };
+}
+
+export function readEpoch(r: ByteReader): number {
+  const value = r.u64();
+  if (value > maxEpoch) throw new WireError(`epoch ${value} at offset ${r.offset - 8}, at most ${maxEpoch} allowed`);
+  return value;
 }

@@ -7,7 +7,7 @@ import { WireError } from "../../base/error.ts";
 import { type Field, flag, list, type Row, type Rows, record, row, rowsByType, text, u16, u32, u64, u8, block } from "../../wire/field.ts";
 import { readHeaded, writeHead } from "../../wire/message-head.ts";
 import { maxNodes, maxPacketBytes, members } from "../../wire/order-datagram.ts";
-import { incarnation, nodeid, viewId } from "../../wire/peer-field.ts";
+import { epoch, incarnation, nodeid, viewId } from "../../wire/peer-field.ts";
 import type { Lineage, ViewId } from "../../wire/view-id.ts";
 import { electorate } from "../../wire/quorum-count.ts";
 
@@ -113,7 +113,7 @@ const table: Rows<GroupMessage> = {
   state: row("state", 1, {
     tag,
     incarnation,
-    epoch: u64,
+    epoch,
     lived: viewId,
     seen: lineage,
     packets: u64,

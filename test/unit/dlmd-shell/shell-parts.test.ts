@@ -20,7 +20,7 @@ import { writeInPlace } from "../../../dlmd/driver/atomic-file.ts";
 import { bootClock } from "../../../dlmd/driver/clock.ts";
 import { createLimitedWarn, MAX_LOG_INTERVAL_MS } from "../../../dlmd/base/log-limiter.ts";
 import { readableLine } from "../../../dlmd/base/pino-log.ts";
-import { readState, writeState } from "../../../dlmd/driver/state-file.ts";
+import { readState, type StoredState, writeState } from "../../../dlmd/driver/state-file.ts";
 import { nativeAddon } from "../../../native/index.ts";
 
 test("nothing in dlmd but the history of fences reads the clock of the wall, which people and NTP set in both directions", () => {
@@ -142,6 +142,21 @@ test("the promised epoch is read back; a damaged file is refused", async () => {
     expect(readdirSync(dir)).toEqual(["state.json"]);
     writeFileSync(file, `{"promisedEpoch":-1}`);
     await expect(readState(file)).rejects.toMatchObject({ code: "bad-state" });
+    const last = 2 ** 48 - 1;
+    const highest: StoredState = { promisedEpoch: last, lineage: { ...lineage, id: { ...lineage.id, epoch: last } } };
+    await writeState(file, highest);
+    expect(await readState(file)).toEqual(highest);
+    const tooHigh: StoredState[] = [
+      { ...highest, promisedEpoch: 2 ** 53 - 1 },
+      { ...highest, lineage: { ...lineage, id: { ...lineage.id, epoch: 2 ** 53 - 1 } } },
+    ];
+    for (const state of tooHigh) {
+      await writeState(file, state);
+      await expect(readState(file)).rejects.toMatchObject({
+        code: "bad-state",
+        message: `the state file ${file} has the epoch 9007199254740991, and less than 281474976710656 is expected: no view can follow`,
+      });
+    }
   } finally {
     rmSync(dir, { recursive: true });
   }

@@ -8,6 +8,8 @@ import { decodeConfigMessage, encodeConfigMessage } from "../../../dlmd/config/c
 import { MAX_CONFIG_BYTES } from "../../../dlmd/config/cluster-config.ts";
 import { maxOwnerWaits } from "../../../dlmd/plock/home.ts";
 import { edgesPerRequest } from "../../../dlmd/plock/master.ts";
+import { decodeGroupMessage, encodeGroupMessage, type StateMessage } from "../../../dlmd/engine/corosync/message.ts";
+import type { Lineage, ViewId } from "../../../dlmd/wire/view-id.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { type RequestSink, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
@@ -26,7 +28,7 @@ import {
   encodeCheckNews,
   readCheck,
 } from "../../../dlmd/wire/self-check.ts";
-import { datagrams, peerMessages, seen, view } from "../../vector/dlmd/samples.ts";
+import { datagrams, groupMessages, peerMessages, seen, view } from "../../vector/dlmd/samples.ts";
 
 /** The codecs do not look at the values of a row that a list of them is made of. */
 const times = <T>(count: number, row: T): T[] => Array.from({ length: count }, () => row);
@@ -149,6 +151,32 @@ describe("one more than allowed is refused", () => {
 
   test.each(others)("%s: more than %i are not understood", (_, most, make) => {
     expect(understood(make(most + 1))).toThrow(WireError);
+  });
+});
+
+describe("an epoch from which no view could follow is refused, so nobody promises it or keeps it (H4)", () => {
+  const state = groupMessages.find((each) => each.kind === "state") as StateMessage;
+  const at = (epoch: number): ViewId => ({ ...view, epoch });
+  const seenAt = (epoch: number): Lineage => ({ id: at(epoch), members: [], electorate: null });
+  const ofGroup = (change: Partial<StateMessage>): Encoded => ({
+    bytes: encodeGroupMessage({ ...state, ...change }),
+    decode: decodeGroupMessage,
+  });
+
+  test.each<[string, (epoch: number) => Encoded]>([
+    ["a proposal", (epoch) => datagram("propose", { view: at(epoch) })],
+    ["what a heartbeat says is promised", (epoch) => datagram("heartbeat", { promisedEpoch: epoch })],
+    ["the view of a heartbeat", (epoch) => datagram("heartbeat", { view: at(epoch) })],
+    ["the last view of a state", (epoch) => datagram("state", { seen: seenAt(epoch) })],
+    ["the view of a frame", (epoch) => ({ bytes: encodeFrames(at(epoch), [rowOf("ack")])[0] as Uint8Array, decode: decodeFrame })],
+    ["a state over corosync", (epoch) => ofGroup({ epoch })],
+    ["the last view of a state over corosync", (epoch) => ofGroup({ seen: seenAt(epoch) })],
+  ])("%s", (_, make) => {
+    expect(understood(make(2 ** 48))).not.toThrow();
+    for (const epoch of [2 ** 48 + 1, 2 ** 53 - 1]) {
+      expect(understood(make(epoch))).toThrow(WireError);
+      expect(understood(make(epoch))).toThrow(`epoch ${epoch} at offset`);
+    }
   });
 });
 
