@@ -18,7 +18,15 @@ function holds({ received, held }: OrderState, seq: number): boolean {
   return ((held[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0;
 }
 
-export function planFlush(holders: readonly PacketHolder[]): FlushPlan {
+/** Members of one view are no further from each other than its window: what one cannot have, said by fewer than half, is left out. */
+function together(all: readonly PacketHolder[]): readonly PacketHolder[] {
+  const sorted = all.map(({ order }) => order.received).sort((a, b) => a - b);
+  const middle = sorted[(sorted.length - 1) >> 1] ?? 0;
+  return all.filter(({ order }) => Math.abs(order.received - middle) <= orderWindow);
+}
+
+export function planFlush(all: readonly PacketHolder[]): FlushPlan {
+  const holders = together(all);
   const first = holders[0];
   if (first === undefined) return { cut: 0, sources: [] };
   const most = holders.reduce((a, b) => (b.order.received > a.order.received ? b : a));

@@ -3,6 +3,7 @@
  * view change. The protocol: a fixed sequencer as in Amoeba (Kaashoek and Tanenbaum, "Group communication in the Amoeba distributed
  * operating system", 1991), with the recovery of Totem (Amir et al., 1995) reduced to one old view. Rows for the table of datagram.ts.
  */
+import { AssertionError } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
 import { block, type Field, type Fields, flag, list, maybe, record, type Rows, row, u64, u8 } from "./field.ts";
 import { incarnation, member, nodeid, viewId } from "./peer-field.ts";
@@ -137,7 +138,10 @@ export const members: Field<readonly Member[]> = list(u8, member, maxNodes, "mem
 
 /** Such numbers count packets: 1 and up; a range is not empty and no longer than the window. */
 const range: Field<Range> = {
-  write: (w, { from, to }) => w.u64(from).u16(to - from),
+  write: (w, { from, to }) => {
+    if (to < from || to - from >= 4 * orderWindow) throw new AssertionError(`range ${from} to ${to} to write`);
+    w.u64(from).u16(to - from);
+  },
   read: (r) => {
     const from = r.u64();
     const to = from + r.u16();

@@ -61,6 +61,7 @@ export class BuiltinEngine implements SteppedEngine {
       lost: (reason) => {
         this.#lost ??= reason;
       },
+      protest: (nodeid, message) => host.protest(nodeid, message),
     });
     this.membership = new Membership(boot, {
       ...host,

@@ -4,7 +4,18 @@
  */
 import { assert, assertNever } from "../../base/assert.ts";
 import type { Datagram } from "../../wire/datagram.ts";
-import type { Flush, Flushed, Last, Nack, OrderDatagram, Ordered, OrderStart, OrderState, StartedView } from "../../wire/order-datagram.ts";
+import {
+  type Flush,
+  type Flushed,
+  type Last,
+  type Nack,
+  type OrderDatagram,
+  type Ordered,
+  type OrderStart,
+  type OrderState,
+  orderWindow,
+  type StartedView,
+} from "../../wire/order-datagram.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../../wire/view-id.ts";
 import type { Message } from "./chunk.ts";
 import { type Packet, Receiver } from "./receiver.ts";
@@ -43,6 +54,7 @@ export interface OrderingHost {
   stuck(nodeid: number): void;
   /** What this node has cannot be brought up to date. */
   lost(reason: string): void;
+  protest(nodeid: number, message: string): void;
 }
 
 interface Pulling {
@@ -133,6 +145,11 @@ export class Ordering {
       if (!next || this.#receiver.received < last.start.cut)
         return this.#host.lost("its ordered messages ended in a view that nobody remembers");
       this.#enter(last, nowMs);
+    }
+    const { received } = this.#receiver;
+    if (flush.cut > received + orderWindow) {
+      const words = `flush up to packet ${flush.cut}, and this node has ${received}: no view has so many on their way`;
+      return this.#host.protest(flush.from, words);
     }
     this.#pulling = { flush, atMs: nowMs, delayMs: nackDelayMs, done: false };
     this.#pull(nowMs);
@@ -231,7 +248,7 @@ export class Ordering {
         if (this.stopped) return;
         if (this.#sequencer !== null) return this.#readerMoved(message.from, message.received, nowMs);
         if (message.from !== this.sequencerNodeid) return;
-        this.#receiver.highest = Math.max(this.#receiver.highest, message.highest);
+        this.#receiver.heardOf(message.highest);
         this.#receiver.forget(message.stable);
         this.#ackAtMs = nowMs;
         return this.#noteGap(nowMs);

@@ -5,6 +5,9 @@
 import { AssertionError } from "../../base/assert.ts";
 import { maxRanges, orderWindow, type Range } from "../../wire/order-datagram.ts";
 
+/** A packet further ahead is of no channel that works. */
+const mostAhead: number = 2 * orderWindow;
+
 export interface Packet {
   readonly seq: number;
   /** nodeid */
@@ -17,11 +20,20 @@ export class Receiver {
   /** Everything up to it is here. */
   received = 0;
   delivered = 0;
-  /** The highest sequence number known to exist. */
-  highest = 0;
+  #highest = 0;
   /** Everything up to it is everywhere. */
   stable = 0;
   readonly #packets: Map<number, Packet> = new Map();
+
+  /** The highest sequence number known to exist. */
+  get highest(): number {
+    return this.#highest;
+  }
+
+  /** The sequencer says that this one exists. What cannot be of this channel is not believed: all up to it would be asked for. */
+  heardOf(seq: number): void {
+    this.#highest = Math.max(this.#highest, Math.min(seq, this.received + mostAhead));
+  }
 
   get kept(): number {
     return this.#packets.size;
@@ -30,9 +42,9 @@ export class Receiver {
   /** False: it was here before, or cannot be of this channel. */
   accept(packet: Packet): boolean {
     const { seq } = packet;
-    if (seq <= this.received || this.#packets.has(seq) || seq > this.received + 2 * orderWindow) return false;
+    if (seq <= this.received || this.#packets.has(seq) || seq > this.received + mostAhead) return false;
     this.#packets.set(seq, packet);
-    this.highest = Math.max(this.highest, seq);
+    this.heardOf(seq);
     while (this.#packets.has(this.received + 1)) this.received++;
     return true;
   }

@@ -129,7 +129,6 @@ const others: Limit[] = [
   ["bytes of a resource's name", 64, (count) => peer("offer", { resource: "r".repeat(count) })],
   ["bytes of a value block", 256, (count) => peer("unlock", { lvb: new Uint8Array(count) })],
   ["bytes of a device's path", 1024, (count) => peer("ask-life", { device: "d".repeat(count) })],
-  ["packets of one range", 4 * 256, (count) => datagram("ask", { range: { from: 1, to: count } })],
   [
     "characters of a configuration's fingerprint",
     6 * MAX_CONFIG_BYTES,
@@ -147,6 +146,13 @@ describe("one more than allowed is refused", () => {
     expect(understood(oneMore(make(most - 1), make(most)))).toThrow(`at most ${most} allowed`);
     expect(() => make(most + 1)).toThrow(AssertionError);
     expect(() => make(most + 1)).toThrow(`at most ${most} allowed`);
+  });
+
+  test("a range of more than 1024 packets, or of none, is neither understood nor written", () => {
+    const ask = (from: number, to: number): Encoded => datagram("ask", { range: { from, to } });
+    expect(understood(ask(1, 1024))).not.toThrow();
+    expect(understood(oneMore(ask(1, 1023), ask(1, 1024)))).toThrow(WireError);
+    for (const to of [1025, 65_538, 0]) expect(() => ask(1, to)).toThrow(AssertionError);
   });
 
   test.each(others)("%s: more than %i are not understood", (_, most, make) => {

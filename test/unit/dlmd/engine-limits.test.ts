@@ -7,9 +7,10 @@ import { Sender } from "../../../dlmd/engine/builtin/sender.ts";
 import { Sequencer } from "../../../dlmd/engine/builtin/sequencer.ts";
 import type { EngineEvent } from "../../../dlmd/engine/engine.ts";
 import { type BeatContent, Heartbeater } from "../../../dlmd/membership/heartbeater.ts";
+import { type PacketHolder, planFlush } from "../../../dlmd/membership/flush-plan.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
-import type { StartedView } from "../../../dlmd/wire/order-datagram.ts";
-import { type Member, noView } from "../../../dlmd/wire/view-id.ts";
+import { orderWindow, type Range, type StartedView } from "../../../dlmd/wire/order-datagram.ts";
+import { type Member, noView, type ViewId } from "../../../dlmd/wire/view-id.ts";
 
 const memberOf = (nodeid: number): Member => ({ nodeid, incarnation: `00000000000000a${nodeid}` });
 const members = [1, 2, 3].map(memberOf);
@@ -23,16 +24,23 @@ const message = (): Message => ({ kind: "data", group: utf8("g"), clientId: 1, d
 class Channel {
   nowMs = 0;
   readonly sent: { at: number; to: number | readonly number[]; kind: Datagram["kind"] }[] = [];
+  readonly asked: Range[] = [];
+  readonly protests: string[] = [];
+  readonly flushed: ViewId[] = [];
   readonly ordering: Ordering;
 
   constructor(nodeid: number) {
     this.ordering = new Ordering(memberOf(nodeid), 1e6, {
-      datagram: (to, { kind }) => void this.sent.push({ at: this.nowMs, to, kind }),
+      datagram: (to, message) => {
+        this.sent.push({ at: this.nowMs, to, kind: message.kind });
+        if (message.kind === "nack") this.asked.push(...message.ranges);
+      },
       deliver: () => {},
       entered: () => null,
       mayOrder: () => true,
       synced: () => true,
-      flushed: () => {},
+      flushed: (view) => void this.flushed.push(view),
+      protest: (from, message) => void this.protests.push(`${from}: ${message}`),
       stuck: () => {},
       lost: () => {},
     });
@@ -67,6 +75,44 @@ describe("the ordered channel", () => {
     channel.ordered(2);
     channel.advance(0);
     expect(channel.timesOf("nack", 8)).toEqual([2, 6, 14, 30, 62, 126, 190, 254]);
+  });
+
+  it("the sequencer names a packet that this channel cannot have: what is asked for ends at two windows", () => {
+    const channel = new Channel(2);
+    const status = { kind: "order-status", from: 1, incarnation: memberOf(1).incarnation, view: id, received: 0, stable: 0 } as const;
+    channel.ordering.receive({ ...status, highest: 2 ** 52 }, 0);
+    expect(channel.timesOf("nack", 1)).toEqual([2]);
+    expect(channel.asked).toEqual([{ from: 1, to: 2 * orderWindow }]);
+  });
+
+  it("a flush up to a packet that this channel cannot have is no flush; up to a window it is", () => {
+    const flush = (cut: number): Channel => {
+      const channel = new Channel(2);
+      channel.ordered(1);
+      channel.ordering.stop();
+      const next = { ...id, epoch: 8 };
+      const sources = [{ nodeid: 1, from: 2, to: 3 }];
+      const head = { kind: "flush", from: 1, incarnation: memberOf(1).incarnation, view: next } as const;
+      channel.ordering.flush({ ...head, last: view, cut, sources }, 0);
+      return channel;
+    };
+    const [within, beyond, far] = [flush(1 + orderWindow), flush(2 + orderWindow), flush(2 ** 52)];
+    expect([within, beyond, far].map(({ sent }) => sent.map(({ kind }) => kind))).toEqual([["nack"], [], []]);
+    expect([within, beyond, far].map(({ flushed }) => flushed)).toEqual([[], [], []]);
+    expect(far.protests).toEqual(["1: flush up to packet 4503599627370496, and this node has 1: no view has so many on their way"]);
+    expect([within.protests, beyond.protests.length]).toEqual([[], 1]);
+  });
+
+  it("who states that it has more than others can lack, or less, is no part of the plan of a flush", () => {
+    const state = (nodeid: number, received: number): PacketHolder => ({
+      nodeid,
+      order: { started: view, received, held: new Uint8Array(0) },
+    });
+    const good = [state(2, 1000), state(3, 1000 + orderWindow), state(4, 1001)];
+    const plan = { cut: 1000 + orderWindow, sources: [{ nodeid: 3, from: 1001, to: 1000 + orderWindow }] };
+    expect(planFlush(good)).toEqual(plan);
+    for (const received of [2 ** 52, 1002 + orderWindow, 0]) expect(planFlush([state(1, received), ...good])).toEqual(plan);
+    expect(planFlush([state(1, 2 ** 52), state(2, 7)])).toEqual({ cut: 7, sources: [] });
   });
 
   it("acknowledges 16 packets at once", () => {
