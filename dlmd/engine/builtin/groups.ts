@@ -65,6 +65,8 @@ export class Groups {
         if (name.byteLength === 0 || name.byteLength > maxGroupNameBytes) return "bad-name";
         if (asked !== undefined) return "joined-already";
         if (this.#asked.size >= nodeMembershipLimit) return "limit";
+        // A leave gives that place back at once, so the limit alone bounds nothing that waits for a quorum (hazard H9).
+        if (this.#host.full()) return "full";
         this.#asked.set(key, name);
         this.#host.push({ kind: "join", group: name, clientId, data: noBytes });
         return "accepted";

@@ -215,6 +215,15 @@ export const engineMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/membership.test.ts",
   },
   {
+    id: "h9-joins-never-full",
+    hazard: "H9",
+    breaks: "without a quorum joins and leaves of groups fill the memory, and nobody else may send",
+    file: "dlmd/engine/builtin/groups.ts",
+    find: 'if (this.#host.full()) return "full";\n        this.#asked',
+    replace: "this.#asked",
+    caughtBy: "test/unit/dlmd/engine-limits.test.ts",
+  },
+  {
     id: "order-impossible-packet-asked-for",
     breaks: "one word of the sequencer of a packet that cannot be keeps the main thread busy for as long as its number is large",
     file: "dlmd/engine/builtin/receiver.ts",

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Message } from "../../../dlmd/engine/builtin/chunk.ts";
 import { Groups } from "../../../dlmd/engine/builtin/groups.ts";
 import { Ordering } from "../../../dlmd/engine/builtin/ordering.ts";
-import { Sender } from "../../../dlmd/engine/builtin/sender.ts";
+import { queueLimitBytes, Sender } from "../../../dlmd/engine/builtin/sender.ts";
 import { Sequencer } from "../../../dlmd/engine/builtin/sequencer.ts";
 import type { EngineEvent } from "../../../dlmd/engine/engine.ts";
 import { type BeatContent, Heartbeater } from "../../../dlmd/membership/heartbeater.ts";
@@ -191,6 +191,25 @@ describe("memberships of groups", () => {
     expect(pushed).toHaveLength(4096);
     expect(groups.command({ kind: "leave", group: "g1", clientId: 1, reason: "left" })).toBe("accepted");
     expect(groups.command(join(4097))).toBe("accepted");
+  });
+
+  it("joins and leaves that wait for a quorum are bounded: a join has to wait then, and a leave never", () => {
+    const sender = new Sender();
+    const host = { push: (each: Message) => sender.push(each), full: () => sender.full, event: () => {}, protest: () => {} };
+    const groups = new Groups(memberOf(1), host);
+    const leave = (clientId: number) => ({ ...join(clientId), kind: "leave", reason: "left" }) as const;
+    groups.command(join(1));
+    let last = groups.command(join(2));
+    for (let asked = 0; asked < 200_000 && last === "accepted"; asked++) {
+      groups.command(leave(2));
+      last = groups.command(join(2));
+    }
+    expect(last).toBe("full");
+    // With the last leave, which nothing holds up.
+    expect(sender.waiting).toBe(queueLimitBytes / 64 + 1);
+    expect(groups.command(join(3))).toBe("full");
+    expect(groups.command(leave(3))).toBe("not-joined");
+    expect(groups.command(leave(1))).toBe("accepted");
   });
 
   it("of the cluster: 8192, one more is refused everywhere, and its node is told", () => {

@@ -81,6 +81,21 @@ it("keeps what the engine has no room for, in order, with its client unread, and
   expect(t.paused.size).toBe(0);
 });
 
+it("a join for which the engine has no room waits, with its client unread, and what it asks for then comes after it", () => {
+  const t = bench();
+  t.answer = "full";
+  t.groups.request(t.a, { kind: "group-join", requestId: 1, group: "g" });
+  t.groups.request(t.a, send);
+  expect([t.told(), [...t.paused]]).toEqual([[], [1]]);
+  t.answer = "accepted";
+  t.groups.drain();
+  expect([t.commands, t.told()]).toEqual([
+    ["join 1", "multicast 1"],
+    ["1: group-result accepted", "1: group-result accepted"],
+  ]);
+  expect(t.paused.size).toBe(0);
+});
+
 it("tells nothing of a membership before: who was thrown out and joins again hears from its new join on", () => {
   const t = bench();
   t.joined(t.a);
