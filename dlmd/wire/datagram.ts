@@ -22,8 +22,8 @@ import { epoch, incarnation, nodeid, viewId } from "./peer-field.ts";
 import { electorate, type QuorumCount, quorumCount } from "./quorum-count.ts";
 import type { Lineage, Member, ViewId } from "./view-id.ts";
 
-export const datagramVersion = 5;
-/** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). */
+export const datagramVersion = 6;
+/** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). None is longer, however many nodes there are. */
 export const largestHeartbeatBytes = 1380;
 
 interface Sender {
@@ -139,6 +139,14 @@ const ms: Field<number> = {
     return value;
   },
 };
+/** Whole and in 3 bytes. Less than it is keeps others waiting for longer, and after these 4.6 hours nobody waits any more. */
+const agoMs: Field<number> = {
+  write: (w, value) => {
+    const whole = Math.min(2 ** 24 - 1, Math.floor(value));
+    w.u16(whole % 2 ** 16).u8(Math.floor(whole / 2 ** 16));
+  },
+  read: (r) => r.u16() + r.u8() * 2 ** 16,
+};
 /** So many zero bytes after their number. */
 const padding: Field<number> = {
   write: (w, bytes) => w.u16(bytes).bytes(new Uint8Array(bytes)),
@@ -149,7 +157,7 @@ const padding: Field<number> = {
   },
 };
 const heard = list(u8, record<Heard>({ nodeid, incarnation, seq: u32, tcpUp: flag }), maxNodes, "nodes heard");
-const ackedAgo = list(u8, record<StateAnswer["ackedAgo"][number]>({ nodeid, ms }), maxNodes, "nodes acked");
+const ackedAgo = list(u8, record<StateAnswer["ackedAgo"][number]>({ nodeid, ms: agoMs }), maxNodes, "nodes acked");
 const seen: Field<Lineage> = record({ id: viewId, members, electorate });
 
 const table: Rows<Datagram> = {

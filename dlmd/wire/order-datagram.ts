@@ -5,7 +5,7 @@
  */
 import { AssertionError } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
-import { block, type Field, type Fields, flag, list, maybe, record, type Rows, row, u64, u8 } from "./field.ts";
+import { block, type Field, type Fields, flag, list, maybe, record, type Rows, row, u32, u64, u8 } from "./field.ts";
 import { incarnation, member, nodeid, viewId } from "./peer-field.ts";
 import { type QuorumCount, quorumCount } from "./quorum-count.ts";
 import type { Member, ViewId } from "./view-id.ts";
@@ -18,6 +18,9 @@ export const maxPacketBytes = 1300;
 export const orderWindow = 256;
 /** Ranges that one NACK or FLUSH names; the rest is asked for later. */
 export const maxRanges = 32;
+
+/** Packets that a sender or a view has, at most: their number has 6 bytes where there are many. */
+const maxPacketNumber: number = 2 ** 48 - 1;
 
 interface Sender {
   readonly from: number;
@@ -157,15 +160,74 @@ const counter: Field<number> = {
   write: u64.write,
   read: (r) => {
     const value = r.u64();
-    if (value === 0) throw new WireError(`packet 0 at offset ${r.offset - 8}: 1 and up expected`);
+    if (value === 0 || value > maxPacketNumber)
+      throw new WireError(`packet ${value} at offset ${r.offset - 8}: 1 to ${maxPacketNumber} expected`);
     return value;
   },
 };
 const body = block(maxPacketBytes);
-const lasts = list(u8, record<Last>({ nodeid, incarnation, n: u64 }), maxNodes, "senders");
+/** 6 bytes; 0: none. */
+const lastN: Field<number> = {
+  write: (w, n) => void w.u32(n % 2 ** 32).u16(Math.floor(n / 2 ** 32)),
+  read: (r) => r.u32() + r.u16() * 2 ** 32,
+};
+const lasts = list(u8, record<Last>({ nodeid, incarnation, n: lastN }), maxNodes, "senders");
 const together = list(u8, record<OrderStart["together"][number]>({ nodeid, synced: flag }), maxNodes, "members together");
 export const orderStart: Field<OrderStart> = record({ previous: viewId, cut: u64, together, lasts });
-const started = maybe(record<StartedView>({ id: viewId, members, quorum: quorumCount, start: orderStart }));
+
+/** A StartedView with each member named once: STATE and FLUSH have to fit a frame, also where IP's fragments do not pass. */
+interface ShortStarted extends Omit<StartedView, "start">, Pick<OrderStart, "previous" | "cut"> {
+  /** Bit i stands for member i, and `lasts` has a place for each. */
+  readonly together: number;
+  readonly synced: number;
+  readonly lasts: readonly number[];
+}
+
+const shortStarted: Field<ShortStarted> = record<ShortStarted>(
+  {
+    id: viewId,
+    members,
+    quorum: quorumCount,
+    previous: viewId,
+    cut: u64,
+    together: u32,
+    synced: u32,
+    lasts: list(u8, lastN, maxNodes, "senders"),
+  },
+  ({ members, together, synced, lasts }) => {
+    if (lasts.length !== members.length || together >= 2 ** members.length || (synced & ~together) !== 0)
+      throw new WireError("a start of the ordered channel that is not of the view's members");
+  },
+);
+
+function bitsOf(members: readonly Member[], has: (member: Member) => boolean): number {
+  return members.reduce((bits, member, at) => (has(member) ? bits | (1 << at) : bits), 0);
+}
+
+/** Who is no member has no place: nobody would go on from its last packet. */
+const startedView: Field<StartedView> = {
+  write: (w, { id, members, quorum, start }) => {
+    const { previous, cut } = start;
+    const together = bitsOf(members, ({ nodeid }) => start.together.some((one) => one.nodeid === nodeid));
+    const synced = bitsOf(members, ({ nodeid }) => start.together.some((one) => one.nodeid === nodeid && one.synced));
+    const lasts = members.map(
+      ({ nodeid, incarnation }) => start.lasts.find((last) => last.nodeid === nodeid && last.incarnation === incarnation)?.n ?? 0,
+    );
+    shortStarted.write(w, { id, members, quorum, previous, cut, together, synced, lasts });
+  },
+  read: (r) => {
+    const { id, members, quorum, previous, cut, together, synced, lasts } = shortStarted.read(r);
+    const isIn = (bits: number, at: number): boolean => (bits & (1 << at)) !== 0;
+    const start: OrderStart = {
+      previous,
+      cut,
+      together: members.flatMap(({ nodeid }, at) => (isIn(together, at) ? [{ nodeid, synced: isIn(synced, at) }] : [])),
+      lasts: members.flatMap((member, at) => (lasts[at] === 0 ? [] : [{ ...member, n: lasts[at] as number }])),
+    };
+    return { id, members, quorum, start };
+  },
+};
+const started = maybe(startedView);
 export const orderState: Field<OrderState> = record({ started, received: u64, held: block(orderWindow / 8) });
 
 export const orderRows: Rows<OrderDatagram> = {

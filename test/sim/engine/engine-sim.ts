@@ -4,14 +4,12 @@ import type { InstalledView } from "../../../dlmd/membership/agreement.ts";
 import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import type { NodeConfig } from "../../../dlmd/config/votes.ts";
-import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
+import { type Datagram, decodeDatagram, encodeDatagram, largestHeartbeatBytes } from "../../../dlmd/wire/datagram.ts";
 import type { Weather } from "../network.ts";
 import { Agenda, Random } from "../random.ts";
 import { EngineChecker } from "./checker.ts";
 import { EngineSimNode } from "./sim-node.ts";
 
-/** With every header around it, what an Ethernet frame carries. */
-const largestBytes = 1420;
 const kept = Number(process.env["KEPT"] ?? 300);
 
 export class EngineSimFailure extends Error {
@@ -83,8 +81,7 @@ export class EngineSim {
 
   send(from: EngineSimNode, to: number | "all" | readonly number[], message: Datagram): void {
     const bytes = encodeDatagram(message);
-    const small = message.kind === "submit" || message.kind === "ordered" || message.kind === "heartbeat";
-    if (small && bytes.byteLength > largestBytes) this.fail(`${message.kind} of ${bytes.byteLength} bytes`);
+    if (bytes.byteLength > largestHeartbeatBytes) this.fail(`${message.kind} of ${bytes.byteLength} bytes`);
     const { random, agenda, weather } = this;
     if (message.kind !== "heartbeat") this.traceMessage(from.nodeid, to, message);
     for (const node of this.nodes) {

@@ -224,6 +224,15 @@ export const engineMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/engine-limits.test.ts",
   },
   {
+    id: "h13-state-longer-than-a-frame",
+    hazard: "H13",
+    breaks: "of many nodes a state is longer than a frame, and where IP's fragments do not pass no view is agreed on any more",
+    file: "dlmd/wire/datagram.ts",
+    find: "({ nodeid, ms: agoMs })",
+    replace: "({ nodeid, ms })",
+    caughtBy: "test/unit/dlmd-shell/wire-limits.test.ts",
+  },
+  {
     id: "order-impossible-packet-asked-for",
     breaks: "one word of the sequencer of a packet that cannot be keeps the main thread busy for as long as its number is large",
     file: "dlmd/engine/builtin/receiver.ts",

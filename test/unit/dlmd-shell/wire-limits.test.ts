@@ -9,9 +9,10 @@ import { MAX_CONFIG_BYTES } from "../../../dlmd/config/cluster-config.ts";
 import { maxOwnerWaits } from "../../../dlmd/plock/home.ts";
 import { edgesPerRequest } from "../../../dlmd/plock/master.ts";
 import { decodeGroupMessage, encodeGroupMessage, type StateMessage } from "../../../dlmd/engine/corosync/message.ts";
-import type { Lineage, ViewId } from "../../../dlmd/wire/view-id.ts";
+import type { Lineage, Member, ViewId } from "../../../dlmd/wire/view-id.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
+import { type Datagram, decodeDatagram, encodeDatagram, largestHeartbeatBytes } from "../../../dlmd/wire/datagram.ts";
+import type { Last, StartedView } from "../../../dlmd/wire/order-datagram.ts";
 import { type RequestSink, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
 import { type ServerMessage, decodeServerMessage, encodeServerMessage } from "../../../dlmd/wire/local.ts";
 import { type Seen, decodeSeen, encodeSeen } from "../../../dlmd/wire/look.ts";
@@ -184,6 +185,82 @@ describe("an epoch from which no view could follow is refused, so nobody promise
       expect(understood(make(epoch))).toThrow(`epoch ${epoch} at offset`);
     }
   });
+});
+
+describe("of 31 nodes that all had a part in everything, a message is no longer than the heartbeats that try the path", () => {
+  const all = nodeids(31).map((nodeid) => ({ nodeid: 65_504 + nodeid, incarnation: "fedcba9876543210" }));
+  const electorate = { nodeids: all.map(({ nodeid }) => nodeid), former: all.map(({ nodeid }) => nodeid) };
+  const quorum = { votes: 31, expected: 31, needed: 16, quorate: true, rule: "votes", configVersion: 4, electorate } as const;
+  const lasts = all.map((one) => ({ ...one, n: 2 ** 48 - 1 }));
+  const start = { previous: view, cut: 2 ** 53 - 1, together: all.map(({ nodeid }) => ({ nodeid, synced: true })), lasts };
+  const started = { id: view, members: all, quorum, start };
+  const ackedAgo = all.slice(1).map(({ nodeid }) => ({ nodeid, ms: 2 ** 24 - 1 }));
+  // As many as a sequencer has under way.
+  const held = new Uint8Array(96 / 8).fill(0xff);
+  const body = new Uint8Array(1300);
+  const heardAll = all.slice(1).map((one) => ({ ...one, seq: 5, tcpUp: true }));
+
+  test.each<[Datagram["kind"], Encoded]>([
+    [
+      "state",
+      datagram("state", { seen: { id: view, members: all, electorate }, ackedAgo, order: { started, received: 2 ** 53 - 1, held } }),
+    ],
+    ["flush", datagram("flush", { last: started, sources: times(32, { nodeid: 3, from: 1, to: 1024 }) })],
+    ["flushed", datagram("flushed", { lasts })],
+    ["install", datagram("install", { members: all, quorum, start })],
+    ["propose", datagram("propose", { members: all })],
+    ["heartbeat", datagram("heartbeat", { heard: heardAll, padding: 0 })],
+    ["nack", datagram("nack", { ranges: times(32, { from: 1, to: 1024 }) })],
+    ["ordered", datagram("ordered", { body })],
+    ["submit", datagram("submit", { body })],
+  ])("%s", (kind, message) => {
+    expect(message.bytes.byteLength).toBeLessThanOrEqual(largestHeartbeatBytes);
+    expect(understood(message)()).toMatchObject({ kind });
+  });
+
+  test("what they say is read back", () => {
+    const state = { seen: { id: view, members: all, electorate }, ackedAgo, order: { started, received: 7, held } };
+    expect(understood(datagram("state", state))()).toMatchObject(state);
+    expect(understood(datagram("flush", { last: started }))()).toMatchObject({ last: started });
+  });
+});
+
+test("who is not among the members of a view has no part in the start of its ordered channel, and half a start is refused", () => {
+  const state = datagrams.find((each) => each.kind === "state") as Extract<Datagram, { kind: "state" }>;
+  const started = state.order.started as StartedView;
+  const [first, second] = started.members as [Member, Member];
+  const order = (lasts: readonly Last[], together: StartedView["start"]["together"]): Encoded =>
+    datagram("state", { order: { ...state.order, started: { ...started, start: { ...started.start, lasts, together } } } });
+  const known = [{ ...second, n: 3 }];
+  const found = understood(
+    order([...known, { ...first, incarnation: "00000000000000ee", n: 9 }], [{ nodeid: second.nodeid, synced: false }]),
+  )();
+  expect(found).toMatchObject({ order: { started: { start: { lasts: known, together: [{ nodeid: second.nodeid, synced: false }] } } } });
+  const { bytes, decode } = order([], [{ nodeid: first.nodeid, synced: true }]);
+  const without = order([], []).bytes;
+  // Bits of who comes from the view before, then of who knows the groups.
+  const at = bytes.findIndex((byte, index) => byte !== without[index]);
+  for (const [together, synced] of [
+    [4, 0],
+    [1, 2],
+    [0, 1],
+  ] as const) {
+    const wrong = bytes.slice();
+    wrong[at] = together;
+    wrong[at + 4] = synced;
+    expect(() => decode(wrong)).toThrow("not of the view's members");
+  }
+});
+
+test("how long ago a node was acknowledged is rounded down, and cut at 4.6 hours: both let others wait for longer", () => {
+  const read = (ms: number): unknown => understood(datagram("state", { ackedAgo: [{ nodeid: 9, ms }] }))();
+  expect(read(1500.9)).toMatchObject({ ackedAgo: [{ nodeid: 9, ms: 1500 }] });
+  expect(read(1e12)).toMatchObject({ ackedAgo: [{ nodeid: 9, ms: 2 ** 24 - 1 }] });
+});
+
+test("a packet's number that not every message can carry is refused", () => {
+  expect(understood(datagram("ordered", { n: 2 ** 48 - 1 }))).not.toThrow();
+  expect(understood(datagram("ordered", { n: 2 ** 48 }))).toThrow(WireError);
 });
 
 test("a configuration of a peer may have a time-out of ANY_TIMEOUT_MS, though a file of ours may not", () => {

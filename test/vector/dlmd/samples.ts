@@ -60,7 +60,7 @@ export const datagrams: readonly Datagram[] = [
     configVersion: 4,
     lineage,
     seen: { id: { ...lineage, epoch: 7 }, members, electorate: { nodeids: [2, 5], former: null } },
-    ackedAgo: [{ nodeid: 9, ms: 1500.25 }],
+    ackedAgo: [{ nodeid: 9, ms: 0x12_3456 }],
     order: { started, received: 70, held: new Uint8Array([5, 1]) },
   },
   { kind: "install", ...sender, view, members, waitMs: 0.5, quorum, start },
