@@ -2,8 +2,9 @@
 import fs from "node:fs";
 import { expect, it } from "vitest";
 import { E } from "../../dlmd/base/errno.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Entry } from "../../overlay/lower/lower.ts";
-import { bytes, errnoOf, root, TMPFS, type LowerBench } from "./lower-bench.ts";
+import { bytes, errnoOf, RDWR, root, TMPFS, type LowerBench } from "./lower-bench.ts";
 
 export function byNumberCompliance(bench: LowerBench): void {
   const onTmpfs = (): boolean => fs.statfsSync(bench.fixture.path).type === TMPFS;
@@ -40,6 +41,45 @@ export function byNumberCompliance(bench: LowerBench): void {
     // ext4 keeps its journal, and others of its own, in inodes up to 10.
     for (const ino of [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 2 ** 31, 2 ** 32 + 1, 2 ** 40, Number.MAX_SAFE_INTEGER])
       expect(await errnoOfNumber(ino)).toBe(E.ESTALE);
+  });
+
+  it("answers each call with ESTALE for an inode of a number that no inode can have", async () => {
+    const { dir } = await bench.place();
+    const { lower } = bench;
+    const [name, no] = [bytes("f"), { ino: 2 ** 32, generation: 0 }];
+    const { entry, handle } = await bench.file(dir, "f", "text");
+    const calls = {
+      getattr: () => lower.getattr(no),
+      setattr: () => lower.setattr(no, { mode: 0o600 }, null),
+      truncate: () => lower.setattr(no, { size: 0 }, null),
+      readlink: () => lower.readlink(no),
+      open: () => lower.open(no, RDWR),
+      opendir: () => lower.opendir(no),
+      lookup: () => lower.lookup(no, name),
+      lookupMany: () => lower.lookupMany(no, [name]),
+      parentOf: () => lower.parentOf(no),
+      pathOf: () => lower.pathOf(no),
+      create: () => lower.create(no, name, RDWR, 0o600, root),
+      tmpfile: () => lower.tmpfile(no, RDWR, 0o600, root, true),
+      mkdir: () => lower.mkdir(no, name, 0o700, root),
+      mknod: () => lower.mknod(no, name, 0o010600, 0, 0, root),
+      symlink: () => lower.symlink(no, name, bytes("to"), root),
+      unlink: () => lower.unlink(no, name, entry.id),
+      rmdir: () => lower.rmdir(no, name, entry.id),
+      renameFrom: () => lower.rename(no, name, dir, bytes("g"), 0, entry.id, null),
+      renameTo: () => lower.rename(dir, name, no, name, 0, entry.id, null),
+      link: () => lower.link(no, dir, bytes("g")),
+      linkIn: () => lower.link(entry.id, no, name),
+      getxattr: () => lower.getxattr(no, bytes("user.a")),
+      setxattr: () => lower.setxattr(no, bytes("user.a"), name, 0),
+      listxattr: () => lower.listxattr(no),
+      removexattr: () => lower.removexattr(no, bytes("user.a")),
+    };
+    for (const [call, made] of Object.entries<() => MaybePromise<unknown>>(calls))
+      expect([call, await errnoOf(made)]).toEqual([call, E.ESTALE]);
+    expect(await lower.getattrMany([no, entry.id])).toMatchObject([null, { ino: entry.id.ino }]);
+    expect((await lower.getattr(entry.id)).nlink).toBe(1);
+    lower.close(handle);
   });
 
   it("finds the directory in which a directory is, and none above the root", async () => {

@@ -814,6 +814,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/disk-guard.test.ts",
   },
   {
+    id: "owner-ended-by-a-number",
+    breaks: "a call of another node with an inode number of more than 32 bits ends the mount of an ext4 owner, and of the next ones",
+    file: "overlay/lower/local/file-handle.ts",
+    find: "    if (id.ino > ino32Format.inoMax) throw errnoError(E.ESTALE);\n",
+    replace: "",
+    caughtBy: "test/unit/lower/parts.test.ts",
+  },
+  {
     id: "fruitless-uncounted",
     breaks: "a call waits for ever on connections that let no large packet through",
     file: "overlay/lower/remote/fruitless-connections.ts",

@@ -8,6 +8,7 @@
  *   tmpfs            type 0x01, 12 bytes  u32 generation, u64 ino
  */
 import { assert, AssertionError } from "../../../dlmd/base/assert.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { FileId } from "../lower.ts";
 
@@ -52,7 +53,7 @@ export interface FileHandleFormat {
   readonly inoMax: number;
   /** Throws an assertion if the kernel changed its format under us. */
   decode(handle: Buffer): FileId;
-  /** Writes the handle of `id` into `handle` (at least FILE_HANDLE_BYTES). */
+  /** Writes the handle of `id` into `handle` (at least FILE_HANDLE_BYTES). ESTALE: its number does not fit, so no inode has it; other nodes name any. */
   encode(id: FileId, handle: Buffer): void;
 }
 
@@ -86,6 +87,7 @@ const ino32Format: FileHandleFormat = {
     return { ino: handle.readUInt32LE(HEAD_BYTES), generation: handle.readUInt32LE(HEAD_BYTES + 4) };
   },
   encode(id, handle) {
+    if (id.ino > ino32Format.inoMax) throw errnoError(E.ESTALE);
     writeHead(handle, 8, INO32_GENERATION);
     handle.writeUInt32LE(id.ino, HEAD_BYTES);
     handle.writeUInt32LE(id.generation, HEAD_BYTES + 4);

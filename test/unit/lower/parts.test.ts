@@ -1,6 +1,6 @@
 import fs from "node:fs";
 import { describe, expect, it } from "vitest";
-import { E, Errno } from "../../../dlmd/base/errno.ts";
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { wholeFileSystem } from "../../../overlay/lower/local/containment.ts";
 import { DirectoryDescriptors } from "../../../overlay/lower/local/directory-descriptors.ts";
@@ -30,6 +30,14 @@ describe("file handles", () => {
     const built = Buffer.alloc(FILE_HANDLE_BYTES);
     format.encode(id, built);
     expect(built.subarray(0, hex.length / 2).toString("hex")).toBe(hex);
+  });
+
+  it("of ext4 are made of no number that does not fit: no inode has it", () => {
+    const format = fileHandleFormat(handleOf("08000000010000000c000000afd76246"), "ext4");
+    const built = Buffer.alloc(FILE_HANDLE_BYTES);
+    expect(() => format.encode({ ino: 2 ** 32, generation: 0 }, built)).toThrow(errnoError(E.ESTALE));
+    format.encode({ ino: format.inoMax, generation: 0xffff_ffff }, built);
+    expect(format.decode(built)).toEqual({ ino: 2 ** 32 - 1, generation: 0xffff_ffff });
   });
 
   it("of another file system are refused by its name", () => {
