@@ -43,9 +43,80 @@ export interface LossesTold {
 /** `data`: without it, of a process that does not tell: true. */
 type Kept<T> = Readonly<Omit<T, "data">> & { readonly data?: boolean | undefined };
 
+interface Named {
+  readonly id: FileId;
+  /** The last time. */
+  readonly at: number;
+  /** Then. What was before is on the disk as soon as that is: it is one journal. */
+  readonly directories: readonly FileId[];
+}
+
+interface Directory {
+  readonly id: FileId;
+  readonly named: Set<Named>;
+}
+
+/**
+ * Hazard F30. Names that files and directories got by link(2) and rename(2). An fsync of the file brings its names to the disk, and so does one of a
+ * directory in which the change was.
+ */
+class UnsyncedNames {
+  readonly #named = new FileIdMap<Named>();
+  readonly #directories = new FileIdMap<Directory>();
+
+  get size(): number {
+    return this.#named.size;
+  }
+
+  values(): IterableIterator<Named> {
+    return this.#named.values();
+  }
+
+  note(named: Named): void {
+    const before = this.#named.get(named.id);
+    if (before !== undefined) this.#drop(before);
+    this.#named.add(named);
+    for (const id of named.directories) {
+      let directory = this.#directories.get(id);
+      if (directory === undefined) this.#directories.add((directory = { id, named: new Set() }));
+      directory.named.add(named);
+    }
+  }
+
+  /** That file or directory was synced, by a sync that began then. */
+  synced(id: FileId, since: number): void {
+    if (this.#named.size === 0) return;
+    const its = this.#named.get(id);
+    if (its !== undefined) this.#dropUntil(its, since);
+    for (const named of this.#directories.get(id)?.named ?? []) this.#dropUntil(named, since);
+  }
+
+  allSynced(since: number): void {
+    for (const named of this.#named.values()) this.#dropUntil(named, since);
+  }
+
+  clear(): void {
+    this.#named.clear();
+    this.#directories.clear();
+  }
+
+  #dropUntil(named: Named, since: number): void {
+    if (named.at <= since) this.#drop(named);
+  }
+
+  #drop(named: Named): void {
+    this.#named.delete(named);
+    for (const id of named.directories) {
+      const directory = this.#directories.get(id);
+      if (directory?.named.delete(named) === true && directory.named.size === 0) this.#directories.delete(directory);
+    }
+  }
+}
+
 /** All of an `Unsynced`, as plain data. */
 export interface UnsyncedState {
-  readonly changed: readonly (readonly [string, Kept<Omit<Change, "id">>])[];
+  /** `named`: a name alone, changed in these directories. */
+  readonly changed: readonly (readonly [string, Kept<Omit<Change, "id">> & { readonly named?: readonly string[] | undefined }])[];
   /** `behind`: not told. */
   readonly lost: readonly (readonly [string, Kept<Loss> & { readonly behind: boolean }])[];
   readonly deaths: number;
@@ -55,6 +126,7 @@ export interface UnsyncedState {
 
 export class Unsynced {
   readonly #changed = new FileIdMap<Change>();
+  readonly #names = new UnsyncedNames();
   /** The oldest first. */
   readonly #lost: Map<string, Loss> = new Map();
   #deaths = 0;
@@ -65,12 +137,18 @@ export class Unsynced {
   state(): UnsyncedState {
     const lost = [...this.#lost].map(([key, loss]) => [key, { ...loss, behind: !loss.told }] as const);
     const changed = [...this.#changed.values()].map(({ id, ...change }) => [fileKey(id), change] as const);
-    return { changed, lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
+    const names = [...this.#names.values()].map(
+      ({ id, at, directories }) => [fileKey(id), { at, what: "all", data: false, named: directories.map(fileKey) }] as const,
+    );
+    return { changed: [...changed, ...names], lost, deaths: this.#deaths, syncfsFails: this.#syncfsFails, tick: this.#tick };
   }
 
   /** Before anything else. */
   restore({ changed, lost, deaths, syncfsFails, tick }: UnsyncedState): void {
-    for (const [key, { at, what, data = true }] of changed) this.#changed.add({ id: ofFileKey(key), at, what, data });
+    for (const [key, { at, what, data = true, named }] of changed) {
+      if (named === undefined) this.#changed.add({ id: ofFileKey(key), at, what, data });
+      else this.#names.note({ id: ofFileKey(key), at, directories: named.map(ofFileKey) });
+    }
     for (const [key, { death, told, data = true }] of lost) this.#lost.set(key, { death, told, data });
     this.#deaths = deaths;
     this.#syncfsFails = syncfsFails;
@@ -89,9 +167,9 @@ export class Unsynced {
     return open.some((file) => this.#isUntold(file));
   }
 
-  /** Files and directories that are not known to be on disk. */
+  /** Files and directories that are not known to be on disk, and names that are not. */
   get size(): number {
-    return this.#changed.size;
+    return this.#changed.size + this.#names.size;
   }
 
   /** A change begins, and syncs that begin from now on come after it: for `note`. */
@@ -110,10 +188,18 @@ export class Unsynced {
       if (what === "all") change.what = "all";
       if (data) change.data = true;
     }
-    return this.#changed.size >= MAX_UNSYNCED;
+    return this.size >= MAX_UNSYNCED;
   }
 
+  /** That file or directory got a name, or lost one, by a change of these directories. True: it is time to sync everything. */
+  noteName(id: FileId, directories: readonly FileId[]): boolean {
+    this.#names.note({ id, at: this.begin(), directories });
+    return this.size >= MAX_UNSYNCED;
+  }
+
+  /** Of a directory: the names that were changed in it, too. */
   synced(id: FileId, since: number, dataOnly: boolean): void {
+    if (!dataOnly) this.#names.synced(id, since);
     const change = this.#changed.get(id);
     if (change === undefined || change.at > since) return;
     change.data = false;
@@ -122,16 +208,19 @@ export class Unsynced {
 
   allSynced(since: number): void {
     for (const change of this.#changed.values()) if (change.at <= since) this.#changed.delete(change);
+    this.#names.allSynced(since);
   }
 
   /** The owner that had them is gone. Gives how many. `open`: all that are open. */
   ownerDied(open: readonly LossesTold[]): number {
-    const count = this.#changed.size;
+    const count = this.size;
     const waiting = new Set(open.filter((file) => this.#isUntold(file)).map(({ id }) => fileKey(id)));
     for (const [key, loss] of this.#lost) if (loss.told && !waiting.has(key)) this.#lost.delete(key);
     this.#deaths += 1;
     for (const { id, data } of this.#changed.values()) this.#lose(id, data);
+    for (const { id } of this.#names.values()) this.#lose(id, false);
     this.#changed.clear();
+    this.#names.clear();
     this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
     if (count > 0) this.#syncfsFails = true;
     return count;

@@ -57,7 +57,7 @@ export interface RestartState {
   lates: { fuseNodeid: number; effect: SizeEffect; tid: number; end: number | null }[];
   openFiles: { handle: number; id: FileIdState; flags: number; directory: boolean; lossesTold: number }[];
   unsynced: {
-    changed: [string, { at: number; what: Changed; data?: boolean | undefined }][];
+    changed: [string, { at: number; what: Changed; data?: boolean | undefined; named?: readonly string[] | undefined }][];
     lost: [string, { death: number; told: boolean; behind: boolean; data?: boolean | undefined }][];
     deaths: number;
     syncfsFails: boolean;
@@ -145,7 +145,12 @@ const shape: z.ZodType<RestartState> = z.object({
   ),
   openFiles: z.array(z.object({ handle: count, id: fileId, flags: z.number().int(), directory: flag, lossesTold: count })),
   unsynced: z.object({
-    changed: z.array(z.tuple([z.string(), z.object({ at: count, what: z.enum(["data", "all"]), data: flag.optional() })])),
+    changed: z.array(
+      z.tuple([
+        z.string(),
+        z.object({ at: count, what: z.enum(["data", "all"]), data: flag.optional(), named: z.array(z.string()).optional() }),
+      ]),
+    ),
     lost: z.array(z.tuple([z.string(), z.object({ death: count, told: flag, behind: flag, data: flag.optional() })])),
     deaths: count,
     syncfsFails: flag,

@@ -30,6 +30,11 @@ export class Changes {
     if (this.unsynced.note(id, what, at) && !this.#syncing) void this.#syncInBackground();
   }
 
+  /** Hazard F30: fsync of a file brings its names to the disk, too. */
+  noteName(id: FileId, directories: readonly FileId[]): void {
+    if (this.unsynced.noteName(id, directories) && !this.#syncing) void this.#syncInBackground();
+  }
+
   async #syncInBackground(): Promise<void> {
     this.#syncing = true;
     try {

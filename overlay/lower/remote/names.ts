@@ -76,7 +76,10 @@ export function namesOf(core: RemoteCore): LowerNames {
       checkName(oldName);
       checkName(newName);
       await rename(core, { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew });
-      for (const id of [oldParent, newParent]) changes.note(id, "all");
+      const directories = [oldParent, newParent];
+      for (const id of directories) changes.note(id, "all");
+      const named = expectedNew === null || (flags & RENAME.EXCHANGE) === 0 ? [expectedOld] : [expectedOld, expectedNew];
+      for (const id of named) changes.noteName(id, directories);
     },
     async link(id, newParent, newName) {
       checkName(newName);
@@ -88,8 +91,8 @@ export function namesOf(core: RemoteCore): LowerNames {
           (tellParent) => session.call("link", { id, newParent, newName, tellParent }),
         );
       const { attr } = await changes.ofOne(known.begin(id), linked, (answer) => answer.attr);
-      // Hazard F30: fsync of a file brings its names to the disk, too.
-      changes.note(id, "all");
+      // Hazard F30.
+      changes.noteName(id, [newParent]);
       return attr;
     },
   };

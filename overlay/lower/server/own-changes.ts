@@ -2,6 +2,7 @@
  * What the owner's own mount has changed and not synced: if the owner lets go of a failed disk, fsync(2) must say so at the next owner, as
  * it does on other nodes (hazards F10 and R6, lower/unsynced.ts).
  */
+import { RENAME } from "../linux.ts";
 import type { FileId, Lower, LowerHandle } from "../lower.ts";
 import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
@@ -72,14 +73,16 @@ export class OwnChanges {
       }
       case "link": {
         const [linked, directory] = args as Of<"link">;
-        // Hazard F30: fsync of a file brings its names to the disk, too.
-        this.#changed(linked, "all");
+        this.#named(linked, [directory]);
         return this.#changed(directory, "all");
       }
       case "rename": {
-        const [from, , to] = args as Of<"rename">;
+        const [from, , to, , flags, moved, other] = args as Of<"rename">;
         this.#changed(from, "all");
-        return this.#changed(to, "all");
+        this.#changed(to, "all");
+        this.#named(moved, [from, to]);
+        if (other !== null && (flags & RENAME.EXCHANGE) !== 0) this.#named(other, [from, to]);
+        return;
       }
       case "setFileAttributes":
         return this.#changed(this.#idOf(args[0] as LowerHandle), "all");
@@ -93,7 +96,16 @@ export class OwnChanges {
   }
 
   #changed(id: FileId | undefined, what: Changed): void {
-    if (id === undefined || !this.unsynced.note(id, what) || this.#syncing) return;
+    if (id !== undefined && this.unsynced.note(id, what)) this.#syncInBackground();
+  }
+
+  /** Hazard F30: fsync of a file brings its names to the disk, too. */
+  #named(id: FileId, directories: readonly FileId[]): void {
+    if (this.unsynced.noteName(id, directories)) this.#syncInBackground();
+  }
+
+  #syncInBackground(): void {
+    if (this.#syncing) return;
     this.#syncing = true;
     void this.#sync().finally(() => {
       this.#syncing = false;

@@ -464,6 +464,31 @@ describe("what this node's own mount had changed when the disk was let go of", (
     ]);
   });
 
+  it("has names in it: of what was renamed, and of both that changed places; an fsync of their directory is enough", async () => {
+    const b = await bench();
+    const { own, unsynced } = b.guard;
+    const [one, other] = [
+      await own.create(own.root, name("a"), RDWR, 0o644, caller),
+      await own.create(own.root, name("b"), RDWR, 0o644, caller),
+    ];
+    const dir = (await own.mkdir(own.root, name("d"), 0o755, caller)).id;
+    const [root, opened] = [await own.opendir(own.root), await own.opendir(dir)];
+    await own.fsyncdir(root, false);
+    expect(unsynced.size).toBe(0);
+    // With its directories, of which one is synced.
+    await own.rename(own.root, name("a"), dir, name("c"), 0, one.entry.id, null);
+    expect(unsynced.size).toBe(3);
+    await own.fsync(one.handle, false);
+    expect(unsynced.size).toBe(2);
+    await own.rename(own.root, name("b"), dir, name("c"), 2, other.entry.id, one.entry.id);
+    expect(unsynced.size).toBe(4);
+    await own.fsyncdir(opened, false);
+    expect(unsynced.size).toBe(1);
+    // Over another one, of which no name is left.
+    await own.rename(own.root, name("b"), dir, name("c"), 0, one.entry.id, other.entry.id);
+    expect(unsynced.size).toBe(3);
+  });
+
   it("is reported by fsync, once for each file, unless all of it is on the disk", async () => {
     expect(await fsyncs({ letGoAfter: 1 })).toEqual([E.EIO, 0, 0, E.EIO]);
   });

@@ -195,10 +195,55 @@ describe("what an owner took (hazard F10)", () => {
     expect(unsynced.takeLost(opened(unsynced, { ino: 10, generation: 1 }))).toBe(true);
   });
 
+  it.each<[string, (unsynced: Unsynced, since: number) => void, boolean]>([
+    ["nothing", () => undefined, true],
+    ["an fsync of the file", (unsynced, since) => unsynced.synced(a, since, false), false],
+    ["an fdatasync of it", (unsynced, since) => unsynced.synced(a, since, true), true],
+    ["an fsync of it that began before", (unsynced, since) => unsynced.synced(a, since - 1, false), true],
+    ["an fsync of the directory that it came from", (unsynced, since) => unsynced.synced({ ino: 3, generation: 1 }, since, false), false],
+    ["an fsync of the one in which it is", (unsynced, since) => unsynced.synced({ ino: 4, generation: 1 }, since, false), false],
+    ["such a one that began before", (unsynced, since) => unsynced.synced({ ino: 4, generation: 1 }, since - 1, false), true],
+    ["an fsync of another file, or of where it was long ago", (unsynced, since) => unsynced.synced(b, since, false), true],
+    ["a sync of all", (unsynced, since) => unsynced.allSynced(since), false],
+    ["a sync of all that began before", (unsynced, since) => unsynced.allSynced(since - 1), true],
+  ])("a file's name alone is lost unless that is on the disk: after %s", (_, sync, isLost) => {
+    const before = new Unsynced();
+    before.noteName(a, [b]);
+    before.noteName(a, [
+      { ino: 3, generation: 1 },
+      { ino: 4, generation: 1 },
+    ]);
+    sync(before, before.now());
+    expect(before.size).toBe(isLost ? 1 : 0);
+    // So it is in the next process.
+    const unsynced = new Unsynced();
+    unsynced.restore(before.state());
+    const file = opened(unsynced, a);
+    unsynced.ownerDied([file]);
+    // Its data is there: it may replace another file.
+    expect([unsynced.takeUntoldData(a), unsynced.takeLost(file), unsynced.takeAnyLost()]).toEqual([false, isLost, isLost]);
+  });
+
+  it("a file's name on the disk leaves its data to be synced", () => {
+    const unsynced = new Unsynced();
+    unsynced.note(a, "data");
+    unsynced.noteName(a, [b]);
+    unsynced.synced(b, unsynced.now(), false);
+    expect(unsynced.size).toBe(1);
+    unsynced.noteName(a, [b]);
+    unsynced.synced(a, unsynced.now(), true);
+    expect(unsynced.size).toBe(1);
+    const restored = new Unsynced();
+    restored.restore(unsynced.state());
+    restored.synced(b, restored.now(), false);
+    expect(restored.size).toBe(0);
+  });
+
   it("is synced when it is much, and still is so while that has not helped", () => {
     const unsynced = new Unsynced();
     const full = Array.from({ length: MAX_UNSYNCED + 1 }, (_, ino) => unsynced.note({ ino, generation: 1 }, "data"));
     expect([full.indexOf(true), full.lastIndexOf(false)]).toEqual([MAX_UNSYNCED - 1, MAX_UNSYNCED - 2]);
+    expect(unsynced.noteName({ ino: 0, generation: 1 }, [])).toBe(true);
   });
 });
 

@@ -169,6 +169,32 @@ it("waits while there is no owner, and goes on when there is one", async () => {
   expect(fs.existsSync(`${lab.place.path}/made later`)).toBe(true);
 });
 
+it.each([
+  ["no directory", false, [E.EIO, 0, E.EIO]],
+  ["its directory", true, [0, 0, 0]],
+])("a rename that may be lost with its owner is told by fsync of the file, once; synced before that: %s", async (_, syncs, errors) => {
+  const first = await owner(1);
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const { root } = lower;
+  const make = async (file: string): Promise<Made> => {
+    const made = await lower.create(root, name(file), RDWR, 0o644, caller);
+    await lower.fsync(made.handle, false);
+    return made;
+  };
+  const [moved, one, other] = [await make("moved"), await make("one"), await make("other")];
+  const dir = (await lower.mkdir(root, name("d"), 0o755, caller)).id;
+  await lower.rename(root, name("moved"), dir, name("new"), 0, moved.entry.id, null);
+  await lower.rename(root, name("one"), root, name("other"), 2, one.entry.id, other.entry.id);
+  const directory = await lower.opendir(root);
+  if (syncs) await lower.fsyncdir(directory, false);
+  lower.ownerLost();
+  lower.ownerFound((await owner(2)).address, 2);
+  const fsync = ({ handle }: Made): Promise<number> => errnoOf(() => lower.fsync(handle, false));
+  expect([await fsync(moved), await fsync(moved), await fsync(other)]).toEqual(errors);
+  expect(await fsync(one)).toBe(errors[0]);
+});
+
 it("opens a file once at the next owner, though the connection broke while it did", async () => {
   const first = await owner(1);
   const lower = remote();
