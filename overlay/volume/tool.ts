@@ -83,14 +83,15 @@ export function runWriterInBackground(
   return new Promise((resolve, reject) => {
     const held = heldFd === null ? [] : [heldFd];
     const child = spawn(tool, args, { env: { ...environment(), ...env }, stdio: ["ignore", "pipe", "pipe", ...held], detached: true });
-    const { stdout, stderr } = child as typeof child & { readonly stdout: Readable; readonly stderr: Readable };
+    // Where descriptors are all in use there are no pipes, and "error" follows.
+    const { stdout, stderr } = child as typeof child & { readonly stdout?: Readable; readonly stderr?: Readable };
     const [words, complaints] = [collect(stdout), collect(stderr)];
     let isLate = false;
     const timer = setTimeout(() => {
       isLate = true;
       child.kill("SIGKILL");
-      stdout.destroy();
-      stderr.destroy();
+      stdout?.destroy();
+      stderr?.destroy();
       report(`${tool} does not end after SIGKILL: the disk does not answer`);
     }, TOOL_TIMEOUT_MS);
     child.on("error", (error: NodeJS.ErrnoException) => {
@@ -109,10 +110,10 @@ export function runWriterInBackground(
 }
 
 /** What comes, up to TOOL_OUTPUT_BYTES. */
-function collect(stream: Readable): () => Buffer {
+function collect(stream: Readable | undefined): () => Buffer {
   const chunks: Buffer[] = [];
   let bytes = 0;
-  stream.on("data", (chunk: Buffer) => {
+  stream?.on("data", (chunk: Buffer) => {
     bytes += chunk.length;
     if (bytes <= TOOL_OUTPUT_BYTES) chunks.push(chunk);
   });

@@ -71,6 +71,15 @@ export const failoverMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/disk-trouble.test.ts",
   },
   {
+    id: "r6-probe-without-a-pipe",
+    hazard: "R6",
+    breaks: "an error of one bad block ends the owner's mount where descriptors are all in use",
+    file: "overlay/volume/disk-probe.ts",
+    find: 'child.stdout?.on("data"',
+    replace: '(child.stdout as NonNullable<typeof child.stdout>).on("data"',
+    caughtBy: "test/unit/volume/disk-trouble.test.ts",
+  },
+  {
     id: "m4-page-cache-believed",
     hazard: "M4",
     breaks: "a superblock, a bit or an owner's block is what the page cache has of it, though another machine has changed it",

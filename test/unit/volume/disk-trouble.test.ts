@@ -1,5 +1,6 @@
 /** How the trouble of a disk is seen: a read past every cache in its time, and the errors that the kernel counts. */
-import { closeSync, openSync, chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync, chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -12,7 +13,10 @@ let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-disk-"));
 });
-afterEach(() => rmSync(dir, { recursive: true, force: true }));
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(dir, { recursive: true, force: true });
+});
 
 function command(script: string): string {
   const file = path.join(dir, "command");
@@ -36,6 +40,32 @@ it("a disk that does not answer within the limit is not well", async () => {
   expect(timers.mock.calls.map(([, delayMs]) => delayMs)).toContain(5000);
   timers.mockRestore();
   expect(await pathIsWell("/dev/x", 50, command("exec sleep 60"))).toBe(false);
+});
+
+it("where descriptors are all in use, or no process can be made, the path is not well: nothing is thrown, now or later", async () => {
+  const nofile = (limit: string): void => void execFileSync("prlimit", ["--pid", String(process.pid), `--nofile=${limit}:`]);
+  const before = execFileSync("prlimit", ["--pid", String(process.pid), "--nofile", "--output=SOFT", "--noheadings"], { encoding: "utf8" });
+  const timers = vi.spyOn(globalThis, "setTimeout");
+  const cleared = vi.spyOn(globalThis, "clearTimeout");
+  const taken: number[] = [];
+  const takeAll = (): void => {
+    for (;;) taken.push(openSync("/dev/null", "r"));
+  };
+  let answer: Promise<boolean>;
+  try {
+    nofile(String(Math.max(...readdirSync("/proc/self/fd").map(Number)) + 64));
+    expect(takeAll).toThrow("EMFILE");
+    answer = pathIsWell("/dev/zero", 54_321);
+  } finally {
+    for (const fd of taken) closeSync(fd);
+    nofile(before.trim());
+  }
+  expect(await answer).toBe(false);
+  const made = timers.mock.results[timers.mock.calls.findIndex(([, delayMs]) => delayMs === 54_321)]?.value as unknown;
+  expect(made).toBeDefined();
+  expect(cleared.mock.calls.flat()).toContain(made);
+  // As each error that Node.js throws instead.
+  expect(await pathIsWell("/dev/zero", PROBE_LIMIT_MS, "a command\0")).toBe(false);
 });
 
 it("an error that ext4 counts since it was mounted turned it read-only", () => {

@@ -75,3 +75,13 @@ it("an error of a tool that was started is not its end", async () => {
   await vi.advanceTimersByTimeAsync(0);
   expect(ended).toMatchObject([{ status: 1, stderr: "bad words" }]);
 });
+
+it("one that cannot be started, because descriptors are all in use, has no pipes, and is an error in words", async () => {
+  const child = Object.assign(new EventEmitter(), { pid: undefined, stdout: undefined, stderr: undefined });
+  started.child = child;
+  const { ended } = clearing();
+  child.emit("error", new Error("spawn tune2fs EMFILE"));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(ended).toMatchObject([{ code: "tool-failed", message: "tune2fs /dev/x did not finish: spawn tune2fs EMFILE" }]);
+  expect(vi.getTimerCount()).toBe(0);
+});
