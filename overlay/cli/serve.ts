@@ -334,7 +334,8 @@ async function serve(args: ServeArguments): Promise<void> {
     if (isUnreleased(failure)) {
       const unreleased = { ...record, unreleased: failure.message };
       tellUnmounter(device, unreleased, "that its disk was not released as it should be", log);
-    } else if (!isLeft) removeMountRecord(device);
+    } else if (isLeft) tellUnmounter(device, { ...record, ended: true }, "that its disk was released", log);
+    else removeMountRecord(device);
     if (failure !== null) log.error({ error: failure.message }, "ended");
     else log.info({}, "ended");
     // Whatever is still open belongs to a mount that is gone.

@@ -34,6 +34,8 @@ export interface MountRecord extends ProcessName {
   readonly keeps?: number;
   /** Its process has ended, and the disk is not released, or not clean: in words. */
   readonly unreleased?: string;
+  /** Its process has ended, and has released what it had. The mount was still there. */
+  readonly ended?: boolean;
 }
 
 /** What belongs to a place of this machine, mounted or not. */
@@ -59,12 +61,23 @@ export function removeMountRecord(device: string): void {
   if (readMountRecord(device)?.pid === process.pid) rmSync(fileOf(device), { force: true });
 }
 
-/** What that process has left there of the release of its disk, once; null: all was well. */
-export function takeUnreleased(device: string, { pid, startTime }: ProcessName, dir: string = RECORD_DIR): string | null {
+/**
+ * What is wrong with the release of that process's disk, once; null: all was well. `wasServing`: it ran when the mount was taken away. It takes its record away
+ * itself then, so one that is left shows that it was ended.
+ */
+export function takeUnreleased(
+  device: string,
+  { pid, startTime }: ProcessName,
+  wasServing: boolean,
+  dir: string = RECORD_DIR,
+): string | null {
   const record = readMountRecord(device, dir);
-  if (record?.unreleased === undefined || record.pid !== pid || record.startTime !== startTime) return null;
+  if (record === null || record.pid !== pid || record.startTime !== startTime) return null;
+  const { unreleased, ended = false, paused = false, source } = record;
+  // Who waits for dlmd's restart has given its disk back.
+  if (unreleased === undefined && (!wasServing || ended || paused)) return null;
   rmSync(fileOf(device, dir), { force: true });
-  return record.unreleased;
+  return unreleased ?? `its process ${pid} ended before it had released ${source}`;
 }
 
 /** One that is not there, or is damaged, tells nothing. Throws OperatingError "permission". */

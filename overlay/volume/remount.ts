@@ -6,7 +6,7 @@ import { MNT_DETACH, nativeAddon } from "../../native/index.ts";
 import { canonicalPath } from "./canonical-path.ts";
 import { MountFlag, flagsOfMount, parseMountOptions } from "./mount-options.ts";
 import { holderWords, namespaceHolders } from "./mount-holders.ts";
-import { type MountRecord, readMountRecord, takeUnreleased, waitForExit } from "./mount-record.ts";
+import { isServing, type MountRecord, readMountRecord, takeUnreleased, waitForExit } from "./mount-record.ts";
 import { type MountEntry, mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
 
 const MNT_FORCE = 1;
@@ -81,35 +81,39 @@ export interface UnmountOptions {
 export async function unmount(directory: string, options: UnmountOptions): Promise<string | null> {
   const entry = clusteredMountAt(directory);
   const record = readMountRecord(entry.device);
+  const wasServing = record !== null && isServing(record);
   const result = nativeAddon().umount(entry.mountPoint, (options.force ? MNT_FORCE : 0) | (options.lazy ? MNT_DETACH : 0));
   if (result < 0) throw unmountFailed(entry.mountPoint, errnoName(-result));
   if (options.lazy) return null;
   const left = mountTable().filter((other) => other.device === entry.device);
   if (left.length > 0) return `it is still mounted at ${left.map((other) => other.mountPoint).join(", ")}`;
   if (record === null) return "which process served it is not known: it may still be releasing the volume";
-  const released = waitForRelease(entry, record, options);
+  const released = waitForRelease(entry, record, { ...options, wasServing });
   await (options.following === undefined ? released : options.following(released));
   return null;
 }
 
-type ReleaseOptions = Omit<UnmountOptions, "lazy" | "force" | "following">;
+interface ReleaseOptions extends Omit<UnmountOptions, "lazy" | "force" | "following"> {
+  /** Its process ran when the mount was taken away; without it: it runs now. */
+  readonly wasServing?: boolean;
+}
 
 /** Of a mount that is in our mount table no more. Throws OperatingError "still-releasing", or "not-released": its overlay has ended, and something is wrong with its disk. */
 export async function waitForRelease(
   mount: Pick<MountEntry, "mountPoint" | "device">,
   record: MountRecord,
-  { tell, releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS, recordDir }: ReleaseOptions,
+  { tell, releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS, recordDir, wasServing = isServing(record) }: ReleaseOptions,
 ): Promise<void> {
-  if (await waitForExit(record, holdersAfterMs)) return requireReleased(mount, record, recordDir);
+  const ended = (): void => requireReleased(mount, takeUnreleased(mount.device, record, wasServing, recordDir));
+  if (await waitForExit(record, holdersAfterMs)) return ended();
   const holders = namespaceHolders(mount.device);
   if (holders.length > 0) tell(`${mount.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
   else tell(`${mount.mountPoint} is unmounted; waiting until its overlay (process ${record.pid}) has released ${record.source}`);
-  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return requireReleased(mount, record, recordDir);
+  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return ended();
   throw stillReleasing(mount, record);
 }
 
-function requireReleased({ mountPoint, device }: Pick<MountEntry, "mountPoint" | "device">, record: MountRecord, recordDir?: string): void {
-  const why = takeUnreleased(device, record, recordDir);
+function requireReleased({ mountPoint }: Pick<MountEntry, "mountPoint">, why: string | null): void {
   if (why === null) return;
   throw new OperatingError(`${mountPoint} is unmounted, and its disk is not as it should be: ${why}`, {
     code: "not-released",

@@ -478,6 +478,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/session/connection.test.ts",
   },
   {
+    id: "umount-killed-is-released",
+    breaks: "umount says that all is well, though its overlay was killed amid the release of the disk",
+    file: "overlay/volume/mount-record.ts",
+    find: "(!wasServing || ended || paused)",
+    replace: "true",
+    caughtBy: "test/unit/volume/mount-record.test.ts",
+  },
+  {
     id: "umount-says-released",
     breaks: "umount says that all is well, though its disk is not released, or not clean",
     file: "overlay/volume/remount.ts",

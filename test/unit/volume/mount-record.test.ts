@@ -1,5 +1,5 @@
 /** Whether a process runs still: the proof that an owner of this node has ended rests on it. And what it leaves for who unmounts. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
@@ -56,4 +56,63 @@ test("what a process has left of the release of its disk is said once, to who wa
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+});
+
+/** A process, and a directory with its record. */
+async function withServing(
+  work: (served: { child: ChildProcess; record: MountRecord; dir: string; file: string }) => Promise<void>,
+): Promise<void> {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-records-"));
+  const child = spawn("cat", { stdio: ["pipe", "ignore", "inherit"] });
+  try {
+    const pid = child.pid ?? 0;
+    const record = { pid, startTime: startTimeOf(pid) ?? "", source: "/dev/x", mountPoint: "/m", runDir: "/r" };
+    const file = path.join(dir, `${DEVICE}.json`);
+    writeFileSync(file, JSON.stringify(record));
+    await work({ child, record, dir, file });
+  } finally {
+    child.kill("SIGKILL");
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** No mount has it. */
+const DEVICE = "0:99999999";
+
+test("a process that is killed amid the release of its disk has not released it: umount fails", async () => {
+  await withServing(async ({ child, record, dir }) => {
+    const told: string[] = [];
+    const released = waitForRelease({ mountPoint: "/m", device: DEVICE }, record, {
+      tell: (line) => {
+        told.push(line);
+        child.kill("SIGKILL");
+      },
+      holdersAfterMs: 0,
+      recordDir: dir,
+    });
+    await expect(released).rejects.toMatchObject({
+      code: "not-released",
+      exitStatus: 32,
+      message: `/m is unmounted, and its disk is not as it should be: its process ${record.pid} ended before it had released /dev/x`,
+    });
+    expect([told.length, readdirSync(dir)]).toEqual([1, []]);
+  });
+});
+
+test.each<[string, (file: string, record: MountRecord) => void]>([
+  ["takes its record away", (file) => rmSync(file)],
+  [
+    "ends with an error while the mount is there, and has released its disk",
+    (file, record) => writeFileSync(file, JSON.stringify({ ...record, ended: true })),
+  ],
+  ["has given its disk back, and waits for dlmd", (file, record) => writeFileSync(file, JSON.stringify({ ...record, paused: true }))],
+])("a process that %s has not left its disk", async (_, leave) => {
+  await withServing(async ({ child, record, dir, file }) => {
+    const tell = (): void => {
+      leave(file, record);
+      child.kill("SIGKILL");
+    };
+    await waitForRelease({ mountPoint: "/m", device: DEVICE }, record, { tell, holdersAfterMs: 0, recordDir: dir });
+    expect(child.killed).toBe(true);
+  });
 });
