@@ -104,13 +104,33 @@ export async function waitForRelease(
   record: MountRecord,
   { tell, releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS, recordDir, wasServing = isServing(record) }: ReleaseOptions,
 ): Promise<void> {
-  const ended = (): void => requireReleased(mount, takeUnreleased(mount.device, record, wasServing, recordDir));
-  if (await waitForExit(record, holdersAfterMs)) return ended();
+  const endMs = performance.now() + releaseLimitMs;
+  for (let its: MountRecord | null = record; its !== null; its = nextOf(mount.device, its, recordDir)) {
+    await waitForEnd(mount, its, tell, holdersAfterMs, endMs);
+    requireReleased(mount, takeUnreleased(mount.device, its, its === record ? wasServing : true, recordDir));
+  }
+}
+
+async function waitForEnd(
+  mount: Pick<MountEntry, "mountPoint" | "device">,
+  record: MountRecord,
+  tell: (line: string) => void,
+  holdersAfterMs: number,
+  endMs: number,
+): Promise<void> {
+  if (await waitForExit(record, holdersAfterMs)) return;
   const holders = namespaceHolders(mount.device);
   if (holders.length > 0) tell(`${mount.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
   else tell(`${mount.mountPoint} is unmounted; waiting until its overlay (process ${record.pid}) has released ${record.source}`);
-  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return ended();
-  throw stillReleasing(mount, record);
+  if (!(await waitForExit(record, endMs - performance.now()))) throw stillReleasing(mount, record);
+}
+
+/** To which process that one has given the mount (`coverlay restart`); null: to none that runs. Another mount may have its device by now. */
+function nextOf(device: string, { source, mountPoint, runDir }: MountRecord, recordDir?: string): MountRecord | null {
+  const next = readMountRecord(device, recordDir);
+  if (next === null || !isServing(next)) return null;
+  const isOfMount = next.source === source && next.mountPoint === mountPoint && next.runDir === runDir;
+  return isOfMount && !mountTable().some((entry) => entry.device === device) ? next : null;
 }
 
 function requireReleased({ mountPoint }: Pick<MountEntry, "mountPoint">, why: string | null): void {

@@ -486,6 +486,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/mount-record.test.ts",
   },
   {
+    id: "umount-next-process-not-awaited",
+    breaks: "umount during a restart returns while the next process has the disk mounted",
+    file: "overlay/volume/remount.ts",
+    find: "return isOfMount && !mountTable()",
+    replace: "return !isOfMount && !mountTable()",
+    caughtBy: "test/unit/volume/mount-record.test.ts",
+  },
+  {
     id: "umount-says-released",
     breaks: "umount says that all is well, though its disk is not released, or not clean",
     file: "overlay/volume/remount.ts",

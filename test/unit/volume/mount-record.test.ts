@@ -116,3 +116,37 @@ test.each<[string, (file: string, record: MountRecord) => void]>([
     expect(child.killed).toBe(true);
   });
 });
+
+test("a process that has given the mount to another one by then is not the last one that is waited for", async () => {
+  await withServing(async ({ child, record, dir, file }) => {
+    await withServing(async ({ child: next, record: { pid, startTime } }) => {
+      const told: string[] = [];
+      const tell = (line: string): void => {
+        told.push(line);
+        if (told.length === 1) {
+          writeFileSync(file, JSON.stringify({ ...record, pid, startTime }));
+          child.kill("SIGKILL");
+        } else next.kill("SIGKILL");
+      };
+      const released = waitForRelease({ mountPoint: "/m", device: DEVICE }, record, { tell, holdersAfterMs: 0, recordDir: dir });
+      await expect(released).rejects.toMatchObject({
+        code: "not-released",
+        message: expect.stringContaining(`its process ${pid} ended`) as string,
+      });
+      expect(told).toEqual(
+        [record.pid, pid].map((one) => `/m is unmounted; waiting until its overlay (process ${one}) has released /dev/x`),
+      );
+    });
+  });
+});
+
+test("a process of another mount, which has got the device since, is not waited for", async () => {
+  await withServing(async ({ child, record, dir, file }) => {
+    const tell = (): void => {
+      writeFileSync(file, JSON.stringify({ ...record, pid: process.pid, startTime: startTimeOf(process.pid), mountPoint: "/other" }));
+      child.kill("SIGKILL");
+    };
+    await waitForRelease({ mountPoint: "/m", device: DEVICE }, record, { tell, holdersAfterMs: 0, recordDir: dir });
+    expect(readdirSync(dir)).toHaveLength(1);
+  });
+});
