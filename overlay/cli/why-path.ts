@@ -14,7 +14,7 @@ import { lockNamesOf, volumeName } from "../query/lock-names.ts";
 import { EXIT, print, printJson } from "./output.ts";
 import { listOverlays } from "../query/overlay-query.ts";
 import { queryOverlayInode } from "../query/overlay-requests.ts";
-import { explainProcess, printProcess } from "./why-process.ts";
+import { callsBefore, explainProcess, printProcess } from "./why-process.ts";
 import { askChain } from "./chain.ts";
 import { describeChain, describeWhy } from "./why-words.ts";
 
@@ -44,7 +44,14 @@ function lookUp(target: string, limitMs: number): Promise<Lookup> {
       );
     });
     timer = setTimeout(() => {
-      resolve({ kind: "slow", pid: child.pid ?? 0, end: () => void child.kill("SIGKILL") });
+      const end = (): void => {
+        child.kill("SIGKILL");
+        // It may sleep in the kernel, where no signal ends it: this command ends without it.
+        child.unref();
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+      };
+      resolve({ kind: "slow", pid: child.pid ?? 0, end });
     }, limitMs);
   });
 }
@@ -101,7 +108,7 @@ async function whySlow(runDir: string, target: string, json: boolean, { pid, end
   try {
     const report = await explainProcess(runDir, pid);
     if (!json) print(`${target}: a lookup of it does not come back. It waits itself, as process ${pid}:`);
-    printProcess(report, json);
+    printProcess(report, json, callsBefore(report, target));
     return EXIT.OK;
   } finally {
     end();

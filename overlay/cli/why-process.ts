@@ -10,11 +10,14 @@ import { gatherLocks } from "../query/gather-locks.ts";
 import type { LockChain } from "../query/lock-chain.ts";
 import { askChain } from "./chain.ts";
 import { inodeLock, lockNamesOf, parseKey, volumeName } from "../query/lock-names.ts";
-import { mountsOf, openPath, programOf, threadsOf } from "../query/open-paths.ts";
+import { mountsOf, openPath, programOf, sleepsInKernel, threadsOf } from "../query/open-paths.ts";
 import { EXIT, print, printJson } from "./output.ts";
 import { listOverlays } from "../query/overlay-query.ts";
 import { type OverlayRequest, type OverlayRequests, queryOverlayRequests } from "../query/overlay-requests.ts";
 import { describeChain, describeWhy, NOBODY, type PathOf, seconds } from "./why-words.ts";
+
+/** So many calls are named of those that a lookup may sleep behind. */
+const CALLS_BEFORE_MAX = 5;
 
 interface Waiting extends OverlayRequest {
   readonly lockspace: string;
@@ -29,6 +32,8 @@ interface ProcessReport {
   /** The locks of the files that it waits for, or has file locks on. */
   readonly locks: ClusterLocks;
   readonly pathOf: PathOf;
+  /** All that the mounts of this node have under way. */
+  readonly calls: readonly Waiting[];
   /** From this process on, over all nodes. */
   readonly chain: LockChain | null;
 }
@@ -41,9 +46,10 @@ async function requestsOf(runDir: string): Promise<OverlayRequests[]> {
 export async function explainProcess(runDir: string, pid: number): Promise<ProcessReport> {
   const threads = new Set([pid, ...threadsOf(pid)]);
   const mounts = await requestsOf(runDir);
-  const waiting = mounts.flatMap(({ requests, lockspace, mountpoint }) =>
-    requests.filter((request) => threads.has(request.pid)).map((request): Waiting => ({ ...request, lockspace, mountpoint })),
+  const calls = mounts.flatMap(({ requests, lockspace, mountpoint }) =>
+    requests.map((request): Waiting => ({ ...request, lockspace, mountpoint })),
   );
+  const waiting = calls.filter((request) => threads.has(request.pid));
   // Of all files on which programs of this node have or want locks those that are its own.
   const ask = (): ReturnType<typeof askCluster> =>
     askCluster(runDir, ({ nodeid }) => ({ lockspace: "", resource: "", nodeid, waitingMs: null }));
@@ -67,7 +73,23 @@ export async function explainProcess(runDir: string, pid: number): Promise<Proce
     return lock === null ? null : openPath(pid, lock.ino, mountsOf(runDir, info, lockspace));
   };
   const chain = await askChain(runDir, { nodeid: info.nodeid, pid });
-  return { pid, program: programOf(pid), info, waiting, locks, pathOf, chain };
+  return { pid, program: programOf(pid), info, waiting, locks, pathOf, calls, chain };
+}
+
+/**
+ * What that process may wait for: it looks for a path, and no overlay knows of that. The kernel makes one change of a directory at a time, and no look into it meanwhile, so it
+ * sleeps behind another call of this node. The calls of the mount of that path, the longest first; null: it is no such case.
+ */
+export function callsBefore(
+  { pid, waiting, calls }: Pick<ProcessReport, "pid" | "waiting" | "calls">,
+  target: string,
+  isAsleep: (pid: number) => boolean = sleepsInKernel,
+): Waiting[] | null {
+  if (waiting.length > 0 || !isAsleep(pid)) return null;
+  const above = calls.map(({ mountpoint }) => mountpoint).filter((one) => one === "/" || `${target}/`.startsWith(`${one}/`));
+  const mountpoint = above.toSorted((a, b) => b.length - a.length)[0];
+  const there = calls.filter((call) => mountpoint === undefined || call.mountpoint === mountpoint);
+  return there.toSorted((a, b) => b.sinceMs - a.sinceMs).slice(0, CALLS_BEFORE_MAX);
 }
 
 function requestWords({ op, key, sinceMs, fileLock, lockspace, mountpoint }: Waiting, info: ClusterInfo, pathOf: PathOf): string {
@@ -78,13 +100,44 @@ function requestWords({ op, key, sinceMs, fileLock, lockspace, mountpoint }: Wai
   return `  waits since ${seconds(sinceMs)}: ${fileLock === null ? op : "file lock"}${range} of ${file}`;
 }
 
-export function printProcess({ pid, program, info, waiting, locks, pathOf, chain }: ProcessReport, json: boolean): void {
+const programWords = (program: string): string => (program === "" ? "it has ended" : program);
+
+function beforeWords(before: readonly Waiting[], info: ClusterInfo): string[] {
+  const rows = before.map((call) => {
+    return `  process ${call.pid} (${programWords(programOf(call.pid))})${requestWords(call, info, () => null).slice(1)}`;
+  });
+  const none = "  no call of a program is under way there";
+  return [
+    "  waits in this node's kernel, behind another call: the mount has not been asked",
+    "calls of that mount, the longest first:",
+    ...(rows.length === 0 ? [none] : rows),
+  ];
+}
+
+/** `before`: callsBefore. */
+export function printProcess(
+  { pid, program, info, waiting, locks, pathOf, chain }: ProcessReport,
+  json: boolean,
+  before: readonly Waiting[] | null = null,
+): void {
   const node = nodeName(info)(info.nodeid);
-  if (json)
-    return printJson({ nodeid: info.nodeid, pid, program, requests: waiting, ...locks, files: reportFiles(locks, info, pathOf), chain });
+  if (json) {
+    const files = reportFiles(locks, info, pathOf);
+    return printJson({
+      nodeid: info.nodeid,
+      pid,
+      program,
+      requests: waiting,
+      ...(before === null ? {} : { before }),
+      ...locks,
+      files,
+      chain,
+    });
+  }
   const rows = waiting.map((request) => requestWords(request, info, pathOf));
-  print(`process ${pid} (${program === "" ? "it has ended" : program}) on ${node}`);
-  print(rows.length === 0 ? "  waits for nothing in a clustered mount of this node" : rows.join("\n"));
+  print(`process ${pid} (${programWords(program)}) on ${node}`);
+  if (before !== null) print(beforeWords(before, info).join("\n"));
+  else print(rows.length === 0 ? "  waits for nothing in a clustered mount of this node" : rows.join("\n"));
   const words = describeWhy(locks, nodeName(info), pathOf);
   if (words !== NOBODY) print(words);
   for (const line of describeChain(chain)) print(line);

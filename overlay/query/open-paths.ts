@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { type MountEntry, mountTable } from "../../dlmd/base/mount-table.ts";
+import { statFields } from "../../dlmd/base/proc-stat.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { volumeName } from "./lock-names.ts";
 import { listOverlays } from "./overlay-query.ts";
@@ -39,6 +40,15 @@ export function programOf(pid: number): string {
     return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
   } catch {
     return "";
+  }
+}
+
+/** It sleeps in the kernel, where no signal ends it: state D of proc(5). False also if it has ended. */
+export function sleepsInKernel(pid: number): boolean {
+  try {
+    return statFields(readFileSync(`/proc/${pid}/stat`, "latin1"))[0] === "D";
+  } catch {
+    return false;
   }
 }
 

@@ -1,7 +1,7 @@
 /** What a person sees of a file lock that somebody waits for, from both nodes; and of a lookup that does not come back. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { until } from "../actor.ts";
@@ -241,5 +241,25 @@ describe("a file lock that another node waits for", () => {
     } finally {
       process.kill(overlayPid, "SIGCONT");
     }
+  });
+
+  it("a lookup that sleeps in the kernel behind another call is told so, with that call, and the command ends", async () => {
+    await lab.mustExec(1, ["sh", "-c", "mkdir behind && touch behind/file && ls -l behind"]);
+    await lab.mustExec(2, ["ls", "-l", "behind"]);
+    const overlayPid = (await lab.status()).find(({ nodeid }) => nodeid === 2)?.overlayPid ?? 0;
+    process.kill(overlayPid, "SIGSTOP");
+    const maker = spawn("python3", ["-c", "import os, sys; os.mkdir(sys.argv[1])", at(1, "behind/new")], { stdio: "ignore" });
+    const made = once(maker, "exit");
+    try {
+      await until("mkdir has asked its mount", () => readFileSync(`/proc/${maker.pid}/stack`, "latin1").includes("request_wait_answer"));
+      const words = await said(1, "why", at(1, "behind/absent"));
+      expect(words).toMatch(
+        /process \d+ \(stat\) on node1\n {2}waits in this node's kernel, behind another call: the mount has not been asked\n/,
+      );
+      expect(words).toMatch(new RegExp(`process ${maker.pid} \\(python3\\) waits since [0-9.]+ s: mkdir of inode \\d+ of volume lab`));
+    } finally {
+      process.kill(overlayPid, "SIGCONT");
+    }
+    expect(await made).toEqual([0, null]);
   });
 });

@@ -1,6 +1,7 @@
 /** `coverlay why` of locks that a volume's mounts keep on purpose: what they are, never that a program hangs. */
 import { describe, expect, it } from "vitest";
 import { decodeClusterLocks } from "../../../overlay/query/cluster-locks.ts";
+import { callsBefore } from "../../../overlay/cli/why-process.ts";
 import { describeWhy } from "../../../overlay/cli/why-words.ts";
 
 const volume = "vol-6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
@@ -90,5 +91,36 @@ describe("why, of a lock that may be kept", () => {
     expect(kept.join("\n")).not.toContain("hangs");
     expect(why("w:12:7", queues({ mayKeep: false }))[1]).toMatch(/so the program hangs/);
     expect(why("w:12:7", queues({}))[1]).toMatch(/so the program hangs/);
+  });
+});
+
+describe("why, of a lookup that does not come back", () => {
+  const call = (pid: number, mountpoint: string, sinceMs: number): Parameters<typeof callsBefore>[0]["calls"][number] => ({
+    op: "mkdir",
+    pid,
+    key: "12.3",
+    sinceMs,
+    fileLock: null,
+    lockspace: volume,
+    mountpoint,
+  });
+  const calls = [
+    ...[3, 9, 7, 1, 5, 6].map((ms) => call(ms, "/shared/inner", ms)),
+    call(77, "/shared", 100),
+    call(78, "/shared/inn", 100),
+    call(79, "/other", 100),
+  ];
+  const before = (path: string, waiting: typeof calls = []): unknown =>
+    callsBefore({ pid: 50, waiting, calls }, path, () => true)?.map(({ pid }) => pid) ?? null;
+
+  it("names the calls of that mount that have waited longest, five at most, if it sleeps in the kernel and asks for nothing", () => {
+    expect(before("/shared/inner/dir/file")).toEqual([9, 7, 6, 5, 3]);
+    expect(before("/shared/inner")).toEqual([9, 7, 6, 5, 3]);
+    expect(before("/shared/file")).toEqual([77]);
+  });
+
+  it("names none if it asks its mount for something, or does not sleep", () => {
+    expect(before("/shared/file", calls)).toBeNull();
+    expect(callsBefore({ pid: 50, waiting: [], calls }, "/shared/file", () => false)).toBeNull();
   });
 });
