@@ -45,6 +45,8 @@ export interface HolderHost {
   readonly isMounted: () => boolean;
   /** It is taken out of the tree: it ends. */
   readonly detach: () => void;
+  /** Its calls end with ENOTCONN. The kernel has nothing cached of it. */
+  readonly abort: () => void;
 }
 
 interface Next {
@@ -120,6 +122,12 @@ export class Holder {
     if (await inTime(Promise.all(alive.map(({ ended }) => ended)), LEFT_LIMIT_MS)) return;
     const pids = alive.filter((one) => this.#alive.has(one)).map(({ pid }) => pid);
     this.#host.log.error({ pids, waitedMs: LEFT_LIMIT_MS }, "new processes of this mount do not end, though they were killed");
+    // They have /dev/fuse, too: calls would wait for them.
+    try {
+      this.#host.abort();
+    } catch (error) {
+      this.#host.log.error({ error: wordsOf(error) }, "the connection could not be aborted");
+    }
   }
 
   #end(): HolderEnd | null {
@@ -138,6 +146,11 @@ export class Holder {
 
   async #look(): Promise<HolderEnd | null> {
     if (this.#next === null && performance.now() >= this.#notBeforeMs) {
+      // It is not awaited: it may sleep in the kernel for good, and then this mount ends by its limit.
+      if (this.#former !== null && this.#host.givenBackBy !== undefined && this.#alive.has(this.#former)) {
+        await sleep(HOLD_LOOK_MS);
+        return null;
+      }
       if (this.#former !== null) await this.#followFormer(this.#former);
       this.#begin();
     }
@@ -152,11 +165,11 @@ export class Holder {
     return this.#give(next);
   }
 
+  /** It has ended. */
   async #followFormer(former: NextProcess): Promise<void> {
     this.#former = null;
     const { givenBackBy } = this.#host;
     if (givenBackBy === undefined) return;
-    await former.ended;
     const ownerEpoch = await givenBackBy(former.pid, this.#state.ownerEpoch);
     if (ownerEpoch !== null) this.#state = { ...this.#state, ownerEpoch };
   }

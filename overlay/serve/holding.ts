@@ -7,7 +7,7 @@ import type { Native } from "../../native/index.ts";
 import { startCollecting } from "../restart/collect.ts";
 import { startNext, wordsOf } from "../restart/give.ts";
 import { Holder, type HolderEnd } from "../restart/holder.ts";
-import { detachMount } from "../session/connection.ts";
+import { abortConnection, detachMount } from "../session/connection.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import { epochGivenBackBy } from "./give-back.ts";
 import type { Pausing } from "./mount-restart.ts";
@@ -36,7 +36,7 @@ export async function endOrPause(
 }
 
 export interface Held {
-  readonly native: Pick<Native, "umount">;
+  readonly native: Pick<Native, "mount" | "umount">;
   readonly runDir: string;
   readonly mountpoint: string;
   readonly log: Log;
@@ -64,6 +64,7 @@ export function createHolder(
     // Something may be mounted over it.
     isMounted: () => mountTable().some((entry) => entry.type === "fuse.clustered" && minorOf(entry) === state.connection),
     detach: () => void detachMount(native, mountpoint, state.connection),
+    abort: () => abortConnection(native, state.connection),
   });
 }
 

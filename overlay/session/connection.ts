@@ -49,7 +49,7 @@ export function setReadAhead(connection: number): Error | null {
 }
 
 /** Every request of the connection fails with ENOTCONN from now on; its server reads ENODEV. */
-export function abortConnection(native: Native, connection: number): void {
+export function abortConnection(native: Pick<Native, "mount">, connection: number): void {
   const file = `${CONNECTIONS}/${connection}/abort`;
   // The control file system is not mounted everywhere.
   if (!existsSync(file)) native.mount("none", CONNECTIONS, "fusectl", 0, "");

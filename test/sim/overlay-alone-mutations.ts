@@ -115,8 +115,8 @@ export const overlayAloneMutations: readonly Mutation[] = [
     hazard: "F43",
     breaks: "the disk is looked at before the process that could not go on has given it back",
     file: "overlay/restart/holder.ts",
-    find: "    await former.ended;\n",
-    replace: "",
+    find: " && this.#alive.has(this.#former)) {",
+    replace: " && this.#alive.size > 1) {",
     caughtBy: "test/unit/restart/holder.test.ts",
   },
   {

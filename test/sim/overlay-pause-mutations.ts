@@ -261,4 +261,20 @@ export const overlayPauseMutations: readonly Mutation[] = [
     replace: "  if (!isThere && server !== null) {\n",
     caughtBy: "test/unit/serve/status-update.test.ts",
   },
+  {
+    id: "holder-left-to-the-stuck",
+    breaks: "calls wait for good where a new process that cannot die has the connection",
+    file: "overlay/restart/holder.ts",
+    find: "      this.#host.abort();\n",
+    replace: "",
+    caughtBy: "test/unit/restart/holder.test.ts",
+  },
+  {
+    id: "holder-awaits-former",
+    breaks: "a holder waits for ever for a new process that cannot die: no limit, no SIGTERM and no unmount ends it",
+    file: "overlay/restart/holder.ts",
+    find: "        await sleep(HOLD_LOOK_MS);\n        return null;\n      }\n      if",
+    replace: "        await this.#former.ended;\n      }\n      if",
+    caughtBy: "test/unit/restart/holder.test.ts",
+  },
 ];

@@ -53,6 +53,7 @@ function setUp(givenBackBy?: HolderHost["givenBackBy"]): {
     dlmd: () => Promise.resolve(rig.dlmd),
     isMounted: () => rig.mounted,
     detach: () => void log.push("detach"),
+    abort: () => void log.push("abort"),
   });
   let end: HolderEnd | null = null;
   void holder.run().then((how) => (end = how));
@@ -240,14 +241,31 @@ describe("a process that keeps a mount, and ends", () => {
     expect(end()).toEqual({ kind: "unmounted" });
   });
 
-  it("does not wait for ever for a process that cannot be killed", async () => {
-    const { rig, end } = setUp();
+  it("does not wait for ever for a process that cannot be killed: its connection is aborted, which that has, too", async () => {
+    const { rig, end, log } = setUp();
     await pass(1);
     rig.mounted = false;
     await pass(LEFT_LIMIT_MS);
-    expect(end()).toBeNull();
+    expect([end(), log]).toEqual([null, ["end"]]);
     await pass(HOLD_LOOK_MS);
-    expect(end()).toEqual({ kind: "unmounted" });
+    expect([end(), log]).toEqual([{ kind: "unmounted" }, ["end", "abort"]]);
+  });
+
+  it.each<[string, HolderEnd["kind"], (set: ReturnType<typeof setUp>) => void]>([
+    ["is told to", "unmounted", ({ holder }) => holder.terminate()],
+    ["is unmounted", "unmounted", ({ rig }) => void (rig.mounted = false)],
+    ["has waited for its limit", "lost", () => vi.advanceTimersByTime(HOLD_LIMIT_MS)],
+  ])("ends when it %s, though one that may have been the owner cannot be killed", async (_, kind, happens) => {
+    const set = setUp(() => Promise.resolve(null));
+    const { rig, started, end } = set;
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    started[0]?.say({ say: "failed", why: "no lease", final: false });
+    await pass(HOLD_RETRY_MS + 2 * HOLD_LOOK_MS);
+    expect([started.length, end()]).toEqual([1, null]);
+    happens(set);
+    await pass(LEFT_LIMIT_MS + 2 * HOLD_LOOK_MS);
+    expect([started.length, end()?.kind]).toEqual([1, kind]);
   });
 });
 
