@@ -254,7 +254,7 @@ function parseAnswer<T>(shape: z.ZodType<T>, text: string, source: string): T {
   if (typeof value === "object" && value !== null && "error" in value) {
     throw new OperatingError(`${source}: ${String(value.error)}`, {
       code: "overlay-refused",
-      hint: "Is the mount served by another version of coverlay? Unmount and mount it again.",
+      hint: "The log of the mount says more. If it is served by another version of coverlay: unmount it, and mount it again.",
     });
   }
   const result = shape.safeParse(value);

@@ -93,7 +93,7 @@ export async function serveStatus(
   const listen = async (): Promise<void> => {
     removeGoneOverlays(runDir);
     rmSync(socketPath, { force: true });
-    const made: Server = createServer((socket) => answer(socket, answers));
+    const made: Server = createServer((socket) => answer(socket, answers, log));
     await startListening(
       made,
       (listening) => made.listen(socketPath, listening),
@@ -138,7 +138,7 @@ export async function serveStatus(
   };
 }
 
-function answer(socket: Socket, answers: StatusAnswers): void {
+function answer(socket: Socket, answers: StatusAnswers, log: Log): void {
   let question = "";
   socket.on("error", () => socket.destroy());
   socket.on("data", (chunk: Buffer) => {
@@ -146,7 +146,14 @@ function answer(socket: Socket, answers: StatusAnswers): void {
     const end = question.indexOf("\n");
     if (end < 0 && question.length <= MAX_QUESTION_BYTES) return;
     socket.pause();
-    void reply(question.slice(0, Math.max(end, 0)), answers).then((found) => socket.end(`${JSON.stringify(found)}\n`));
+    const line = question.slice(0, Math.max(end, 0));
+    reply(line, answers)
+      .then((found) => socket.end(`${JSON.stringify(found)}\n`))
+      // Whoever asks is no reason to take the mount out.
+      .catch((error: unknown) => {
+        log.warn({ question: line.slice(0, 100), error: String(error) }, "a question about this mount failed");
+        socket.end(`${JSON.stringify({ error: String(error) })}\n`);
+      });
   });
 }
 

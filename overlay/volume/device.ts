@@ -32,9 +32,22 @@ function numberWords(number: number): string {
   return `${major}:${minor}`;
 }
 
-/** What the kernel says of a block device (Documentation/ABI/stable/sysfs-block). */
+function unreachable(path: string, error: unknown): OperatingError {
+  return new OperatingError(`${path}: the device cannot be reached: ${(error as NodeJS.ErrnoException).code}`, {
+    code: "device-missing",
+    hint: "Is the disk connected to this machine (lsblk), and the name spelled right?",
+    cause: error,
+    exitStatus: 32,
+  });
+}
+
+/** What the kernel says of a block device (Documentation/ABI/stable/sysfs-block). Throws OperatingError "device-missing". */
 function attributeOf(path: string, name: string): string {
-  return readFileSync(`/sys/dev/block/${deviceNumber(path)}/${name}`, "latin1").trim();
+  try {
+    return readFileSync(`/sys/dev/block/${deviceNumber(path)}/${name}`, "latin1").trim();
+  } catch (error) {
+    throw unreachable(path, error);
+  }
 }
 
 /** How a node learns the new size of its device. */
@@ -60,12 +73,7 @@ export function requireBlockDevice(path: string): void {
   try {
     stat = statSync(path);
   } catch (error) {
-    throw new OperatingError(`${path}: the device cannot be reached: ${(error as NodeJS.ErrnoException).code}`, {
-      code: "device-missing",
-      hint: "Is the disk connected to this machine (lsblk), and the name spelled right?",
-      cause: error,
-      exitStatus: 32,
-    });
+    throw unreachable(path, error);
   }
   if (stat.isBlockDevice()) return;
   if (stat.isFile()) {

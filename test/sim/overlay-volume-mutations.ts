@@ -501,4 +501,12 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     replace: "  if (why !== undefined) return;\n",
     caughtBy: "test/unit/volume/mount-record.test.ts",
   },
+  {
+    id: "question-ends-the-mount",
+    breaks: "a question about a mount that fails takes the mount out",
+    file: "overlay/serve/status-server.ts",
+    find: "        log.warn({ question: line.slice(0, 100)",
+    replace: "        if (error !== null) throw error;\n        log.warn({ question: line.slice(0, 100)",
+    caughtBy: "test/unit/serve/status-update.test.ts",
+  },
 ];

@@ -96,3 +96,24 @@ it("what could not be shown is tried again until it is, or is over", async () =>
   await vi.advanceTimersByTimeAsync(5 * SHOW_AGAIN_MS);
   expect([tries, failures.length]).toEqual([4, 3]);
 });
+
+it("a question that fails is answered with why, and logged; the next one is answered", async () => {
+  let fails = true;
+  const statusOf = (): object => {
+    if (fails) throw new Error("EMFILE: too many open files, uv_resident_set_memory");
+    return status;
+  };
+  const answers = { ...answersOf, status: statusOf, growth: () => ({ bytes: 1n }) } as unknown as StatusAnswers;
+  const server = await serveStatus(dir, 44, answers, log);
+  const ask = (query: string): Promise<object> => askOverlay(dir, 44, { query }, z.looseObject({}));
+  try {
+    await expect(ask("status")).rejects.toMatchObject({ code: "overlay-refused", message: expect.stringContaining("EMFILE") as string });
+    // What is no JSON fails, too.
+    await expect(ask("growth")).rejects.toMatchObject({ code: "overlay-refused" });
+    expect(warned).toEqual(["a question about this mount failed", "a question about this mount failed"]);
+    fails = false;
+    expect(await ask("status")).toEqual(status);
+  } finally {
+    server.close(false);
+  }
+});
