@@ -2,6 +2,7 @@
  * `coverlay why PID`: what a process of this node waits for in a clustered mount, and which file locks it has. Its requests come from the overlays
  * of this node, whose they are from the lock managers.
  */
+import { OperatingError } from "../../dlmd/base/error.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { type ClusterLocks, decodeClusterLocks, joinClusterLocks } from "../query/cluster-locks.ts";
 import { askCluster, askClusterAll, nodeName } from "../query/dlmd-query.ts";
@@ -12,8 +13,8 @@ import { askChain } from "./chain.ts";
 import { inodeLock, lockNamesOf, parseKey, volumeName } from "../query/lock-names.ts";
 import { mountsOf, openPath, programOf, sleepsInKernel, threadsOf } from "../query/open-paths.ts";
 import { EXIT, print, printJson } from "./output.ts";
-import { listOverlays } from "../query/overlay-query.ts";
-import { type OverlayRequest, type OverlayRequests, queryOverlayRequests } from "../query/overlay-requests.ts";
+import { callsSeen } from "../query/node-facts.ts";
+import type { OverlayRequest, OverlayRequests } from "../query/overlay-requests.ts";
 import { describeChain, describeWhy, NOBODY, type PathOf, seconds } from "./why-words.ts";
 
 /** So many calls are named of those that a lookup may sleep behind. */
@@ -22,6 +23,12 @@ const CALLS_BEFORE_MAX = 5;
 interface Waiting extends OverlayRequest {
   readonly lockspace: string;
   readonly mountpoint: string;
+}
+
+/** A mount of this node that did not answer: the process may wait there. */
+interface Unheard {
+  readonly mountpoint: string;
+  readonly why: string;
 }
 
 interface ProcessReport {
@@ -34,18 +41,25 @@ interface ProcessReport {
   readonly pathOf: PathOf;
   /** All that the mounts of this node have under way. */
   readonly calls: readonly Waiting[];
+  readonly unheard: readonly Unheard[];
   /** From this process on, over all nodes. */
   readonly chain: LockChain | null;
 }
 
-async function requestsOf(runDir: string): Promise<OverlayRequests[]> {
-  const living = listOverlays(runDir).filter(({ alive }) => alive);
-  return Promise.all(living.map(({ connection }) => queryOverlayRequests(runDir, connection)));
+/** A mount that hangs is no reason to say nothing of the others. Exported for tests. */
+export async function requestsOf(
+  runDir: string,
+): Promise<{ readonly mounts: readonly OverlayRequests[]; readonly unheard: readonly Unheard[] }> {
+  const seen = await callsSeen(runDir);
+  return {
+    mounts: seen.flatMap(({ found }) => (found instanceof OperatingError ? [] : [found])),
+    unheard: seen.flatMap(({ mountpoint, found }) => (found instanceof OperatingError ? [{ mountpoint, why: found.message }] : [])),
+  };
 }
 
 export async function explainProcess(runDir: string, pid: number): Promise<ProcessReport> {
   const threads = new Set([pid, ...threadsOf(pid)]);
-  const mounts = await requestsOf(runDir);
+  const { mounts, unheard } = await requestsOf(runDir);
   const calls = mounts.flatMap(({ requests, lockspace, mountpoint }) =>
     requests.map((request): Waiting => ({ ...request, lockspace, mountpoint })),
   );
@@ -73,7 +87,7 @@ export async function explainProcess(runDir: string, pid: number): Promise<Proce
     return lock === null ? null : openPath(pid, lock.ino, mountsOf(runDir, info, lockspace));
   };
   const chain = await askChain(runDir, { nodeid: info.nodeid, pid });
-  return { pid, program: programOf(pid), info, waiting, locks, pathOf, calls, chain };
+  return { pid, program: programOf(pid), info, waiting, locks, pathOf, calls, unheard, chain };
 }
 
 /**
@@ -116,7 +130,7 @@ function beforeWords(before: readonly Waiting[], info: ClusterInfo): string[] {
 
 /** `before`: callsBefore. */
 export function printProcess(
-  { pid, program, info, waiting, locks, pathOf, chain }: ProcessReport,
+  { pid, program, info, waiting, locks, pathOf, unheard, chain }: ProcessReport,
   json: boolean,
   before: readonly Waiting[] | null = null,
 ): void {
@@ -128,6 +142,7 @@ export function printProcess(
       pid,
       program,
       requests: waiting,
+      unheard,
       ...(before === null ? {} : { before }),
       ...locks,
       files,
@@ -138,6 +153,7 @@ export function printProcess(
   print(`process ${pid} (${programWords(program)}) on ${node}`);
   if (before !== null) print(beforeWords(before, info).join("\n"));
   else print(rows.length === 0 ? "  waits for nothing in a clustered mount of this node" : rows.join("\n"));
+  for (const { mountpoint, why } of unheard) print(`  whether it waits in ${mountpoint} is not known: ${why}`);
   const words = describeWhy(locks, nodeName(info), pathOf);
   if (words !== NOBODY) print(words);
   for (const line of describeChain(chain)) print(line);

@@ -188,13 +188,14 @@ function decode<T>(shape: z.ZodType<T>, answer: unknown, of: string): T {
 }
 
 /** What a mount said of its calls, or why it did not. */
-interface CallsSeen {
+export interface CallsSeen {
   readonly pid: number;
   readonly mountpoint: string;
   readonly found: OverlayRequests | OperatingError;
 }
 
-async function callsSeen(runDir: string, limitMs: number): Promise<CallsSeen[]> {
+/** Of each living mount, also of those that do not answer. */
+export async function callsSeen(runDir: string, limitMs?: number): Promise<CallsSeen[]> {
   const living = listOverlays(runDir).filter(({ alive }) => alive);
   const asked = living.map(async ({ connection, file: { pid, mountpoint } }): Promise<CallsSeen> => {
     try {

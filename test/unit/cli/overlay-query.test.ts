@@ -11,6 +11,7 @@ import {
   readOverlayFile,
   removeGoneOverlays,
 } from "../../../overlay/query/overlay-query.ts";
+import { requestsOf } from "../../../overlay/cli/why-process.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { parseMountinfo } from "../../../dlmd/base/mount-table.ts";
 import { startTimeOf } from "../../../dlmd/base/process.ts";
@@ -186,4 +187,24 @@ describe("overlay-N.json", () => {
     expect(silent).toMatchObject({ mountpoint: "/mnt", problem: expect.stringContaining("no answer within 100 ms") as string });
     expect(more).toEqual([]);
   });
+});
+
+it("why PID hears the mounts that answer, and names the one that does not", async () => {
+  const own = { pid: process.pid, startTime: startTimeOf(process.pid) };
+  const answer = { nodeid: 1, clientId: 3, lockspace: "vol-u", mountpoint: "/mnt", requests: [], count: 0, longest: null };
+  await serve((socket) => void socket.end(`${JSON.stringify(answer)}\n`));
+  writeOverlay(57, own);
+  const silent = createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.on("data", () => socket.end());
+  });
+  await new Promise<void>((resolve) => void silent.listen(`${runDir}/overlay-58.sock`, resolve));
+  writeOverlay(58, { ...own, mountpoint: "/hangs" });
+  try {
+    const { mounts, unheard } = await requestsOf(runDir);
+    expect(mounts).toEqual([answer]);
+    expect(unheard).toEqual([{ mountpoint: "/hangs", why: expect.stringContaining("it closed the connection") as string }]);
+  } finally {
+    await new Promise((resolve) => void silent.close(resolve));
+  }
 });
