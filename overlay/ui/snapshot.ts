@@ -31,6 +31,8 @@ export interface SourceShown {
 }
 
 export interface ProblemShown extends Pick<Problem, "level" | "code" | "found" | "action"> {
+  /** Of the same problem in the next snapshot: what was found may have a time in it, which goes on. */
+  readonly key: string;
   /** The sources that say so. */
   readonly saidBy: readonly string[];
 }
@@ -115,7 +117,9 @@ export function snapshotOf(sources: readonly SourceSeen[], rates: Rates, title: 
     quorum: cluster?.view.quorumReason ?? null,
     quorate: cluster?.view.quorate ?? false,
     sources: sources.map((source) => ({ name: source.name, silence: silenceOf(source), ageMs: Math.round(source.ageMs) })),
-    problems: problems.slice(0, PROBLEMS_MAX).map(({ level, code, found, action, saidBy }) => ({ level, code, found, action, saidBy })),
+    problems: problems
+      .slice(0, PROBLEMS_MAX)
+      .map(({ level, code, found, action, key, saidBy }) => ({ level, code, found, action, key, saidBy })),
     nodes,
     volumes,
     mounts: mountsOf(reported, rates),
@@ -151,25 +155,27 @@ function nodeOf({ facts, name }: Reported): string {
   return cluster === null ? name : nameIn(cluster.nodes)(cluster.nodeid);
 }
 
-type SaidProblem = Problem & { readonly saidBy: readonly string[] };
+type SaidProblem = Problem & Pick<ProblemShown, "key" | "saidBy">;
+
+const keyOf = ({ code, node, volume, mountpoint }: Omit<Problem, "level" | "found" | "action">): string =>
+  JSON.stringify([code, node, volume, mountpoint]);
 
 /** Each once. Of several nodes one that is silent is seen by the others; alone, that is all there is to say. */
 function problemsOf(sources: readonly SourceSeen[], reported: readonly Reported[], lead: Reported | null): SaidProblem[] {
   const failed = sources.flatMap(({ name, failure }): SaidProblem[] => {
-    const about = { node: name, volume: null, mountpoint: null };
+    const about = { code: "dlmd-silent", node: name, volume: null, mountpoint: null } as const;
     return failure === null
       ? []
-      : [{ code: "dlmd-silent", level: "unknown", ...about, found: failure.error, action: failure.hint, saidBy: [name] }];
+      : [{ ...about, level: "unknown", found: failure.error, action: failure.hint, key: keyOf(about), saidBy: [name] }];
   });
   const said = [
-    ...reported.flatMap((one) => one.report.problems.map((problem) => ({ ...problem, saidBy: [nodeOf(one)] }))),
+    ...reported.flatMap((one) => one.report.problems.map((problem) => ({ ...problem, key: keyOf(problem), saidBy: [nodeOf(one)] }))),
     ...failed,
   ].filter(({ code }) => code !== "dlmd-silent" || lead === null || sources.length === 1);
   const merged = new Map<string, SaidProblem>();
   for (const problem of said) {
-    const key = JSON.stringify([problem.code, problem.node, problem.volume, problem.mountpoint]);
-    const known = merged.get(key);
-    merged.set(key, known === undefined ? problem : { ...known, saidBy: [...new Set([...known.saidBy, ...problem.saidBy])] });
+    const known = merged.get(problem.key);
+    merged.set(problem.key, known === undefined ? problem : { ...known, saidBy: [...new Set([...known.saidBy, ...problem.saidBy])] });
   }
   return worstFirst([...merged.values()]);
 }

@@ -36,7 +36,7 @@ function showProblems({ problems, sources }) {
   keep(
     at("problems"),
     problems,
-    problemKey,
+    ({ key }) => key,
     () => element("li", {}, [element("div"), element("div", { class: "do" })]),
     (item, problem) => {
       const [found, action] = item.children;
@@ -45,11 +45,6 @@ function showProblems({ problems, sources }) {
       setText(action, `do: ${problem.action}${sources.length > 1 ? ` (said by ${problem.saidBy.join(", ")})` : ""}`);
     },
   );
-}
-
-/** What was found may have a time in it, which goes on. */
-function problemKey({ code, found }) {
-  return `${code} ${found.replaceAll(/\d+(\.\d+)?/g, "")}`;
 }
 
 function pictureNote({ seenBy, waits, waitsTruncated, picture, sources }) {

@@ -75,6 +75,17 @@ it("of several nodes one with a quorum leads; what all say is said once; a silen
   expect(stopped.nodes[1]?.silence).toBe(silent.error);
 });
 
+it("problems of two nodes are two, though their names differ in digits alone, and each keeps its key while it lasts", () => {
+  const members = { ...wellCluster.view, members: [1], incarnations: ["aa"] };
+  const awayFor = (heardAgoMs: number): readonly string[] => {
+    const nodes = wellCluster.nodes.map((node) => (node.nodeid === 1 ? node : { ...node, state: "silent", heardAgoMs }));
+    return snapshot(source("node1", nodeWith({ nodeid: 1, nodes, view: members }))).problems.map(({ key }) => key);
+  };
+  const keys = ["node2", "node3"].map((node) => JSON.stringify(["node-away", node, null, null]));
+  expect(awayFor(9000)).toEqual(expect.arrayContaining(keys));
+  expect(awayFor(19_000)).toEqual(awayFor(9000));
+});
+
 it("one whose dlmd was started anew knows less of the past, so another one leads", () => {
   const first = (atMs: number) => ({ viewId: "1.1.aa", members: [1], incarnations: ["aa"], quorate: true, quorumReason: "", atMs });
   const facts = (nodeid: number, atMs: number): NodeFacts => nodeWith({ nodeid, views: [first(atMs)] });
