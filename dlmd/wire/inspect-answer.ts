@@ -125,7 +125,13 @@ const text: Read<string> = (value, at) => {
   return value;
 };
 const number: Read<number> = (value, at) => {
-  if (typeof value !== "number") throw wrong("a number", at);
+  // JSON.parse makes Infinity of 1e999, and JSON.stringify null of that.
+  if (typeof value !== "number" || !Number.isFinite(value)) throw wrong("a number", at);
+  return value;
+};
+/** Of a byte of a file: whoever reads it makes a BigInt of it. */
+const offset: Read<string> = (value, at) => {
+  if (typeof value !== "string" || !/^\d{1,20}$/.test(value)) throw wrong("a position in decimal", at);
   return value;
 };
 const flag: Read<boolean> = (value, at) => {
@@ -183,7 +189,7 @@ const resource = record<ResourceAnswer>({
   waitQueue: list(lock),
 });
 const owner = { nodeid: number, clientId: number, kind: oneOf(ownerKinds), owner: text };
-const range = { ...owner, pid: number, type: oneOf(plockTypes), start: text, end: nullable(text) };
+const range = { ...owner, pid: number, type: oneOf(plockTypes), start: offset, end: nullable(offset) };
 const waiting = record<FileWaitAnswer>({
   ...range,
   waitingMs: number,

@@ -431,4 +431,12 @@ export const plockMutations: readonly Mutation[] = [
     replace: "f64[head / 2 + 1] = this.#next >>> 0;",
     caughtBy: "test/unit/crash/locks.test.ts",
   },
+  {
+    id: "inspected-bytes-unchecked",
+    breaks: "an answer about file locks whose bytes are no numbers ends whoever asks, on all nodes",
+    file: "dlmd/wire/inspect-answer.ts",
+    find: "start: offset, end: nullable(offset) };",
+    replace: "start: text, end: nullable(text) };",
+    caughtBy: "test/unit/dlmd/inspect.test.ts",
+  },
 ];

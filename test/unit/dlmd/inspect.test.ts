@@ -142,6 +142,19 @@ it("takes over what a peer says of locks, as far as it is known here", () => {
   expect(decodeInspected(new TextEncoder().encode(deep))).toEqual(here);
 });
 
+it.each([
+  ["no position", { start: "0x" }, "a position in decimal expected at files[0].held[0].start"],
+  ["a negative one", { start: "-1" }, "a position in decimal expected at files[0].held[0].start"],
+  ["one without digits", { end: "" }, "a position in decimal expected at files[0].held[0].end"],
+  ["one of 21 digits", { end: "1".repeat(21) }, "a position in decimal expected at files[0].held[0].end"],
+  ["a number that is none", { heldMs: 4321 }, "a number expected at files[0].held[0].heldMs"],
+])("refuses a file lock with %s", (_, change, expected) => {
+  const answer = { ...full, files: [{ ...full.files[0], held: [{ ...range, heldMs: 7, ...change }] }] };
+  // Infinity for JSON.parse, which JSON cannot say otherwise.
+  const text = JSON.stringify(answer).replace("4321", "1e999");
+  expect(() => decodeInspected(new TextEncoder().encode(text))).toThrow(new WireError(expected));
+});
+
 /** Every value of it, with something else in its place. */
 function damaged(value: unknown, rebuild: (value: unknown) => unknown): unknown[] {
   const inside =
