@@ -11,7 +11,7 @@ import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { decodeClusterLocks } from "../query/cluster-locks.ts";
 import { askCluster, askDlmd, nodeName } from "../query/dlmd-query.ts";
 import { volumeOwners } from "../query/lock-waits.ts";
-import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
+import { askOverlay, listOverlays, type OverlayEntry, seenFirst } from "../query/overlay-query.ts";
 import { type GrowAnswer } from "../serve/grow.ts";
 import { sizeWords } from "../status/problem.ts";
 import { READ_SIZE_AGAIN, sameDevice } from "../volume/device.ts";
@@ -56,7 +56,7 @@ function findMount(runDir: string, volume: string): OverlayEntry | null {
   const living = listOverlays(runDir).filter(({ alive }) => alive);
   const isMeant = ({ file }: OverlayEntry): boolean =>
     [file.volume, file.mountpoint, file.device].includes(volume) || sameDevice(volume, file.device);
-  return living.find(isMeant) ?? null;
+  return seenFirst(living.filter(isMeant));
 }
 
 function elsewhere(volume: string, owner: number | null, info: ClusterInfo, why: string): OperatingError {

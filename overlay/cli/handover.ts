@@ -2,9 +2,10 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import type { MountEntry } from "../../dlmd/base/mount-table.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { askDlmd } from "../query/dlmd-query.ts";
-import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
+import { askOverlay, listOverlays, type OverlayEntry, seenFirst } from "../query/overlay-query.ts";
 import { HAND_OVER_ANSWER_MS, type HandOverAnswer, type HandOverStage, handOverStages } from "../serve/hand-over.ts";
 import { NO_QUORUM_HINT, noQuorumWords } from "../volume/mount-checks.ts";
 import { interruptedError } from "./interrupt.ts";
@@ -30,10 +31,13 @@ const answerShape: z.ZodType<HandOverAnswer> = z.discriminatedUnion("kind", [
 ]);
 
 /** The living overlay of that volume or mount point. Throws "not-mounted". */
-export function findMount(runDir: string, volume: string): OverlayEntry {
+export function findMount(runDir: string, volume: string, table?: readonly MountEntry[]): OverlayEntry {
   const living = listOverlays(runDir).filter(({ alive }) => alive);
-  const found = living.find(({ file }) => file.volume === volume || file.mountpoint === volume);
-  if (found !== undefined) return found;
+  const found = seenFirst(
+    living.filter(({ file }) => file.volume === volume || file.mountpoint === volume),
+    table,
+  );
+  if (found !== null) return found;
   const names = living.map(({ file }) => `${file.volume} on ${file.mountpoint}`).join(", ");
   throw new OperatingError(`a volume that is mounted on this node expected, found ${volume}`, {
     code: "not-mounted",

@@ -9,7 +9,7 @@ import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { isOfRunDir, isServing, type MountRecord, readMountRecord, RECORD_DIR } from "../volume/mount-record.ts";
 import { unreadable } from "../volume/unreadable.ts";
-import { type MountEntry, minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
+import { mountAt, type MountEntry, minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 import type { OwnerChangesSeen } from "../status/facts.ts";
 
 /** An overlay answers from memory; one that takes longer is stuck, and the caller wants to say so. */
@@ -228,10 +228,22 @@ function isKept(runDir: string, connection: number, mounted: Mounted): boolean {
   }
 }
 
+/** Of several that are meant by a word the one that is seen at its mount point: after `umount -l` the process of another mount may be there still. */
+export function seenFirst(meant: readonly OverlayEntry[], table?: readonly MountEntry[]): OverlayEntry | null {
+  const [first, ...others] = meant;
+  if (first === undefined || others.length === 0) return first ?? null;
+  const mounts = table ?? mountTable();
+  return meant.find(({ connection, file }) => mountAt(file.mountpoint, mounts)?.device === `0:${connection}`) ?? first;
+}
+
 /** The living overlay of that mount point, or the only one; null: there is none. Throws OperatingError "several-mounts". */
-export function findOverlay(runDir: string, mountpoint: string | null): OverlayEntry | null {
+export function findOverlay(runDir: string, mountpoint: string | null, table?: readonly MountEntry[]): OverlayEntry | null {
   const living = listOverlays(runDir).filter(({ alive }) => alive);
-  if (mountpoint !== null) return living.find(({ file }) => file.mountpoint === mountpoint) ?? null;
+  if (mountpoint !== null)
+    return seenFirst(
+      living.filter(({ file }) => file.mountpoint === mountpoint),
+      table,
+    );
   if (living.length <= 1) return living[0] ?? null;
   throw new OperatingError(`this node has several mounts: ${living.map(({ file }) => file.mountpoint).join(", ")}`, {
     code: "several-mounts",

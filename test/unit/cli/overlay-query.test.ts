@@ -4,7 +4,9 @@ import { type Server, type Socket, createServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { findMount } from "../../../overlay/cli/handover.ts";
 import {
+  findOverlay,
   listOverlays,
   queryOverlays,
   queryOverlayStatus,
@@ -207,4 +209,19 @@ it("why PID hears the mounts that answer, and names the one that does not", asyn
   } finally {
     await new Promise((resolve) => void silent.close(resolve));
   }
+});
+
+it("of two mounts of one place, of which one was taken out of the tree, a command means the one that is seen there", () => {
+  const own = { pid: process.pid, startTime: startTimeOf(process.pid), mountpoint: "/shared" };
+  for (const connection of [61, 62, 63]) writeOverlay(connection, own);
+  const seen = (connection: number): ReturnType<typeof parseMountinfo> =>
+    parseMountinfo(`30 1 0:${connection} / /shared rw - fuse.clustered /dev/loop0 rw`);
+  for (const connection of [61, 62, 63]) {
+    const found = [findOverlay(runDir, "/shared", seen(connection)), findMount(runDir, "/shared", seen(connection))];
+    expect(found.map((one) => one?.connection)).toEqual([connection, connection]);
+    expect(findMount(runDir, "lab", seen(connection)).connection).toBe(connection);
+  }
+  // All were taken out.
+  expect(findOverlay(runDir, "/shared", [])?.connection).toBe(61);
+  expect(findOverlay(runDir, "/other", [])).toBeNull();
 });
