@@ -57,6 +57,18 @@ export async function runCommand(json: boolean, command: () => Promise<number | 
   }
 }
 
+/**
+ * A reader that has seen enough (`| head`) is no error, and the command goes on: what it does is not done with its words, and its status says how that
+ * went. What does nothing but show ends then (watch.ts).
+ */
+export function outliveReaders(streams: readonly NodeJS.EventEmitter[] = [process.stdout, process.stderr]): void {
+  for (const stream of streams) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error;
+    });
+  }
+}
+
 /** The same in JSON, where a reader gets each sign back. */
 export function jsonText(value: unknown): string {
   return visibleInJson(JSON.stringify(value));

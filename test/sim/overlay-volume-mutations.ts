@@ -517,4 +517,12 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     replace: "  if (first === undefined || others.length >= 0) return",
     caughtBy: "test/unit/cli/overlay-query.test.ts",
   },
+  {
+    id: "watch-without-a-reader",
+    breaks: "status --watch goes on for ever when its reader is gone",
+    file: "overlay/cli/watch.ts",
+    find: '  process.stdout.on("error", end);\n',
+    replace: "",
+    caughtBy: "test/unit/cli/status.test.ts",
+  },
 ];

@@ -1,7 +1,8 @@
+import { EventEmitter } from "node:events";
 import { describe, expect, it, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { NotBuilt } from "../../../native/index.ts";
-import { describeError, printJson, table } from "../../../overlay/cli/output.ts";
+import { describeError, outliveReaders, printJson, table } from "../../../overlay/cli/output.ts";
 
 describe("an error", () => {
   const refused = new OperatingError("/dev/sdb1 should carry the clustered bit, but does not", {
@@ -71,4 +72,17 @@ describe("a table", () => {
     const escape = String.fromCharCode(27);
     expect(table([["a\nb", `${escape}[2J`]])).toBe("a\\x0ab  \\x1b[2J");
   });
+});
+
+it("a reader that goes away ends no command, and changes no exit status; another error of an output counts", () => {
+  const before = process.exitCode;
+  const exit = vi.spyOn(process, "exit").mockReturnValue(undefined as never);
+  const streams = [new EventEmitter(), new EventEmitter()];
+  outliveReaders(streams);
+  for (const stream of streams) {
+    stream.emit("error", Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
+    expect(() => stream.emit("error", Object.assign(new Error("ENOSPC"), { code: "ENOSPC" }))).toThrow("ENOSPC");
+  }
+  expect([exit.mock.calls.length, process.exitCode]).toEqual([0, before]);
+  vi.restoreAllMocks();
 });

@@ -206,6 +206,19 @@ it("--watch takes turns until a signal, and ends with the status of the last one
   expect(process.listenerCount("SIGTERM")).toBe(before);
 });
 
+it("--watch ends when its reader goes away", async () => {
+  const before = process.stdout.listenerCount("error");
+  let turns = 0;
+  const turn = async (): Promise<{ text: string; status: number }> => {
+    turns += 1;
+    if (turns === 2) setImmediate(() => process.stdout.emit("error", Object.assign(new Error("write EPIPE"), { code: "EPIPE" })));
+    return { text: "", status: 3 };
+  };
+  expect(await watchNode({ turn, seconds: 0.001, as: "lines" })).toBe(3);
+  expect(turns).toBeGreaterThanOrEqual(2);
+  expect(process.stdout.listenerCount("error")).toBe(before);
+});
+
 it("--watch --json gives a line for each turn", async () => {
   await watching("lines", [0, 0]).ended;
   expect(stdout).toBe("turn 1\\x1b[0m\nturn 2\\x1b[0m\n");
