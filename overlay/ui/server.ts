@@ -162,11 +162,13 @@ function stream(request: IncomingMessage, response: ServerResponse, poll: LivePo
     response.setHeader("Retry-After", "5");
     return refuse(response, 503, `${VIEWERS_MAX} viewers look already, which is all there may be. Close one of them.`);
   }
+  const { socket } = request;
   response.writeHead(200, { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no" });
   response.write("retry: 1000\n\n");
   const end = poll.watch((snapshot) => {
-    if (response.writableLength > MAX_UNSENT_BYTES) response.destroy();
+    if (response.writableLength > MAX_UNSENT_BYTES) socket.destroy();
     else response.write(`data: ${JSON.stringify(snapshot)}\n\n`);
   });
-  response.once("close", end);
+  // Of requests that came one behind the other on a connection only the first one's response hears of its end.
+  socket.setMaxListeners(2 * VIEWERS_MAX).once("close", end);
 }

@@ -1,4 +1,5 @@
 /** The page over real sockets of the loopback: what an attacker on this machine, or a page in its browser, could try. */
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { type IncomingHttpHeaders, request } from "node:http";
 import { createConnection, type Socket } from "node:net";
@@ -287,4 +288,19 @@ it("a defect in a look ends the page, and is told", async () => {
   started.push(ui);
   void raw(ui, streamRequest(ui, await enter(ui)), "retry:");
   await expect(ui.failed).rejects.toBe(defect);
+});
+
+it("viewers that came one behind the other on one connection go with it", async () => {
+  const ui = await start();
+  const entry = await enter(ui);
+  const socket = createConnection({ host: "127.0.0.1", port: ui.port });
+  sockets.push(socket);
+  socket.write(streamRequest(ui, entry).repeat(VIEWERS_MAX));
+  await once(socket, "data");
+  const look = async (): Promise<string> => (await raw(ui, streamRequest(ui, entry), "\r\n\r\n")).slice(0, 12);
+  expect(await look()).toBe("HTTP/1.1 503");
+  socket.destroy();
+  await expect.poll(look).toBe("HTTP/1.1 200");
+  const others = await Promise.all(Array.from({ length: VIEWERS_MAX - 1 }, look));
+  expect(new Set(others)).toEqual(new Set(["HTTP/1.1 200"]));
 });
