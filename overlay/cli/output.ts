@@ -65,9 +65,13 @@ export function outliveReaders(streams: readonly NodeJS.EventEmitter[] = [proces
   for (const stream of streams) {
     stream.on("error", (error: NodeJS.ErrnoException) => {
       if (error.code !== "EPIPE") throw error;
+      for (const hear of readerGone) hear();
     });
   }
 }
+
+/** They hear it when a reader is gone. */
+export const readerGone: Set<() => void> = new Set();
 
 /** The same in JSON, where a reader gets each sign back. */
 export function jsonText(value: unknown): string {

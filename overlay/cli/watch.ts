@@ -2,7 +2,7 @@
  * `coverlay status --watch`: one turn after the other until a signal, or until nobody reads it. On a terminal each one takes the place of the last; elsewhere each is a
  * block of its own, or a line of JSON. Every turn asks anew, so a dlmd that ends and starts is only seen to do so.
  */
-import { print, visibleLines } from "./output.ts";
+import { print, readerGone, visibleLines } from "./output.ts";
 
 export interface WatchedTurn {
   readonly text: string;
@@ -28,8 +28,7 @@ export async function watchNode({ turn, seconds, as }: WatchOptions): Promise<nu
   const end = (): void => ended.abort();
   process.on("SIGINT", end);
   process.on("SIGTERM", end);
-  // Its reader is gone.
-  process.stdout.on("error", end);
+  readerGone.add(end);
   const over = new Promise<null>((resolve) => ended.signal.addEventListener("abort", () => resolve(null), { once: true }));
   let status = 0;
   try {
@@ -43,7 +42,7 @@ export async function watchNode({ turn, seconds, as }: WatchOptions): Promise<nu
   } finally {
     process.off("SIGINT", end);
     process.off("SIGTERM", end);
-    process.stdout.off("error", end);
+    readerGone.delete(end);
   }
   return status;
 }

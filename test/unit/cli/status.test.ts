@@ -1,4 +1,6 @@
 /** The command `coverlay status` without a cluster: exit statuses, --check, --watch, limits, and names that would command the terminal. */
+import { EventEmitter } from "node:events";
+import { outliveReaders, readerGone } from "../../../overlay/cli/output.ts";
 import { createServer, type Server } from "node:net";
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -207,16 +209,17 @@ it("--watch takes turns until a signal, and ends with the status of the last one
 });
 
 it("--watch ends when its reader goes away", async () => {
-  const before = process.stdout.listenerCount("error");
+  const output = new EventEmitter();
+  outliveReaders([output]);
   let turns = 0;
   const turn = async (): Promise<{ text: string; status: number }> => {
     turns += 1;
-    if (turns === 2) setImmediate(() => process.stdout.emit("error", Object.assign(new Error("write EPIPE"), { code: "EPIPE" })));
+    if (turns === 2) setImmediate(() => output.emit("error", Object.assign(new Error("write EPIPE"), { code: "EPIPE" })));
     return { text: "", status: 3 };
   };
   expect(await watchNode({ turn, seconds: 0.001, as: "lines" })).toBe(3);
   expect(turns).toBeGreaterThanOrEqual(2);
-  expect(process.stdout.listenerCount("error")).toBe(before);
+  expect(readerGone.size).toBe(0);
 });
 
 it("--watch --json gives a line for each turn", async () => {
