@@ -7,7 +7,7 @@ export const overlayBehindMutations: readonly Mutation[] = [
     hazard: "F23",
     breaks: "what a caller asks after a write that nobody waits for is begun before that has ended",
     file: "overlay/lower/server/session.ts",
-    find: "    if (this.#promised === 0 && this.#queued.size === 0) return queued.start();",
+    find: "    if (this.#mayStart && this.#queued.size === 0) return queued.start();",
     replace: "    if (this.#promised >= 0) return queued.start();",
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },
@@ -196,8 +196,8 @@ export const overlayBehindMutations: readonly Mutation[] = [
     hazard: "F23",
     breaks: "what waits at the owner is begun though its node may not serve",
     file: "overlay/lower/server/session.ts",
-    find: "this.#queued.size > 0 && this.#mayServe() && this.#promised === 0",
-    replace: "this.#queued.size > 0 && this.#promised === 0",
+    find: "this.#queued.size > 0 && this.#mayServe() && this.#mayStart",
+    replace: "this.#queued.size > 0 && this.#mayStart",
     caughtBy: "test/unit/lower/session-limits.test.ts",
   },
   {
@@ -214,9 +214,9 @@ export const overlayBehindMutations: readonly Mutation[] = [
     hazard: "F23",
     breaks: "a call is begun twice where the look at the lease begins it, too",
     file: "overlay/lower/server/session.ts",
-    find: "    while (this.#queued.size > 0 && this.#mayServe() && this.#promised === 0) {\n      const [first] = this.#queued;\n",
+    find: "    while (this.#queued.size > 0 && this.#mayServe() && this.#mayStart) {\n      const [first] = this.#queued;\n",
     replace:
-      "    while (this.#queued.size > 0 && this.#promised === 0) {\n      const [first] = this.#queued;\n      if (!this.#mayServe()) return;\n",
+      "    while (this.#queued.size > 0 && this.#mayStart) {\n      const [first] = this.#queued;\n      if (!this.#mayServe()) return;\n",
     caughtBy: "test/unit/lower/session-limits.test.ts",
   },
   {

@@ -79,7 +79,10 @@ export class ServerConnection {
     this.#keyId = key.id;
     this.#proved = proved;
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
-    socket.on("drain", () => this.resume());
+    socket.on("drain", () => {
+      if (this.#session?.sink === this) this.#session.startQueued();
+      this.resume();
+    });
     // Always followed by "close", which is where it is handled.
     socket.on("error", (error) => {
       this.#why = error.message;
@@ -160,7 +163,11 @@ export class ServerConnection {
   }
 
   #mustPause(): boolean {
-    return !this.#server.mayServe || this.#session?.full === true || this.#socket.writableLength > MAX_UNSENT_BYTES;
+    return !this.#server.mayServe || this.#session?.full === true || this.isFull;
+  }
+
+  get isFull(): boolean {
+    return this.#batch.bytes + this.#socket.writableLength > MAX_UNSENT_BYTES;
   }
 
   resume(): void {

@@ -37,6 +37,20 @@ export interface AskedOfOwner {
 
 type AnyCall = { [K in CallName]: { readonly call: K; readonly request: RequestOf<K> } }[CallName];
 
+/** What the answer of a call may have, where that is much: it takes memory from when it is begun. */
+export function answerBytesOf<K extends CallName>(call: K, request: RequestOf<K>): number {
+  switch (call) {
+    case "read":
+    case "fetch":
+    case "readdir":
+      return Math.min((request as RequestOf<"read" | "fetch" | "readdir">).bytes, MAX_IO_BYTES);
+    case "readMany":
+      return (request as RequestOf<"readMany">).ids.length * READ_MANY_FILE_BYTES_MAX;
+    default:
+      return 0;
+  }
+}
+
 export class SessionCalls {
   readonly #lower: LocalLower;
   readonly #handles: SessionHandles;

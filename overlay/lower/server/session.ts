@@ -11,7 +11,7 @@ import { largeBuffers } from "../large-buffers.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type MaybePromise, promised } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
-import { SessionCalls } from "./session-calls.ts";
+import { answerBytesOf, SessionCalls } from "./session-calls.ts";
 import { SessionHandles } from "./session-handles.ts";
 import { type Codec, decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, AskedCall, CallName, Outcome, RequestOf } from "../wire/call-types.ts";
@@ -19,7 +19,7 @@ import { callOfType, CALLS, type CallRow, isBehind } from "../wire/calls.ts";
 
 /** Calls of one session that run at a time: beyond, its connection is not read. */
 export const MAX_RUNNING_CALLS = 1024;
-/** Their data. */
+/** Their data, and that of their answers. Beyond, what has come with them waits. */
 export const MAX_RUNNING_BYTES: number = 32 * 1024 * 1024;
 /** Answers of changes and syncs that the caller has not acknowledged; a caller with more is not one of ours. */
 export const MAX_REMEMBERED_ANSWERS: number = 8 * MAX_RUNNING_CALLS;
@@ -31,6 +31,8 @@ export type HandOver = (request: RequestOf<"handOver">) => Promise<AnswerOf<"han
 export interface AnswerSink {
   /** `data` must stay as it is until sent, unless `passing`: then it is copied now. */
   answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing: boolean): void;
+  /** Too much of what was answered has not left: what would be answered waits. */
+  readonly isFull: boolean;
   /** There is room for more calls again. */
   resume(): void;
 }
@@ -94,7 +96,7 @@ export class ServerSession {
   readonly #mayServe: () => boolean;
   readonly #handles: SessionHandles;
   readonly #calls: SessionCalls;
-  /** By its id, the call and the bytes of its frame. */
+  /** By its id, the call and the bytes of its frame and of its answer. */
   readonly #running: Map<number, Running> = new Map();
   readonly #answers: Map<number, Answer> = new Map();
   readonly #writer = new ByteWriter();
@@ -263,15 +265,20 @@ export class ServerSession {
     }
     if (this.#retired) return;
     const queued = this.#decode(call, id, body);
-    if (this.#promised === 0 && this.#queued.size === 0) return queued.start();
+    if (this.#mayStart && this.#queued.size === 0) return queued.start();
     if (this.#queued.size >= MAX_RUNNING_CALLS) throw new WireError("more calls than a caller has outstanding");
     this.#queued.set(id, queued);
   }
 
-  /** Also when the owner may serve again. */
+  /** One chunk has requests for many times the memory that it takes itself: it is looked at before each. */
+  get #mayStart(): boolean {
+    return this.#promised === 0 && this.#runningBytes < MAX_RUNNING_BYTES && this.sink?.isFull !== true;
+  }
+
+  /** Also when the owner may serve again, and when answers have left. */
   startQueued(): void {
     // Asked first: it may find that the node may serve again, and come here by itself.
-    while (this.#queued.size > 0 && this.#mayServe() && this.#promised === 0) {
+    while (this.#queued.size > 0 && this.#mayServe() && this.#mayStart) {
       const [first] = this.#queued;
       if (first === undefined) return;
       const [id, { start }] = first;
@@ -344,7 +351,7 @@ export class ServerSession {
       return;
     }
     const behind = isBehind(call, request);
-    this.#begun(id, call, body, behind);
+    this.#begun(id, call, body, behind, answerBytesOf(call, request));
     const ended = (tell: () => void): void => this.#ended(id, call, body, behind, tell);
     answer.then(
       (value) => ended(() => this.#succeed(row, id, value, false)),
@@ -352,9 +359,10 @@ export class ServerSession {
     );
   }
 
-  #begun(id: number, call: CallName, body: Uint8Array, behind: boolean): void {
-    this.#running.set(id, { call, bytes: body.byteLength });
-    this.#runningBytes += body.byteLength;
+  #begun(id: number, call: CallName, body: Uint8Array, behind: boolean, answerBytes = 0): void {
+    const bytes = body.byteLength + answerBytes;
+    this.#running.set(id, { call, bytes });
+    this.#runningBytes += bytes;
     if (behind) this.#promised += 1;
   }
 

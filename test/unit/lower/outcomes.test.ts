@@ -365,7 +365,7 @@ describe("a session whose process has died", () => {
   it("takes nothing more, and answers nobody", async () => {
     const { session, end, made } = waiting();
     const answers: number[] = [];
-    session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
+    session.sink = { answer: (type) => void answers.push(type), isFull: false, resume: () => undefined };
     const outcomes = session.outcomes(question);
     const late = (): void => {
       session.receive("mkdir", 10, directory("late"));

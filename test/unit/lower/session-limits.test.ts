@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
@@ -55,7 +56,7 @@ function sessionOf(lower: Partial<LocalLower>, mayServe?: () => boolean): { sess
     mayServe,
   );
   const answers: number[] = [];
-  session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
+  session.sink = { answer: (type) => void answers.push(type), isFull: false, resume: () => undefined };
   return { session, answers };
 }
 
@@ -188,6 +189,86 @@ describe("a session at the owner", () => {
   });
 });
 
+describe("what other nodes ask to read", () => {
+  const MIB = 1024 * 1024;
+  const MUCH = 512;
+  const asked = {
+    read: bodyOf("read", { handle: 1, offset: 0, bytes: MIB, open: null }),
+    fetch: bodyOf("fetch", { id: inode, handle: 1, offset: 0, bytes: MIB }),
+    readdir: bodyOf("readdir", { handle: 1, cookie: 0n, bytes: MIB, listing: "names" }),
+    readMany: bodyOf("readMany", { ids: Array.from({ length: 64 }, () => inode) }),
+  };
+
+  function reading(call: keyof typeof asked, lower: Partial<LocalLower>): ReturnType<typeof sessionOf> {
+    const made = sessionOf({ open: () => 7 as never, close: () => undefined, ...lower });
+    made.session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
+    for (let id = 2; id < MUCH + 2; id++) made.session.receive(call, id, asked[call]);
+    return made;
+  }
+
+  it.each([
+    ["read", MAX_RUNNING_BYTES / MIB],
+    ["fetch", MAX_RUNNING_BYTES / MIB],
+    ["readdir", MAX_RUNNING_BYTES / MIB],
+    // Of 64 files with up to 8 KiB.
+    ["readMany", (2 * MAX_RUNNING_BYTES) / MIB],
+  ] as const)("takes no more than MAX_RUNNING_BYTES at a time, though all has come: %s", (call, calls) => {
+    const opened: MaybePromise<never>[] = [7 as never];
+    const { session } = reading(call, {
+      open: () => opened.shift() ?? never(),
+      read: never,
+      readdir: never,
+      getattr: () => SAMPLES.getattr.answer,
+    });
+    // And their own bytes: one less, or none.
+    expect([calls - session.runningCalls < 2, session.runningCalls <= calls, session.full]).toEqual([true, true, true]);
+  });
+
+  it("is begun as what was before it ends, in its order", async () => {
+    const ends: (() => void)[] = [];
+    const { session, answers } = reading("read", { read: () => new Promise((resolve) => ends.push(() => resolve(new Uint8Array(1)))) });
+    const most = ends.length;
+    for (let at = 0; at < MUCH; at++) {
+      ends[at]?.();
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(answers).toHaveLength(at + 2);
+      expect(session.runningCalls).toBe(Math.min(most, MUCH - at - 1));
+    }
+    expect([ends.length, session.full]).toEqual([MUCH, false]);
+  });
+
+  it("waits while too much of what was answered has not left, also where nothing runs", () => {
+    let read = 0;
+    const { session, answers } = sessionOf({
+      open: () => 7 as never,
+      read: () => {
+        read += 1;
+        return new Uint8Array(MIB);
+      },
+    });
+    session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
+    let room = 16;
+    session.sink = {
+      answer(type) {
+        answers.push(type);
+        room -= 1;
+      },
+      get isFull(): boolean {
+        return room <= 0;
+      },
+      resume: () => undefined,
+    };
+    for (let id = 2; id < MUCH + 2; id++) session.receive("read", id, asked.read);
+    expect([read, session.runningCalls, session.full]).toEqual([16, 0, true]);
+    room = 16;
+    session.startQueued();
+    expect([read, session.full]).toEqual([32, true]);
+    room = MUCH;
+    session.startQueued();
+    expect([read, session.full]).toEqual([MUCH, false]);
+  });
+});
+
 describe("what comes after a write that a program need not wait for (hazard F23)", () => {
   const write = bodyOf("write", { handle: 1, data: new Uint8Array(1), offset: 0, append: false, promised: true, room: false, tell: null });
   const none = new Uint8Array(0);
@@ -210,7 +291,7 @@ describe("what comes after a write that a program need not wait for (hazard F23)
   it("waits for its end; the session is full meanwhile, and goes on then", async () => {
     const { session, answers, begun, end } = writing();
     let resumed = 0;
-    session.sink = { answer: (type) => void answers.push(type), resume: () => void (resumed += 1) };
+    session.sink = { answer: (type) => void answers.push(type), isFull: false, resume: () => void (resumed += 1) };
     session.receive("syncfs", 3, none);
     // The caller has connected again.
     session.receive("syncfs", 3, none);
@@ -412,6 +493,38 @@ describe("a connection at the owner", () => {
     expect(socket.isPaused()).toBe(true);
     connection.resume();
     expect(socket.isPaused()).toBe(true);
+  });
+
+  it("has what waits begun when its answers have left, unless it was replaced", () => {
+    let started = 0;
+    const session = {
+      full: false,
+      sink: null as ServerConnection | null,
+      rememberedAnswers: 0,
+      receive: () => undefined,
+      startQueued: () => void (started += 1),
+    };
+    const { connection, socket } = connected(session);
+    socket.emit("drain");
+    expect(started).toBe(0);
+    session.sink = connection;
+    socket.emit("drain");
+    expect(started).toBe(1);
+  });
+
+  it("counts answers that are not in its socket yet: they leave at the end of what has come", () => {
+    const full: boolean[] = [];
+    const session = {
+      full: false,
+      rememberedAnswers: 0,
+      receive: () => {
+        full.push(connection.isFull);
+        connection.answer(FrameType.ANSWER, 1, new Uint8Array(0), new Uint8Array(8 * 1024 * 1024), false);
+      },
+    };
+    const { connection, socket } = connected(session);
+    socket.emit("data", Buffer.concat([statfs, statfs, statfs]));
+    expect(full).toEqual([false, false, true]);
   });
 
   it("waits FAREWELL_MS for a caller that does not go", async () => {
