@@ -846,6 +846,15 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/session-limits.test.ts",
   },
   {
+    id: "r6-error-of-a-closed-descriptor",
+    hazard: "R6",
+    breaks: "calls that fail after the disk was given up are told ESTALE of descriptors that are closed",
+    file: "overlay/lower/server/disk-guard.ts",
+    find: "if (this.#why !== null) return this.#park(side, fault",
+    replace: 'if (fault !== "none" && this.#why !== null) return this.#park(side, fault',
+    caughtBy: "test/unit/lower/disk-guard.test.ts",
+  },
+  {
     id: "fruitless-uncounted",
     breaks: "a call waits for ever on connections that let no large packet through",
     file: "overlay/lower/remote/fruitless-connections.ts",

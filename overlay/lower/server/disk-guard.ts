@@ -288,8 +288,9 @@ export class DiskGuard {
   #failed(side: Side, changes: boolean, repeat: () => Repeat, work: Work, error: unknown): MaybePromise<unknown> {
     if (!(error instanceof Errno)) throw error;
     const fault = judgeError(error.errno, changes, this.#options);
+    // Whatever it is: its descriptors may be closed by now. One that is no fault was not made.
+    if (this.#why !== null) return this.#park(side, fault === "none" ? null : repeat(), work);
     if (fault === "none") throw error;
-    if (this.#why !== null) return this.#park(side, repeat(), work);
     if (fault === "withdraw") {
       if (!this.withdraw(`${error.code} of a ${changes ? "change" : "read"}`)) throw error;
       return this.#park(side, repeat(), work);

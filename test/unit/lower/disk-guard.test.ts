@@ -169,6 +169,35 @@ describe("a disk that hangs", () => {
   });
 });
 
+it("a call that fails after the disk was given up is told nothing of it, whatever the error: it waits for the next owner", async () => {
+  const ends: ((error: Error) => void)[] = [];
+  const hangs = (): Promise<never> => new Promise((_, reject) => ends.push(reject));
+  const guard = new DiskGuard({
+    ...plain,
+    local: { getattr: hangs, mkdir: hangs } as unknown as LocalLower,
+    probe: () => Promise.resolve(true),
+    mayWithdraw: () => true,
+    withdraw: () => undefined,
+    log: silentLog,
+  });
+  const id = { ino: 12, generation: 0 };
+  const told: number[] = [];
+  const all = [() => guard.own.getattr(id), () => guard.own.mkdir(id, name("d"), 0o755, caller)].map((call) =>
+    errnoOf(call).then((errno) => told.push(errno)),
+  );
+  guard.withdraw("the disk hangs");
+  // Their descriptor is closed, or another's: they were not made.
+  for (const end of ends) end(errnoError(E.ESTALE));
+  await turns();
+  expect(told).toEqual([]);
+  const exists = (): never => {
+    throw errnoError(E.EEXIST);
+  };
+  guard.goOn({ getattr: () => 1, mkdir: exists } as unknown as LocalLower);
+  await Promise.all(all);
+  expect(told).toEqual([0, E.EEXIST]);
+});
+
 interface Bench {
   readonly guard: DiskGuard;
   readonly withdrawals: string[];
