@@ -3,7 +3,7 @@
  * what it has started ends with it, and it dies with this dlmd (PR_SET_PDEATHSIG by setpriv(1), and the guard): the next node begins only when
  * this one's lease is over, and nothing of it may run then (hazard M2). A dlmd that stands still ends nothing: the guard does, at the time limit.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { OperatingError } from "../base/error.ts";
@@ -78,6 +78,20 @@ function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
   }
 }
 
+/** Where descriptors are all in use it has no pipes, and "error" follows: to be listened to before anything else. */
+function start(program: string, words: readonly string[], options: SpawnOptions): ChildProcess {
+  try {
+    return spawn(program, words, options);
+  } catch (cause) {
+    // Such as ENOMEM, for which Node.js throws.
+    throw unusable(
+      `${program} could not be started: ${(cause as Error).message}`,
+      "Free memory and descriptors, and look for what has taken them.",
+      cause,
+    );
+  }
+}
+
 function startGuard(groupPid: number, limitMs: number): ChildProcess {
   const args = ["-c", GUARD_SCRIPT, "guard", String(limitMs / 1000), String(groupPid)];
   return spawn(BASH, args, { detached: true, stdio: ["pipe", "ignore", "ignore"], cwd: "/", env: { LC_ALL: "C" } });
@@ -101,11 +115,15 @@ export interface AgentRun {
 export function runAgent({ path, what = `the fence agent ${path}`, words = [], input, timeoutMs, signal }: AgentRun): Promise<AgentEnd> {
   if (signal.aborted) return Promise.resolve(neverRun);
   return new Promise((resolve, reject) => {
-    const child = spawn(SETPRIV, ["--pdeathsig", "KILL", path, ...words], {
+    const child = start(SETPRIV, ["--pdeathsig", "KILL", path, ...words], {
       detached: true,
       stdio: ["pipe", "pipe", "pipe"],
       cwd: "/",
       env: { ...process.env, LC_ALL: "C" },
+    });
+    child.on("error", (cause) => {
+      done();
+      reject(unusable(`${what} could not be started: ${cause.message}`, `${SETPRIV} (Debian: util-linux) must be there.`, cause));
     });
     const guard = child.pid === undefined ? null : startGuard(child.pid, timeoutMs + KILL_AFTER_MS + GUARD_AFTER_MS);
     // Without it the agent runs on if this dlmd stands still: it is killed, and the device says what is missing.
@@ -131,22 +149,18 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
       guard?.kill("SIGKILL");
     };
     signal.addEventListener("abort", stop);
-    child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    child.stdout?.setEncoding("utf8").on("data", (chunk: string) => {
       if (stdout.length + chunk.length > MAX_OUTPUT_BYTES) isTooLong = true;
       else stdout += chunk;
     });
-    child.stderr.setEncoding("utf8").on("data", (chunk: string) => (stderr = (stderr + chunk).slice(-MAX_STDERR_CHARS)));
-    child.on("error", (cause) => {
-      done();
-      reject(unusable(`${what} could not be started: ${cause.message}`, `${SETPRIV} (Debian: util-linux) must be there.`, cause));
-    });
+    child.stderr?.setEncoding("utf8").on("data", (chunk: string) => (stderr = (stderr + chunk).slice(-MAX_STDERR_CHARS)));
     child.on("exit", (status, signalName) => {
       // A process that it has left behind would go on.
       signalGroup(child, "SIGKILL");
       // One that is in no group of it any more may hold its output open.
       const drained = setTimeout(() => {
-        child.stdout.destroy();
-        child.stderr.destroy();
+        child.stdout?.destroy();
+        child.stderr?.destroy();
       }, KILL_AFTER_MS);
       child.once("close", () => {
         clearTimeout(drained);
@@ -158,7 +172,7 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
       });
     });
     // One that does not read its options says so by its status.
-    child.stdin.on("error", () => undefined);
-    child.stdin.end(input);
+    child.stdin?.on("error", () => undefined);
+    child.stdin?.end(input);
   });
 }
