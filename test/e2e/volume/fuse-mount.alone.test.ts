@@ -37,6 +37,8 @@ interface Mounted {
   /** Stands for the overlay: lives until it is ended. */
   readonly server: ChildProcess;
   readonly end: () => Promise<void>;
+  /** It takes its record away first, as an overlay that has released its disk. */
+  readonly release: () => Promise<void>;
 }
 
 /** A mount that the kernel knows and nobody answers: enough for everything that must not touch it. */
@@ -62,7 +64,11 @@ async function withMount(use: (mounted: Mounted) => Promise<void>): Promise<void
       const record = recordFile(device);
       // Its server is that process, not this one.
       writeFileSync(record, JSON.stringify({ ...readMountRecord(device), pid: server.pid, startTime: startTime(server.pid ?? 0) }));
-      await use({ disk, device, server, end });
+      const release = (): Promise<void> => {
+        rmSync(record);
+        return end();
+      };
+      await use({ disk, device, server, end, release });
     } finally {
       native.umount(disk.mountPoint, 2);
       closeSync(fd);
@@ -114,7 +120,7 @@ describe("a mount of type fuse.clustered", () => {
   });
 
   test("umount comes back when the overlay has ended, not before", async () => {
-    await withMount(async ({ disk, end }) => {
+    await withMount(async ({ disk, release }) => {
       let back = false;
       const link = path.join(disk.dir, "link");
       run("ln", "-s", disk.dir, link);
@@ -125,8 +131,18 @@ describe("a mount of type fuse.clustered", () => {
       expect(mountAt(disk.mountPoint)).toBeNull();
       await new Promise((resolve) => setImmediate(resolve));
       expect(back).toBe(false);
-      await end();
+      await release();
       expect(await unmounted).toBeNull();
+    });
+  });
+
+  test("umount fails when the overlay has ended and its record is still there: it was ended amid the release", async () => {
+    await withMount(async ({ disk, end, server }) => {
+      const unmounted = refusal(unmount(disk.mountPoint, plain));
+      await end();
+      const error = await unmounted;
+      expect([error.code, error.exitStatus]).toEqual(["not-released", 32]);
+      expect(error.message).toContain(`its process ${server.pid} ended before it had released ${disk.device}`);
     });
   });
 
@@ -159,7 +175,7 @@ describe("a mount of type fuse.clustered", () => {
   }
 
   test("umount names the process whose mount namespace holds it up, and waits; it comes back when that process is gone", async () => {
-    await withMount(async ({ disk, end }) => {
+    await withMount(async ({ disk, release }) => {
       const told: string[] = [];
       let unmounted: Promise<string | null> = Promise.resolve(null);
       await withNamespace(async (pid) => {
@@ -170,7 +186,7 @@ describe("a mount of type fuse.clustered", () => {
         const who = `process ${pid} (cat) at ${disk.mountPoint} in mount namespace ${namespace}`;
         expect(told).toEqual([`${disk.mountPoint} is unmounted here, but not everywhere: ${who}`]);
       });
-      await end();
+      await release();
       expect(await unmounted).toBeNull();
       expect(told).toHaveLength(1);
     });
