@@ -19,7 +19,7 @@ import { beginBirths, endBirths } from "./lock/new-inodes.ts";
 export const BIRTHS_KEY = "0.0";
 
 /** A maker that had to give it up asks for it so much later: somebody who looks may look again. */
-export const BIRTHS_REST_MS = 20;
+export const BIRTHS_REST_MS = 5;
 
 export interface BirthsLockOptions {
   readonly lockspace: Lockspace;
