@@ -5,8 +5,10 @@ import type { Log } from "../../dlmd/base/log.ts";
 /** How long a failing node tries to drop its kernel's caches before it ends the connection. */
 const ABANDON_LIMIT_MS = 1000;
 
-/** `dropCaches` may never end: a notification may wait for a page whose READ will never be answered. The abort comes all the same. `die` ends this process, and
- * its keeper lets go of the connection: without that it would be an owner that has no lease and gives nothing up, for which all nodes wait. */
+/**
+ * `dropCaches` may never end: a notification may wait for a page whose READ will never be answered. The abort comes all the same. `die` ends this process, and
+ * its keeper lets go of the connection: without that it would be an owner that has no lease and gives nothing up, for which all nodes wait.
+ */
 export async function dropAndAbort(
   dropCaches: () => Promise<void> | undefined,
   abort: () => void,

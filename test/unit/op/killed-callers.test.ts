@@ -47,6 +47,21 @@ const rows: readonly Row[] = [
   { op: "removexattr", request: (b) => ({ ...file(b), name }), lower: "removexattr", inodes: "20.1" },
 ];
 
+const copy: Row = {
+  op: "copyFileRange",
+  request: (b) => ({
+    ...opened(b),
+    offset: 0,
+    outFuseNodeid: b.file.fuseNodeid,
+    outFh: b.openFile().fh,
+    outOffset: 0,
+    length: 9,
+    flags: 0,
+  }),
+  lower: "copyFileRange",
+  inodes: "20.1",
+};
+
 describe.each(rows)("$op", ({ op, request, lower, inodes }) => {
   it("killed: what was cached since the EINTR is dropped under the pins, and the kernel is taken to have changed nothing", async () => {
     const bench = new Workbench();
@@ -150,20 +165,6 @@ describe("a change of the size whose caller was killed (hazard F5)", () => {
     bench.coherence.sizes = { ...bench.coherence.sizes, replied: (_inode, _tid, effect) => void effects.push(effect) };
     return effects;
   };
-  const copy: Row = {
-    op: "copyFileRange",
-    request: (b) => ({
-      ...opened(b),
-      offset: 0,
-      outFuseNodeid: b.file.fuseNodeid,
-      outFh: b.openFile().fh,
-      outOffset: 0,
-      length: 9,
-      flags: 0,
-    }),
-    lower: "copyFileRange",
-    inodes: "20.1",
-  };
   const append: Row = { ...rowOf("write"), request: (b) => ({ ...rowOf("write").request(b), flags: 2 | O_APPEND }) };
   const changes: readonly (readonly [string, Row])[] = [
     ...(["setattr", "write", "fallocate", "link"] as const).map((op) => [op, rowOf(op)] as const),
@@ -201,20 +202,7 @@ const asking: readonly Row[] = [
     lower: "write",
     inodes: "20.1",
   },
-  {
-    op: "copyFileRange",
-    request: (b) => ({
-      ...opened(b),
-      offset: 0,
-      outFuseNodeid: b.file.fuseNodeid,
-      outFh: b.openFile().fh,
-      outOffset: 0,
-      length: 9,
-      flags: 0,
-    }),
-    lower: "copyFileRange",
-    inodes: "20.1",
-  },
+  copy,
 ];
 
 describe("a change whose caller is killed before it is sent (hazard F50)", () => {

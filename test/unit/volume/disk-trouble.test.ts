@@ -1,6 +1,5 @@
 /** How the trouble of a disk is seen: a read past every cache in its time, and the errors that the kernel counts. */
-import { execFileSync } from "node:child_process";
-import { closeSync, openSync, chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -8,6 +7,7 @@ import { PROBE_LIMIT_MS } from "../../../overlay/lower/server/disk-fault.ts";
 import { deviceNumber } from "../../../overlay/volume/device.ts";
 import { pathIsWell } from "../../../overlay/volume/disk-probe.ts";
 import { createKernelErrors, shutdown } from "../../../overlay/volume/kernel-errors.ts";
+import { withoutDescriptors } from "../../without-descriptors.ts";
 
 let dir: string;
 beforeEach(() => {
@@ -43,24 +43,10 @@ it("a disk that does not answer within the limit is not well", async () => {
 });
 
 it("where descriptors are all in use, or no process can be made, the path is not well: nothing is thrown, now or later", async () => {
-  const nofile = (limit: string): void => void execFileSync("prlimit", ["--pid", String(process.pid), `--nofile=${limit}:`]);
-  const before = execFileSync("prlimit", ["--pid", String(process.pid), "--nofile", "--output=SOFT", "--noheadings"], { encoding: "utf8" });
   const timers = vi.spyOn(globalThis, "setTimeout");
   const cleared = vi.spyOn(globalThis, "clearTimeout");
-  const taken: number[] = [];
-  const takeAll = (): void => {
-    for (;;) taken.push(openSync("/dev/null", "r"));
-  };
-  let answer: Promise<boolean>;
-  try {
-    nofile(String(Math.max(...readdirSync("/proc/self/fd").map(Number)) + 64));
-    expect(takeAll).toThrow("EMFILE");
-    answer = pathIsWell("/dev/zero", 54_321);
-  } finally {
-    for (const fd of taken) closeSync(fd);
-    nofile(before.trim());
-  }
-  expect(await answer).toBe(false);
+  const { result, refusal } = withoutDescriptors(() => pathIsWell("/dev/zero", 54_321));
+  expect([refusal, await result]).toEqual(["EMFILE", false]);
   const made = timers.mock.results[timers.mock.calls.findIndex(([, delayMs]) => delayMs === 54_321)]?.value as unknown;
   expect(made).toBeDefined();
   expect(cleared.mock.calls.flat()).toContain(made);
