@@ -855,6 +855,15 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/disk-guard.test.ts",
   },
   {
+    id: "r6-number-of-a-closed-descriptor",
+    hazard: "R6",
+    breaks: "a call that was queued when the disk was given up is made with a descriptor that is another's by then",
+    file: "overlay/lower/local/local.ts",
+    find: "  await context.pools.idle();\n",
+    replace: "",
+    caughtBy: "test/unit/lower/counted-pools.test.ts",
+  },
+  {
     id: "fruitless-uncounted",
     breaks: "a call waits for ever on connections that let no large packet through",
     file: "overlay/lower/remote/fruitless-connections.ts",

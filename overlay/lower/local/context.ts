@@ -5,6 +5,7 @@ import type { Log } from "../../../dlmd/base/log.ts";
 import { STAT, type Calls, type Native } from "../../../native/index.ts";
 import type { DirectoryNames } from "../directory-names.ts";
 import { type Containment, wholeFileSystem } from "./containment.ts";
+import type { CountedPools } from "./counted-pools.ts";
 import type { DirectoryDescriptors } from "./directory-descriptors.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { FILE_HANDLE_BYTES, type FileHandleFormat, type FindsGeneration } from "./file-handle.ts";
@@ -21,6 +22,7 @@ import type { WarmUp } from "./warm-up.ts";
 
 export interface LocalContext {
   readonly native: Native;
+  readonly pools: CountedPools;
   readonly log: Log;
   readonly root: FileId;
   /** A real descriptor of the root, kept for the mount's life: syncfs reports an error once per descriptor (hazard H8). */

@@ -9,6 +9,7 @@ import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../../../native/index.ts";
+import { CountedPools } from "./counted-pools.ts";
 import { DirectoryDescriptors } from "./directory-descriptors.ts";
 import { NamesListed } from "./names-listed.ts";
 import { DirectoryNames, type NamesTold } from "../directory-names.ts";
@@ -146,7 +147,9 @@ function createContext(options: LocalLowerOptions, fileSystem: string): LocalCon
 }
 
 function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: string): LocalContext {
-  const { native, log } = options;
+  const { log } = options;
+  const pools = new CountedPools(options.native);
+  const { native } = pools;
   const { format, root, mode } = identifyRoot(native, rootFd, fileSystem);
   const stat = new Float64Array(STAT.FIELDS);
   checked(native.sync.stat(rootFd, stat));
@@ -174,6 +177,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
   });
   return {
     native,
+    pools,
     log,
     root,
     rootFd,
@@ -282,6 +286,7 @@ async function closeAll(context: LocalContext, namesListed: NamesListed | null):
   await context.warmUp.stop();
   await context.handles.closeAll();
   await context.removed.releaseAll();
+  await context.pools.idle();
   context.orphans.close();
   context.directories.dropAll();
   context.sync.close(context.rootFd);

@@ -23,14 +23,11 @@ let walks: number;
 
 /** Counts how often a directory is opened to be read as a whole: the walk. */
 function counting(): Native {
-  const metadata = Object.assign(Object.create(native.pool.metadata) as typeof native.pool.metadata, {
-    getdents: (fd: number, buffer: Buffer) => {
-      walks += 1;
-      return native.pool.metadata.getdents(fd, buffer);
-    },
-  });
-  const pool = Object.assign(Object.create(native.pool) as typeof native.pool, { metadata });
-  return Object.assign(Object.create(native) as Native, { pool });
+  const getdents = (fd: number, buffer: Buffer): Promise<number> => {
+    walks += 1;
+    return native.pool.metadata.getdents(fd, buffer);
+  };
+  return { ...native, pool: { ...native.pool, metadata: { ...native.pool.metadata, getdents } } };
 }
 
 const idOf = (file: string): FileId => idOfFile(file, "tmpfs");
