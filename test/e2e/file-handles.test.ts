@@ -54,14 +54,16 @@ afterAll(async () => {
 
 /** The overlay of node 1 has no inode but the root, and those that something has in use. */
 async function evicted(most = 1): Promise<void> {
-  const inodes = async (): Promise<number> => {
-    const { overlay } = JSON.parse((await coverlay(["status", "--json", "--run-dir", lab.node(1).runDir])).stdout);
-    return overlay.inodes as number;
-  };
-  await until("the kernel has forgotten what it knew", async () => {
-    group.evict();
-    return (await inodes()) <= most;
-  });
+  let seen = "";
+  await until(
+    "the kernel has forgotten what it knew",
+    async () => {
+      group.evict();
+      seen = (await coverlay(["status", "--json", "--run-dir", lab.node(1).runDir])).stdout;
+      return JSON.parse(seen).overlay.inodes <= most;
+    },
+    () => seen,
+  );
 }
 
 it.skipIf(cannotEvict !== null)(
