@@ -27,6 +27,7 @@ import {
   type HeldHere,
   heldOn,
   keyOf,
+  lastAsked,
   type LockedFile,
   mayAdd,
   noteOvertaken,
@@ -69,7 +70,7 @@ const granted: FileLockAnswer = { status: "granted", found: null };
 
 /** Each time of one shape: spread, it would cost as much as all that is done with it. */
 function requestOf({ file, op, owner, range, pid, wait }: FileLockAsk, id: number, own: Request["own"], heldMs: number | null): Request {
-  return { file, op, owner, range, pid, wait, id, own, heldMs, first: own === "inherit", begun: false, overtaken: false };
+  return { file, op, owner, range, pid, wait, id, own, heldMs, first: own === "inherit", begun: false, overtaken: false, owes: false };
 }
 
 export class FileLockCore {
@@ -303,13 +304,21 @@ export class FileLockCore {
         table.claim(holder, { ...range, pid });
         noteOvertaken(file, request);
       } else if (status === "granted") table.take(holder, range.start, range.end);
-      else if (owner.kind === "flock" && status !== "limit" && !request.begun && !request.overtaken && holder.ranges.size > 0) {
-        // Its conversion began by giving up what it had; if it had not begun, that is made good.
-        table.take(holder, 0n, maxOffset);
-        if (status !== "again") this.#send(file, { ...request, op: "unlock", wait: false }, "release");
-      }
+      else if (owner.kind === "flock" && request.op === "lock") this.#notGranted(file, request, status, holder);
       table.release(holder);
     });
+  }
+
+  /** flock: its conversion began by giving up what its owner had. Of one that has not begun in the service, that is made good. */
+  #notGranted(file: LockedFile, request: Request, status: FileLockStatus, holder: FileLockHolder): void {
+    const mayHaveBegun = status !== "limit" && !request.begun && !request.overtaken && holder.ranges.size > 0;
+    if (!mayHaveBegun && !request.owes) return;
+    tableOf(file, request.owner).take(holder, 0n, maxOffset);
+    if (status === "again" && !request.begun) return;
+    // What another thread has asked for meanwhile may be granted by now: an unlock would take that away, and the grant takes the place of all.
+    const last = lastAsked(file, request);
+    if (last === undefined) this.#send(file, { ...request, op: "unlock", wait: false }, "release");
+    else last.owes = true;
   }
 
   #send(file: LockedFile, ask: FileLockAsk, own: "push" | "inherit" | "release", heldMs: number | null = null): void {

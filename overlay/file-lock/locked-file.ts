@@ -22,6 +22,8 @@ export interface Request extends FileLockAsk {
   begun: boolean;
   /** flock: what its owner has now it was given after this conversion had begun, by a request of another thread. */
   overtaken: boolean;
+  /** flock: if it is not granted, what its owner may still have in the service is released. */
+  owes: boolean;
 }
 
 export interface LockedFile {
@@ -146,11 +148,22 @@ export function mayAdd(file: LockedFile, { op, owner, range: { start, end } }: F
   return held !== undefined && held.first(start, end, (one) => one.start < start && one.end > end) !== null;
 }
 
-/** It was granted: the service has begun with all that it was told of before. */
+/** It was granted: the service has begun with all that it was told of before, and its owner has that and nothing else. */
 export function noteOvertaken(file: LockedFile, granted: Request): void {
   if (granted.owner.kind !== "flock") return;
+  let before = true;
   for (const one of file.asked.values()) {
-    if (one === granted) return;
-    if (sameOwner(one.owner, granted.owner)) one.overtaken = true;
+    if (one === granted) before = false;
+    else if (sameOwner(one.owner, granted.owner)) {
+      one.owes = false;
+      if (before) one.overtaken = true;
+    }
   }
+}
+
+/** The last of its owner's requests for a lock that the service has not answered, but for this one; undefined: there is none. */
+export function lastAsked(file: LockedFile, but: Request): Request | undefined {
+  return [...file.asked.values()].findLast(
+    (one) => one !== but && one.own === null && one.op === "lock" && sameOwner(one.owner, but.owner),
+  );
 }

@@ -207,6 +207,29 @@ result.append(lock(fd, "flock", "read"))`),
   expect(await b.run(`result = lock(fd, "flock", "write")`)).toBe("ok");
 });
 
+it("flock by two processes on one open file: what the one is granted right after the death of the other stays (F52)", async () => {
+  const [a, b] = [await opened(1, "after-a-death"), await opened(2, "after-a-death")];
+  // Both nodes have it: what is locked is in the service of dlmd.
+  expect(await a.run(`result = lock(fd, "flock", "read")`)).toBe("ok");
+  expect(await b.run(`result = lock(fd, "flock", "read")`)).toBe("ok");
+  for (let round = 0; round < 30; round++) {
+    const granted = await a.run(`
+child = os.fork()
+if child == 0:
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    os._exit(0)
+while "request_wait" not in open("/proc/%d/wchan" % child).read(): time.sleep(0.002)
+time.sleep(0.02)
+os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
+result = lock(fd, "flock", "read")`);
+    expect([round, granted]).toEqual([round, "ok"]);
+    // This question is behind whatever node 1 has told the service.
+    expect(await a.run(`result = conflict(fd, "posix", "write")`)).toBe(null);
+    expect([round, await b.run(`result = lock(fd, "flock", "write")`)]).toEqual([round, "EAGAIN"]);
+    expect(await b.run(`result = lock(fd, "flock", "read")`)).toBe("ok");
+  }
+});
+
 describe("-o localflocks", () => {
   it("leaves file locks to each kernel, and mount, status and remount say so", async () => {
     const node = cluster.lab.node(3);

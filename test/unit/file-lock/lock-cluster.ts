@@ -78,8 +78,8 @@ interface Process {
   /** As the lock manager and the service know it: no other process has it. */
   readonly client: number;
   readonly core: FileLockCore;
-  /** Files whose state the process before has, or had. */
-  readonly inherited: Set<string>;
+  /** Files whose state the process before has, or had: in which mode. */
+  readonly inherited: Map<string, "EX" | "CW">;
   /** As it knows them. */
   readonly modes: Map<string, "EX" | "CW">;
   /** It has let go: nothing that comes for it means anything. */
@@ -90,7 +90,7 @@ interface Owned {
   readonly tree: IntervalTree<Held<string>>;
 }
 
-/** A file, an owner of a node, and its request without an answer. */
+/** An owner of a node, one of its threads if it has several, and the request of that without an answer. */
 export interface Caller {
   readonly node: number;
   readonly owner: LockOwner;
@@ -108,6 +108,8 @@ export class LockCluster {
   readonly #states = new Map<string, StateResource>();
   readonly #master: PlockMaster;
   readonly #callers: Map<number, Caller>[] = [];
+  /** That have ever asked. */
+  readonly #all = new Set<Caller>();
   readonly #processes: Process[] = [];
   readonly #limits: Partial<FileLockLimits>;
   /** What an owner holds for certain: not what it is giving up. By file and owner. */
@@ -145,7 +147,7 @@ export class LockCluster {
 
   #start(node: number): Process {
     const client = this.#processes.length;
-    const inherited = new Set<string>();
+    const inherited = new Map<string, "EX" | "CW">();
     const core: FileLockCore = new FileLockCore(this.#port(node, client, inherited), this.#limits);
     const process = { node, client, core, inherited, modes: new Map(), over: false };
     this.#processes.push(process);
@@ -272,7 +274,7 @@ export class LockCluster {
           if (message === "wanted") core.stateWanted(file);
           else {
             modes.set(file, message);
-            const expected = core.files.get(file)?.state === "shared" ? "CW" : "EX";
+            const expected = inherited.get(file);
             if (!inherited.delete(file)) core.stateGranted(file, message === "EX" ? "local" : "shared");
             else if (message !== expected) throw new Error(`${file} is inherited in ${message}`);
           }
@@ -288,13 +290,13 @@ export class LockCluster {
     this.#deliver(`${node} dlm`, () => this.#state(file).receive(client, what));
   }
 
-  #port(node: number, client: number, inherited: Set<string>): FileLockPort {
+  #port(node: number, client: number, inherited: Map<string, "EX" | "CW">): FileLockPort {
     const state = (file: string, what: StateRequest): void => this.#tellState({ node, client }, file, what);
     return {
       nowMs: () => this.nowMs,
       askState: (file) => state(file, "ask"),
       inheritState: (file, shared) => {
-        inherited.add(file);
+        inherited.set(file, shared ? "CW" : "EX");
         state(file, shared ? "inherit-shared" : "inherit");
       },
       shareState: (file) => {
@@ -344,7 +346,8 @@ export class LockCluster {
 
   ask(caller: Caller, ask: Omit<FileLockAsk, "owner">): void {
     const { node, owner } = caller;
-    if (caller.pending !== null) throw new Error("one request of an owner at a time");
+    if (caller.pending !== null) throw new Error("one request of a thread at a time");
+    this.#all.add(caller);
     const whole = { ...ask, owner };
     this.#giveUpFirst(node, whole);
     const core = this.nodes[node] as FileLockCore;
@@ -402,10 +405,20 @@ export class LockCluster {
     }
   }
 
+  /** Another thread of the owner has asked for something that takes away what it has, and is not answered: it may have none of it by now. */
+  #mayHaveLost(file: string, node: number, { kind, owner }: LockOwner): boolean {
+    for (const one of this.#all) {
+      if (one.node !== node || one.owner.kind !== kind || one.owner.owner !== owner) continue;
+      if (one.pending?.ask.file === file && one.pending.ask.op !== "test") return true;
+    }
+    return false;
+  }
+
   #judge(node: number, ask: FileLockAsk, answer: FileLockAnswer, _sinceMs: number): void {
     this.answers.push({ node, ask, answer });
     const { file, op, owner, range } = ask;
     if (op !== "lock" || answer.status !== "granted") return;
+    if (this.#mayHaveLost(file, node, owner)) return;
     this.#change(file, node, owner, range.start, range.end, range.type);
     const me = `${node}/${owner.owner}`;
     for (const [name, { tree }] of this.#certain.get(`${file} ${owner.kind}`) ?? []) {
