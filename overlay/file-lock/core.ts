@@ -315,7 +315,7 @@ export class FileLockCore {
     if (!mayHaveBegun && !request.owes) return;
     tableOf(file, request.owner).take(holder, 0n, maxOffset);
     if (status === "again" && !request.begun) return;
-    // What another thread has asked for meanwhile may be granted by now: an unlock would take that away, and the grant takes the place of all.
+    // Hazard F52. What another thread has asked for may be granted by now: an unlock would take it. And a grant takes the place of all.
     const last = lastAsked(file, request);
     if (last === undefined) this.#send(file, { ...request, op: "unlock", wait: false }, "release");
     else last.owes = true;

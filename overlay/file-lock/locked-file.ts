@@ -22,7 +22,7 @@ export interface Request extends FileLockAsk {
   begun: boolean;
   /** flock: what its owner has now it was given after this conversion had begun, by a request of another thread. */
   overtaken: boolean;
-  /** flock: if it is not granted, what its owner may still have in the service is released. */
+  /** flock: if it is not granted, what its owner may still have in the service is released (hazard F52). */
   owes: boolean;
 }
 
