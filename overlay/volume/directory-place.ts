@@ -54,30 +54,47 @@ export function requirePlace(fd: number, where: string, machine: string = machin
   );
 }
 
-/** Throws OperatingError "nested-volume": a directory above it is a volume, or a mounted one lies below it. */
+/**
+ * Throws OperatingError "nested-volume": a directory above it is a volume, or a mounted one lies below it. A mount table shows the source as it was typed
+ * then, by whatever link or mount: so no texts are compared. One that is not there any more lies nowhere.
+ */
 export function requireNotNested(directory: string, sources: readonly string[] = mountedSources()): void {
-  const place = realpathSync(directory);
-  for (let above = path.dirname(place); above !== place; above = path.dirname(above)) {
-    if (isVolume(above)) throw nested(directory, `${above}, above it, is a volume`);
-    if (above === path.dirname(above)) break;
-  }
-  const below = sources.find((source) => source.startsWith(place === "/" ? "/" : `${place}/`));
+  const above = placesAbove(realpathSync(directory)).find(isVolume);
+  if (above !== undefined) throw nested(directory, `${above}, above it, is a volume`);
+  const isIt = sameAs(directory);
+  const below = sources.find((source) => placesAbove(realPath(source)).some(isIt));
   if (below !== undefined) throw nested(directory, `${below}, below it, is a volume that is mounted`);
+}
+
+/** The directories above a real path, up to the root; none above the root, and above what is not there. */
+function placesAbove(place: string | null): string[] {
+  if (place === null) return [];
+  const above = path.dirname(place);
+  return above === place ? [] : [above, ...placesAbove(above)];
+}
+
+/** null: it is not there any more. */
+function realPath(source: string): string | null {
+  return statSync(source, { throwIfNoEntry: false }) === undefined ? null : realpathSync(source);
 }
 
 /** Throws OperatingError "mounted": an overlay of this machine has it, and goes by its bit. */
 export function requireNotMounted(directory: string, sources: readonly string[] = mountedSources()): void {
-  const { dev, ino } = statSync(directory);
-  const isIt = (source: string): boolean => {
-    const found = statSync(source, { throwIfNoEntry: false });
-    return found?.dev === dev && found.ino === ino;
-  };
-  if (!sources.some(isIt)) return;
+  if (!sources.some(sameAs(directory))) return;
   throw refused(
     "mounted",
     `${directory} is mounted as a volume on this machine`,
     "Unmount it first: findmnt -t fuse.clustered shows where.",
   );
+}
+
+/** Whether it is that directory, by whatever name, and in whichever mount of its file system. */
+function sameAs(directory: string): (other: string) => boolean {
+  const { dev, ino } = statSync(directory);
+  return (other) => {
+    const found = statSync(other, { throwIfNoEntry: false });
+    return found?.dev === dev && found.ino === ino;
+  };
 }
 
 function mountedSources(): string[] {

@@ -73,3 +73,27 @@ it("refuses a volume in a volume, whichever was first", () => {
   expect(codeOf(() => requireOwnPlace(below))).toBe("nested-volume");
   expect(codeOf(() => enableDirectory(below, bit))).toBe("nested-volume");
 });
+
+it("finds a mounted volume below it by a link, and not by one that leads nowhere", () => {
+  const link = path.join(base, "link");
+  symlinkSync(path.join(dir, "below/deep"), link);
+  expect(codeOf(() => requireNotNested(dir, [path.join(base, "gone"), link]))).toBe("nested-volume");
+  rmSync(link);
+  symlinkSync(dir, link);
+  expect(codeOf(() => requireNotNested(dir, [path.join(base, "gone"), link, dir, base]))).toBe("none");
+  symlinkSync(path.join(base, "gone"), path.join(base, "dangling"));
+  expect(codeOf(() => requireNotNested(dir, [path.join(base, "dangling"), path.join(link, "gone")]))).toBe("none");
+});
+
+it("finds a mounted volume below it where its file system is mounted a second time", () => {
+  const second = path.join(base, "second");
+  mkdirSync(second);
+  execFileSync("mount", ["--bind", dir, second]);
+  try {
+    expect(codeOf(() => requireNotNested(dir, [path.join(second, "below/deep")]))).toBe("nested-volume");
+    expect(codeOf(() => requireNotNested(second, [path.join(dir, "below/deep")]))).toBe("nested-volume");
+    expect(codeOf(() => requireNotNested(dir, [second]))).toBe("none");
+  } finally {
+    execFileSync("umount", [second]);
+  }
+});
