@@ -1,7 +1,7 @@
 /** `coverlay mount`: what /sbin/mount.clustered runs, with the arguments of mount(8)'s helpers. */
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { canonicalPath, canonicalPlace } from "../volume/canonical-path.ts";
+import { canonicalPath, canonicalPlace, canonicalSource } from "../volume/canonical-path.ts";
 import { checkMount } from "../volume/mount-checks.ts";
 import { knownOptions, parseMountOptions } from "../volume/mount-options.ts";
 import { mountInBackground, startedBySystemd } from "../volume/mount-background.ts";
@@ -44,15 +44,16 @@ export function requireRoot(may: string): void {
  * Checks, starts the overlay, and returns when the mount answers. With -o wait, timeout= or retry= it waits for what other nodes must do first; with bg
  * a process in the background does. Throws OperatingError with exit status 1, 8 or 32.
  */
-export async function mountClustered(request: MountRequest): Promise<MountOutcome> {
-  const options = parseMountOptions(request.options, request.sloppy);
+export async function mountClustered(asked: MountRequest): Promise<MountOutcome> {
+  const options = parseMountOptions(asked.options, asked.sloppy);
   requireRoot("mount");
-  const mountPoint = canonicalPlace(request.directory);
+  const mountPoint = canonicalPlace(asked.directory);
   if (options.remount) {
-    if (!request.fake) remount(mountPoint, request.options, request.sloppy);
-    request.tell(`${mountPoint}: remounted`);
-    return { mountpoint: mountPoint, state: request.fake ? "checked" : "remounted" };
+    if (!asked.fake) remount(mountPoint, asked.options, asked.sloppy);
+    asked.tell(`${mountPoint}: remounted`);
+    return { mountpoint: mountPoint, state: asked.fake ? "checked" : "remounted" };
   }
+  const request = { ...asked, device: canonicalSource(asked.device) };
   const runDir = canonicalPath(options.runDir ?? defaultRunDir());
   const { waitMs, localFlocks } = options;
   const place = { mountPoint, runDir, localFlocks };

@@ -1,6 +1,5 @@
 /** mount -o bg, as nfs(5) has it: the first try is the command's; a process of its own goes on, and the command has succeeded. */
 import { closeSync, mkdirSync, openSync } from "node:fs";
-import path from "node:path";
 import { startWaiter } from "./mount-waiter.ts";
 import { type OverlayArguments, coverlayProgram, overlayLogFile } from "./start-overlay.ts";
 
@@ -25,10 +24,8 @@ export async function mountInBackground(
   mkdirSync(args.runDir, { recursive: true, mode: 0o700 });
   const log = openSync(logFile, "a", 0o640);
   try {
-    // It has another working directory.
-    const device = args.device.includes("/") ? path.resolve(args.device) : args.device;
-    const command = [process.execPath, program, "mount", device, args.mountPoint, "-o", options, "--waiter"];
-    const about = { source: device, mountPoint: args.mountPoint, runDir: args.runDir, logFile };
+    const command = [process.execPath, program, "mount", args.device, args.mountPoint, "-o", options, "--waiter"];
+    const about = { source: args.device, mountPoint: args.mountPoint, runDir: args.runDir, logFile };
     return { pid: await startWaiter(about, command, log), logFile };
   } finally {
     closeSync(log);

@@ -9,7 +9,7 @@ import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { readReady } from "./ready-pipe.ts";
 
 export interface OverlayArguments {
-  /** As the user named it: the source that mount tables show. */
+  /** The source that mount tables show (canonical-path.ts): its process has another working directory. */
   readonly device: string;
   readonly mountPoint: string;
   /** The text after -o. */

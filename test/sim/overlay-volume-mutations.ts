@@ -134,6 +134,15 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/directory-place.test.ts",
   },
   {
+    id: "r20-source-as-typed",
+    hazard: "R20",
+    breaks: "a mount has the path of its directory as it was typed, and the process of the mount looks for it elsewhere",
+    file: "overlay/cli/mount.ts",
+    find: "device: canonicalSource(asked.device)",
+    replace: "device: canonicalSource(asked.device) && asked.device",
+    caughtBy: "test/unit/cli/mount.test.ts",
+  },
+  {
     id: "r20-linked-volume-below",
     hazard: "R20",
     breaks: "a directory becomes a volume while one below it is mounted by a link",
