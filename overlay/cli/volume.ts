@@ -298,7 +298,7 @@ const releaseCommand: CommandModule<object, ReleaseArguments> = {
         );
       }
       requireBlockDevice(target);
-      const life = await releaseByWord(target, owner, await askDlmd(runDir, null));
+      const life = await releaseByWord(target, owner, () => askDlmd(runDir, null));
       if (json) return printJson({ target, released: { nodeid: life.nodeid, epoch: life.epoch, pid: life.pid, hostName: life.hostName } });
       print(`${target}: node ${life.nodeid} (process ${life.pid} on ${life.hostName}) does not count as its owner any more.`);
     }),

@@ -13,8 +13,12 @@ import { readOwnerBlock, writeOwnerBlock } from "./direct-block.ts";
 import type { Life } from "./life.ts";
 import { probeDevice } from "./probe.ts";
 
+/** What dlmd of this node says now. */
+type AskCluster = () => Promise<{ readonly info: ClusterInfo; readonly view: ViewInfo }>;
+
 /** Gives the life that is over. `owner`: its node, by name or nodeid. Throws OperatingError. */
-export async function releaseByWord(device: string, owner: string, cluster: { info: ClusterInfo; view: ViewInfo }): Promise<Life> {
+export async function releaseByWord(device: string, owner: string, ask: AskCluster): Promise<Life> {
+  const cluster = await ask();
   const { bit } = probeDevice(device);
   if (bit.kind === "none") throw refused("no-bit", `${device} has no clustered bit`, "Name the device of a volume.");
   if (bit.kind === "bad") throw bit.error;
@@ -34,6 +38,8 @@ export async function releaseByWord(device: string, owner: string, cluster: { in
     const hint = `See what it says now: coverlay volume show ${device}`;
     throw refused("changed-meanwhile", `${device}: its owner's block has been written since this command read it`, hint);
   }
+  // An owner that is back does not write its block while it is mounted: the view alone shows it.
+  requireGone(life, owner, await ask());
   await writeOwnerBlock(device, offset, { ...block, state: "released", sequence: block.sequence + 1, atMs: Date.now() });
   return life;
 }
@@ -49,7 +55,7 @@ function requireNamed(device: string, life: Life, owner: string, info: ClusterIn
 }
 
 /** In a view without quorum nobody knows who else is there. */
-function requireGone(life: Life, owner: string, { info, view }: { info: ClusterInfo; view: ViewInfo }): void {
+function requireGone(life: Life, owner: string, { info, view }: Awaited<ReturnType<AskCluster>>): void {
   if (!view.quorate) throw refused("no-quorum", `the cluster has no quorum: ${view.quorumReason}`, "Start dlmd on more nodes first.");
   if (!view.members.includes(life.nodeid)) return;
   // The life is not of this boot: what had this nodeid then is gone, or another machine, and the operator knows which.

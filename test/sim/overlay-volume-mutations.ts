@@ -20,6 +20,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/e2e/volume/bit.alone.test.ts",
   },
   {
+    id: "released-by-old-view",
+    breaks: "volume release goes by the view from before it looked at the disk: the owner may be back",
+    file: "overlay/volume/operator-release.ts",
+    find: "  requireGone(life, owner, await ask());",
+    replace: "  await ask();",
+    caughtBy: "test/e2e/volume/owner-block.long-alone.test.ts",
+  },
+  {
     id: "member-unlooked",
     breaks: "a leg of a mirror is taken for a volume",
     file: "overlay/volume/probe.ts",

@@ -137,7 +137,7 @@ describe("the owner's block", () => {
           ["mount", () => mountLower({ kind: "device", path: disk.device }, storedBit(disk.device), false, 0, taking)],
           ["enable", () => enableVolume(disk.device, bit)],
           ["disable", () => disableVolume(disk.device)],
-          ["release", () => releaseByWord(disk.device, "2", cluster)],
+          ["release", () => releaseByWord(disk.device, "2", async () => cluster)],
         ] as const) {
           const refused = await refusal(work());
           expect([what, refused.code, refused.exitStatus]).toEqual([what, "owner-block-version", 32]);
@@ -252,7 +252,7 @@ describe("the owner's block", () => {
       await enableVolume(disk.device, bit);
       const nodes = [1, 2].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: "10.0.0.1" }));
       const cluster = (members: number[], quorate = true, nodeid = 1): Parameters<typeof releaseByWord>[2] =>
-        ({ info: { nodes, nodeid }, view: { members, quorate, quorumReason: "1 of 3 votes" } }) as unknown as Parameters<
+        (async () => ({ info: { nodes, nodeid }, view: { members, quorate, quorumReason: "1 of 3 votes" } })) as unknown as Parameters<
           typeof releaseByWord
         >[2];
       const code = async (owner: string, at: Parameters<typeof releaseByWord>[2]): Promise<string> =>
@@ -265,20 +265,27 @@ describe("the owner's block", () => {
       run("mount", disk.device, disk.mountPoint);
       expect(await code("node2", cluster([1]))).toBe("device-busy");
       run("umount", disk.mountPoint);
-      // Another node claims it while the command looks: the view is read after the block.
-      const { info, view } = cluster([1]);
+      // Another node claims it while the command looks.
       const claim = Buffer.from(encodeOwnerBlock({ ...(await blockOf(disk.device)), state: "owned", life: ofNode(3, {}), sequence: 9 }));
       const offset = storedBit(disk.device).ownerBlock ?? 0;
-      const claimed = {
-        info,
-        get view() {
-          overwrite(disk, offset, claim);
-          return view;
-        },
+      const named = cluster([1]);
+      const claimed = async () => {
+        const said = await named();
+        return {
+          info: said.info,
+          get view() {
+            overwrite(disk, offset, claim);
+            return said.view;
+          },
+        };
       };
       expect(await code("node2", claimed)).toBe("changed-meanwhile");
       expect((await blockOf(disk.device)).life).toMatchObject({ nodeid: 3 });
       await nameOwner(disk.device, ofNode(2, { bootId: "another-boot" }));
+      // The owner is back while the command looks: it is mounted there, and writes no block.
+      const looks = [cluster([1]), cluster([1, 2])];
+      const back = async () => (looks.shift() ?? cluster([1, 2]))();
+      expect([await code("node2", back), (await blockOf(disk.device)).state]).toEqual(["node-is-there", "owned"]);
       expect(await releaseByWord(disk.device, "2", cluster([1]))).toMatchObject({ nodeid: 2 });
       await (await takeLower(disk.device)).release();
       // Of its own place the node itself may say it, if that was another boot.
