@@ -71,7 +71,7 @@ export function overlayLogFile(args: OverlayArguments): string {
  * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
  * has ended. An interrupt of this command ends the overlay too: after INTERRUPT_LIMIT_MS, or a second one, without asking. Then it rejects with
  * "interrupted", whatever the overlay said: nobody is to try again (mount-wait.ts). So does an abort of `signal`.
- * `started` hears its pid at once.
+ * `started` hears its pid at once. If it throws, the overlay is ended, and that is thrown: nobody else would know of it.
  */
 export async function startOverlay(
   args: OverlayArguments,
@@ -95,21 +95,28 @@ export async function startOverlay(
   } finally {
     closeSync(log);
   }
-  if (child.pid !== undefined) started(child.pid);
-  return waitForOverlay(child, logFile, signal);
+  return waitForOverlay(child, logFile, signal, started);
 }
 
-async function waitForOverlay(child: ChildProcess, logFile: string, signal: AbortSignal | undefined): Promise<number> {
+async function waitForOverlay(
+  child: ChildProcess,
+  logFile: string,
+  signal: AbortSignal | undefined,
+  started: (pid: number) => void,
+): Promise<number> {
   const ended = new Promise<void>((resolve) => {
     child.once("exit", () => resolve());
     child.on("error", () => resolve());
   });
   let killing: NodeJS.Timeout | undefined;
   let isInterrupted = false;
-  const interrupt = (): void => {
-    isInterrupted = true;
+  const end = (): void => {
     child.kill(killing === undefined ? "SIGTERM" : "SIGKILL");
     killing ??= setTimeout(() => child.kill("SIGKILL"), INTERRUPT_LIMIT_MS);
+  };
+  const interrupt = (): void => {
+    isInterrupted = true;
+    end();
   };
   let signals = 0;
   const signalled = (): void => {
@@ -122,6 +129,7 @@ async function waitForOverlay(child: ChildProcess, logFile: string, signal: Abor
   if (signal?.aborted === true) interrupt();
   const pipe = child.stdio[3] as Readable;
   try {
+    if (child.pid !== undefined) told(child.pid, started, end);
     const pid = await readReady(pipe, logFile, (why) => process.stderr.write(`coverlay: waiting: ${why}\n`));
     // It unmounts: it may have been on its way to say that it serves.
     if (isInterrupted) throw new Error(`the overlay ${pid} was told to end just before it served`);
@@ -135,6 +143,15 @@ async function waitForOverlay(child: ChildProcess, logFile: string, signal: Abor
     pipe.destroy();
     process.off("SIGINT", signalled).off("SIGTERM", signalled);
     signal?.removeEventListener("abort", interrupt);
+  }
+}
+
+function told(pid: number, started: (pid: number) => void, end: () => void): void {
+  try {
+    started(pid);
+  } catch (error) {
+    end();
+    throw error;
   }
 }
 

@@ -25,11 +25,11 @@ afterEach(() => {
 });
 
 /** `body`: what stands in for the program; `say(text)` writes on the pipe. */
-function start(body: string, signal?: AbortSignal): Promise<number> {
+function start(body: string, signal?: AbortSignal, started?: (pid: number) => void): Promise<number> {
   const program = path.join(dir, "program.mjs");
   const say = `import { writeSync, closeSync } from "node:fs";\nconst say = (text) => { writeSync(3, text); closeSync(3); };\n`;
   writeFileSync(program, say + body);
-  return startOverlay(overlay(), program, signal);
+  return startOverlay(overlay(), program, signal, started);
 }
 
 function overlay(): OverlayArguments {
@@ -110,6 +110,17 @@ test("an interrupt while one that has failed ends is not lost: the command does 
     say(JSON.stringify({ error: { code: "no-quorum", message: "1 of 3 votes", hint: "h", exitStatus: 32 } }) + "\\n");
     process.kill(${process.pid}, "SIGTERM");`);
   await expect(failed).rejects.toMatchObject({ code: "interrupted", message: expect.stringContaining("1 of 3 votes") as unknown });
+});
+
+test("one whose start cannot be noted is ended before the command fails", async () => {
+  const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+  const noted = (pid: number): void => {
+    pids.push(pid);
+    throw full;
+  };
+  await expect(start(`setInterval(() => {}, 60_000);`, undefined, noted)).rejects.toBe(full);
+  expect(pids.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]);
+  expect(pids).toHaveLength(1);
 });
 
 test("keeps the heap tight until it is large, and then collects less often", () => {
