@@ -15,6 +15,8 @@ export const MountAttr = { RDONLY: 0x1, NOSUID: 0x2, NODEV: 0x4, NOEXEC: 0x8 } a
 /** How long a superblock may take to go after its last descriptor was closed: it writes back, and kernel threads finish. */
 const RELEASE_LIMIT_MS = 60_000;
 const RELEASE_POLL_MS = 5;
+/** So often mount(2) is called where another one has the device exclusively, and has let go of it by the next look: a doctor or a dlmd that looks. */
+export const MOUNT_TRIES = 5;
 
 const ENODATA = 61;
 const XATTR_BYTES = 65_536;
@@ -30,7 +32,7 @@ export interface DetachedMount {
 
 /**
  * Throws OperatingError "mount-failed" with the kernel's words, or "device-busy": a second mount of the same device would not fail in
- * the kernel but share the first one's superblock. `before`: right before the kernel mounts; what it throws is thrown, and nothing is mounted.
+ * the kernel but share the first one's superblock. `before`: right before the kernel mounts, each time; what it throws is thrown, and nothing is mounted.
  */
 export async function mountDetached(
   device: string,
@@ -40,11 +42,16 @@ export async function mountDetached(
   before: () => void = () => {},
 ): Promise<DetachedMount> {
   const native = nativeAddon();
-  const log: string[] = [];
-  await requireFree(device);
-  before();
-  const mountFd = await native.mountDetachedInPool(type, device, options, attributes, log);
-  if (mountFd < 0) throw await mountFailed(device, type, -mountFd, log);
+  const mountOnce = async (triesLeft: number): Promise<number> => {
+    const log: string[] = [];
+    await requireFree(device);
+    before();
+    const mountFd = await native.mountDetachedInPool(type, device, options, attributes, log);
+    if (mountFd >= 0) return mountFd;
+    if (isHeld(type, -mountFd, log) && triesLeft > 1) return mountOnce(triesLeft - 1);
+    throw await mountFailed(device, type, -mountFd, log);
+  };
+  const mountFd = await mountOnce(MOUNT_TRIES);
   const rootFd = await native.pool.sync.openat2(mountFd, ROOT, ROOT_FLAGS, 0, 0);
   try {
     if (rootFd >= 0) return { mountFd, rootFd, number: fileSystemDevice(rootFd) };
@@ -105,8 +112,14 @@ function mountedElsewhere(device: string): OperatingError {
   });
 }
 
+/** Something of this machine had the device, and not MMP, which the kernel tells in dmesg alone (fs/super.c, get_tree_bdev()). */
+function isHeld(type: string, errno: number, log: readonly string[]): boolean {
+  return errno === E.EBUSY && (type !== "ext4" || log.some((line) => line.includes("Can't open blockdev")));
+}
+
 async function mountFailed(device: string, type: string, errno: number, log: readonly string[]): Promise<OperatingError> {
   if (errno !== E.EBUSY) return kernelRefused(device, type, errno, log);
+  if (isHeld(type, errno, log)) return deviceBusy(device);
   return (await tryExclusiveInPool(device)) === "busy" ? deviceBusy(device) : mountedElsewhere(device);
 }
 

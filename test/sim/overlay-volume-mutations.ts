@@ -28,6 +28,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/e2e/volume/owner-block.long-alone.test.ts",
   },
   {
+    id: "mount-fails-at-a-look",
+    breaks: "a mount fails because a doctor looks at the device at that moment",
+    file: "overlay/volume/detached.ts",
+    find: " && triesLeft > 1) return",
+    replace: " && triesLeft > MOUNT_TRIES) return",
+    caughtBy: "test/e2e/volume/mount.alone.test.ts",
+  },
+  {
     id: "member-unlooked",
     breaks: "a leg of a mirror is taken for a volume",
     file: "overlay/volume/probe.ts",

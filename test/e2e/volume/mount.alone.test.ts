@@ -1,14 +1,15 @@
 /** `coverlay mount` up to the point where the overlay starts: each refusal, and the scripts as mount(8) really calls them. */
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { ClusterInfo, ViewInfo } from "../../../dlmd/client/api.ts";
+import { nativeAddon } from "../../../native/index.ts";
 import { mountClustered } from "../../../overlay/cli/mount.ts";
 import { enableVolume } from "../../../overlay/cli/volume.ts";
 import { helperScripts, installHelpers, uninstallHelpers } from "../../../overlay/mount-helper/install.ts";
 import type { Bit } from "../../../overlay/volume/bit.ts";
-import { MountAttr, mountDetached, releaseDetached } from "../../../overlay/volume/detached.ts";
+import { MOUNT_TRIES, MountAttr, mountDetached, releaseDetached } from "../../../overlay/volume/detached.ts";
 import { tryExclusive } from "../../../overlay/volume/device.ts";
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { unmount } from "../../../overlay/volume/remount.ts";
@@ -94,6 +95,39 @@ describe("refusals of a clustered mount", () => {
       await checkMount(disk.device, disk.mountPoint, disk.dir, cluster);
     });
   });
+
+  test.each(["ext4", "xfs"] as const)(
+    "%s: a look at the device while the kernel mounts it fails no mount, unless it lasts",
+    async (type) => {
+      const native = nativeAddon();
+      const inKernel = native.mountDetachedInPool.bind(native);
+      await withDisk(type, async (disk) => {
+        /** As a doctor, or a dlmd, does. */
+        let looks = 0;
+        const tries = vi.spyOn(native, "mountDetachedInPool").mockImplementation(async (...words) => {
+          const look = looks-- > 0 ? openSync(disk.device, constants.O_RDONLY | constants.O_EXCL) : null;
+          try {
+            return await inKernel(...words);
+          } finally {
+            if (look !== null) closeSync(look);
+          }
+        });
+        try {
+          let asked = 0;
+          const mount = (): ReturnType<typeof mountDetached> => mountDetached(disk.device, type, [], MountAttr.RDONLY, () => void asked++);
+          looks = MOUNT_TRIES - 1;
+          await releaseDetached(await mount(), disk.device);
+          // What has to be asked right before the mount is asked each time.
+          expect([asked, tries.mock.calls.length]).toEqual([MOUNT_TRIES, MOUNT_TRIES]);
+          looks = MOUNT_TRIES;
+          expect(await refusedWith(mount())).toEqual(["device-busy", 32]);
+          expect(tries).toHaveBeenCalledTimes(2 * MOUNT_TRIES);
+        } finally {
+          tries.mockRestore();
+        }
+      });
+    },
+  );
 
   test("C3: a device whose name has become that of another disk is not released, though that one is free", async () => {
     await withDisk("ext4", (disk) =>
