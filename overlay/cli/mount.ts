@@ -6,7 +6,7 @@ import { checkMount } from "../volume/mount-checks.ts";
 import { knownOptions, parseMountOptions } from "../volume/mount-options.ts";
 import { mountInBackground, startedBySystemd } from "../volume/mount-background.ts";
 import { claimWaiting } from "../volume/mount-waiter.ts";
-import { MIN_TRY_MS, mountInterruptibly } from "../volume/mount-interrupt.ts";
+import { MIN_TRY_MS, type MountTry, mountInterruptibly } from "../volume/mount-interrupt.ts";
 import { passes } from "../volume/mount-wait.ts";
 import { remount } from "../volume/remount.ts";
 import { coverlayProgram, overlayLogFile, startOverlay } from "../volume/start-overlay.ts";
@@ -57,7 +57,7 @@ export async function mountClustered(asked: MountRequest): Promise<MountOutcome>
   const runDir = canonicalPath(options.runDir ?? defaultRunDir());
   const { waitMs, localFlocks } = options;
   const place = { mountPoint, runDir, localFlocks };
-  const mount = (signal: AbortSignal): Promise<void> => mountOnce(request, { ...place, signal });
+  const mount: MountTry = (signal, waiting) => mountOnce(request, { ...place, signal, waiting });
   const done: MountOutcome = { mountpoint: mountPoint, state: request.fake ? "checked" : "mounted" };
   if (waitMs === null) {
     await mountInterruptibly(mount, Infinity, "one");
@@ -85,13 +85,17 @@ export async function mountClustered(asked: MountRequest): Promise<MountOutcome>
   }
 }
 
-async function waitInBackground(request: MountRequest, place: Omit<MountPlace, "signal" | "started">, waitMs: number): Promise<void> {
+async function waitInBackground(
+  request: MountRequest,
+  place: Omit<MountPlace, "signal" | "started" | "waiting">,
+  waitMs: number,
+): Promise<void> {
   const { mountPoint, runDir } = place;
   const { device, options } = request;
   const claim = claimWaiting({ source: device, mountPoint, runDir, logFile: overlayLogFile({ device, mountPoint, options, runDir }) });
-  const mount = async (signal: AbortSignal): Promise<void> => {
+  const mount: MountTry = async (signal, waiting) => {
     await claim.endLeftOverlay();
-    await mountOnce(request, { ...place, signal, started: (pid) => claim.overlayStarted(pid) });
+    await mountOnce(request, { ...place, signal, waiting, started: (pid) => claim.overlayStarted(pid) });
   };
   await mountInterruptibly(mount, waitMs).finally(() => claim.end());
 }
@@ -108,16 +112,19 @@ interface MountPlace {
   readonly signal: AbortSignal;
   /** Hears the pid of the overlay. */
   readonly started?: (pid: number) => void;
+  /** Hears for what the overlay waits. */
+  readonly waiting: (why: string) => void;
 }
 
-async function mountOnce(request: MountRequest, { mountPoint, runDir, localFlocks, signal, started }: MountPlace): Promise<void> {
+async function mountOnce(request: MountRequest, place: MountPlace): Promise<void> {
+  const { mountPoint, runDir, localFlocks, signal, started, waiting } = place;
   const checked = checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
   const plan = await unlessAborted(checked, signal);
   request.tell(`${request.device}: volume ${plan.volume.name} of cluster ${plan.info.clusterName}, uuid ${plan.volume.uuid}`);
   if (plan.source === null && plan.volume.lower === "device") throw notReached(plan.volume.name);
   if (request.fake) return;
   const overlay = { device: request.device, mountPoint, options: request.options, runDir };
-  const pid = await startOverlay(overlay, coverlayProgram(), signal, started);
+  const pid = await startOverlay(overlay, coverlayProgram(), signal, { waiting, ...(started === undefined ? {} : { started }) });
   if (localFlocks) (request.note ?? print)(localFlocksWords(mountPoint));
   request.tell(`${mountPoint}: mounted, served by process ${pid}`);
 }

@@ -17,6 +17,14 @@ export interface OverlayArguments {
   readonly runDir: string;
 }
 
+/** Who is told what comes of it. */
+interface StartListener {
+  /** The overlay's pid, at once. If it throws, the overlay is ended, and that is thrown: nobody else would know of it. */
+  readonly started?: (pid: number) => void;
+  /** For what it waits, in words. */
+  readonly waiting?: (why: string) => void;
+}
+
 /** The compiled program, from the sources and from dist/ alike. Throws OperatingError "not-built". */
 export function coverlayProgram(): string {
   const candidates = ["../main.js", "../../dist/overlay/main.js"].map((at) => fileURLToPath(new URL(at, import.meta.url)));
@@ -71,13 +79,12 @@ export function overlayLogFile(args: OverlayArguments): string {
  * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
  * has ended. An interrupt of this command ends the overlay too: after INTERRUPT_LIMIT_MS, or a second one, without asking. Then it rejects with
  * "interrupted", whatever the overlay said: nobody is to try again (mount-wait.ts). So does an abort of `signal`.
- * `started` hears its pid at once. If it throws, the overlay is ended, and that is thrown: nobody else would know of it.
  */
 export async function startOverlay(
   args: OverlayArguments,
   program: string = coverlayProgram(),
   signal?: AbortSignal,
-  started: (pid: number) => void = () => {},
+  listener: StartListener = {},
 ): Promise<number> {
   const logFile = overlayLogFile(args);
   mkdirSync(args.runDir, { recursive: true, mode: 0o700 });
@@ -95,14 +102,14 @@ export async function startOverlay(
   } finally {
     closeSync(log);
   }
-  return waitForOverlay(child, logFile, signal, started);
+  return waitForOverlay(child, logFile, signal, listener);
 }
 
 async function waitForOverlay(
   child: ChildProcess,
   logFile: string,
   signal: AbortSignal | undefined,
-  started: (pid: number) => void,
+  { started = () => {}, waiting = () => {} }: StartListener,
 ): Promise<number> {
   const ended = new Promise<void>((resolve) => {
     child.once("exit", () => resolve());
@@ -130,7 +137,10 @@ async function waitForOverlay(
   const pipe = child.stdio[3] as Readable;
   try {
     if (child.pid !== undefined) told(child.pid, started, end);
-    const pid = await readReady(pipe, logFile, (why) => process.stderr.write(`coverlay: waiting: ${why}\n`));
+    const pid = await readReady(pipe, logFile, (why) => {
+      process.stderr.write(`coverlay: waiting: ${why}\n`);
+      waiting(why);
+    });
     // It unmounts: it may have been on its way to say that it serves.
     if (isInterrupted) throw new Error(`the overlay ${pid} was told to end just before it served`);
     child.unref();

@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { startedBySystemd } from "../../../overlay/volume/mount-background.ts";
-import { mountInterruptibly } from "../../../overlay/volume/mount-interrupt.ts";
+import { type MountTry, mountInterruptibly } from "../../../overlay/volume/mount-interrupt.ts";
 
 /** As startOverlay: it ends when it is told to, and rejects with words of its own. */
 const hangs = (signal: AbortSignal): Promise<void> =>
@@ -96,6 +96,21 @@ describe("a mount that waits", () => {
       message: "the cluster has no quorum; SIGTERM: interrupted before the mount was there",
     });
     vi.restoreAllMocks();
+  });
+
+  test("what its overlay has said last is told when the time is over, and when it is interrupted", async () => {
+    const says = "no node that mounts the volume reaches its device";
+    const mount: MountTry = (signal, waiting) => {
+      waiting("the owner is being found");
+      waiting(says);
+      return hangs(signal);
+    };
+    const late = failureOf(mountInterruptibly(mount, 12_000));
+    await vi.advanceTimersByTimeAsync(12_000);
+    expect(await late).toMatchObject({ code: "mount-timeout", message: `not mounted within 12 s: ${says}`, exitStatus: 32 });
+    const ended = failureOf(mountInterruptibly(mount, Infinity));
+    process.emit("SIGTERM", "SIGTERM");
+    expect(await ended).toMatchObject({ code: "interrupted", message: `${says}; SIGTERM: interrupted before the mount was there` });
   });
 
   test("one that succeeds leaves no timer", async () => {

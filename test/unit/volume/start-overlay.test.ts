@@ -2,7 +2,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { mountInterruptibly } from "../../../overlay/volume/mount-interrupt.ts";
 import {
   heapGrowthPercent,
@@ -25,11 +25,11 @@ afterEach(() => {
 });
 
 /** `body`: what stands in for the program; `say(text)` writes on the pipe. */
-function start(body: string, signal?: AbortSignal, started?: (pid: number) => void): Promise<number> {
+function start(body: string, signal?: AbortSignal, listener: Parameters<typeof startOverlay>[3] = {}): Promise<number> {
   const program = path.join(dir, "program.mjs");
   const say = `import { writeSync, closeSync } from "node:fs";\nconst say = (text) => { writeSync(3, text); closeSync(3); };\n`;
   writeFileSync(program, say + body);
-  return startOverlay(overlay(), program, signal, started);
+  return startOverlay(overlay(), program, signal, listener);
 }
 
 function overlay(): OverlayArguments {
@@ -78,6 +78,24 @@ test("one that dies without a word is told, with its log", async () => {
   expect(readFileSync(overlayLogFile(overlay()), "utf8")).toContain("in the log");
 });
 
+test("a mount that is out of time says for what its overlay has waited", async () => {
+  const why = "no node that mounts the volume reaches its device";
+  const body = `process.on("SIGTERM", () => process.exit(0)); setInterval(() => {}, 60_000);
+    writeSync(3, JSON.stringify({ waiting: ${JSON.stringify(why)} }) + "\\n");`;
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const hasSaid = new Promise<void>((resolve) => {
+      vi.spyOn(process.stderr, "write").mockImplementation(() => (resolve(), true));
+    });
+    const waits = mountInterruptibly(async (signal, waiting) => void (await start(body, signal, { waiting })), 12_000);
+    void hasSaid.then(() => vi.advanceTimersByTime(12_000));
+    await expect(waits).rejects.toMatchObject({ code: "mount-timeout", message: `not mounted within 12 s: ${why}` });
+  } finally {
+    vi.restoreAllMocks();
+    vi.useRealTimers();
+  }
+});
+
 test("an interrupt of the command ends the overlay that is not ready", async () => {
   const interrupted = start(
     `process.on("SIGTERM", () => process.exit(0)); setInterval(() => {}, 60_000); process.kill(${process.pid}, "SIGTERM");`,
@@ -118,7 +136,7 @@ test("one whose start cannot be noted is ended before the command fails", async 
     pids.push(pid);
     throw full;
   };
-  await expect(start(`setInterval(() => {}, 60_000);`, undefined, noted)).rejects.toBe(full);
+  await expect(start(`setInterval(() => {}, 60_000);`, undefined, { started: noted })).rejects.toBe(full);
   expect(pids.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]);
   expect(pids).toHaveLength(1);
 });
