@@ -177,7 +177,8 @@ async function lookAtDisk(device: string, limitMs: number, paths: readonly strin
   const tags = attempt(() => partitionTags(device));
   const known = "message" in tags ? {} : tags;
   tell({ plainMounts: attempt(() => plainMountsOf(device)), tags: known });
-  tell({ isInUse: attempt(() => tryExclusive(device) === "busy") });
+  const isInUse = attempt(() => tryExclusive(device) === "busy");
+  tell({ isInUse });
   tell({ paths: attempt(() => pathsTo(device, paths)) });
   const superblock = attempt(() => probeSuperblock(device));
   if ("message" in superblock) return tell({ fileSystem: superblock });
@@ -187,6 +188,8 @@ async function lookAtDisk(device: string, limitMs: number, paths: readonly strin
   if ("message" in probe) return tell({ bit: probe });
   const owner = ownerOf(probe);
   tell({ bit: bitOf(probe), ...(owner === undefined ? {} : { owner }) });
+  // An owner may have let go before its block was read; and another look at the device has it so for a moment.
+  if (isInUse === true) tell({ isInUse: attempt(() => tryExclusive(device) === "busy") });
   const mmp = attempt(() => mmpOf(probe));
   tell({ mmp });
   // Without an owner nobody asks whether it is written.

@@ -1,5 +1,5 @@
 /** What a look at a device means: its file system, the clustered bit, MMP, the owner's block, mounts of this machine. Pure. */
-import { type Finding, judge } from "./finding.ts";
+import { type Finding, type Judge, judge } from "./finding.ts";
 import { shellWord } from "./shell-word.ts";
 
 /** In words, and what to do about it. */
@@ -106,7 +106,7 @@ export function judgeDisk(facts: DiskFacts, context: VolumeContext): Finding[] {
   if (bit !== undefined) findings.push(judgeBit(device, bit, context));
   if (bit !== undefined && fileSystem !== undefined && !isProblem(fileSystem)) findings.push(...judgeMmp(facts, fileSystem));
   if (owner !== undefined) findings.push(judgeOwner(device, owner, context), judgeSameDisk(facts, owner, context));
-  findings.push(judgeMounts(facts));
+  findings.push(judgeMounts(facts, context));
   return findings;
 }
 
@@ -114,7 +114,7 @@ export function judgeDisk(facts: DiskFacts, context: VolumeContext): Finding[] {
 export function judgeBareDisk(facts: DiskFacts): Finding[] {
   if (isProblem(facts.identity)) return [judgeDevice(facts)];
   const fileSystem = facts.fileSystem === undefined ? [] : [judgeFileSystem(facts, facts.fileSystem)];
-  return [judgeDevice(facts), ...fileSystem, judgeMounts(facts)];
+  return [judgeDevice(facts), ...fileSystem, judgeMounts(facts, { selfNodeid: null, nameOf: (nodeid) => `node ${nodeid}` })];
 }
 
 /** Volumes of cluster.yaml of which no device was looked at: nothing is known of them. */
@@ -306,13 +306,28 @@ function judgeSameDisk({ device, mmp }: DiskFacts, owner: OwnerFact | Problem, c
   );
 }
 
-function judgeMounts({ device, plainMounts, isInUse }: DiskFacts): Finding {
+type Selves = Pick<VolumeContext, "selfNodeid" | "nameOf">;
+
+function judgeMounts(facts: DiskFacts, selves: Selves): Finding {
+  const { device, plainMounts, isInUse } = facts;
   const check = judge("mounts", device, "no plain mount of it on this machine");
   if (isProblem(plainMounts)) return check.unknown(plainMounts.message, plainMounts.hint);
   if (plainMounts.length === 0 && typeof isInUse === "object") return check.unknown(isInUse.message, isInUse.hint);
-  if (plainMounts.length === 0) return check.ok("none");
+  if (plainMounts.length === 0) return isInUse === true ? judgeUse(facts, selves, check) : check.ok("none");
   return check.fail(
     `mounted plainly at ${plainMounts.join(", ")}`,
     "Unmount it there at once: beside a clustered mount it destroys the file system. Then run fsck.",
   );
+}
+
+/** Without a mount point: a file of a mount that was unmounted with -l is open, or swap, md, device mapper. The owner has it so, too. */
+function judgeUse({ device, bit, owner }: DiskFacts, { selfNodeid, nameOf }: Selves, check: Judge): Finding {
+  const held = "no mount point; but something on this machine has it in exclusive use";
+  const hint = `See whether it is still mounted after umount -l (fuser -vm ${shellWord(device)}), or part of another device (lsblk ${shellWord(device)}).`;
+  if (bit === null) return check.warn(`${held}, and it is no clustered volume`, hint);
+  if (owner === undefined || isProblem(owner)) return check.unknown(`${held}, and the owner's block cannot be read`, hint);
+  if (!owner.isOwned) return check.warn(`${held}, and the owner's block names nobody`, hint);
+  const words = `the owner's block names ${nameOf(owner.nodeid)}`;
+  if (selfNodeid === null) return check.unknown(`${held}; ${words}, and which node this machine is, is not known`, hint);
+  return owner.nodeid === selfNodeid ? check.ok("none") : check.warn(`${held}, and ${words}`, hint);
 }

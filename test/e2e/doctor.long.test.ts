@@ -1,6 +1,6 @@
 /** More states that `coverlay doctor` tells of, each made and seen to be there: doctor.test.ts has some. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { labFiles } from "../../overlay/lab/layout.ts";
@@ -24,7 +24,7 @@ import {
 } from "./doctor-lab.ts";
 import { coverlayProgram } from "./lab.ts";
 import { goOn, stopDlmd } from "./stopped-dlmd.ts";
-import { attachLoop, run } from "./volume/disk.ts";
+import { attachLoop, run, withDisk } from "./volume/disk.ts";
 
 /** Of a clock that differs. */
 const SHIFT_MS = 5000;
@@ -141,6 +141,17 @@ describe("a device", () => {
     run("ln", "-s", "../mnt.mount", path.join(units, "multi-user.target.wants/mnt.mount"));
     expect(await of("")).toEqual([`fail fstab: ${device}`]);
   });
+
+  it("a disk that something here has in exclusive use without a mount point is a warning", () =>
+    withDisk("xfs", async ({ device }) => {
+      const holder = openSync(device, constants.O_RDONLY | constants.O_EXCL);
+      try {
+        expect(wrong(await doctor(1, ["--device", device]))).toContain(`warn mounts: ${device}`);
+      } finally {
+        closeSync(holder);
+      }
+      expect(wrong(await doctor(1, ["--device", device]))).not.toContain(`warn mounts: ${device}`);
+    }));
 
   it("one that is not there is a failure", async () => {
     expect(wrong(await doctor(1, ["--device", "/dev/none"]))).toEqual(["fail device: /dev/none"]);

@@ -5,6 +5,7 @@ import {
   type FileSystemFact,
   type MmpFact,
   type OwnerFact,
+  judgeBareDisk,
   judgeDisk,
   judgeVolumes,
 } from "../../../overlay/setup/judge-volume.ts";
@@ -33,7 +34,10 @@ const disk: DiskFacts = {
   plainMounts: [],
 };
 
-function wrong(change: Partial<DiskFacts>, isBefore = false, path?: string): string[] {
+/** "undefined": not reached, or not there. */
+type Change = { readonly [K in keyof DiskFacts]?: DiskFacts[K] | undefined };
+
+function wrong(change: Change, isBefore = false, path?: string): string[] {
   const context = {
     cluster: "lab",
     volumes: [
@@ -45,7 +49,7 @@ function wrong(change: Partial<DiskFacts>, isBefore = false, path?: string): str
     nameOf: (nodeid: number) => `node${nodeid}`,
     isBefore,
   };
-  const found = judgeDisk({ ...disk, ...change }, context).filter(({ status }) => status !== "ok");
+  const found = judgeDisk({ ...disk, ...change } as DiskFacts, context).filter(({ status }) => status !== "ok");
   expect(found.every(({ action }) => action !== "")).toBe(true);
   return found.map(({ check, status }) => `${check} ${status}`);
 }
@@ -53,8 +57,10 @@ function wrong(change: Partial<DiskFacts>, isBefore = false, path?: string): str
 const bad = { message: "bad", hint: "mend it" };
 const released = { ...owner, isOwned: false };
 const clean = { ...mmp, state: "clean" } as const;
+/** Nothing tells of it but the kernel: unmounted with -l while a file is open. */
+const lazy: Change = { isInUse: true, mmp: clean };
 
-it.each<[string, Partial<DiskFacts>, string[]]>([
+it.each<[string, Change, string[]]>([
   ["a volume that another node has mounted", { fileSystem: { ...fileSystem, needsRecovery: true } }, []],
   ["a volume that nobody has mounted", { owner: released, mmp: clean }, ["same-disk unknown"]],
   ["a device that is not there", { identity: bad }, ["device fail"]],
@@ -82,7 +88,25 @@ it.each<[string, Partial<DiskFacts>, string[]]>([
   ["MMP names another device than the owner's block", { mmp: { ...mmp, device: "sdd" } }, ["mmp unknown", "same-disk unknown"]],
   ["a device that is not there", { identity: bad, plainMounts: bad, isInUse: bad }, ["device fail"]],
   ["the owner's device is a node outside of /dev", { owner: { ...owner, device: "/run/disk" } }, []],
-  ["MMP names a mount of this machine, and the block nobody", { owner: released, isInUse: true }, ["mmp unknown", "same-disk unknown"]],
+  [
+    "MMP names a mount of this machine, and the block nobody",
+    { owner: released, isInUse: true },
+    ["mmp unknown", "same-disk unknown", "mounts warn"],
+  ],
+  [
+    "a mount of this machine without a mount point, and the block nobody",
+    { ...lazy, owner: released },
+    ["same-disk unknown", "mounts warn"],
+  ],
+  ["the same, and no bit", { ...lazy, bit: null, owner: undefined }, ["bit fail", "mounts warn"]],
+  ["the same, and the block names another node", { isInUse: true }, ["mounts warn"]],
+  ["the same, and the block names this node, which mounts it so", { ...lazy, owner: { ...owner, nodeid: 1 } }, ["same-disk unknown"]],
+  ["the same, and a damaged owner's block", { ...lazy, owner: bad }, ["owner fail", "same-disk unknown", "mounts unknown"]],
+  [
+    "the same, and a bit that only a mount could read",
+    { ...lazy, bit: { ...bad, isUnknown: true }, owner: undefined },
+    ["bit unknown", "mounts unknown"],
+  ],
   ["another cluster's bit", { bit: { cluster: "other", volume: "data", uuid } }, ["bit fail"]],
   ["a volume that cluster.yaml does not have", { bit: { cluster: "lab", volume: "data", uuid: "x" } }, ["bit fail"]],
   ["a damaged bit", { bit: bad }, ["bit fail"]],
@@ -97,6 +121,16 @@ it.each<[string, Partial<DiskFacts>, string[]]>([
   ["a plain mount here", { plainMounts: ["/mnt"] }, ["mounts fail"]],
 ])("%s", (_, change, expected) => {
   expect(wrong(change)).toEqual(expected);
+});
+
+it("without a configuration nobody knows which node this machine is: in use by its owner, or not", () => {
+  const of = (change: Change): string[] =>
+    judgeBareDisk({ ...disk, ...change } as DiskFacts)
+      .filter(({ status }) => status !== "ok")
+      .map(({ check, status, found }) => `${check} ${status}: ${found}`);
+  expect(of({})).toEqual([]);
+  expect(of({ isInUse: true })).toEqual([expect.stringMatching(/^mounts unknown: .* names node 2, and which node this machine is/)]);
+  expect(of({ ...lazy, owner: released })).toEqual([expect.stringMatching(/^mounts warn: .* names nobody/)]);
 });
 
 it("before anything runs a bit may be missing", () => {
