@@ -2,6 +2,8 @@
  * What the other nodes' own checks say, beside those of this node. Pure: facts in, findings out. A dlmd that was asked runs `coverlay doctor`
  * on its machine (dlmd/wire/self-check.ts). A node that could not be asked is a finding too.
  */
+import { shortened } from "../../dlmd/wire/fence-life.ts";
+import { visibleInJson } from "../status/visible.ts";
 import { type CheckName, type Finding, type NodeFinding, judge, worstFirst } from "./finding.ts";
 import type { TcpFact } from "./judge-nodes.ts";
 
@@ -35,18 +37,35 @@ const OF_THE_NETWORK: ReadonlySet<CheckName> = new Set<CheckName>([
   "config-same",
 ]);
 
-/** Of an answer: findings that are left out are the best ones. */
+/** Of an answer: findings that are left out are the best ones, and those for which the rest has no room. */
 export const MAX_TOLD_FINDINGS = 500;
-export const MAX_TOLD_CHARS: number = 160 * 1024;
+/** As they are printed. With what is around them that is less than dlmd sends (MAX_CHECKED_BYTES). */
+export const MAX_TOLD_BYTES: number = 160 * 1024;
+/** Of each word of a finding: a longer one is cut. Four, each sign of which is printed as six, have room above: so the worst finding is always told. */
+export const MAX_TOLD_WORDS_BYTES: number = 4 * 1024;
+
+const cutShort = ({ check, about, status, expected, found, action }: Finding): Finding => ({
+  check,
+  about: shortened(about, MAX_TOLD_WORDS_BYTES),
+  status,
+  expected: shortened(expected, MAX_TOLD_WORDS_BYTES),
+  found: shortened(found, MAX_TOLD_WORDS_BYTES),
+  action: shortened(action, MAX_TOLD_WORDS_BYTES),
+});
+
+const printedBytes = (finding: Finding): number => Buffer.byteLength(visibleInJson(JSON.stringify(finding)));
 
 /** What another node is told of this one: each finding of this machine, and of the network what is not well. */
 export function toldToAnother(findings: readonly Finding[]): Finding[] {
   const wanted = worstFirst(findings.filter(({ check, status }) => status !== "ok" || !OF_THE_NETWORK.has(check)));
-  let chars = 0;
-  const told = wanted.filter((finding, at) => {
-    chars += JSON.stringify(finding).length;
-    return at < MAX_TOLD_FINDINGS && chars <= MAX_TOLD_CHARS;
-  });
+  const told: Finding[] = [];
+  let bytes = 0;
+  for (const finding of wanted.map(cutShort)) {
+    const more = printedBytes(finding);
+    if (told.length >= MAX_TOLD_FINDINGS || bytes + more > MAX_TOLD_BYTES) continue;
+    bytes += more;
+    told.push(finding);
+  }
   const left = wanted.length - told.length;
   if (left === 0) return told;
   const cut = judge("doctor", "this machine", "all findings in one answer").unknown(

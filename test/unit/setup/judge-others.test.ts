@@ -1,12 +1,14 @@
 /** What other nodes say of their machines: which of it is shown, how a node that could not be asked is told, and what of a foreign report is believed. */
 import { describe, expect, it } from "vitest";
-import { visibleLines } from "../../../overlay/cli/output.ts";
+import { MAX_CHECKED_BYTES } from "../../../dlmd/wire/self-check.ts";
+import { jsonText, visibleLines } from "../../../overlay/cli/output.ts";
 import { type Finding, type NodeFinding, describeFindings, exitStatusOf, judge, worstFirst } from "../../../overlay/setup/finding.ts";
 import { readForeignReport } from "../../../overlay/setup/foreign-report.ts";
 import {
   type CheckFact,
-  MAX_TOLD_CHARS,
+  MAX_TOLD_BYTES,
   MAX_TOLD_FINDINGS,
+  MAX_TOLD_WORDS_BYTES,
   type OtherNode,
   judgeAll,
   toldToAnother,
@@ -107,6 +109,9 @@ describe("findings of all nodes", () => {
   });
 });
 
+/** As it is printed there. */
+const sent = (findings: readonly Finding[]): string => jsonText({ node: "node2", findings });
+
 describe("what another node is told", () => {
   it("is all of this machine, and of the network what is not well; the worst first", () => {
     const told = toldToAnother([
@@ -124,10 +129,46 @@ describe("what another node is told", () => {
     expect(told).toHaveLength(MAX_TOLD_FINDINGS + 1);
     expect(told[0]?.status).toBe("fail");
     expect(told.at(-1)).toMatchObject({ check: "doctor", status: "unknown", found: "4 more are left out" });
-    const long = Array.from({ length: 20 }, () => judge("device", "x".repeat(MAX_TOLD_CHARS / 10), "e").ok("o"));
-    expect(toldToAnother(long).at(-1)?.found).toBe("11 more are left out");
-    const text = JSON.stringify({ node: "node2", findings: told });
-    expect(readForeignReport(text, "node2")).toEqual(told);
+    expect(readForeignReport(sent(told), "node2")).toEqual(told);
+    const longest = "x".repeat(MAX_TOLD_WORDS_BYTES);
+    const long = Array.from({ length: 1 + MAX_TOLD_BYTES / MAX_TOLD_WORDS_BYTES }, () => judge("device", longest, "e").ok("o"));
+    const [left = "", ...more] = toldToAnother(long).flatMap(({ check, found }) => (check === "doctor" ? [found] : []));
+    expect(left).toMatch(/^[2-9] more are left out$/);
+    expect(more).toEqual([]);
+  });
+
+  it.each([
+    [
+      "a device that is mounted in many namespaces",
+      Array.from({ length: 200 }, (_, at) => `/var/lib/containers/storage/overlay/${at}/merged/srv`).join(", "),
+    ],
+    ["a word that is longer than all that is told", "y".repeat(MAX_TOLD_BYTES + 1)],
+    ["one of long signs", "\u20ac".repeat(MAX_TOLD_BYTES)],
+    ["one of signs that are sent as more than they are", "\u0001\u202e".repeat(MAX_TOLD_BYTES)],
+  ])("has the failure in it, cut short: %s", (_, words) => {
+    const about = judge("mounts", words, words);
+    const told = toldToAnother([kernel.ok("o"), about.fail(words, words), about.fail("no", "a"), about.warn(words, "a")]);
+    expect(told.map(({ status }) => status)).toEqual(["fail", "fail", "warn", "ok"]);
+    expect(told[0]?.found).toMatch(/\.\.\.$/);
+    expect(Buffer.byteLength(sent(told))).toBeLessThan(MAX_CHECKED_BYTES);
+    expect(readForeignReport(sent(told), "node2")).toEqual(told);
+  });
+
+  it("passes over what has no room, and goes on with what has", () => {
+    const wide = "\u0001".repeat(MAX_TOLD_WORDS_BYTES);
+    const about = judge("device", wide, wide);
+    const told = toldToAnother([
+      about.fail(wide, wide),
+      about.fail("other", wide),
+      judge("fstab", "f", "e").fail("f", "a"),
+      kernel.ok("o"),
+    ]);
+    expect(told.map(({ check, found }) => `${check} ${found.slice(0, 20)}`).slice(1)).toEqual([
+      "fstab f",
+      "kernel o",
+      "doctor 1 more are left out",
+    ]);
+    expect(Buffer.byteLength(sent(told))).toBeLessThan(MAX_CHECKED_BYTES);
   });
 });
 
