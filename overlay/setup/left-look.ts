@@ -12,6 +12,7 @@ export function findLeftLook(words: readonly string[]): number | null {
     try {
       const found = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
       if (words.some((word, at) => found[at] !== word)) continue;
+      if (!isOwn(pid)) continue;
       const starter = found[words.length + 1];
       const parent = statFields(readFileSync(`/proc/${pid}/stat`, "latin1"))[1];
       if (parent !== starter) return Number(pid);
@@ -22,4 +23,13 @@ export function findLeftLook(words: readonly string[]): number | null {
     }
   }
   return null;
+}
+
+/**
+ * Root's, or of the user who looks now: anybody may run a program with these words. By its real user: who runs a program that is root's by its mode
+ * chooses the words, too, and /proc/PID is root's for each program that cannot be dumped.
+ */
+function isOwn(pid: string): boolean {
+  const uid = Number(/^Uid:\t(\d+)\t/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1]);
+  return uid === 0 || uid === process.getuid?.();
 }

@@ -155,4 +155,12 @@ export const checkMutations: readonly Mutation[] = [
     replace: "if (parent === undefined && starter === undefined) return Number(pid);",
     caughtBy: "test/unit/setup/look-disk.test.ts",
   },
+  {
+    id: "check-hung-disk-of-anybody",
+    breaks: "any user of the machine keeps a device from being looked at",
+    file: "overlay/setup/left-look.ts",
+    find: "      if (!isOwn(pid)) continue;\n",
+    replace: "",
+    caughtBy: "test/unit/setup/look-disk.test.ts",
+  },
 ];

@@ -111,6 +111,19 @@ it("while a look of before is left behind, no further one is started at that dev
   expect((await lookAtDisk("/dev/sdb", [], 4000, program(script))).findings).toMatchObject([{ found: "exit status 1" }]);
 });
 
+it.runIf(process.getuid?.() === 0)("a program of another user with the words of such a look does not count", async () => {
+  const script = "echo '{}'; read word; exit 1";
+  const stdio = ["pipe", "pipe", "ignore"] as const;
+  const forged = spawn("sh", ["-c", script, "sh", "/dev/sdb", "20", "1"], { stdio: [...stdio], uid: 65534, gid: 65534, cwd: "/" });
+  try {
+    await once(forged.stdout, "data");
+    expect((await lookAtDisk("/dev/sdb", [], 4000, program(script))).findings).toMatchObject([{ found: "exit status 1" }]);
+  } finally {
+    forged.stdin.end();
+    await once(forged, "exit");
+  }
+});
+
 it("the program is given the paths of fstab that are below /dev, and no others", async () => {
   const sources = ["/dev/sdb", "/nfs/image", "/dev/../nfs/image", "/dev/sdb", "UUID=1"];
   const { facts } = await lookAtDisk("/dev/sdb", sources, 4000, program(`echo '{"identity":{},"paths":"'"$*"'"}'`));
