@@ -57,6 +57,21 @@ export interface UnitFile {
   readonly text: string;
 }
 
+/** systemd.syntax(7): a line goes on behind a backslash at its end, which counts as a space; comments between are passed over. */
+function unitLines(text: string): string[] {
+  const lines: string[] = [];
+  let begun = "";
+  for (const part of text.split(/\r\n?|\n\r?/)) {
+    if (/^[ \t]*[#;]/.test(part)) continue;
+    const line = begun + part;
+    // Two are one sign, and end nothing.
+    const goesOn = (/\\*$/.exec(line)?.[0].length ?? 0) % 2 === 1;
+    begun = goesOn ? `${line.slice(0, -1)} ` : "";
+    if (!goesOn) lines.push(line);
+  }
+  return [...lines, begun];
+}
+
 /**
  * `files`: the unit, and its drop-ins in their order, of which the last word counts. `isWanted`: another unit asks for it, or for its automount, at the
  * start. null: it names nothing to mount.
@@ -66,8 +81,8 @@ export function parseMountUnit(files: readonly UnitFile[], isWanted: boolean): M
   let where = "";
   for (const { file, text } of files) {
     let section = "";
-    for (const raw of text.split("\n")) {
-      const line = raw.replace(/^[ \t\r]+|[ \t\r]+$/g, "");
+    for (const raw of unitLines(text)) {
+      const line = raw.replace(/^[ \t]+|[ \t]+$/g, "");
       const [, name] = /^\[(\w+)\]$/.exec(line) ?? [];
       if (name !== undefined) section = name;
       const [, key, value] = /^(\w+)[ \t]*=[ \t]*(.*)$/.exec(line) ?? [];

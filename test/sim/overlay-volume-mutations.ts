@@ -100,6 +100,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/setup/fstab.test.ts",
   },
   {
+    id: "doctor-blind-to-continued-lines",
+    breaks: "a unit names the device behind a line's end, and the doctor says nothing",
+    file: "overlay/setup/fstab.ts",
+    find: "for (const raw of unitLines(text)) {",
+    replace: 'for (const raw of text.split("\\n")) {',
+    caughtBy: "test/unit/setup/fstab.test.ts",
+  },
+  {
     id: "fstab-parted-anywhere",
     breaks: "a label with a no-break space is read as two words of fstab",
     file: "overlay/setup/fstab.ts",

@@ -108,3 +108,17 @@ it("a mount unit counts as fstab's line does: more if another unit wants it", ()
   expect([judged(true), judged(false)]).toEqual(["fail", "warn"]);
   expect(parseMountUnit([{ file: "mnt.mount", text: "[Mount]\nWhere=/mnt\n" }], true)).toBeNull();
 });
+
+it.each([
+  ["What=\\\n  /dev/sdb1\nWhere=/mnt", "/dev/sdb1", "/mnt"],
+  ["What=\\\n# What=/dev/sdc\n\t; another\n/dev/sdb1\nWhere=/mnt", "/dev/sdb1", "/mnt"],
+  ["What\\\n\\\n=/dev/sdb1\nWhere=/mnt", "/dev/sdb1", "/mnt"],
+  ["What=/dev/sdb1\nWhere=/mnt\\", "/dev/sdb1", "/mnt"],
+  ["What=/dev/sdb1\\\r\n\r\nWhere=/mnt", "/dev/sdb1", "/mnt"],
+  ["# no line goes on here: \\\nWhat=/dev/sdb1\nWhere=/mnt", "/dev/sdb1", "/mnt"],
+  ["What=/dev/sdb1\nWhere=/a\\\\\nWhere=/mnt", "/dev/sdb1", "/mnt"],
+  ["What=/dev/sdb1\\ \nWhere=/mnt", "/dev/sdb1\\", "/mnt"],
+  ["What=/dev/sdb1\\\nWhere=/mnt", "/dev/sdb1 Where=/mnt", "?"],
+])("lines of a unit go on as systemd has them: %j", (words, source, mountPoint) => {
+  expect(parseMountUnit([{ file: "mnt.mount", text: `[Mount]\n${words}` }], true)).toMatchObject({ source, mountPoint });
+});
