@@ -267,7 +267,10 @@ export function probeUdp({ address, port, localAddress }: PeerTarget, limitMs: n
       callOff = whenLate(limitMs / PROBES, () => probe(left - 1));
     };
     const begin = (): void => {
-      socket.connect(port, address, () => probe(PROBES));
+      // With a callback the socket tells an error of connect(2) to nobody else.
+      socket.connect(port, address, (error?: NodeJS.ErrnoException) =>
+        error === undefined ? probe(PROBES) : end(unreachable(error.code)),
+      );
     };
     if (localAddress === null) begin();
     else socket.bind(0, localAddress, begin);

@@ -257,4 +257,10 @@ describe("a datagram", () => {
     await new Promise<void>((resolve) => socket.close(resolve));
     expect(await probeUdp(target, LIMIT_MS)).toEqual({ kind: "refused" });
   });
+
+  it("to an address that cannot be reached from this one is a fact, and no error of the program", async () => {
+    // An address of a loop goes nowhere else, whatever routes there are.
+    const target = { address: "192.0.2.1", port: 7701, localAddress: "127.0.0.1" };
+    expect(await probeUdp(target, LIMIT_MS)).toMatchObject({ kind: "unreachable" });
+  });
 });
