@@ -24,6 +24,9 @@ interface DoctorArguments {
   readonly json: boolean;
 }
 
+/** As that of status. Node.js takes a time of over 2^31 ms for none. */
+const LIMIT_SECONDS_MAX = 3600;
+
 const details = `Each finding says what was expected, what was found, and what to do. Nothing is changed or written.
 All nodes are looked at: each dlmd that runs checks its own machine, and tells of its devices, fstab, kernel and memory. A node whose dlmd cannot be
 asked is a finding too: run it there with --here. --device, --root and --fstab are of this machine alone.
@@ -76,7 +79,8 @@ export const doctorCommand: CommandModule<object, DoctorArguments> = {
   handler: ({ config, node, device, root, fstab, limit, before, here, asked, runDir, json }) =>
     runCommand(json, async () => {
       requireRoot("look at devices and keys");
-      if (!(limit > 0)) throw usageError(`--limit ${limit}: a number of seconds above 0 is expected`, "`coverlay doctor --limit 10`");
+      if (!(limit > 0 && limit <= LIMIT_SECONDS_MAX))
+        throw usageError(`--limit ${limit}: seconds above 0, up to ${LIMIT_SECONDS_MAX}, expected`, "`coverlay doctor --limit 10`");
       const { findings, self } = await longWork(
         json || asked,
         () => interruptedError("not all was looked at", "Nothing is changed by that: run it again."),

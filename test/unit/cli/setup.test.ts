@@ -44,6 +44,13 @@ it.each([
   expect(await refusal(...words)).toMatch(/^coverlay: --[a-z-]+ is given more than once\n/);
 });
 
+it.each(["0", "-1", "3601", "3000000", "Infinity", "soon"])("--limit %s of doctor is refused; 3600 is not", async (word) => {
+  const words = ["doctor", "--config", path.join(dir, "none"), "--root", dir, "--limit"];
+  expect(await refusal(...words, word)).toMatch(/^coverlay: --limit .*: seconds above 0, up to 3600, expected/);
+  stderr = "";
+  expect(await refusal(...words, "3600")).toBe("");
+});
+
 it("with --yes nothing is asked at a terminal, and what is missing is named", async () => {
   const { isTTY } = process.stdin;
   process.stdin.isTTY = true;
