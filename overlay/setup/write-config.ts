@@ -38,6 +38,8 @@ export function writeNewConfig(file: string, text: string, isForced: boolean): v
   const beside = `${file}.${process.pid}.new`;
   makeFolder(file);
   try {
+    // What a run left that was killed: in a container the pid may be the same each time.
+    rmSync(beside, { force: true });
     writeFileSync(beside, text, { flag: "wx", mode: 0o644, flush: true });
     // link(2) fails where a file has come meanwhile, and rename(2) does not.
     if (isForced) renameSync(beside, file);

@@ -177,6 +177,18 @@ describe("the file", () => {
     expect([readFileSync(file, "utf8"), readdirSync(dir)]).toEqual(["two", ["cluster.yaml"]]);
   });
 
+  it("is made where a run that was killed has left its own beside it, under the same process id", () => {
+    const file = path.join(dir, "cluster.yaml");
+    for (const [text, isForced] of [
+      ["one", false],
+      ["two", true],
+    ] as const) {
+      writeFileSync(`${file}.${process.pid}.new`, "half, and longer");
+      writeNewConfig(file, text, isForced);
+      expect([readFileSync(file, "utf8"), readdirSync(dir)]).toEqual([text, ["cluster.yaml"]]);
+    }
+  });
+
   it("that cannot be written is an error with words", () => {
     mkdirSync(path.join(dir, "x"));
     expect(() => writeNewConfig(path.join(dir, "x"), "two", true)).toThrow("cannot be written");
