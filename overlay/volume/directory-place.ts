@@ -9,7 +9,7 @@ import { E } from "../../dlmd/base/errno.ts";
 import { machineId } from "../../dlmd/base/machine.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { checked } from "../../dlmd/base/maybe-promise.ts";
-import { mountTable } from "../../dlmd/base/mount-table.ts";
+import { type MountEntry, mountTable } from "../../dlmd/base/mount-table.ts";
 import { HANDLE_BUFFER_BYTES, nativeAddon } from "../../native/index.ts";
 import { BIT_XATTR } from "./bit.ts";
 import { getAttribute, setAttribute } from "./detached.ts";
@@ -66,11 +66,34 @@ export function requireNotNested(directory: string, sources: readonly string[] =
   if (below !== undefined) throw nested(directory, `${below}, below it, is a volume that is mounted`);
 }
 
-/** The directories above a real path, up to the root; none above the root, and above what is not there. */
+/** The directories above a real path, by each name that they have here; none above what is not there. */
 function placesAbove(place: string | null): string[] {
-  if (place === null) return [];
+  return place === null ? [] : [...parents(place), ...parentsElsewhere(place)];
+}
+
+/** Up to the root; none above that. */
+function parents(place: string): string[] {
   const above = path.dirname(place);
-  return above === place ? [] : [above, ...placesAbove(above)];
+  return above === place ? [] : [above, ...parents(above)];
+}
+
+/** Of a part of a file system that is mounted by itself (mount --bind): they are seen where more of that file system is mounted. */
+function parentsElsewhere(place: string): string[] {
+  const table = mountTable();
+  const depth = ({ mountPoint }: MountEntry): number => (isWithin(place, mountPoint) ? mountPoint.length : -1);
+  const mount = table.reduce((best, entry) => (depth(entry) >= depth(best) ? entry : best));
+  const { dev } = statSync(place);
+  const above = parents(path.join(mount.root, path.relative(mount.mountPoint, place)));
+  return table
+    .filter(({ device }) => device === mount.device)
+    .flatMap(({ root, mountPoint }) =>
+      above.filter((one) => isWithin(one, root)).map((one) => path.join(mountPoint, path.relative(root, one))),
+    )
+    .filter((one) => statSync(one, { throwIfNoEntry: false })?.dev === dev);
+}
+
+function isWithin(place: string, directory: string): boolean {
+  return directory === "/" || place === directory || place.startsWith(`${directory}/`);
 }
 
 /** null: it is not there any more. */

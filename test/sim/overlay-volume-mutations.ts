@@ -167,6 +167,15 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/cli/mount.test.ts",
   },
   {
+    id: "r20-part-mounted-by-itself",
+    hazard: "R20",
+    breaks: "a part of a volume, mounted by itself, becomes another volume",
+    file: "overlay/volume/directory-place.ts",
+    find: "[...parents(place), ...parentsElsewhere(place)]",
+    replace: "parents(place)",
+    caughtBy: "test/unit/volume/directory-place.test.ts",
+  },
+  {
     id: "r20-linked-volume-below",
     hazard: "R20",
     breaks: "a directory becomes a volume while one below it is mounted by a link",

@@ -85,6 +85,21 @@ it("finds a mounted volume below it by a link, and not by one that leads nowhere
   expect(codeOf(() => requireNotNested(dir, [path.join(base, "dangling"), path.join(link, "gone")]))).toBe("none");
 });
 
+it("finds a volume above it, and a mounted one below it, where a part of it is mounted by itself", () => {
+  const part = path.join(base, "part");
+  mkdirSync(part);
+  execFileSync("mount", ["--bind", path.join(dir, "below/deep"), part]);
+  try {
+    expect(codeOf(() => requireNotNested(dir, [part]))).toBe("nested-volume");
+    expect(codeOf(() => requireNotNested(path.join(dir, "below"), [part]))).toBe("nested-volume");
+    expect(codeOf(() => requireNotNested(part, [dir, path.join(dir, "below"), part]))).toBe("none");
+    enableDirectory(dir, bit);
+    expect(codeOf(() => requireNotNested(part, []))).toBe("nested-volume");
+  } finally {
+    execFileSync("umount", [part]);
+  }
+});
+
 it("finds a mounted volume below it where its file system is mounted a second time", () => {
   const second = path.join(base, "second");
   mkdirSync(second);
