@@ -85,8 +85,9 @@ export function markOf(
 
 const command = (...words: readonly string[]): string => words.map(shellWord).join(" ");
 const folderOf = (file: string): string => file.slice(0, Math.max(1, file.lastIndexOf("/")));
-/** fstab(5): white space and backslashes are written as octal numbers. */
-const fstabField = (text: string): string => text.replace(/[\s\\#]/g, (sign) => `\\${sign.charCodeAt(0).toString(8).padStart(3, "0")}`);
+/** fstab(5): white space and backslashes are written as octal numbers, each of a byte. So white space of Unicode stays as it is: it parts no words. */
+const fstabField = (text: string): string =>
+  text.replace(/[ \t\n\v\f\r\\#]/g, (sign) => `\\${sign.charCodeAt(0).toString(8).padStart(3, "0")}`);
 
 /** The one that dlmd reads without --config, and that its unit asks for. */
 const USUAL_CONFIG = "/etc/coverlay/cluster.yaml";

@@ -116,6 +116,14 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     caughtBy: "test/unit/setup/fstab.test.ts",
   },
   {
+    id: "fstab-signs-as-bytes",
+    breaks: "the line that setup prints names another directory, where the name has a no-break space",
+    file: "overlay/setup/plan.ts",
+    find: "text.replace(/[ \\t\\n\\v\\f\\r\\\\#]/g",
+    replace: "text.replace(/[\\s\\\\#]/g",
+    caughtBy: "test/unit/setup/plan.test.ts",
+  },
+  {
     id: "cluster-taken-for-option",
     breaks: "the step that setup prints for a cluster named -a is refused",
     file: "overlay/setup/plan.ts",

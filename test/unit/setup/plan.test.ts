@@ -85,9 +85,26 @@ describe("commands", () => {
     }
   });
 
-  it("the line of fstab is read as it was meant", () => {
-    const odd = { ...volume, device: "/dev/my disk#1", mountPoint: "/a\\b\tc" };
+  it.each([
+    "/my disk#1",
+    "/a\\b\tc",
+    "/a\nb\r",
+    "/a\vb\f",
+    "/gemeinsame\u00a0daten",
+    "/a\u2003b\u2028",
+    "/\u3000\ufeff",
+    "/m\u00fc \ud83d\udcbe",
+    "/a\\040b",
+    '/"a"',
+  ])("the line of fstab is read as it was meant: %j", (name) => {
+    const odd = { ...volume, device: `/dev${name}`, mountPoint: name };
     expect(parseFstab(fstabLine(odd, true), "f")).toMatchObject([{ source: odd.device, mountPoint: odd.mountPoint, type: "clustered" }]);
+  });
+
+  it("no line of fstab has a sign that parts its words elsewhere", () => {
+    // ASCII white space as octal numbers, which are bytes; each other sign as it is.
+    const line = fstabLine({ ...volume, mountPoint: "/ \t\n\v\f\r\u0085\u00a0\u2003" }, true);
+    expect(line.split(" ")[1]).toBe("/\\040\\011\\012\\013\\014\\015\u0085\u00a0\u2003");
   });
 
   it("the line comes into fstab as it is, whatever the shell's echo does with backslashes", () => {
