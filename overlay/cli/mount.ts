@@ -78,7 +78,8 @@ export async function mountClustered(asked: MountRequest): Promise<MountOutcome>
     return done;
   } catch (error) {
     if (request.fake || !(passes(error) || isOutOfTime(error))) throw error;
-    const { pid, logFile } = await mountInBackground({ device: request.device, mountPoint, options: request.options, runDir }, waitMs);
+    const { device, options: words, sloppy } = request;
+    const { pid, logFile } = await mountInBackground({ device, mountPoint, options: words, runDir, sloppy }, waitMs);
     printProgress(`coverlay: ${error.message}\n  ${error.hint}`);
     (request.note ?? print)(`${mountPoint}: process ${pid} goes on in the background; it says in ${logFile} for what it waits`);
     return { mountpoint: mountPoint, state: "waiting", pid, logFile };

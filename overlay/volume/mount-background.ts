@@ -13,7 +13,7 @@ export function startedBySystemd(env: NodeJS.ProcessEnv, parentPid: number): boo
 
 /** `waitMs`: infinity: without end. What the process says goes to the log of the mount. Throws OperatingError "already-waiting", "no-background". */
 export async function mountInBackground(
-  args: OverlayArguments,
+  args: OverlayArguments & { readonly sloppy: boolean },
   waitMs: number,
   program: string = coverlayProgram(),
 ): Promise<{ readonly pid: number; readonly logFile: string }> {
@@ -24,7 +24,17 @@ export async function mountInBackground(
   mkdirSync(args.runDir, { recursive: true, mode: 0o700 });
   const log = openSync(logFile, "a", 0o640);
   try {
-    const command = [process.execPath, program, "mount", args.device, args.mountPoint, "-o", options, "--waiter"];
+    const command = [
+      process.execPath,
+      program,
+      "mount",
+      args.device,
+      args.mountPoint,
+      "-o",
+      options,
+      ...(args.sloppy ? ["-s"] : []),
+      "--waiter",
+    ];
     const about = { source: args.device, mountPoint: args.mountPoint, runDir: args.runDir, logFile };
     return { pid: await startWaiter(about, command, log), logFile };
   } finally {
