@@ -92,8 +92,7 @@ async function waitInBackground(
   waitMs: number,
 ): Promise<void> {
   const { mountPoint, runDir } = place;
-  const { device, options } = request;
-  const claim = claimWaiting({ source: device, mountPoint, runDir, logFile: overlayLogFile({ device, mountPoint, options, runDir }) });
+  const claim = claimWaiting({ source: request.device, mountPoint, runDir, logFile: overlayLogFile({ mountPoint, runDir }) });
   const mount: MountTry = async (signal, waiting) => {
     await claim.endLeftOverlay();
     await mountOnce(request, { ...place, signal, waiting, started: (pid) => claim.overlayStarted(pid) });

@@ -6,6 +6,8 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { EXIT } from "../../dlmd/base/exit-status.ts";
+import { NAME_MAX } from "../lower/linux.ts";
+import { placeFile } from "./mount-record.ts";
 import { readReady } from "./ready-pipe.ts";
 
 export interface OverlayArguments {
@@ -71,8 +73,10 @@ export function ownWords(): string[] {
   return process.argv.slice(2).filter((word) => !BEGUN_BY.has(word));
 }
 
-export function overlayLogFile(args: OverlayArguments): string {
-  return path.join(args.runDir, `mount${args.mountPoint.replaceAll("/", "-")}.log`);
+/** Named after the mount point, as far as the name of a file has room for it. */
+export function overlayLogFile({ mountPoint, runDir }: Pick<OverlayArguments, "mountPoint" | "runDir">): string {
+  const name = `mount${mountPoint.replaceAll("/", "-")}.log`;
+  return path.join(runDir, Buffer.byteLength(name) > NAME_MAX ? `mount-${placeFile(mountPoint, ".log", "")}` : name);
 }
 
 /**

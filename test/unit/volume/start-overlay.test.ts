@@ -50,6 +50,23 @@ test("it gets its arguments, V8's for a small heap and malloc's for few arenas, 
   );
 });
 
+test("a log is named after its mount point, if the name of a file has room for that", async () => {
+  const logOf = (mountPoint: string): string => path.basename(overlayLogFile({ mountPoint, runDir: dir }));
+  // mount- and .log
+  const longest = "a".repeat(255 - 10);
+  expect(logOf(`/${longest}`)).toBe(`mount-${longest}.log`);
+  const names = [`/${longest}b`, `/${longest}c`, `/${"a".repeat(122)}é/é`, `/${"é".repeat(123)}`].map(logOf);
+  expect(names).toEqual([
+    expect.stringMatching(/^mount-[0-9a-f]{32}\.log$/),
+    expect.stringMatching(/^mount-[0-9a-f]{32}\.log$/),
+    expect.stringMatching(/^mount-a{122}é-é\.log$/),
+    expect.stringMatching(/^mount-[0-9a-f]{32}\.log$/),
+  ]);
+  expect(new Set(names).size).toBe(names.length);
+  const refused = startOverlay({ ...overlay(), mountPoint: `/${longest}/${longest}` }, path.join(dir, "gone.mjs"));
+  await expect(refused).rejects.toMatchObject({ code: "overlay-died" });
+});
+
 test("one that is told to end just before it serves does not count as mounted", async () => {
   const interrupt = new AbortController();
   const begun = start(
