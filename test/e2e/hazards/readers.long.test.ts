@@ -2,8 +2,9 @@
  * Hazard F5: readers of every kind on a node, while programs on other nodes and on this one append to the same file. Nobody
  * is shown a zero byte where nobody wrote one, and what a completed write made is seen by whoever looks afterwards.
  */
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { type Actor, createBarrier } from "../actor.ts";
+import { type Actor, createBarrier, until } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
 const RECORDS = 40 * scale;
@@ -63,6 +64,7 @@ records = re.compile(rb"(?:<[0-3]\\.[0-9]+-*>)*(?:<[^<>]*)?")
 
 fd = os.open(log, os.O_RDONLY)
 bad, turns = [], 0
+say_begun()
 while open(done, "rb").read() == bytes(8):
     turns += 1
     least = completed() if grows else 0
@@ -79,6 +81,7 @@ def completed():
 
 fd = os.open(log, os.O_RDONLY)
 bad, turns = [], 0
+say_begun()
 while open(done, "rb").read() == bytes(8):
     turns += 1
     least = completed()
@@ -95,6 +98,7 @@ fd = os.open(log, os.O_RDONLY)
 length = 16 << 20
 mapped = map_shared(fd, length, mmap.PROT_READ)
 bad, turns = [], 0
+say_begun()
 while open(done, "rb").read() == bytes(8):
     turns += 1
     least = completed()
@@ -108,10 +112,16 @@ result = {"bad": bad[:10], "turns": turns}
 const stating = `
 fd = os.open(log, os.O_RDONLY)
 turns = 0
+say_begun()
 while open(done, "rb").read() == bytes(8):
     turns += 1
     os.fstat(fd)
 result = {"bad": [], "turns": turns}
+`;
+
+/** `at`: its place in the file `begun`. */
+const saying = `
+def say_begun(): os.pwrite(os.open(begun, os.O_WRONLY), b"\\1" * 8, 8 * at)
 `;
 
 /** `at`: its place in the file of ends; whose value is where a write of it, completed, ended at least. */
@@ -166,9 +176,12 @@ describe("F5: readers among writers", () => {
     const others = hazard.all.filter((nodeid) => nodeid !== node);
     const given = { log, done, ends, scratch: "", grows: !truncates && cached !== true, whole: truncates };
     await hazard.actor(node).run(`put(log, b"=" * before)`, { log, before });
-    const found = readers.map((source, at) =>
-      hazard.actor(node).run<Found>(source, { ...given, scratch: `scratch-${count}-${at}` }, READERS_TIMEOUT_MS),
-    );
+    const begun = createBarrier(readers.length);
+    const found = readers.map((source, at) => {
+      const reader = `${saying}${source}`;
+      return hazard.actor(node).run<Found>(reader, { ...given, begun, at, scratch: `scratch-${count}-${at}` }, READERS_TIMEOUT_MS);
+    });
+    await until("all readers have begun", () => !readFileSync(begun).includes(0));
     const writers: Actor[] = (alone === true ? [node, node] : [...others, others[0] ?? node, node]).map((nodeid) => hazard.actor(nodeid));
     // The first to open it gets the page cache.
     if (cached === true) await writers.at(-1)?.run("fd = os.open(log, os.O_RDWR)", { log });
