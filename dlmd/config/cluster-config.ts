@@ -184,7 +184,8 @@ function foundAt(value: unknown, path: readonly PropertyKey[]): string {
   let at: unknown = value;
   for (const step of path) at = typeof at === "object" && at !== null ? (at as Record<PropertyKey, unknown>)[step] : undefined;
   if (at === undefined) return "nothing";
-  const words = JSON.stringify(at);
+  // The tag !!merge makes a symbol, of which JSON has no words.
+  const words = typeof at === "symbol" ? String(at) : JSON.stringify(at);
   return words.length > 80 ? `${words.slice(0, 77)}...` : words;
 }
 
@@ -299,9 +300,10 @@ function parseYaml(source: string, yaml: string): unknown {
   try {
     return document.toJS({ maxAliasCount: 0 });
   } catch (cause) {
-    // Thrown for aliases alone; a few of them make a text of any size, or one without an end.
+    // Of aliases; a few of them make a text of any size, or one without an end.
     if (cause instanceof ReferenceError) throw refuseYaml("", "every value written out", "an alias (*name)");
-    throw cause;
+    // A merge key whose value is no map: an error of the text that is found only here.
+    throw refuseYaml("", "YAML", (cause as Error).message);
   }
 }
 

@@ -328,6 +328,14 @@ export const configMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
   },
   {
+    id: "config-merge-key-ends-dlmd",
+    breaks: "a configuration of a peer with a merge key that merges no map ends dlmd",
+    file: "dlmd/config/cluster-config.ts",
+    find: `    throw refuseYaml("", "YAML", (cause as Error).message);`,
+    replace: "    throw cause;",
+    caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
+  },
+  {
     id: "keys-over-their-link",
     breaks: "keygen --add puts a file in the place of a symbolic link, and what it led to keeps the old keys",
     file: "dlmd/driver/cluster-files.ts",

@@ -18,7 +18,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { ViewInfo } from "../../../dlmd/client/api.ts";
 import { configRecordOf, encodeConfigMessage } from "../../../dlmd/config/change-codec.ts";
 import type { KeptConfig } from "../../../dlmd/config/record.ts";
-import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { type OperatingError, WireError } from "../../../dlmd/base/error.ts";
 import { APPLY_TIMEOUT_MS, ConfigKeeper, readKeptConfig, REWRITE_PAUSE_MS, startingConfig } from "../../../dlmd/driver/config-keeper.ts";
 import { refusal } from "../../refusal.ts";
 
@@ -127,6 +127,18 @@ test("what peers offer again and again is told once in a while, each kind by its
   expect(told()).toEqual(all);
   now.mockRestore();
 });
+
+test.each(["%YAML 1.1\n---\n<<: 3\n", "!!merge <<: 3\n"])(
+  "an offer that is no YAML because of a merge key (%j) is declined, and the same text in a message is damage of it",
+  (merge) => {
+    const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
+    const text = `${merge}${example.replace("version: 1", "version: 2")}`;
+    node.offered({ version: 2, text, agreedBy: [1], trail: [] });
+    expect(said).toEqual([expect.objectContaining({ message: "a peer's configuration cannot be used" })]);
+    const message = JSON.stringify({ kind: "propose", epoch: 1, view: "1.1.00000000000000aa", record: { version: 2, text } });
+    expect(() => node.receive(2, Buffer.from(message))).toThrow(WireError);
+  },
+);
 
 test.each(["timeoutMs: 10000", "fencedLockspaces: [app]"])(
   "an offer with another %s is declined: a dlmd keeps its own for its life",
