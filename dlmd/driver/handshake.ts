@@ -208,6 +208,8 @@ export function createHandshake(options: HandshakeOptions): Handshake {
   const hello = encodeHello(options.self, options.nonce);
   let peer: Identity | null = null;
   let peerHello: Uint8Array = new Uint8Array();
+  /** Why no proof makes that HELLO one of a peer; null: it may. */
+  let barred: string | null = null;
   let hasLooked = false;
   /** For a check: nothing else may come then. */
   let hasAsked = false;
@@ -229,6 +231,7 @@ export function createHandshake(options: HandshakeOptions): Handshake {
     peer = found;
     peerHello = body.slice();
     const reason = objection(found, options);
+    barred = reason;
     if (reason === null) return { kind: "more", send: new ByteWriter().u8(Kind.PROOF).bytes(proofOf(options.role)).copy() };
     if (found.cluster !== options.self.cluster || found.protocolVersion !== options.self.protocolVersion) return refuse(reason);
     // The newer one refuses and offers its configuration: the older one waits for it.
@@ -253,6 +256,8 @@ export function createHandshake(options: HandshakeOptions): Handshake {
   };
   const receiveProof = (reader: ByteReader): HandshakeStep => {
     if (peer === null) return refuse("a PROOF before the HELLO");
+    // Its refusal was waited for, with a newer configuration: a proof instead answers no objection.
+    if (barred !== null) return refuse(barred);
     const proof = reader.bytes(PROOF_BYTES);
     reader.end();
     if (!timingSafeEqual(proof, proofOf(options.role === "initiator" ? "acceptor" : "initiator"))) {

@@ -605,6 +605,15 @@ export const recoveryMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/secure-connection.test.ts",
   },
   {
+    id: "h7-proof-answers-all",
+    hazard: "H7",
+    breaks: "a peer with a newer configuration that sends a proof, not its refusal, is believed: under any nodeid",
+    file: "dlmd/driver/handshake.ts",
+    find: "    if (barred !== null) return refuse(barred);\n",
+    replace: "",
+    caughtBy: "test/unit/dlmd-shell/handshake.test.ts",
+  },
+  {
     id: "fence-opened-between-views",
     breaks: "what was learnt of the dead has locks granted before the view runs",
     file: "dlmd/recovery/recovery.ts",

@@ -5,7 +5,7 @@ import { MAX_CONFIG_BYTES, MAX_NODES } from "../../../dlmd/config/cluster-config
 import { type AgreedVersion, MAX_TRAIL } from "../../../dlmd/config/trail.ts";
 import { type Seen, decodeSeen, encodeLook } from "../../../dlmd/wire/look.ts";
 import { encodeCheck } from "../../../dlmd/wire/self-check.ts";
-import { type ClusterKey, createKeyring } from "../../../dlmd/tls/keyring.ts";
+import { type ClusterKey, connectionProof, createKeyring } from "../../../dlmd/tls/keyring.ts";
 
 const keyOf = (fill: number): ClusterKey => createKeyring([Buffer.alloc(32, fill)]).first;
 const binding = Buffer.alloc(32, 9);
@@ -203,6 +203,29 @@ test("a recorded proof is no proof for another nonce", () => {
   later.receive(recorded.hello);
   expect(later.receive(step.kind === "more" ? (step.send as Uint8Array) : new Uint8Array())).toMatchObject({ kind: "refused" });
 });
+
+const newer = { configVersion: 5 };
+const barred: [name: string, newer: Identity, options: Side, reason: string][] = [
+  ["a node that is not configured", { ...identity(9), ...newer }, {}, "unknown node"],
+  ["our own nodeid", { ...identity(1), ...newer }, {}, "nodeid 1 is taken"],
+  ["another node than was called", { ...identity(2), ...newer }, { expectedNodeid: 3 }, "other node: node 3 was called, node 2 answered"],
+  ["one that is not wanted now", { ...identity(2), ...newer }, { objection: "not now" }, "configuration version"],
+];
+test.each(barred)(
+  "a HELLO with a newer configuration of %s is refused with its proof, however right that is",
+  (_name, self, options, reason) => {
+    for (const role of ["initiator", "acceptor"] as const) {
+      const us = side(role, 1, options);
+      const theirs = role === "initiator" ? "acceptor" : "initiator";
+      const peer = side(theirs, self.nodeid, { self });
+      expect(us.receive(peer.hello)).toEqual({ kind: "more", send: null });
+      const hellos = role === "initiator" ? [us.hello, peer.hello] : [peer.hello, us.hello];
+      const proof = connectionProof(keyOf(7), theirs, binding, Buffer.concat(hellos));
+      const end = us.receive(Buffer.concat([Buffer.from([2]), proof]));
+      expect(end).toMatchObject({ kind: "refused", offer: null, reason: expect.stringContaining(reason) as unknown });
+    }
+  },
+);
 
 test("cut or strange frames are refused, never thrown", () => {
   const hello = side("initiator", 2, {}).hello;
