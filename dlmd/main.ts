@@ -291,7 +291,9 @@ async function main(): Promise<void> {
     manager.stepDone();
     await followKeys(keyFile, keyring, driver, log);
     manager.stepDone();
-    await watchFile(args.config, () => void driver.config.fileChanged(), log);
+    const configChanged = (): void => void driver.config.fileChanged();
+    process.on("SIGHUP", configChanged);
+    await watchFile(args.config, configChanged, log);
   } catch (error) {
     await driver.leave("dlmd could not start");
     throw error;

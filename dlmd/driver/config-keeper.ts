@@ -138,6 +138,9 @@ export class ConfigKeeper {
   #writing: Promise<void> = Promise.resolve();
   /** cluster.yaml, for people. */
   #showing: Promise<void> = Promise.resolve();
+  /** At cluster.yaml: the one under way or to come, and the one that has not begun. */
+  #look: Promise<void> = Promise.resolve();
+  #nextLook: Promise<void> | null = null;
   #isClosed = false;
   #endWaiting: () => void = () => {};
   readonly #closed: Promise<void> = new Promise((resolve) => (this.#endWaiting = resolve));
@@ -240,8 +243,17 @@ export class ConfigKeeper {
     }
   }
 
-  /** cluster.yaml changed: by this class, or by a person. */
-  async fileChanged(): Promise<void> {
+  /** cluster.yaml changed: by this class, or by a person. One look at a time: of one change both the watch and SIGHUP may tell. */
+  fileChanged(): Promise<void> {
+    this.#nextLook ??= this.#look.then(() => {
+      this.#nextLook = null;
+      return this.#lookAtFile();
+    });
+    this.#look = this.#nextLook;
+    return this.#look;
+  }
+
+  async #lookAtFile(): Promise<void> {
     const { configFile, log, minTimeoutMs } = this.#options;
     const { committed, pending } = this.#core.kept;
     try {

@@ -4,6 +4,7 @@ import type { Mutation } from "./mutation.ts";
 const change = "dlmd/config/change.ts";
 const record = "dlmd/config/record.ts";
 const scenario = "test/scenario/config.test.ts";
+const links = "test/unit/dlmd-shell/file-watch-links.test.ts";
 
 export const configMutations: readonly Mutation[] = [
   {
@@ -333,6 +334,30 @@ export const configMutations: readonly Mutation[] = [
     file: "dlmd/config/cluster-config.ts",
     find: `    throw refuseYaml("", "YAML", (cause as Error).message);`,
     replace: "    throw cause;",
+    caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
+  },
+  {
+    id: "watch-follows-one-link",
+    breaks: "a link that is put in the place of another is not noticed, and no change of the file after that",
+    file: "dlmd/driver/file-watch.ts",
+    find: "for (const place of now) watchForLinks(place);",
+    replace: "",
+    caughtBy: links,
+  },
+  {
+    id: "watch-told-before-it-is-on",
+    breaks: "a change that comes while a new link is followed is told by nothing",
+    file: "dlmd/driver/file-watch.ts",
+    find: "      if (!isFirst) soon();\n",
+    replace: "",
+    caughtBy: links,
+  },
+  {
+    id: "config-looks-at-once",
+    breaks: "of one change of cluster.yaml two are proposed, and the second is refused: an error for a person",
+    file: "dlmd/driver/config-keeper.ts",
+    find: "this.#nextLook ??= this.#look.then(",
+    replace: "this.#nextLook ??= Promise.resolve().then(",
     caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
   },
   {

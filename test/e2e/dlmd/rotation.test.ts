@@ -1,6 +1,6 @@
 /** The cluster key is replaced while three dlmds run and locks move (hazard H6), step by step as `coverlay keygen --help` says. */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readFileSync } from "node:fs";
+import { appendFileSync, cpSync, mkdirSync, readFileSync, renameSync, symlinkSync } from "node:fs";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { readKeyring, writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
@@ -70,4 +70,24 @@ test("a key file that cannot be used changes nothing and is told", async () => {
   keygen("--add");
   while (!told("cluster keys changed")) await client.client.query("status");
   expect(cluster.log(1).filter((line) => line["level"] === "error")).toHaveLength(1);
+});
+
+test("SIGHUP has cluster.yaml looked at as well, and a link that leads to other keys is noticed without it", async () => {
+  cluster = createCluster({ nodes: 1 });
+  const link = keyFileOf();
+  const places = ["first.key", "second.key"].map((name) => path.join(cluster.dir, name)) as [string, string];
+  renameSync(link, places[0]);
+  symlinkSync(places[0], link);
+  const node = await cluster.start(1);
+  const { client } = await cluster.connect(1);
+  const times = (text: string): number => cluster.log(1).filter((line) => String(line["msg"]).includes(text)).length;
+  writeClusterKey(places[1]);
+  symlinkSync(places[1], `${link}.new`);
+  renameSync(`${link}.new`, link);
+  while (times("cluster keys changed") < 1) await client.query("status");
+  appendFileSync(cluster.configFile, "fencedLockspaces: [other]\n");
+  while (times("its version was not raised") < 1) await client.query("status");
+  node.child.kill("SIGHUP");
+  while (times("its version was not raised") < 2) await client.query("status");
+  expect(times("cannot be used")).toBe(0);
 });

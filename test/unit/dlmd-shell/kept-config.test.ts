@@ -169,6 +169,24 @@ test("cluster.yaml, which may have passwords in it, keeps its link and its mode 
   expect([lstatSync(link).isSymbolicLink(), statSync(file).mode & 0o7777, readFileSync(file, "utf8")]).toEqual([true, 0o600, text]);
 });
 
+test("a change of cluster.yaml of which the watch and SIGHUP tell is proposed once, and all of that is told once", async () => {
+  const alone = example.replace(/ {2}- \{ nodeid: [23].*\n/g, "");
+  const { keeper: node, said } = keeper(startingConfig(null, alone, "cluster.yaml", 1500));
+  node.view(view([1], true));
+  const text = alone.replace("version: 1", "version: 2");
+  writeFileSync(path.join(dir, "cluster.yaml"), text);
+  node.settled("1.1.00000000000000aa", 1);
+  const first = node.fileChanged();
+  // It has begun to read.
+  await Promise.resolve();
+  await Promise.all([first, node.fileChanged(), node.fileChanged()]);
+  expect(said.map((line) => (line as { message: string }).message)).toEqual([
+    "cluster.yaml was changed: proposed to the cluster",
+    "configuration in force",
+  ]);
+  await node.close();
+});
+
 test("a disk that keeps nothing ends no dlmd: apply is refused, and a proposal of another node waits for the disk", async () => {
   const fresh = startingConfig(null, example, "cluster.yaml", 1500);
   const { keeper: node, said } = keeper(fresh);
