@@ -5,7 +5,7 @@ import { Heartbeater } from "../membership/heartbeater.ts";
 import { bootClock } from "./clock.ts";
 import { type DatagramChannel, type DatagramChannelOptions, openDatagramChannel } from "./datagram-channel.ts";
 import { leaseMarginMs } from "../membership/lease.ts";
-import { type FromHeartbeats, type HeartbeatStart, Shared, type ToHeartbeats } from "./heartbeats.ts";
+import { type ErrorWords, type FromHeartbeats, type HeartbeatStart, Shared, type ToHeartbeats } from "./heartbeats.ts";
 import { LeaseFile } from "./lease-file.ts";
 import { createKeyring } from "../tls/keyring.ts";
 import { DatagramSealer } from "./seal.ts";
@@ -32,7 +32,8 @@ async function begin(start: HeartbeatStart): Promise<Beating> {
   const { self, cell, timeoutMs } = start;
   const nowMs = sharedClock(start);
   const beater = new Heartbeater(self, timeoutMs, nowMs());
-  const lease = await LeaseFile.create(start.leaseFile, self.incarnation, leaseMarginMs(timeoutMs));
+  const unpublished = (error: OperatingError): void => post({ kind: "failed", ...wordsOf(error) });
+  const lease = await LeaseFile.create(start.leaseFile, self.incarnation, leaseMarginMs(timeoutMs), unpublished);
   const publish = (): void => lease.publish(beater.leaseEndMs);
   const channel = await openChannel(start, nowMs, (message, viaMulticast) => {
     if (message.kind !== "heartbeat") return;
@@ -58,7 +59,7 @@ async function begin(start: HeartbeatStart): Promise<Beating> {
         case "end-lease":
           leaving = true;
           beater.tell(null, false);
-          void lease.end().then(() => post({ kind: "lease-ended" }));
+          void lease.end().then(() => post({ kind: "lease-ended" }), told);
           return;
         case "tell":
           if (leaving) return;
@@ -75,7 +76,7 @@ async function begin(start: HeartbeatStart): Promise<Beating> {
     },
     async close() {
       if (timer !== null) clearTimeout(timer);
-      await Promise.all([channel.close(), lease.close()]);
+      await Promise.all([channel.close(), lease.close().catch(told)]);
     },
   };
 }
@@ -99,10 +100,18 @@ function openChannel(start: HeartbeatStart, nowMs: () => number, receive: Datagr
   });
 }
 
+/** A lease that cannot be ended: dlmd was told "failed", and ends. */
+function told(error: unknown): void {
+  if (!(error instanceof OperatingError)) throw error;
+}
+
+function wordsOf({ message, code, hint, exitStatus }: OperatingError): ErrorWords {
+  return { message, code, hint, exitStatus };
+}
+
 function refused(error: unknown): FromHeartbeats {
   if (!(error instanceof OperatingError)) throw error;
-  const { message, code, hint, exitStatus } = error;
-  return { kind: "refused", message, code, hint, exitStatus };
+  return { kind: "refused", ...wordsOf(error) };
 }
 
 /** Lives come one after the other: the main thread waits for "ready" or "refused", and in the end for "closed". */

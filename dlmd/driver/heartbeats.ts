@@ -42,12 +42,22 @@ export type ToHeartbeats =
   | { readonly kind: "end-lease" }
   | { readonly kind: "close" };
 
+/** An OperatingError: the class of an error does not come out of a thread. */
+export interface ErrorWords {
+  readonly message: string;
+  readonly code: string;
+  readonly hint: string;
+  readonly exitStatus: number;
+}
+
 /** After "closed" and "refused" the thread waits for the next "begin". */
 export type FromHeartbeats =
   | { readonly kind: "ready" }
   | { readonly kind: "lease-ended" }
   | { readonly kind: "closed" }
-  | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string; readonly exitStatus: number }
+  | ({ readonly kind: "refused" } & ErrorWords)
+  /** What it keeps for this node cannot be kept any more. */
+  | ({ readonly kind: "failed" } & ErrorWords)
   | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
   /** It was told of that stop. All that it has acknowledged until then it has said before, as "heard". */
   | { readonly kind: "stopped"; readonly stops: number }
@@ -64,6 +74,8 @@ export interface HeartbeatsOptions extends Omit<HeartbeatStart, "cell" | "nowMs"
   readonly acksStopped: (stops: number) => void;
   /** Multicast of that node arrives here. */
   readonly heardMulticast: (nodeid: number) => void;
+  /** The node cannot go on: its lease cannot be published. */
+  readonly fatal: (error: OperatingError) => void;
 }
 
 export interface Heartbeats {
@@ -109,9 +121,13 @@ export function createHeartbeatThread(fatal: (error: Error) => void): HeartbeatT
   };
 }
 
+function errorOf({ message, code, hint, exitStatus }: ErrorWords): OperatingError {
+  return new OperatingError(message, { code, hint, exitStatus });
+}
+
 /** Resolves when it listens. Rejects with OperatingError as openDatagramChannel. */
 export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heartbeats> {
-  const { thread, nowMs, log, metrics, heard, acksStopped, heardMulticast, ...start } = options;
+  const { thread, nowMs, log, metrics, heard, acksStopped, heardMulticast, fatal, ...start } = options;
   const cell = new Int32Array(new SharedArrayBuffer(8));
   let closing = false;
   let leaseEnded: (() => void) | null = null;
@@ -125,10 +141,10 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
           return leaseEnded?.();
         case "closed":
           return closed?.();
-        case "refused": {
-          const { code, hint, exitStatus } = message;
-          return reject(new OperatingError(message.message, { code, hint, exitStatus }));
-        }
+        case "refused":
+          return reject(errorOf(message));
+        case "failed":
+          return fatal(errorOf(message));
         case "heard":
           if (closing) return;
           if (message.viaMulticast) heardMulticast(message.beat.message.from);

@@ -224,7 +224,7 @@ async function beginHeartbeats(
   reach: Reachability,
   datagrams: DatagramChannel,
 ): Promise<Heartbeats> {
-  const { self, keyring, config: keeper, leaseFile, heartbeatThread, nowMs, log, metrics } = options;
+  const { self, keyring, config: keeper, leaseFile, heartbeatThread, nowMs, log, metrics, fatal } = options;
   const { cluster, multicast, peerPort, timeoutMs } = keeper.config;
   try {
     return await startHeartbeats({
@@ -248,6 +248,7 @@ async function beginHeartbeats(
       },
       acksStopped: (stops) => host.step({ kind: "acks-stopped", stops }),
       heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
+      fatal,
     });
   } catch (error) {
     await datagrams.close();

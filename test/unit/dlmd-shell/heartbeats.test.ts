@@ -1,5 +1,6 @@
 /** The main thread's side of the heartbeats (driver/heartbeats.ts), with a thread that gets to what it is told when the test says so. */
 import { expect, it } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
 import {
@@ -32,11 +33,13 @@ interface Bench {
   readonly told: ToHeartbeats[];
   readonly hear: (message: FromHeartbeats) => void;
   readonly acksStopped: number[];
+  readonly fatal: Error[];
 }
 
 async function begun(): Promise<Bench> {
   const told: ToHeartbeats[] = [];
   const acksStopped: number[] = [];
+  const fatal: Error[] = [];
   const begins: { start: HeartbeatStart; hear: (message: FromHeartbeats) => void }[] = [];
   const heartbeats = await startHeartbeats({
     thread: {
@@ -62,8 +65,9 @@ async function begun(): Promise<Bench> {
     heard: () => undefined,
     acksStopped: (stops) => void acksStopped.push(stops),
     heardMulticast: () => undefined,
+    fatal: (error) => void fatal.push(error),
   });
-  return { heartbeats, ...(begins[0] as (typeof begins)[number]), told, acksStopped };
+  return { heartbeats, ...(begins[0] as (typeof begins)[number]), told, acksStopped, fatal };
 }
 
 it("what the main thread has stopped is acknowledged in no view of before, though the thread is told of the next view only later (C4)", async () => {
@@ -111,4 +115,14 @@ it("the thread's answer to a stop is told to the life that stopped, and to none 
   hear({ kind: "closed" });
   await closed;
   expect(acksStopped).toEqual([3]);
+});
+
+it("a lease that the thread cannot publish ends dlmd with the words and the status of that, also while its life ends", async () => {
+  const { heartbeats, hear, fatal } = await begun();
+  const words = { message: "the lease of this node cannot be kept", code: "unkept", hint: "See that disk.", exitStatus: 74 };
+  hear({ kind: "failed", ...words });
+  void heartbeats.close();
+  hear({ kind: "failed", ...words });
+  expect(fatal).toEqual([expect.objectContaining(words), expect.objectContaining(words)]);
+  expect(fatal.every((error) => error instanceof OperatingError)).toBe(true);
 });

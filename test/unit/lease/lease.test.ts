@@ -1,9 +1,12 @@
 /** The node's lease as dlmd publishes it and as a mount obeys it (hazards C4, H1): pure parts, the page, and what waits. */
 import { closeSync, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { EXIT } from "../../../dlmd/base/exit-status.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { LeaseFile } from "../../../dlmd/driver/lease-file.ts";
 import { PublishedLease } from "../../../dlmd/membership/lease.ts";
@@ -13,6 +16,9 @@ import { type KeptAnswer, Lease } from "../../../overlay/lease/lease.ts";
 import { LAPSED_LOOK_MS, LeaseCore, LOOK_INTERVAL_MS } from "../../../overlay/lease/lease-core.ts";
 
 const never = Number.NEGATIVE_INFINITY;
+const unexpected = (error: Error): never => {
+  throw error;
+};
 const incarnationOf = (nodeid: number): string => String(nodeid).padStart(16, "0");
 const member = (nodeid: number): { nodeid: number; incarnation: string } => ({ nodeid, incarnation: incarnationOf(nodeid) });
 const viewOf = (epoch: number): ViewId => ({ epoch, proposer: 1, incarnation: incarnationOf(1) });
@@ -123,14 +129,39 @@ describe("the page", () => {
     expect(decodeLeasePage(bytes)).toEqual({ incarnation: "0123456789abcdef", endMs: 1.5, marginMs: 600 });
   });
 
+  it("that cannot be written is told once, as what ends dlmd; nothing is published after it, and no end is claimed", async () => {
+    const { file } = page();
+    const failed: OperatingError[] = [];
+    const lease = await LeaseFile.create(file, incarnationOf(1), 600, (error) => void failed.push(error));
+    const probe = await open(file, "r");
+    const disk = vi.spyOn(Object.getPrototypeOf(probe) as FileHandle, "write");
+    await probe.close();
+    const looked = openSync(file, "r");
+    try {
+      lease.publish(1000);
+      await expect.poll(() => readAt(looked), { timeout: 10_000 }).toBe(1000);
+      disk.mockRejectedValueOnce(Object.assign(new Error("EIO: i/o error, write"), { code: "EIO" }));
+      lease.publish(2000);
+      lease.publish(3000);
+      await expect(lease.end()).rejects.toMatchObject({ code: "unkept", exitStatus: EXIT.UNKEPT });
+      lease.publish(4000);
+      await expect(lease.close()).rejects.toBe(failed[0]);
+      expect(failed.map(({ message }) => message)).toEqual([`the lease of this node cannot be kept in ${file}: EIO: i/o error, write`]);
+      expect(readAt(looked)).toBe(1000);
+    } finally {
+      disk.mockRestore();
+      closeSync(looked);
+    }
+  });
+
   it("of a former life ends when another one begins, for those who still look at it", async () => {
     const { file } = page();
-    const first = await LeaseFile.create(file, incarnationOf(1), 600);
+    const first = await LeaseFile.create(file, incarnationOf(1), 600, unexpected);
     const looked = openSync(file, "r");
     try {
       first.publish(1000);
       await expect.poll(() => readAt(looked), { timeout: 10_000 }).toBe(1000);
-      const second = await LeaseFile.create(file, incarnationOf(2), 600);
+      const second = await LeaseFile.create(file, incarnationOf(2), 600, unexpected);
       expect(readAt(looked)).toBe(never);
       await Promise.all([first.close(), second.close()]);
     } finally {

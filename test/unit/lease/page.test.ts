@@ -9,6 +9,9 @@ import { openLeasePage } from "../../../overlay/lease/lease.ts";
 import { nativeAddon } from "../../../native/index.ts";
 
 const never = Number.NEGATIVE_INFINITY;
+const unexpected = (error: Error): never => {
+  throw error;
+};
 const incarnationOf = (nodeid: number): string => String(nodeid).padStart(16, "0");
 
 describe("the page, mapped", () => {
@@ -25,12 +28,12 @@ describe("the page, mapped", () => {
 
   it("is seen through the mapping as it is written, and ends for those who look at it when another life begins", async () => {
     const { file, socket, ends } = page();
-    const first = await LeaseFile.create(file, incarnationOf(1), 600);
+    const first = await LeaseFile.create(file, incarnationOf(1), 600, unexpected);
     const { endMs: seen, marginMs } = openLeasePage(nativeAddon(), socket, incarnationOf(1));
     expect([seen(), marginMs]).toEqual([never, 600]);
     for (const endMs of [1000, 2000, 3000]) first.publish(endMs);
     await expect.poll(() => seen(), { timeout: 10_000 }).toBe(3000);
-    const second = await LeaseFile.create(file, incarnationOf(2), 600);
+    const second = await LeaseFile.create(file, incarnationOf(2), 600, unexpected);
     expect(seen()).toBe(never);
     second.publish(4000);
     await expect.poll(ends, { timeout: 10_000 }).toBe(4000);
@@ -42,7 +45,7 @@ describe("the page, mapped", () => {
 
   it("ends when the earlier of its two copies says so: one of them may be half written", async () => {
     const { file, socket } = page();
-    const made = await LeaseFile.create(file, incarnationOf(1), 600);
+    const made = await LeaseFile.create(file, incarnationOf(1), 600, unexpected);
     const { endMs } = openLeasePage(nativeAddon(), socket, incarnationOf(1));
     made.publish(3000);
     await expect.poll(() => endMs(), { timeout: 10_000 }).toBe(3000);
@@ -63,7 +66,7 @@ describe("the page, mapped", () => {
     const { file, socket } = page();
     const open = (): unknown => openLeasePage(nativeAddon(), socket, incarnationOf(1));
     expect(open).toThrow(/lease page of dlmd can not be opened/);
-    const made = await LeaseFile.create(file, incarnationOf(2), 600);
+    const made = await LeaseFile.create(file, incarnationOf(2), 600, unexpected);
     await made.close();
     expect(open).toThrow(/of dlmd 0*1 expected, found that of 0*2/);
     rmSync(file);
