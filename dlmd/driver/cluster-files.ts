@@ -1,6 +1,7 @@
 /**
  * The files of a cluster: cluster.yaml and the key file. A key is 32 random bytes in base64 on a line, with a number behind it if it
- * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only: whoever has a key is a member.
+ * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only, who is root or the user
+ * that reads it: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
 import {
@@ -71,7 +72,7 @@ export function readKeyring(file: string): Keyring {
   return createKeyring([first as Uint8Array, ...others]);
 }
 
-/** Reads a key file: at least one key. Throws OperatingError when it is not there, open to others, or holds something else than keys. */
+/** Reads a key file: at least one key. Throws OperatingError when it is not there, open to others or another user's, or holds something else than keys. */
 export function readKeys(file: string): StoredKey[] {
   let fd: number;
   try {
@@ -89,10 +90,20 @@ export function readKeys(file: string): StoredKey[] {
         hint: `Others on this machine may have read it. Run chmod 600 ${file}, or make a new key for all nodes.`,
       });
     }
+    const ownUid = process.geteuid?.() ?? 0;
+    if (stat.uid !== 0 && stat.uid !== ownUid) throw keyOfAnother(file, stat.uid, ownUid);
     return decodeKeys(readText(fd, file), file);
   } finally {
     closeSync(fd);
   }
+}
+
+function keyOfAnother(file: string, uid: number, ownUid: number): OperatingError {
+  const wanted = ownUid === 0 ? "root" : `root or user id ${ownUid}`;
+  return new OperatingError(`the cluster key ${file} must be a file of ${wanted}, found user id ${uid}`, {
+    code: "key-owner",
+    hint: `That user can read and change it. Run chown ${ownUid === 0 ? "root" : ownUid} ${file}, or make a new key for all nodes.`,
+  });
 }
 
 function readText(fd: number, file: string): string {

@@ -361,6 +361,14 @@ export const configMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
   },
   {
+    id: "keys-of-another-user",
+    breaks: "a key file counts whose owner, an ordinary user, reads and changes it",
+    file: "dlmd/driver/cluster-files.ts",
+    find: "    if (stat.uid !== 0 && stat.uid !== ownUid) throw keyOfAnother(file, stat.uid, ownUid);\n",
+    replace: "",
+    caughtBy: "test/unit/dlmd-shell/cluster-files.test.ts",
+  },
+  {
     id: "keys-over-their-link",
     breaks: "keygen --add puts a file in the place of a symbolic link, and what it led to keeps the old keys",
     file: "dlmd/driver/cluster-files.ts",

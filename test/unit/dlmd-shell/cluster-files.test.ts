@@ -1,5 +1,6 @@
 import {
   chmodSync,
+  chownSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -23,6 +24,7 @@ import {
   unfinishedKeys,
   writeClusterKey,
 } from "../../../dlmd/driver/cluster-files.ts";
+import { refusal } from "../../refusal.ts";
 
 const did: string[] = [];
 let beforeRename = (): void => {};
@@ -78,6 +80,27 @@ test.each([0o640, 0o604, 0o660, 0o644, 0o610])("mode %o is refused", (mode) => {
   chmodSync(file, mode);
   expect(codeOf(() => readKeyring(file))).toBe("key-mode");
 });
+
+test.skipIf(process.geteuid?.() !== 0)(
+  "a key of another user is refused, with what to do; one of root or of who reads it is taken",
+  async () => {
+    const file = path.join(dir, "cluster.key");
+    writeClusterKey(file);
+    chownSync(file, 65_534, 65_534);
+    expect(await refusal(() => readKeyring(file))).toMatchObject({
+      code: "key-owner",
+      message: `the cluster key ${file} must be a file of root, found user id 65534`,
+      hint: expect.stringContaining(`chown root ${file}`) as unknown,
+    });
+    const own = vi.spyOn(process as { geteuid: () => number }, "geteuid").mockReturnValue(65_534);
+    expect(codeOf(() => readKeyring(file))).toBe("accepted");
+    own.mockReturnValue(1000);
+    expect((await refusal(() => readKeyring(file))).message).toContain("a file of root or user id 1000, found user id 65534");
+    chownSync(file, 0, 0);
+    expect(codeOf(() => readKeyring(file))).toBe("accepted");
+    own.mockRestore();
+  },
+);
 
 test.each([
   ["empty", ""],
