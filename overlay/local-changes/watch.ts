@@ -56,7 +56,7 @@ export async function watchLocalChanges({ native, local, rootFd, directory, lock
     directories: () =>
       Object.keys(watcher?.getWatched() ?? {})
         .map((absolute) => relativeTo(root, absolute))
-        .filter((one) => !one.startsWith("..")),
+        .filter(liesInside),
     knownAs: (id, name) => local.knownAs(id, Buffer.from(name)),
     forget: (id, name) => local.forgetNames(id, name === null ? null : Buffer.from(name)),
     had: (id, mode) => hadFor(lockspace, id, Mode[mode]),
@@ -95,6 +95,11 @@ function relativeTo(root: string, absolute: string): string {
 }
 
 /** It went away meanwhile. */
+/** A relative path; the watcher has the directory above as well. Names may begin with two points. Exported for tests. */
+export function liesInside(relative: string): boolean {
+  return relative !== ".." && !relative.startsWith("../");
+}
+
 function notThere(error: NodeJS.ErrnoException): string[] {
   if (error.code === "ENOENT" || error.code === "ENOTDIR") return [];
   throw error;

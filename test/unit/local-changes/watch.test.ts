@@ -8,7 +8,7 @@ import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import type { LockHandlers, Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { nativeAddon } from "../../../native/index.ts";
-import { WATCH_BEGIN_MS, watchLocalChanges } from "../../../overlay/local-changes/watch.ts";
+import { liesInside, WATCH_BEGIN_MS, watchLocalChanges } from "../../../overlay/local-changes/watch.ts";
 import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
 import { directoryPlace, type Place } from "../../compliance/lower-fixture.ts";
 import { idOf } from "../lower/id-of.ts";
@@ -93,6 +93,10 @@ it("tells of a file of another program, and not of its own, nor of what belongs 
   await vi.waitFor(() => expect(asked).toContain(`EX ${resource("d/f")}`), { timeout: 20_000, interval: 2 });
   expect(asked).not.toContain(`EX i${entry.id.ino}.${entry.id.generation}`);
   expect(asked).not.toContain(`EX ${resource(".coverlay.orphans/x")}`);
+});
+
+it("all that is watched is looked at when too much has changed, whatever its name begins with", () => {
+  expect(["", "..data", "..data/below", "a/..b", "..", "../beside"].map(liesInside)).toEqual([true, true, true, true, false, false]);
 });
 
 it("a directory that is made later is watched as well", async () => {
