@@ -45,6 +45,13 @@ export const LINE_BYTES_MAX: number = 384 * 1024 * 1024;
 /** Code of an error with which every process that is to go on with this state would end. */
 export const FINAL = "restart-final";
 
+function unexpected(found: Message, expected: string): OperatingError {
+  return new OperatingError(found.say === "failed" ? found.why : `${expected} expected, the other process said "${found.say}"`, {
+    code: found.say === "failed" && found.final === true ? FINAL : "restart-failed",
+    hint: "The log of the overlay says more.",
+  });
+}
+
 export class Channel {
   readonly #stream: Duplex;
   readonly #bytesMax: number;
@@ -93,10 +100,16 @@ export class Channel {
       return this.expect(kind, limitMs, waits);
     }
     if (found.say === kind) return found as Extract<Message, { say: K }>;
-    throw new OperatingError(found.say === "failed" ? found.why : `"${kind}" expected, the other process said "${found.say}"`, {
-      code: found.say === "failed" && found.final === true ? FINAL : "restart-failed",
-      hint: "The log of the overlay says more.",
-    });
+    throw unexpected(found, `"${kind}"`);
+  }
+
+  /** The other process has said nothing more, and is there, as far as that can be known now. Throws what it said, or that it has ended. */
+  async silent(): Promise<void> {
+    // In the turn of its last message the kernel may have more of it, or its end: that is read in the next one.
+    for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    const found = this.#messages.shift();
+    if (found !== undefined) throw unexpected(found, "nothing");
+    if (this.#ended !== null) throw this.#ended;
   }
 
   close(): void {

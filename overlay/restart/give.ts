@@ -138,6 +138,7 @@ export async function giveMount(host: GiveHost, start: (fd: number) => NextProce
     const state = await bringToRest(host, pause);
     channel.say({ say: "state", state: encodeState(state).toString("base64") });
     await channel.expect("ready", READY_LIMIT_MS);
+    await channel.silent();
     const changed = host.refusal() ?? (host.ownerEpoch() === state.ownerEpoch ? null : "the volume has another owner now");
     if (changed !== null) throw notNow(changed);
     return await letGo(host, channel, next, { state, pid, beganMs: pause.beganMs });

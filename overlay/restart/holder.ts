@@ -66,6 +66,8 @@ export class Holder {
   /** Any dlmd will do. */
   #goOn = false;
   #terminated = false;
+  /** "go" was said: the mount is the new process's. */
+  #isGoing = false;
   /** It is loaded, or loads, and waits for dlmd. */
   #next: Next | null = null;
   /** performance.now(): the next process is not started before. */
@@ -100,6 +102,8 @@ export class Holder {
 
   terminate(): void {
     this.#terminated = true;
+    // The new process finds the mount taken out, whenever it serves.
+    if (this.#isGoing) this.#host.detach();
   }
 
   async run(): Promise<HolderEnd> {
@@ -207,12 +211,14 @@ export class Holder {
       requireVersion(hello.versions);
       channel.say({ say: "state", state: encodeState(this.#state).toString("base64") });
       await channel.expect("ready", HOLD_READY_LIMIT_MS);
+      await channel.silent();
       if (this.#terminated) throw new OperatingError("it was told to end", { code: "interrupted", hint: "" });
     } catch (error) {
       this.#failed(next, error);
       return error instanceof OperatingError && error.code === FINAL ? { kind: "lost", why: error.message } : null;
     }
     try {
+      this.#isGoing = true;
       channel.say({ say: "go" });
       await channel.expect("serving", SERVING_LIMIT_MS, () => log.warn({ pid }, "the new process waits for its locks"));
     } catch (error) {

@@ -21,6 +21,15 @@ export const overlayRestartMutations: readonly Mutation[] = [
     caughtBy: "test/unit/restart/give.test.ts",
   },
   {
+    id: "f33-failed-when-ready",
+    hazard: "F33",
+    breaks: "the old process lets go to a new one that has said meanwhile that it fails",
+    file: "overlay/restart/give.ts",
+    find: "    await channel.silent();\n",
+    replace: "",
+    caughtBy: "test/unit/restart/give.test.ts",
+  },
+  {
     id: "f33-kept-in-the-buffer",
     hazard: "F33",
     breaks: "a request that is kept lies in the buffer of the next one",

@@ -185,6 +185,21 @@ describe("the old process", () => {
     expect(set.next.said.map(({ say }) => say)).not.toContain("go");
   });
 
+  it.each([
+    ["fails", "no lease", (next: OtherEnd): void => next.say({ say: "failed", why: "no lease" })],
+    ["dies", "the other process has ended", (next: OtherEnd): void => void next.push(null)],
+  ])("goes on if the new one %s right after it was ready", async (_, why, act) => {
+    const set = setUp();
+    const answer = give(set);
+    set.next.say(HELLO);
+    await vi.advanceTimersByTimeAsync(5);
+    set.next.say({ say: "ready" });
+    act(set.next);
+    await vi.advanceTimersByTimeAsync(5);
+    expect(await answer).toEqual({ kind: "failed", why: expect.stringContaining(why) });
+    expect(set.log.slice(-3)).toEqual(["end", "rest ends", "go on"]);
+  });
+
   it("waits on while the new one says that it waits for dlmd", async () => {
     const set = setUp();
     const answer = give(set);

@@ -164,6 +164,18 @@ describe("a process that keeps a mount", () => {
     expect(holder.why).toContain("calls have waited for");
   });
 
+  it("starts another process where one fails right after it was ready", async () => {
+    const { rig, started, log, end } = setUp();
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    started[0]?.say(HELLO);
+    await pass(1);
+    started[0]?.say({ say: "ready" });
+    started[0]?.say({ say: "failed", why: "no lease", final: false });
+    await pass(HOLD_RETRY_MS + 2 * HOLD_LOOK_MS);
+    expect([started.length, log, end()]).toEqual([2, ["end"], null]);
+  });
+
   it("ends where no process could go on", async () => {
     const { rig, started, end } = setUp();
     rig.dlmd = "new";
@@ -190,6 +202,24 @@ describe("a process that keeps a mount", () => {
     started[0]?.emit("gone");
     await pass(1);
     expect([end()?.kind, log]).toEqual(["lost", ["kill"]]);
+  });
+
+  it("takes the mount out when it is told to end while the new process waits for its locks", async () => {
+    const { rig, started, log, holder, end } = setUp();
+    rig.dlmd = "new";
+    await pass(HOLD_LOOK_MS);
+    started[0]?.say(HELLO);
+    await pass(1);
+    started[0]?.say({ say: "ready" });
+    await pass(1);
+    expect(started[0]?.said.at(-1)).toEqual({ say: "go" });
+    holder.terminate();
+    expect(log).toEqual(["detach"]);
+    started[0]?.say({ say: "waiting" });
+    await pass(SERVING_LIMIT_MS - 1);
+    started[0]?.say({ say: "serving" });
+    await pass(1);
+    expect([end()?.kind, log]).toEqual(["given", ["detach", "leave"]]);
   });
 
   it("ends when it is unmounted or told to, and after its limit, and so does the process that waits", async () => {
