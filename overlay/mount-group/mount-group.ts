@@ -210,6 +210,12 @@ export class VolumeMountGroup {
     const still = !blocked && this.#core.isBlocked ? `; the group blocks it until ${recoveryWords(this.#core.state, this.#nameOf)}` : "";
     this.#options.log.warn({ block: blocked }, `an operator ${blocked ? "blocks this mount" : "lets this mount go on"}${still}`);
     this.#setBlocked();
+    this.#options.changed();
+  }
+
+  /** The order is this process's own: another one that went on after a crash would let everything go. */
+  get isBlockedByOperator(): boolean {
+    return this.#operatorBlocks;
   }
 
   /** On its way out a mount waits for no operator, nor for one who can not take the order back. */

@@ -24,6 +24,10 @@ import type { Negotiated } from "../fuse/init.ts";
 
 /** How often it is looked whether a crash would be a pause now: besides whenever the mount's role changes, and at each file lock. */
 export const CRASH_LOOK_MS = 1000;
+/** So often where it would not, or for another reason than before: what passes, as a change of the owner, is over without a word ... */
+export const CRASH_LOOK_SOON_MS = 20;
+/** ... for so long. */
+export const CRASH_LOOK_SOON_FOR_MS = 30_000;
 
 /** No other process could go on either. */
 const FINAL_CODES: ReadonlySet<string> = new Set(["bad-journal", "crash-lost", "interrupted", OTHER_OWNER]);
@@ -84,6 +88,9 @@ export class CrashGuard {
   #companion: DlmClient | null = null;
   #writtenEpoch: number | null = null;
   #timer: NodeJS.Timeout | null = null;
+  #soon: NodeJS.Timeout | null = null;
+  /** performance.now() */
+  #soonUntilMs = 0;
   #why = "the mount does not answer yet";
   #isKeeperGone = false;
   #serves = false;
@@ -226,8 +233,11 @@ export class CrashGuard {
     const { journal } = this;
     if (guarded === null || journal === null || this.#over) return;
     const epoch = guarded.ownerEpoch();
-    this.#why = whyOf(guarded) ?? (epoch === null ? "there is no owner" : journal.isFull ? "the journal is full" : "");
-    if (this.#why !== "" || epoch === null) {
+    const why = whyOf(guarded) ?? (epoch === null ? "there is no owner" : journal.isFull ? "the journal is full" : "");
+    if (why !== this.#why) this.#soonUntilMs = performance.now() + CRASH_LOOK_SOON_FOR_MS;
+    this.#why = why;
+    if (why !== "") this.#lookSoon();
+    if (why !== "" || epoch === null) {
       journal.resumable = false;
       return;
     }
@@ -247,6 +257,15 @@ export class CrashGuard {
       this.#writtenEpoch = epoch;
     }
     journal.resumable = true;
+  }
+
+  #lookSoon(): void {
+    if (this.#soon !== null || performance.now() >= this.#soonUntilMs) return;
+    const look = (): void => {
+      this.#soon = null;
+      this.review();
+    };
+    this.#soon = setTimeout(look, CRASH_LOOK_SOON_MS).unref();
   }
 
   #keep(client: DlmClient, limitMs: number): void {
@@ -269,6 +288,7 @@ export class CrashGuard {
     this.#over = true;
     this.notNow();
     if (this.#timer !== null) clearInterval(this.#timer);
+    if (this.#soon !== null) clearTimeout(this.#soon);
     this.#keeper?.farewell();
     this.#close();
   }

@@ -285,9 +285,10 @@ export class MountRestart {
   /** Why a crash of this process ends the mount now, in words; null: another process could go on. */
   whyNoCrash(connection: number): string | null {
     const { answers, parts, ownCalls } = this.#host;
-    const { fileLocks } = parts();
+    const { fileLocks, group } = parts();
     if (this.#restarting || this.hasLetGo || this.isGiven) return "it is being restarted";
     if (this.#host.isEnding()) return "the mount is ending";
+    if (group?.isBlockedByOperator === true) return "an operator blocks it";
     const isOwner = answers.role === "owner";
     if (isOwner !== this.#host.ownsVolume()) return "the owner is changing";
     const asOwner = isOwner ? this.#whyNoOwnerCrash() : null;

@@ -1,8 +1,10 @@
 /** The process of a mount is killed, while programs on all nodes work there: that is a pause. Nothing ends with an error, nothing is made twice, nothing is stale (hazards F38, F39, F40). */
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
-import { type Actor, endActors, startActor, until } from "./actor.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, keepersOf, logOf, startLab, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
@@ -184,6 +186,22 @@ m=mmap.mmap(fd,8192); m[0:4]=b"AAAA"`);
     expect(await end.run(`result=code(os.stat,mount)`, { mount: lab.node(2).mount })).toBe("ENOTCONN");
     const owner = startActor({ cwd: lab.node(1).mount });
     expect(await owner.run(`fd=os.open("mapped",os.O_RDONLY); result=os.pread(fd,4,100).decode()`)).toBe("BBBB");
+  });
+
+  it("has no heir while an operator blocks the mount: what was held is not made", async () => {
+    const crash = async (): Promise<unknown> =>
+      (JSON.parse((await coverlay(["status", "--json", "--run-dir", lab.node(3).runDir])).stdout) as { overlay: { crash: unknown } })
+        .overlay.crash;
+    await until("a crash is a pause", async () => (await crash()) === null);
+    writeFileSync(path.join(lab.node(3).runDir, "volume-lab", "block"), "1\n");
+    await until("the order is there", async () => (await crash()) === "an operator blocks it");
+    const here = startActor({ cwd: lab.node(3).mount });
+    const held = here.run(`result=code(put,"held","x")`);
+    await untilWaiting(here);
+    process.kill(lab.overlayPid(3) ?? 0, "SIGKILL");
+    expect(await held).toMatch(/^(?:ENOTCONN|ECONNABORTED)$/);
+    const owner = startActor({ cwd: lab.node(1).mount });
+    expect(await owner.run(`result=os.path.exists("held")`)).toBe(false);
   });
 });
 

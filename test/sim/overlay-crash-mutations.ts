@@ -717,8 +717,16 @@ export const overlayCrashMutations: readonly Mutation[] = [
     id: "crash-look-ends-mount",
     breaks: "a look whether a crash would be a pause, made without a free descriptor, takes the mount out",
     file: "overlay/serve/crash-guard.ts",
-    find: "this.#why = whyOf(guarded) ??",
-    replace: "this.#why = guarded.why() ??",
+    find: "const why = whyOf(guarded) ??",
+    replace: "const why = guarded.why() ??",
+    caughtBy: "test/unit/serve/crash-guard.test.ts",
+  },
+  {
+    id: "crash-looked-at-once-a-second",
+    breaks: "a crash right after a change of the owner ends the mount",
+    file: "overlay/serve/crash-guard.ts",
+    find: '    if (why !== "") this.#lookSoon();\n',
+    replace: "",
     caughtBy: "test/unit/serve/crash-guard.test.ts",
   },
 ];

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { nativeAddon } from "../../../native/index.ts";
 import { leaseFile } from "../../../overlay/lease/lease.ts";
-import { CrashGuard, type Guarded } from "../../../overlay/serve/crash-guard.ts";
+import { CRASH_LOOK_MS, CRASH_LOOK_SOON_FOR_MS, CRASH_LOOK_SOON_MS, CrashGuard, type Guarded } from "../../../overlay/serve/crash-guard.ts";
 
 vi.mock("../../../dlmd/client/client.ts", () => ({ connectDlm: async () => ({ descriptor: 0, close: () => Promise.resolve() }) }));
 vi.mock("../../../overlay/crash/keeper.ts", async (original) => ({
@@ -22,7 +22,7 @@ let look: () => string | null;
 let guard: CrashGuard;
 
 beforeEach(async () => {
-  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+  vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "setTimeout", "clearTimeout", "performance"] });
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-guard-"));
   const dlmdSocket = path.join(dir, "dlmd.sock");
   writeFileSync(leaseFile(dlmdSocket), "");
@@ -57,4 +57,32 @@ it("a look that cannot be made is why a crash ends the mount, until one can be m
   look = () => null;
   vi.advanceTimersByTime(1000);
   expect([guard.why, guard.journal?.resumable]).toEqual([null, true]);
+});
+
+it("what is in the way for a moment is looked at soon again, and what stays once a second", () => {
+  let looks = 0;
+  let reason: string | null = "the owner is changing";
+  look = () => {
+    looks += 1;
+    return reason;
+  };
+  guard.review();
+  expect(guard.journal?.resumable).toBe(false);
+  vi.advanceTimersByTime(5 * CRASH_LOOK_SOON_MS);
+  expect(looks).toBe(6);
+  // Another one follows, and its time is counted anew.
+  reason = "there is no connection to the owner";
+  vi.advanceTimersByTime(CRASH_LOOK_SOON_FOR_MS - CRASH_LOOK_SOON_MS);
+  reason = null;
+  vi.advanceTimersByTime(CRASH_LOOK_SOON_MS);
+  expect([guard.why, guard.journal?.resumable]).toEqual([null, true]);
+  looks = 0;
+  vi.advanceTimersByTime(10 * CRASH_LOOK_MS);
+  expect(looks).toBe(10);
+  reason = "the volume is a directory";
+  guard.review();
+  vi.advanceTimersByTime(CRASH_LOOK_SOON_FOR_MS + CRASH_LOOK_SOON_MS);
+  looks = 0;
+  vi.advanceTimersByTime(10 * CRASH_LOOK_MS);
+  expect(looks).toBe(10);
 });
