@@ -282,8 +282,11 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   #rangesOf({ file, owner, start, end }: Waiter): readonly OffsetRange[] {
     const known = this.#core.files.get(file);
-    const holder = known === undefined ? undefined : tableOf(known, owner).holders.get(keyOf(owner));
-    return holder === undefined ? [] : holder.ranges.overlapping(start, end).map((held) => [held.start, held.end]);
+    if (known === undefined) return [];
+    // Hazard F52. Not what is being given up: another program of the open file unlocks, or a conversion has begun.
+    return certainlyHeldOn(known, true)
+      .filter((held) => sameOwner(held.owner, owner) && held.range.start <= end && held.range.end >= start)
+      .map(({ range }) => [range.start, range.end]);
   }
 
   unlock(file: string, owner: LockOwner, start: bigint, end: bigint): MaybePromise<"granted" | "limit"> {

@@ -352,6 +352,15 @@ export const plockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/file-lock/core.test.ts",
   },
   {
+    id: "f52-killed-has-what-is-unlocked",
+    hazard: "F52",
+    breaks: "a lock that a killed caller was granted stays, because another program had just unlocked there",
+    file: "overlay/file-lock/file-locks.ts",
+    find: "    return certainlyHeldOn(known, true)\n",
+    replace: "    return heldOn(known)\n",
+    caughtBy: "test/unit/file-lock/file-locks.test.ts",
+  },
+  {
     id: "f52-released-after-a-grant",
     hazard: "F52",
     breaks: "what a flock was granted is released when a later request of its owner ends",

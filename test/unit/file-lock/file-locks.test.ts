@@ -152,6 +152,37 @@ describe("a request whose program is killed while it waits", () => {
     expect(asked.map(({ op }) => op)).toEqual(["lock", "lock"]);
   });
 
+  it.each([me, flock])("$kind: gives up what its open file had, and another program of it unlocks", async (owner) => {
+    const { locks, asked } = bench(Mode.CW);
+    const first = locks.lock("f", 1, owner, { ...whole, type: "read" }, true);
+    asked.at(-1)?.ended(ok);
+    await first.done;
+    const killed = locks.lock("f", 1, owner, whole, true);
+    const unlocked = locks.unlock("f", owner, 0n, maxOffset);
+    const [, locking, unlocking] = asked;
+    // The service has unlocked, and then granted, before it hears of the cancel.
+    killed.abandon();
+    unlocking?.ended(ok);
+    await unlocked;
+    locking?.ended(ok);
+    expect(await killed.done).toBe("granted");
+    await Promise.resolve();
+    expect(asked.map(({ op }) => op)).toEqual(["lock", "lock", "unlock", "unlock"]);
+  });
+
+  it("gives up a flock that its conversion had given up before", async () => {
+    const { locks, asked } = bench(Mode.CW);
+    const lives = locks.lock("f", 1, flock, { ...whole, type: "read" }, true);
+    asked.at(-1)?.ended(ok);
+    await lives.done;
+    const killed = locks.lock("f", 1, flock, whole, true);
+    killed.abandon();
+    asked.at(-1)?.ended(ok);
+    expect(await killed.done).toBe("granted");
+    await Promise.resolve();
+    expect(asked.map(({ op }) => op)).toEqual(["lock", "lock", "unlock"]);
+  });
+
   it.each([
     ["granted", [0, 1], []],
     ["granted", [1, 0], []],
