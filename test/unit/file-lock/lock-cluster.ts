@@ -12,7 +12,7 @@ import type { LockFound } from "../../../overlay/fuse/reply.ts";
 import { FileLockCore, type FileLockLimits } from "../../../overlay/file-lock/core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "../../../overlay/file-lock/core-port.ts";
 import type { LockOwner } from "../../../overlay/file-lock/api.ts";
-import { certainlyHeldOn, hasLocks, type LockedFile } from "../../../overlay/file-lock/locked-file.ts";
+import { certainlyHeldOn, hasLocks, heldOn, type LockedFile } from "../../../overlay/file-lock/locked-file.ts";
 
 const statuses: Record<string, FileLockStatus> = {
   ok: "granted",
@@ -21,6 +21,9 @@ const statuses: Record<string, FileLockStatus> = {
   canceled: "canceled",
   limit: "limit",
 };
+
+const noTable = { holders: new Map() };
+const nothing = { ranges: noTable, flock: noTable } as unknown as LockedFile;
 
 /** The lock of a file's state at dlmd: EX, or CW beside CW; in the order of coming. */
 class StateResource {
@@ -115,8 +118,12 @@ export class LockCluster {
   /** What an owner holds for certain: not what it is giving up. By file and owner. */
   readonly #certain = new Map<string, Map<string, Owned>>();
   readonly #delayMs: (channel: string) => number;
+  /** Of each request of the service, by client and number. */
+  readonly #files = new Map<string, string>();
   /** By a process that has crashed. */
   #unanswered: Caller[] = [];
+  #onTheWay = 0;
+  #blocked = false;
   #no = 0;
   #rank = 0;
 
@@ -129,12 +136,12 @@ export class LockCluster {
         nowMs: () => this.nowMs,
         send: (client, message) => {
           const process = this.#processes[client] as Process;
-          this.#deliver(`service ${process.node}`, () => this.#serviceAnswered(process, message));
+          this.#deliver(`service ${process.node} ${this.#fileOf(client, message)}`, () => this.#serviceAnswered(process, message));
         },
         protest: (node, message) => {
           throw new Error(`node ${node}: ${message}`);
         },
-        blocks: () => false,
+        blocks: () => this.#blocked,
         blocked: () => undefined,
       },
       { fileLocksPerFile: serviceLimit, fileLocksPerClient: serviceLimit },
@@ -204,15 +211,20 @@ export class LockCluster {
   letGo(node: number): void {
     const old = this.#processes.filter((one) => one.node === node).at(-2) as Process;
     old.over = true;
-    this.#deliver(`${node} service`, () => this.#endInService(old));
+    // Each file has a master of its own.
+    for (const file of new Set(this.#files.values())) this.#deliver(`${node} service ${file}`, () => this.#endInService(old, file));
     for (const name of new Set([...this.#states.keys(), ...old.core.files.keys()])) this.#tellState(old, name, "give-up");
   }
 
   /** As its home does for a client that is gone (dlmd/plock/home.ts). */
-  #endInService({ client }: Process): void {
+  #endInService({ client }: Process, of: string): void {
     const master = this.#master;
-    for (const { nodeid, requestId } of Array.from(master.waiters())) if (nodeid === client) master.cancel(client, requestId);
-    for (const { ranges, flock } of Array.from(master.files.values())) {
+    for (const [request, file] of this.#files) {
+      const [by, id] = request.split(" ").map(Number) as [number, number];
+      if (by === client && file === of) master.cancel(client, id);
+    }
+    for (const { name, ranges, flock } of Array.from(master.files.values())) {
+      if (name !== of) continue;
       for (const table of [ranges, flock])
         for (const holder of Array.from(table.holders.values())) {
           if (holder.owner.nodeid !== client) continue;
@@ -241,7 +253,11 @@ export class LockCluster {
   #deliver(channel: string, run: () => void): void {
     const atMs = Math.max(this.#channels.get(channel) ?? 0, this.nowMs + this.#delayMs(channel));
     this.#channels.set(channel, atMs);
-    this.#at(atMs, run);
+    this.#onTheWay += 1;
+    this.#at(atMs, () => {
+      this.#onTheWay -= 1;
+      run();
+    });
   }
 
   /** The next event; false: there is none, up to that time. */
@@ -257,6 +273,7 @@ export class LockCluster {
     if (event === undefined) return false;
     this.nowMs = Math.max(this.nowMs, event.atMs);
     event.run();
+    if (this.#onTheWay === 0) this.#judgeRest();
     return true;
   }
 
@@ -264,12 +281,16 @@ export class LockCluster {
     for (let steps = 0; this.step(); steps++) if (steps > 100_000) throw new Error("it never comes to rest");
   }
 
+  #fileOf(client: number, message: PlockMessage): string {
+    return message.kind === "plock-answer" ? (this.#files.get(`${client} ${message.requestId}`) ?? "") : "";
+  }
+
   #state(file: string): StateResource {
     let state = this.#states.get(file);
     if (state === undefined) {
       state = new StateResource((client, message) => {
         const { node, core, inherited, modes } = this.#processes[client] as Process;
-        this.#deliver(`dlm ${node}`, () => {
+        this.#deliver(`dlm ${node} ${file}`, () => {
           if (this.#processes[client]?.over === true) return;
           if (message === "wanted") core.stateWanted(file);
           else {
@@ -287,7 +308,7 @@ export class LockCluster {
 
   #tellState({ node, client }: Pick<Process, "node" | "client">, file: string, what: StateRequest): void {
     this.messages++;
-    this.#deliver(`${node} dlm`, () => this.#state(file).receive(client, what));
+    this.#deliver(`${node} dlm ${file}`, () => this.#state(file).receive(client, what));
   }
 
   #port(node: number, client: number, inherited: Map<string, "EX" | "CW">): FileLockPort {
@@ -324,9 +345,10 @@ export class LockCluster {
           heldMs,
           first,
         };
-        this.#deliver(`${node} service`, () => this.#master.request(client, message));
+        this.#files.set(`${client} ${id}`, file);
+        this.#deliver(`${node} service ${file}`, () => this.#master.request(client, message));
       },
-      cancel: (id) => this.#deliver(`${node} service`, () => this.#master.cancel(client, id)),
+      cancel: (id) => this.#deliver(`${node} service ${this.#files.get(`${client} ${id}`)}`, () => this.#master.cancel(client, id)),
       answer: (id, answer) => this.#answered(node, id, answer),
       setTimer: (file, delayMs) => {
         const process = (): Process => this.#processes[client] as Process;
@@ -405,30 +427,143 @@ export class LockCluster {
     }
   }
 
-  /** Another thread of the owner has asked for something that takes away what it has, and is not answered: it may have none of it by now. */
-  #mayHaveLost(file: string, node: number, { kind, owner }: LockOwner): boolean {
-    for (const one of this.#all) {
-      if (one.node !== node || one.owner.kind !== kind || one.owner.owner !== owner) continue;
-      if (one.pending?.ask.file === file && one.pending.ask.op !== "test") return true;
-    }
-    return false;
+  /** What other threads of the owner have asked for, without an answer. */
+  #underWay(file: string, node: number, { kind, owner }: LockOwner): FileLockAsk[] {
+    const found: FileLockAsk[] = [];
+    for (const { node: of, owner: who, pending } of this.#all)
+      if (of === node && who.kind === kind && who.owner === owner && pending?.ask.file === file && pending.ask.op !== "test")
+        found.push(pending.ask);
+    return found;
   }
 
   #judge(node: number, ask: FileLockAsk, answer: FileLockAnswer, _sinceMs: number): void {
     this.answers.push({ node, ask, answer });
     const { file, op, owner, range } = ask;
     if (op !== "lock" || answer.status !== "granted") return;
-    if (this.#mayHaveLost(file, node, owner)) return;
+    const others = this.#underWay(file, node, owner);
+    if (owner.kind === "flock" && others.length > 0) return;
     this.#change(file, node, owner, range.start, range.end, range.type);
+    // Another thread has asked for less, and is not answered: by now its owner may have no more than that.
+    for (const other of others) this.#giveUpFirst(node, other);
     const me = `${node}/${owner.owner}`;
-    for (const [name, { tree }] of this.#certain.get(`${file} ${owner.kind}`) ?? []) {
-      if (name === me) continue;
-      const other = tree.first(range.start, range.end, (held) => typesConflict(held.type, range.type));
-      if (other !== null)
+    for (const held of this.#certainOf(file, node, owner).tree.overlapping(range.start, range.end))
+      for (const [name, { tree }] of this.#certain.get(`${file} ${owner.kind}`) ?? []) {
+        if (name === me) continue;
+        const other = tree.first(held.start, held.end, ({ type }) => typesConflict(held.type, type));
+        if (other !== null)
+          throw new Error(
+            `${file}: ${me} was granted ${range.type} ${range.start}-${range.end}, ${name} has ${other.type} ${other.start}-${other.end}`,
+          );
+      }
+  }
+
+  /** No message is on its way: what each node has is what the service has, and what excludes each other nobody has. */
+  #judgeRest(): void {
+    const held: {
+      readonly file: string;
+      readonly me: string;
+      readonly kind: string;
+      readonly type: "read" | "write";
+      readonly start: bigint;
+      readonly end: bigint;
+    }[] = [];
+    if (this.#blocked) return;
+    for (let node = 0; node < this.nodes.length; node++) {
+      const process = this.#serving(node);
+      if (process.inherited.size > 0 || !process.core.hasInherited) return;
+    }
+    for (let node = 0; node < this.nodes.length; node++) {
+      const { core, client, modes } = this.#serving(node);
+      for (const file of core.files.values()) {
+        // A conversion that waits in the service has given up what its owner had; here that is seen when it ends.
+        const converts = new Set(
+          [...file.asked.values()]
+            .filter(({ own, op }) => own === null && op === "lock")
+            .map(({ owner }) => `${owner.kind}/${owner.owner}`),
+        );
+        const isKnown = (one: string): boolean => !(one.startsWith("flock") && converts.has(one.split(" ")[0] as string));
+        const here = heldOn(file).map(({ owner, range }) => `${owner.kind}/${owner.owner} ${range.type} ${range.start}-${range.end}`);
+        for (const { owner, range } of heldOn(file))
+          if (isKnown(`${owner.kind}/${owner.owner}`))
+            held.push({ ...range, file: file.name, me: `${node}/${owner.owner}`, kind: owner.kind });
+        const there: string[] = [];
+        for (const { name, ranges, flock } of this.#master.files.values())
+          if (name === file.name)
+            for (const table of [ranges, flock])
+              for (const { owner, ranges: of } of table.holders.values())
+                if (owner.nodeid === client)
+                  for (const { type, start, end } of of.overlapping(0n, maxOffset))
+                    there.push(`${owner.kind}/${owner.owner} ${type} ${start}-${end}`);
+        const expected = file.state === "shared" ? here : file.state === "local" ? [] : null;
+        if (expected !== null && expected.filter(isKnown).sort().join() !== there.filter(isKnown).sort().join())
+          throw new Error(`${file.name} of node ${node} is ${file.state}: it has ${here.join(", ")}, the service ${there.join(", ")}`);
+        const mode = this.modes(file.name)[client];
+        if (file.state === "local" && mode !== "EX") throw new Error(`${file.name} is local on ${node} with ${mode}`);
+        if (file.state === "shared" && mode !== "CW")
+          throw new Error(`${file.name} is shared on ${node} with ${mode} ${modes.get(file.name)}`);
+      }
+    }
+    for (const { name, ranges, flock } of this.#master.files.values())
+      for (const { owner, ranges: of } of [...ranges.holders.values(), ...flock.holders.values()])
+        if (of.size > 0 && this.nodes.some((core, node) => this.#serving(node).client === owner.nodeid && !core.files.has(name)))
+          throw new Error(`${name}: the service has what client ${owner.nodeid} does not know of`);
+    for (const a of held)
+      for (const b of held)
+        if (
+          a.file === b.file &&
+          a.kind === b.kind &&
+          a.me !== b.me &&
+          typesConflict(a.type, b.type) &&
+          a.start <= b.end &&
+          b.start <= a.end
+        )
+          throw new Error(`${a.file}: ${a.me} has ${a.type} ${a.start}-${a.end}, ${b.me} has ${b.type} ${b.start}-${b.end}`);
+  }
+
+  /** All has come to rest: who waits, waits for somebody. */
+  judgeWaits(): void {
+    for (const one of this.#all) {
+      const ask = one.pending?.ask;
+      if (ask === undefined || this.#unanswered.includes(one)) continue;
+      if (ask.op !== "lock" || !ask.wait) throw new Error(`${ask.op} of ${one.node}/${one.owner.owner} has no answer`);
+      let waits = false;
+      for (let node = 0; node < this.nodes.length; node++)
+        for (const { owner, range } of heldOn(this.nodes[node]?.files.get(ask.file) ?? nothing))
+          waits ||=
+            owner.kind === one.owner.kind &&
+            !(node === one.node && owner.owner === one.owner.owner) &&
+            typesConflict(range.type, ask.range.type) &&
+            range.start <= ask.range.end &&
+            range.end >= ask.range.start;
+      for (const other of this.#all) {
+        const theirs = other.pending?.ask;
+        if (theirs === undefined || theirs.file !== ask.file || other.owner.kind !== one.owner.kind) continue;
+        if (other.node === one.node && other.owner.owner === one.owner.owner) continue;
+        waits ||=
+          typesConflict(theirs.range.type, ask.range.type) && theirs.range.start <= ask.range.end && theirs.range.end >= ask.range.start;
+      }
+      if (!waits)
         throw new Error(
-          `${file}: ${me} was granted ${range.type} ${range.start}-${range.end}, ${name} has ${other.type} ${other.start}-${other.end}`,
+          `${ask.file}: ${one.node}/${one.owner.owner} waits for nobody for ${ask.range.type} ${ask.range.start}-${ask.range.end}`,
         );
     }
+  }
+
+  /** A lockspace of which nothing is granted: it is being recovered, or a fence is awaited. */
+  set blocked(blocked: boolean) {
+    this.#blocked = blocked;
+    if (!blocked) this.#master.unblock();
+  }
+
+  get blocked(): boolean {
+    return this.#blocked;
+  }
+
+  /** The service finds a circle, it says, or one that is none if they wait by turns. */
+  sentence(which: number, sentence: "deadlock" | "overtake"): void {
+    const waiters = [...this.#master.waiters()].filter(({ holder }) => holder.owner.kind === "posix" || sentence === "overtake");
+    const waiter = waiters[which % Math.max(1, waiters.length)];
+    if (waiter !== undefined) this.#master.sentence(waiter, sentence);
   }
 
   /** Modes of the file's state at the lock manager, by node. */
