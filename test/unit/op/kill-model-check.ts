@@ -171,6 +171,8 @@ function failed({ request, inos, uid, answer }: Asked): Explained {
       case E.ENOENT:
         return hasNone(state, request, inos, name);
       case E.ESTALE:
+      case E.ENOSPC:
+      case E.EIO:
         return true;
       default:
         return false;
@@ -190,6 +192,24 @@ function hasNone(state: State, request: Asked["request"], inos: Asked["inos"], n
 
 function operationOf(asked: Asked): Operation {
   if (asked.answer === null) throw new Error(`${asked.request.op} ${asked.unique} has no answer`);
+  // What a caller without CAP_FSETID takes away goes first.
+  if (!asked.killed && [E.ENOSPC, E.EIO].includes(asked.answer.errno as never)) {
+    const { op } = asked.request;
+    const { steps, inos } = succeeded({ ...asked, answer: null });
+    const first =
+      op === "write" || op === "fallocate" || op === "copyFileRange"
+        ? asked.uid === 0
+          ? 0
+          : 1
+        : op === "setattr" || op === "create" || op === "setxattr"
+          ? steps.length - 1
+          : 0;
+    const optional = steps.slice(0, first).map(
+      (step): Explained =>
+        (state) => [state, ...step(state)],
+    );
+    return { asked, steps: optional, inos, changes: false };
+  }
   if (!asked.killed && asked.answer.errno !== 0) return { asked, steps: [failed(asked)], inos: [], changes: false };
   const { steps, inos } = succeeded(asked);
   return { asked, steps, inos, changes: !asked.killed && inos.length > 0 };

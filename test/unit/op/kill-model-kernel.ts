@@ -56,6 +56,8 @@ export class KillModelKernel {
   readonly history: Asked[] = [];
   /** "ino name": the number, or null: there is none. */
   readonly names: Map<string, number | null> = new Map();
+  /** INC_EPOCH: what was asked for before brings names of before. */
+  epoch = 0;
   readonly bugs: string[] = [];
   /** Callers that were told EINTR. */
   kills = 0;
@@ -135,8 +137,21 @@ export class KillModelKernel {
     if (!LOOKS.has(request.op) && caller.dies?.at === caller.asked) this.#dies(caller, caller.dies.steps);
     const answer = await this.#send(caller, request);
     await this.#steps.turn();
+    this.#doubtNames(request, answer.errno);
     if (answer.errno === E.EINTR) throw new Killed();
     return answer;
+  }
+
+  /** What the kernel itself believes no more (fs/fuse/dir.c: fuse_unlink, fuse_rmdir, fuse_rename_common, create_new_entry). */
+  #doubtNames({ op, fuseNodeid, name, newFuseNodeid, newName }: ModelRequest, errno: number): void {
+    const removes = op === "unlink" || op === "rmdir" || op === "rename";
+    const makes = op === "create" || op === "mkdir" || op === "link";
+    if (!(removes && (errno === E.EINTR || errno === E.ENOENT)) && !(makes && errno === E.EEXIST)) return;
+    const doubt = (dir: unknown, of: unknown): void => this.note(dir as number, (of as Buffer).toString(), undefined);
+    doubt(fuseNodeid, name);
+    // What was not there stays absent.
+    if (op === "rename" && this.names.get(`${this.inoOf(newFuseNodeid as number)} ${(newName as Buffer).toString()}`) !== null)
+      doubt(newFuseNodeid, newName);
   }
 
   #dies(caller: Caller, steps: number): void {
@@ -210,9 +225,10 @@ export class KillModelKernel {
     const key = `${this.inoOf(fuseNodeid)} ${called}`;
     const known = this.names.get(key);
     if (known !== undefined) return known;
+    const { epoch } = this;
     const { errno, body } = await this.ask(caller, { op: "lookup", fuseNodeid, name: Buffer.from(called) });
     const found = errno === 0 ? Number(body.readBigUInt64LE(NODEID_AT)) : 0;
-    if (errno === 0 && body.readBigUInt64LE(ENTRY_VALID_AT) > 0n) this.names.set(key, found === 0 ? null : found);
+    if (errno === 0 && body.readBigUInt64LE(ENTRY_VALID_AT) > 0n && epoch === this.epoch) this.names.set(key, found === 0 ? null : found);
     return found === 0 ? null : found;
   }
 
@@ -229,6 +245,11 @@ export class KillModelKernel {
     const answer = { errno: 0, body: Buffer.alloc(0) };
     const request = { op: "elsewhere", step };
     this.history.push({ request, unique: 0, uid: 0, pid: 0, inos: {}, begin: now, end: now, answer, killed: false });
+    this.expireNames();
+  }
+
+  expireNames(): void {
+    this.epoch += 1;
     this.names.clear();
   }
 

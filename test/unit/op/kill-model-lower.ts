@@ -41,6 +41,8 @@ export class KillModelLower extends KillModelRest implements Lower {
   #behind = 0;
   readonly #nothingBehind: (() => void)[] = [];
   #request = 0;
+  /** A call finds no space, or a disk that does not read, now and then. */
+  readonly #fails: boolean;
   #nextHandle = 1000;
   readonly #handles = new Map<number, number>();
 
@@ -50,6 +52,7 @@ export class KillModelLower extends KillModelRest implements Lower {
     this.state = state;
     this.#wire = steps.chance(0.8) ? { to: steps.channel(), from: steps.channel() } : null;
     this.#metadataPool = steps.chance(0.4);
+    this.#fails = steps.chance(0.3);
   }
 
   handleOf(ino: number): LowerHandle {
@@ -68,7 +71,13 @@ export class KillModelLower extends KillModelRest implements Lower {
     return inode;
   }
 
-  #do(step: Step): void {
+  /** Nothing of which a program was told that it is made. */
+  #mayFail(errno: number): void {
+    if (this.#fails && this.#steps.chance(0.15)) throw errnoError(errno);
+  }
+
+  #do(step: Step, promised = false): void {
+    if (!promised) this.#mayFail(E.ENOSPC);
     const after = applied(this.state, step);
     if (typeof after === "number") throw errnoError(after);
     this.state = after;
@@ -123,7 +132,11 @@ export class KillModelLower extends KillModelRest implements Lower {
   }
 
   /** Known under the lock without a trip, mostly. */
-  #look<T>(act: () => T): MaybePromise<T> {
+  #look<T>(look: () => T): MaybePromise<T> {
+    const act = (): T => {
+      this.#mayFail(E.EIO);
+      return look();
+    };
     if (this.#wire !== null && this.#behind === 0 && this.#steps.chance(0.3)) return act();
     const waits = this.#pool(0.2);
     return this.#call(() => (waits === undefined ? act() : waits.then(act)));
@@ -180,9 +193,9 @@ export class KillModelLower extends KillModelRest implements Lower {
       return waits === undefined ? made() : this.#turn().then(made);
     });
   }
-  #write(ino: number, data: string, offset: number, append: boolean): { offset: number; bytes: number } {
+  #write(ino: number, data: string, offset: number, append: boolean, promised = false): { offset: number; bytes: number } {
     const at = append ? this.#inode(ino).bytes.length : offset;
-    this.#do({ do: "write", ino, offset: at, data });
+    this.#do({ do: "write", ino, offset: at, data }, promised);
     return { offset: at, bytes: data.length };
   }
 
@@ -333,7 +346,7 @@ export class KillModelLower extends KillModelRest implements Lower {
   }
   writeBehind(handle: LowerHandle, given: Uint8Array, offset: number): Promise<void> {
     const data = Buffer.from(given).toString("latin1");
-    return this.#makeBehind(() => this.#turn().then(() => void this.#write(this.#ino(handle), data, offset, false)));
+    return this.#makeBehind(() => this.#turn().then(() => void this.#write(this.#ino(handle), data, offset, false, true)));
   }
   writtenBehind(): MaybePromise<void> {
     return this.#behind === 0 ? undefined : new Promise((resolve) => this.#nothingBehind.push(resolve));
@@ -344,7 +357,7 @@ export class KillModelLower extends KillModelRest implements Lower {
     // What is under way may change what it has.
     if (this.#wire === null || this.#behind > 0 || mode === undefined || Object.keys(change).length > 1) return null;
     if (((mode | now.mode) & 0o6000) !== 0 || hasSetId(now) || this.#steps.chance(0.3)) return null;
-    const make = (): Promise<void> => this.#makeBehind(() => this.#do({ do: "chmod", ino, mode: mode & 0o7777 }));
+    const make = (): Promise<void> => this.#makeBehind(() => this.#do({ do: "chmod", ino, mode: mode & 0o7777 }, true));
     return { attr: modelAttr(ino, { ...now, mode: mode & 0o7777 }), make };
   }
   madeFor(request: number): void {

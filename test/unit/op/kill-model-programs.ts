@@ -156,8 +156,9 @@ function making(op: "create" | "mkdir"): Program {
       kernel.withLocks([dir], async () => {
         if ((await kernel.lookup(caller, dir, name)) !== null) return null;
         const made = { op, fuseNodeid: dir, name: Buffer.from(name), mode, umask: 0, flags, supplementaryGids: [SETGID_GROUP] };
+        const { epoch } = kernel;
         const answer = await kernel.ask(caller, made);
-        if (answer.errno === 0) kernel.note(dir, name, Number(answer.body.readBigUInt64LE(0)));
+        if (answer.errno === 0 && epoch === kernel.epoch) kernel.note(dir, name, Number(answer.body.readBigUInt64LE(0)));
         return answer;
       }),
     );
@@ -200,8 +201,9 @@ const rename: Program = (world, caller) => {
       return kernel.withLocks([moved, ...(replaced === null ? [] : [replaced])], async () => {
         const to = { newFuseNodeid: newDir, newName: Buffer.from(newName), flags: wanted };
         const touched = { victimNodeid: moved, replacedNodeid: replaced ?? 0 };
+        const { epoch } = kernel;
         const answer = await kernel.ask(caller, { op: "rename", fuseNodeid: oldDir, name: Buffer.from(oldName), ...to, ...touched });
-        if (answer.errno === 0) {
+        if (answer.errno === 0 && epoch === kernel.epoch) {
           kernel.note(oldDir, oldName, wanted === 0 ? undefined : (replaced ?? undefined));
           kernel.note(newDir, newName, moved);
         }
@@ -220,8 +222,9 @@ const link: Program = (world, caller) => {
   return kernel.withLocks([dir], async () => {
     if ((await kernel.lookup(caller, dir, name)) !== null) return;
     await kernel.withLocks([targetFuseNodeid], async () => {
+      const { epoch } = kernel;
       const answer = await kernel.ask(caller, { op: "link", fuseNodeid: dir, name: Buffer.from(name), targetFuseNodeid });
-      if (answer.errno === 0) kernel.note(dir, name, targetFuseNodeid);
+      if (answer.errno === 0 && epoch === kernel.epoch) kernel.note(dir, name, targetFuseNodeid);
     });
   });
 };

@@ -117,7 +117,7 @@ class KillModelCoherence extends RecordingCoherence {
     await this.#steps.turn();
     if (inodes.some(({ kind }) => kind === "directory")) {
       this.told.clear();
-      this.kernel?.names.clear();
+      this.kernel?.expireNames();
     }
     if (!pages) return;
     for (const inode of inodes) {
@@ -132,7 +132,8 @@ class KillModelCoherence extends RecordingCoherence {
   }
   override attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
     void super.attributesChanged(inode, caller, held);
-    return this.#steps.chance(0.2) ? this.#steps.turn() : undefined;
+    // What the caller has locked is told within the turn, but where somebody else's notification of it is under way.
+    return this.#steps.chance(held ? 0.02 : 0.2) ? this.#steps.turn() : undefined;
   }
   override moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
     const [old, now] = [`${oldDir.cover.key} ${oldName.toString()}`, `${newDir.cover.key} ${newName.toString()}`];
