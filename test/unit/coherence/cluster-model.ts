@@ -11,12 +11,15 @@ import {
   handleBast,
   handleTimerOf,
   holdOf,
+  pinChild,
+  removeWaiter,
   tryPin,
   unpin,
   unpinData,
 } from "../../../overlay/coherence/lock/lock-cache.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
+import type { Errno } from "../../../dlmd/base/errno.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
 import { ModelResource } from "./model-resource.ts";
@@ -30,6 +33,10 @@ export interface ModelOptions {
   readonly readersPerNode: number;
   /** Callers of truncate(2): they pass during a revoke like writes from a page cache, and open nothing. */
   readonly truncatersPerNode?: number;
+  /** LOOKUPs that would like to have the lock, and ask no other node to give it up at once. */
+  readonly lookersPerNode?: number;
+  /** Share of waits for the lock whose callers are killed. */
+  readonly killed?: number;
 }
 
 export interface ModelResult {
@@ -39,6 +46,7 @@ export interface ModelResult {
   readonly rounds: number;
   /** Rounds that left the page of a READ alone. */
   readonly heldBack: number;
+  readonly killed: number;
   readonly steps: number;
 }
 
@@ -52,6 +60,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let unfinished = 0;
   let rounds = 0;
   let heldBack = 0;
+  let killed = 0;
   let stepsLeft = options.steps;
   const nodes: ModelNode[] = Array.from({ length: options.nodes }, (_, id) => createModelNode(id));
 
@@ -171,14 +180,55 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     for (const waiter of waiters) free.push(waiter);
   }
 
-  function pin(node: ModelNode, mode: typeof Mode.PR | typeof Mode.EX, passes: boolean, then: () => void, isRead = false): void {
+  /** `ended`: instead of `then`, where the caller is killed. */
+  function pin(
+    node: ModelNode,
+    mode: typeof Mode.PR | typeof Mode.EX,
+    passes: boolean,
+    then: () => void,
+    ended: () => void,
+    isRead = false,
+  ): void {
     if (tryPin(node.cover, mode)) {
       free.push(then);
       return;
     }
-    const waiter: PinWaiter = { mode, passes, ...(isRead ? { pages: { from: 0, to: 4096 } } : {}), settle: () => free.push(then) };
+    const settle = (error: Errno | null): void => void free.push(error === null ? then : ended);
+    const waiter: PinWaiter = { mode, passes, ...(isRead ? { pages: { from: 0, to: 4096 } } : {}), settle };
     addWaiter(node.state, node.cover, waiter, steps.now);
     perform(node);
+    if (random() >= (options.killed ?? 0)) return;
+    const kill = (turns: number): void => {
+      if (turns > 0) free.push(() => kill(turns - 1));
+      else if (removeWaiter(node.state, node.cover, waiter, steps.now)) {
+        killed += 1;
+        perform(node);
+      }
+    };
+    kill(Math.floor(random() * 20));
+  }
+
+  /** A name of the file is looked up: attributes are valid if the lock is to be had. */
+  function looker(node: ModelNode): void {
+    if (stepsLeft <= 0) return;
+    unfinished += 1;
+    const over = (): void => {
+      unfinished -= 1;
+      node.operations += 1;
+      free.push(() => looker(node));
+    };
+    const told = (pinned: boolean): void => {
+      if (!pinned) return over();
+      checkPins(node, Mode.PR);
+      free.push(() => {
+        unpin(node.state, node.cover, steps.now);
+        perform(node);
+        over();
+      });
+    };
+    const now = pinChild(node.state, node.cover, (pinned) => void free.push(() => told(pinned)), random() < 0.5);
+    perform(node);
+    if (now !== null) free.push(() => told(now));
   }
 
   function checkPins(node: ModelNode, mode: Mode): void {
@@ -225,6 +275,10 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
             finish(seen);
           });
         },
+        () => {
+          unlockFolio(node);
+          done();
+        },
         true,
       );
     };
@@ -238,56 +292,80 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       return;
     }
     node.folio = { write: true, cached: true };
-    pin(node, Mode.EX, true, () => {
-      checkPins(node, Mode.EX);
-      version += 1;
-      const mine = version;
-      free.push(() => {
-        node.page = mine;
-        unpinData(node.state, node.cover, steps.now);
-        perform(node);
+    pin(
+      node,
+      Mode.EX,
+      true,
+      () => {
+        checkPins(node, Mode.EX);
+        version += 1;
+        const mine = version;
+        free.push(() => {
+          node.page = mine;
+          unpinData(node.state, node.cover, steps.now);
+          perform(node);
+          unlockFolio(node);
+          committed = Math.max(committed, mine);
+          done();
+        });
+      },
+      () => {
         unlockFolio(node);
-        committed = Math.max(committed, mine);
         done();
-      });
-    });
+      },
+    );
   }
 
   /** A direct write drops the local pages again after it was executed and before it is answered: a READ may have come between. */
   function writeDirect(node: ModelNode, done: () => void): void {
     if (node.folio === null) node.page = null;
-    pin(node, Mode.EX, false, () => {
-      checkPins(node, Mode.EX);
-      version += 1;
-      const mine = version;
-      const drop = (): void => {
-        if (node.folio !== null) {
-          node.folioWaiters.push(drop);
-          return;
-        }
-        node.page = null;
-        unpinData(node.state, node.cover, steps.now);
-        perform(node);
-        committed = Math.max(committed, mine);
-        done();
-      };
-      free.push(drop);
-    });
+    pin(
+      node,
+      Mode.EX,
+      false,
+      () => {
+        checkPins(node, Mode.EX);
+        version += 1;
+        const mine = version;
+        const drop = (): void => {
+          if (node.folio !== null) {
+            node.folioWaiters.push(drop);
+            return;
+          }
+          node.page = null;
+          unpinData(node.state, node.cover, steps.now);
+          perform(node);
+          committed = Math.max(committed, mine);
+          done();
+        };
+        free.push(drop);
+      },
+      done,
+    );
   }
 
   function truncater(node: ModelNode): void {
     if (stepsLeft <= 0) return;
     unfinished += 1;
-    pin(node, Mode.EX, true, () => {
-      checkPins(node, Mode.EX);
-      free.push(() => {
-        unpinData(node.state, node.cover, steps.now);
-        perform(node);
+    pin(
+      node,
+      Mode.EX,
+      true,
+      () => {
+        checkPins(node, Mode.EX);
+        free.push(() => {
+          unpinData(node.state, node.cover, steps.now);
+          perform(node);
+          unfinished -= 1;
+          node.operations += 1;
+          free.push(() => truncater(node));
+        });
+      },
+      () => {
         unfinished -= 1;
-        node.operations += 1;
         free.push(() => truncater(node));
-      });
-    });
+      },
+    );
   }
 
   function reader(node: ModelNode): void {
@@ -334,6 +412,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     for (let k = 0; k < options.readersPerNode; k += 1) reader(node);
     for (let k = 0; k < options.writersPerNode; k += 1) writer(node);
     for (let k = 0; k < (options.truncatersPerNode ?? 0); k += 1) truncater(node);
+    for (let k = 0; k < (options.lookersPerNode ?? 0); k += 1) looker(node);
   }
 
   let taken = 0;
@@ -344,5 +423,5 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     if (violation !== null) break;
   }
   const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
-  return { violation, operations, unfinished, rounds, heldBack, steps: taken };
+  return { violation, operations, unfinished, rounds, heldBack, killed, steps: taken };
 }

@@ -3,9 +3,17 @@
  * lock managers (model-resource.ts) there is each node's kernel: it locks a directory for a change and for a LOOKUP, believes a name as long as that is
  * valid, drops one only when the directory is not locked, and all of the mount whatever is locked (INC_EPOCH). Everything that may happen next is a step; the seed picks which.
  */
-import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect, type InvalidationPlan, raiseEpoch } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, handleTimerOf, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
+import {
+  addWaiter,
+  handleAst,
+  handleBast,
+  handleTimerOf,
+  removeWaiter,
+  tryPin,
+  unpin,
+} from "../../../overlay/coherence/lock/lock-cache.ts";
 import { orderWants } from "../../../overlay/coherence/lock/lock-order.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 import { noteExpired, tellName } from "../../../overlay/coherence/names/names.ts";
@@ -22,6 +30,8 @@ export interface DirectoryModelOptions {
   readonly listersPerNode: number;
   readonly changersPerNode: number;
   readonly renamersPerNode: number;
+  /** Share of waits for a lock whose callers are killed, and of changes whose callers are, before they are answered. */
+  readonly killed?: number;
 }
 
 export interface DirectoryModelResult {
@@ -36,6 +46,7 @@ export interface DirectoryModelResult {
   readonly listed: number;
   /** Revokes that waited for a listing, to go by epoch then. */
   readonly waited: number;
+  readonly killed: number;
   readonly steps: number;
 }
 
@@ -85,7 +96,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
   const { free } = steps;
   const nodes = Array.from({ length: options.nodes }, (_, id) => createNode(id));
   const versions = DIRECTORIES.map(() => ({ made: 0, committed: 0 }));
-  const counts = { operations: 0, unfinished: 0, raised: 0, refused: 0, epochs: 0, listed: 0, waited: 0 };
+  const counts = { operations: 0, unfinished: 0, raised: 0, refused: 0, epochs: 0, listed: 0, waited: 0, killed: 0 };
   let [stepsLeft, taken] = [options.steps, 0];
   let violation: string | null = null;
 
@@ -199,7 +210,10 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     for (const waiter of directory.lockWaiters.splice(0)) free.push(waiter);
   }
 
-  function pin(node: Node, { cover }: KernelDirectory, mode: PinModeOf, then: () => void): void {
+  const dies = (): boolean => random() < (options.killed ?? 0);
+
+  /** `ended`: instead of `then`, where the caller is killed. */
+  function pin(node: Node, { cover }: KernelDirectory, mode: PinModeOf, then: () => void, ended: () => void): void {
     const pinned = (): void => {
       if (!modeCovers(cover.mode, mode)) note(`node ${node.id} runs under ${mode} with ${cover.mode}`);
       for (const other of nodes) {
@@ -212,8 +226,16 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
       free.push(pinned);
       return;
     }
-    addWaiter(node.state, cover, { mode, passes: false, settle: () => free.push(pinned) }, steps.now);
+    const settle: PinWaiter["settle"] = (error) => void free.push(error === null ? pinned : ended);
+    const waiter: PinWaiter = { mode, passes: false, settle };
+    addWaiter(node.state, cover, waiter, steps.now);
     perform(node);
+    if (!dies()) return;
+    leave(Math.floor(random() * 20), () => {
+      if (!removeWaiter(node.state, cover, waiter, steps.now)) return;
+      counts.killed += 1;
+      perform(node);
+    });
   }
 
   /** The answer that carries the name, with or without validity; the kernel has it before the directory is unlocked. */
@@ -242,10 +264,19 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     if (directory.valid !== null) return seen(directory.valid);
     lockInKernel(directory, () => {
       const sentAt = node.epoch;
-      pin(node, directory, Mode.PR, () => {
-        const { made } = versionOf(at);
-        answer(node, directory, made, sentAt, () => seen(made));
-      });
+      pin(
+        node,
+        directory,
+        Mode.PR,
+        () => {
+          const { made } = versionOf(at);
+          answer(node, directory, made, sentAt, () => seen(made));
+        },
+        () => {
+          unlockInKernel(directory);
+          done();
+        },
+      );
     });
   }
 
@@ -255,22 +286,67 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     const { state } = node;
     lockInKernel(directory, () => {
       state.listings.heard({ op: "readdirplus", pid: fh, fh }, directory.cover, state.epoch);
-      pin(node, directory, Mode.PR, () => {
-        const { made } = versionOf(at);
-        const listing = state.listings.of(directory.cover, fh, fh);
-        const isValid = tellName(directory.cover, NAME, directory.cover, true, state.epoch, steps.now, false, true);
-        if (listing !== null) state.listings.begin(listing);
-        directory.installing = true;
-        leave(LEAVING.turns, () => {
-          directory.installing = false;
-          directory.valid = isValid ? made : null;
+      pin(
+        node,
+        directory,
+        Mode.PR,
+        () => {
+          const { made } = versionOf(at);
+          const listing = state.listings.of(directory.cover, fh, fh);
+          const isValid = tellName(directory.cover, NAME, directory.cover, true, state.epoch, steps.now, false, true);
+          if (listing !== null) state.listings.begin(listing);
+          directory.installing = true;
+          leave(LEAVING.turns, () => {
+            directory.installing = false;
+            directory.valid = isValid ? made : null;
+            unlockInKernel(directory);
+            counts.listed += 1;
+            done();
+          });
+          unpin(state, directory.cover, steps.now);
+          perform(node);
+        },
+        () => {
           unlockInKernel(directory);
-          counts.listed += 1;
           done();
-        });
-        unpin(state, directory.cover, steps.now);
-        perform(node);
+        },
+      );
+    });
+  }
+
+  /** Its caller was told EINTR, and others may look: when it is made, all names of the mount are expired (op/change.ts). */
+  function orphan(node: Node, ats: readonly number[], done: () => void): void {
+    counts.killed += 1;
+    const directories = ats.map((at) => node.directories[at] as KernelDirectory);
+    for (const directory of directories) unlockInKernel(directory);
+    let made: readonly number[] = [];
+    let listed = 0;
+    const dropped = (): void => {
+      if (listed > 0) return;
+      if (node.epochsSent > 0) return void node.epochWaiters.push(dropped);
+      ats.forEach((at, index) => {
+        versionOf(at).committed = Math.max(versionOf(at).committed, made[index] as number);
       });
+      for (const { cover } of directories) unpin(node.state, cover, steps.now);
+      perform(node);
+      done();
+    };
+    leave(Math.floor(random() * LEAVING.turns), () => {
+      made = ats.map((at) => (versionOf(at).made += 1));
+      incrementEpoch(node, (directories[0] as KernelDirectory).cover);
+      // Names of listings under way come behind it: they are expired one by one, for which the directory is locked (revoke-round.ts, expireListed).
+      for (const directory of directories) {
+        const underWay = directory.cover.names?.listings ?? [];
+        if (!directory.installing || underWay.length === 0) continue;
+        listed += 1;
+        directory.behind.push(() => {
+          directory.valid = null;
+          node.state.listings.over(underWay, node.state.epoch);
+          listed -= 1;
+          dropped();
+        });
+      }
+      dropped();
     });
   }
 
@@ -284,8 +360,16 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
     };
     const pinNext = (left: readonly KernelDirectory[], then: () => void): void => {
       const [first, ...rest] = left;
+      const ended = (): void => {
+        for (const directory of directories) {
+          if (!left.includes(directory)) unpin(node.state, directory.cover, steps.now);
+          unlockInKernel(directory);
+        }
+        perform(node);
+        done();
+      };
       if (first === undefined) then();
-      else pin(node, first, Mode.EX, () => pinNext(rest, then));
+      else pin(node, first, Mode.EX, () => pinNext(rest, then), ended);
     };
     // The kernel takes its own locks in an order of its own.
     lockNext(directories, () => {
@@ -294,6 +378,7 @@ export function runDirectoryModel(seed: number, options: DirectoryModelOptions):
       pinNext(
         wants.map(({ inode }) => kernelOf(node, inode.cover)),
         () => {
+          if (dies()) return orphan(node, ats, done);
           const made = ats.map((at) => (versionOf(at).made += 1));
           free.push(() => {
             let left = ats.length;
