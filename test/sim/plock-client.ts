@@ -22,10 +22,13 @@ export interface PlockClientOptions {
 export class SimPlockClient {
   readonly asked: Map<number, Asked> = new Map();
   readonly #options: PlockClientOptions;
+  /** Each owner has several threads, which all ask. */
+  readonly #threads: boolean;
   #nextRequestId = 1;
 
   constructor(options: PlockClientOptions) {
     this.#options = options;
+    this.#threads = options.random.chance(0.15);
   }
 
   #owner(kind: OwnerKind, owner: bigint): PlockOwner {
@@ -44,7 +47,7 @@ export class SimPlockClient {
     const owner = this.#owner(random.chance(deadly) ? "posix" : random.pick(["posix", "ofd", "flock"] as const), BigInt(random.int(2)));
     if (what < 0.17) return this.#release(owner, random.chance(0.2) ? null : this.#file());
     const busy = [...this.asked.values()].filter((asked) => asked.owner.kind === owner.kind && asked.owner.owner === owner.owner).length;
-    if (busy > 0 && !random.chance(busy === 1 ? 0.15 : 0.02)) return;
+    if (busy > 0 && !random.chance(this.#threads ? 0.6 : busy === 1 ? 0.15 : 0.02)) return;
     this.#ask(owner, random.chance(deadly));
   }
 
@@ -66,8 +69,9 @@ export class SimPlockClient {
       start: all ? 0n : BigInt(places[0]),
       end: all || places[1] === cells - 1 ? maxOffset : BigInt(places[1]),
       wait: op === "lock" && random.chance(0.7),
-      begun: false,
-      heldMs: null,
+      // As of what the overlay had here before.
+      begun: owner.kind === "flock" && op === "lock" && random.chance(0.15),
+      heldMs: op === "lock" && random.chance(0.15) ? random.int(1000) : null,
       first: false,
     } as const;
     const asked: Asked = { request, owner, canceled: false, released: false };

@@ -23,13 +23,15 @@ interface SimPlockNode {
   named: boolean;
   /** Its tables are those of the view, and it serves. */
   serving: boolean;
+  /** It grants nothing: who is gone is not known to be dead, or not all have let go of it. */
+  gated: boolean;
+  /** Its own clock. */
+  readonly time: { nowMs: number };
 }
-
-const limits = { fileLocksPerFile: 1000, fileLocksPerClient: 1000 };
 
 export class PlockCluster {
   readonly random: Random;
-  readonly checker: PlockChecker = new PlockChecker();
+  readonly checker: PlockChecker;
   readonly nodes: Map<number, SimPlockNode> = new Map();
   readonly #channels: Map<string, PlockMessage[]> = new Map();
   readonly #deadly: number;
@@ -38,6 +40,8 @@ export class PlockCluster {
   readonly #turn: number;
   /** Searches have what they look at in one turn, at once; else a turn comes at some time and looks at so many rows. */
   readonly #eager: boolean;
+  /** Held ranges and requests of a file, and of a client. */
+  readonly #limit: number;
   readonly #trace: string[] = [];
   #nextClientId = 1;
   #incarnation = 1;
@@ -53,6 +57,8 @@ export class PlockCluster {
     this.#turn = this.random.pick([2, 16, 16, 64]);
     this.#eager = this.random.chance(0.5);
     const drawn = this.random.pick([1, 2, 3, 3, 4]);
+    this.#limit = this.random.pick([1000, 1000, 1000, 12]);
+    this.checker = new PlockChecker(() => true, this.#limit < 1000);
     const count = nodes > 0 ? nodes : drawn;
     for (let nodeid = 1; nodeid <= count; nodeid++) this.#boot(nodeid);
     this.#changeView();
@@ -60,11 +66,12 @@ export class PlockCluster {
 
   #boot(nodeid: number): void {
     const { checker } = this;
+    const time = { nowMs: this.random.int(1000) };
     const node: SimPlockNode = {
       nodeid,
       service: new PlockService(
         nodeid,
-        { nowMs: 0 },
+        time,
         {
           toPeer: (to, message) => this.#channel(nodeid, to).push(message),
           toClient: (client, event) => {
@@ -73,13 +80,15 @@ export class PlockCluster {
             if (!client.gone) node.programs.get(client.id)?.sim.result(event);
           },
           protest: (from, message) => checker.fail(`node ${nodeid} of node ${from}: ${message}`),
-          blocks: () => false,
+          blocks: () => node.gated,
         },
-        limits,
+        { fileLocksPerFile: this.#limit, fileLocksPerClient: this.#limit },
       ),
       programs: new Map(),
       named: false,
       serving: false,
+      gated: false,
+      time,
     };
     const { master } = node.service;
     const sentence = master.sentence.bind(master);
@@ -124,12 +133,21 @@ export class PlockCluster {
   step(): void {
     this.steps++;
     const { random } = this;
+    // Some clocks stand still for a while.
+    for (const { time } of this.nodes.values()) if (random.chance(0.3)) time.nowMs += random.int(20);
+    for (const node of this.nodes.values()) if (node.gated && random.chance(0.005)) this.#open(node);
     if (!this.#calm && random.chance(0.003)) this.#trouble();
     else if ([...this.nodes.values()].some((node) => !node.serving) && random.chance(0.9)) this.#recover();
     else if (!this.#eager && random.chance(0.2)) this.#search(1 + random.int(this.#turn));
     else if (random.chance(0.6) || !this.#act()) this.#deliver(true);
     if (this.#eager) while (this.#search(Number.POSITIVE_INFINITY));
     this.checker.look([...this.nodes.values()].filter((node) => node.serving));
+  }
+
+  #open(node: SimPlockNode): void {
+    node.gated = false;
+    this.#note(`the gate of ${node.nodeid} opens`, null);
+    if (node.serving) node.service.unblock();
   }
 
   #act(): boolean {
@@ -198,7 +216,9 @@ export class PlockCluster {
     const node = random.pick([...this.nodes.values()].filter((each) => !each.serving));
     // Its messages wait at those who do not serve yet; those who do may be told already.
     node.serving = node.service.settle(1 + random.int(this.#turn));
-    if (node.serving) this.#note(`${node.nodeid} serves`, null);
+    if (!node.serving) return;
+    this.#note(`${node.nodeid} serves`, null);
+    if (!node.gated) node.service.unblock();
   }
 
   #trouble(): void {
@@ -237,6 +257,7 @@ export class PlockCluster {
       }
     }
     for (const node of this.nodes.values()) Object.assign(node, { named: false, serving: false });
+    if (this.random.chance(0.4)) for (const node of this.nodes.values()) node.gated = this.random.chance(0.8);
     const incarnation = (this.#incarnation++).toString(16).padStart(16, "0");
     for (const node of this.nodes.values()) node.service.startRebuild(members.map((nodeid) => ({ nodeid, incarnation })));
   }
@@ -244,6 +265,7 @@ export class PlockCluster {
   // ------------------------------------------------------------------------------------------------------------- runs
 
   #settle(): void {
+    for (const node of this.nodes.values()) if (node.gated) this.#open(node);
     for (;;) {
       if ([...this.nodes.values()].some((node) => !node.serving)) this.#recover();
       else if (!this.#deliver(true) && !this.#search(1 + this.random.int(this.#turn))) return;
