@@ -539,6 +539,8 @@ describe("whatever happens, on three nodes, under delays", () => {
         const file = files[pick(files.length)] as string;
         if (restarting === null && !gates && room === 100_000 && pick(30) === 0) restarting = pick(3);
         const isHeld = who.node === restarting;
+        // One that goes on may crash before it serves.
+        if (restarting !== null && asked && pick(8) === 0) cluster.crash(restarting);
         if (restarting !== null && asked && pick(4) === 0) {
           cluster.letGo(restarting);
           [restarting, asked] = [null, false];

@@ -87,6 +87,8 @@ interface Process {
   readonly modes: Map<string, "EX" | "CW">;
   /** It has let go: nothing that comes for it means anything. */
   over: boolean;
+  /** What it had is given up. */
+  gone: boolean;
 }
 
 interface Owned {
@@ -156,7 +158,7 @@ export class LockCluster {
     const client = this.#processes.length;
     const inherited = new Map<string, "EX" | "CW">();
     const core: FileLockCore = new FileLockCore(this.#port(node, client, inherited), this.#limits);
-    const process = { node, client, core, inherited, modes: new Map(), over: false };
+    const process = { node, client, core, inherited, modes: new Map(), over: false, gone: false };
     this.#processes.push(process);
     this.nodes[node] = core;
     return process;
@@ -207,10 +209,14 @@ export class LockCluster {
     return held.filter(({ shared }) => shared).length;
   }
 
-  /** The process before the one that is to serve that node. */
+  /** All processes before the one that is to serve that node. */
   letGo(node: number): void {
-    const old = this.#processes.filter((one) => one.node === node).at(-2) as Process;
+    for (const old of this.#processes.filter((one) => one.node === node).slice(0, -1)) if (!old.gone) this.#letGo(node, old);
+  }
+
+  #letGo(node: number, old: Process): void {
     old.over = true;
+    old.gone = true;
     // Each file has a master of its own.
     for (const file of new Set(this.#files.values())) this.#deliver(`${node} service ${file}`, () => this.#endInService(old, file));
     for (const name of new Set([...this.#states.keys(), ...old.core.files.keys()])) this.#tellState(old, name, "give-up");
