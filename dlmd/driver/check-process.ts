@@ -74,7 +74,8 @@ export function checkProcess({
   };
 }
 
-function answerOf({ status, signal, isTooLate, isTooLong, stdout, stderr }: AgentEnd, limitMs: number): CheckAnswer {
+function answerOf({ status, signal, isTooLate, isStuck, isTooLong, stdout, stderr }: AgentEnd, limitMs: number): CheckAnswer {
+  if (isStuck) return checkFailed("its checks could not be ended: they wait in the kernel, as for a disk that hangs");
   if (isTooLate) return checkFailed(`its checks did not end within ${limitMs / 1000} s, and were ended`);
   if (isTooLong || Buffer.byteLength(stdout) > MAX_CHECKED_BYTES) return checkFailed(`its checks say more than ${MAX_CHECKED_BYTES} bytes`);
   if (status === null) return checkFailed(`its checks were ended by ${signal ?? "a signal"}`);

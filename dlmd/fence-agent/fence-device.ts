@@ -89,10 +89,11 @@ export function lastWords(stderr: string, secrets: readonly string[]): string {
 function failureOf(
   agent: string,
   action: AgentAction,
-  { status, signal, isTooLate, stderr }: AgentEnd,
+  { status, signal, isTooLate, isStuck, stderr }: AgentEnd,
   secrets: readonly string[],
   timeoutMs: number,
 ): string {
+  if (isStuck) return `${agent} could not be killed in its action ${action}: it waits in the kernel, as for a disk that hangs`;
   if (isTooLate) return `${agent} did not end its action ${action} within ${timeoutMs} ms, and was killed`;
   const said = lastWords(stderr, secrets);
   const how = status === null ? `was ended by ${signal}` : `ended its action ${action} with status ${status}`;

@@ -8,7 +8,7 @@ export const METADATA_TIMEOUT_MS = 20_000;
 
 /** Rejects with OperatingError: it does not say it, or it is none. */
 export async function readMetadata(path: string, signal: AbortSignal, timeoutMs: number): Promise<AgentMetadata> {
-  const { status, isTooLate, isTooLong, stdout } = await runAgent({
+  const { status, isTooLate, isStuck, isTooLong, stdout } = await runAgent({
     path,
     words: ["-o", "metadata"],
     input: "",
@@ -21,6 +21,7 @@ export async function readMetadata(path: string, signal: AbortSignal, timeoutMs:
       hint: `Look at \`${path} -o metadata\`. Is it a fence agent?`,
       cause,
     });
+  if (isStuck) throw refuse("it could not be killed: it waits in the kernel, as for a disk that hangs");
   if (isTooLate) throw refuse(`it did not end within ${timeoutMs} ms`);
   if (status !== 0) throw refuse(status === null ? "it was killed" : `it ended with status ${status}`);
   if (isTooLong) throw refuse("it says too much");

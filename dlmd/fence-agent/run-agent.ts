@@ -2,6 +2,7 @@
  * Runs a fence agent once (FenceAgentAPI): options as lines on its standard input, and an exit status. It is a process group of its own, so that
  * what it has started ends with it, and it dies with this dlmd (PR_SET_PDEATHSIG by setpriv(1), and the guard): the next node begins only when
  * this one's lease is over, and nothing of it may run then (hazard M2). A dlmd that stands still ends nothing: the guard does, at the time limit.
+ * One that waits in the kernel for a disk does not end by SIGKILL: it runs no instruction more, so nothing waits for it.
  */
 import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
 import { constants } from "node:fs";
@@ -10,6 +11,10 @@ import { OperatingError } from "../base/error.ts";
 
 /** After SIGTERM, which an agent takes to log out of its device. */
 export const KILL_AFTER_MS = 1000;
+/** After SIGKILL: what has not ended waits in the kernel, maybe for good. */
+export const STUCK_AFTER_MS = 2000;
+/** Such processes of the same run, which are tried again for as long as a node is to be fenced. */
+export const MAX_STUCK_RUNS = 4;
 /** Of standard output; metadata of the largest agent is 12 KiB. */
 export const MAX_OUTPUT_BYTES: number = 256 * 1024;
 /** The last words of standard error that are kept. */
@@ -32,6 +37,8 @@ export interface AgentEnd {
   readonly status: number | null;
   readonly signal: string | null;
   readonly isTooLate: boolean;
+  /** It was killed and has not ended: it waits in the kernel. Status and signal are null. */
+  readonly isStuck: boolean;
   readonly stdout: string;
   readonly isTooLong: boolean;
   readonly stderr: string;
@@ -97,7 +104,16 @@ function startGuard(groupPid: number, limitMs: number): ChildProcess {
   return spawn(BASH, args, { detached: true, stdio: ["pipe", "ignore", "ignore"], cwd: "/", env: { LC_ALL: "C" } });
 }
 
-const neverRun: AgentEnd = { status: null, signal: "SIGKILL", isTooLate: false, stdout: "", isTooLong: false, stderr: "" };
+const neverRun: AgentEnd = { status: null, signal: "SIGKILL", isTooLate: false, isStuck: false, stdout: "", isTooLong: false, stderr: "" };
+
+/** Processes that wait in the kernel, for each run. */
+const stuckRuns = new Map<string, number>();
+
+function countStuck(run: string, by: 1 | -1): void {
+  const count = (stuckRuns.get(run) ?? 0) + by;
+  if (count === 0) stuckRuns.delete(run);
+  else stuckRuns.set(run, count);
+}
 
 export interface AgentRun {
   /** For errors; of a program that is no fence agent. */
@@ -114,6 +130,11 @@ export interface AgentRun {
 /** Rejects with OperatingError if it cannot be started. */
 export function runAgent({ path, what = `the fence agent ${path}`, words = [], input, timeoutMs, signal }: AgentRun): Promise<AgentEnd> {
   if (signal.aborted) return Promise.resolve(neverRun);
+  const sameRun = JSON.stringify([path, words, input]);
+  if ((stuckRuns.get(sameRun) ?? 0) >= MAX_STUCK_RUNS) {
+    const hint = "Look at the disk that they wait for (state D in ps). A restart of this machine ends them.";
+    return Promise.reject(unusable(`${what} is not run again: ${MAX_STUCK_RUNS} of its processes wait in the kernel`, hint));
+  }
   return new Promise((resolve, reject) => {
     const child = start(SETPRIV, ["--pdeathsig", "KILL", path, ...words], {
       detached: true,
@@ -136,15 +157,28 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
     let [stdout, stderr] = ["", ""];
     let [isTooLate, isTooLong] = [false, false];
     let kill: NodeJS.Timeout | null = null;
+    let stuck: NodeJS.Timeout | null = null;
     const late = setTimeout(() => {
       isTooLate = true;
       signalGroup(child, "SIGTERM");
-      kill = setTimeout(() => signalGroup(child, "SIGKILL"), KILL_AFTER_MS);
+      kill = setTimeout(stop, KILL_AFTER_MS);
     }, timeoutMs);
-    const stop = (): void => signalGroup(child, "SIGKILL");
+    const stop = (): void => {
+      signalGroup(child, "SIGKILL");
+      stuck ??= setTimeout(giveUp, STUCK_AFTER_MS);
+    };
+    const giveUp = (): void => {
+      done();
+      countStuck(sameRun, 1);
+      child.once("exit", () => countStuck(sameRun, -1));
+      for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy();
+      child.unref();
+      resolve({ status: null, signal: null, isTooLate, isStuck: true, stdout, isTooLong, stderr });
+    };
     const done = (): void => {
       clearTimeout(late);
       if (kill !== null) clearTimeout(kill);
+      if (stuck !== null) clearTimeout(stuck);
       signal.removeEventListener("abort", stop);
       guard?.kill("SIGKILL");
     };
@@ -155,6 +189,7 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
     });
     child.stderr?.setEncoding("utf8").on("data", (chunk: string) => (stderr = (stderr + chunk).slice(-MAX_STDERR_CHARS)));
     child.on("exit", (status, signalName) => {
+      if (stuck !== null) clearTimeout(stuck);
       // A process that it has left behind would go on.
       signalGroup(child, "SIGKILL");
       // One that is in no group of it any more may hold its output open.
@@ -168,7 +203,7 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
         if (guardError !== null) {
           return reject(unusable(`no guard for ${what} could be started: ${guardError.message}`, `${BASH} must be there.`, guardError));
         }
-        resolve({ status, signal: signalName, isTooLate, stdout, isTooLong, stderr });
+        resolve({ status, signal: signalName, isTooLate, isStuck: false, stdout, isTooLong, stderr });
       });
     });
     // One that does not read its options says so by its status.

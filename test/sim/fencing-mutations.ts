@@ -418,6 +418,14 @@ export const fencingMutations: readonly Mutation[] = [
     caughtBy: agents,
   },
   {
+    id: "fence-stuck-waited-for",
+    breaks: "an agent that waits in the kernel for a disk holds up the fence, and the end of dlmd",
+    file: "dlmd/fence-agent/run-agent.ts",
+    find: "      stuck ??= setTimeout(giveUp, STUCK_AFTER_MS);",
+    replace: "      stuck ??= giveUp === undefined ? setTimeout(giveUp) : null;",
+    caughtBy: "test/unit/fence-agent/run-agent.test.ts",
+  },
+  {
     id: "fence-secret-in-words",
     breaks: "a password is in the history",
     file: "dlmd/fence-agent/fence-device.ts",
