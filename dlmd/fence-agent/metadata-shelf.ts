@@ -1,5 +1,4 @@
 /** What each agent says of itself, read once for each state of its file: an agent in Python takes a third of a second to say it. */
-import { stat } from "node:fs/promises";
 import type { AgentMetadata } from "./metadata.ts";
 import { METADATA_TIMEOUT_MS, readMetadata } from "./read-metadata.ts";
 import { findAgent } from "./run-agent.ts";
@@ -14,9 +13,7 @@ export class MetadataShelf {
 
   /** With the agent's path. Rejects with OperatingError: no agent there, or none that says what it is. */
   async read(agent: string, signal: AbortSignal): Promise<{ readonly path: string; readonly metadata: AgentMetadata }> {
-    const path = await findAgent(agent);
-    const { ino, mtimeMs, size } = await stat(path);
-    const state = `${ino} ${mtimeMs} ${size}`;
+    const { path, state } = await findAgent(agent);
     const known = this.#known.get(path);
     if (known?.state === state) return { path, metadata: known.metadata };
     const metadata = await readMetadata(path, signal, this.#timeoutMs);

@@ -54,8 +54,8 @@ export function isOthers({ uid, mode }: { readonly uid: number; readonly mode: n
   return (uid !== 0 && uid !== process.geteuid?.()) || (mode & forbidden) !== 0;
 }
 
-/** Its path. Throws OperatingError: it is not there, cannot be executed, or others may write it. */
-export async function findAgent(agent: string, folder: string = AGENT_FOLDER): Promise<string> {
+/** Its path, and what changes with its file. Throws OperatingError: it is not there, cannot be executed, or others may write it. */
+export async function findAgent(agent: string, folder: string = AGENT_FOLDER): Promise<{ readonly path: string; readonly state: string }> {
   const path = agent.startsWith("/") ? agent : `${folder}/${agent}`;
   const reinstall = "Install the agents on every node (Debian: fence-agents), or correct `agent` of the device.";
   let found: Awaited<ReturnType<typeof stat>>;
@@ -72,7 +72,7 @@ export async function findAgent(agent: string, folder: string = AGENT_FOLDER): P
   } catch (cause) {
     throw unusable(`the fence agent ${path} cannot be executed`, `chmod +x ${path}`, cause);
   }
-  return path;
+  return { path, state: `${found.ino} ${found.mtimeMs} ${found.size}` };
 }
 
 function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
@@ -101,7 +101,7 @@ function start(program: string, words: readonly string[], options: SpawnOptions)
 
 function startGuard(groupPid: number, limitMs: number): ChildProcess {
   const args = ["-c", GUARD_SCRIPT, "guard", String(limitMs / 1000), String(groupPid)];
-  return spawn(BASH, args, { detached: true, stdio: ["pipe", "ignore", "ignore"], cwd: "/", env: { LC_ALL: "C" } });
+  return start(BASH, args, { detached: true, stdio: ["pipe", "ignore", "ignore"], cwd: "/", env: { LC_ALL: "C" } });
 }
 
 const neverRun: AgentEnd = { status: null, signal: "SIGKILL", isTooLate: false, isStuck: false, stdout: "", isTooLong: false, stderr: "" };
@@ -146,9 +146,14 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
       done();
       reject(unusable(`${what} could not be started: ${cause.message}`, `${SETPRIV} (Debian: util-linux) must be there.`, cause));
     });
-    const guard = child.pid === undefined ? null : startGuard(child.pid, timeoutMs + KILL_AFTER_MS + GUARD_AFTER_MS);
     // Without it the agent runs on if this dlmd stands still: it is killed, and the device says what is missing.
     let guardError: Error | null = null;
+    let guard: ChildProcess | null = null;
+    try {
+      if (child.pid !== undefined) guard = startGuard(child.pid, timeoutMs + KILL_AFTER_MS + GUARD_AFTER_MS);
+    } catch (error) {
+      guardError = error as Error;
+    }
     guard?.on("error", (cause) => {
       guardError = cause;
       stop();
@@ -201,7 +206,8 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
         clearTimeout(drained);
         done();
         if (guardError !== null) {
-          return reject(unusable(`no guard for ${what} could be started: ${guardError.message}`, `${BASH} must be there.`, guardError));
+          const hint = `${BASH} must be there, and memory and descriptors free.`;
+          return reject(unusable(`no guard for ${what} could be started: ${guardError.message}`, hint, guardError));
         }
         resolve({ status, signal: signalName, isTooLate, isStuck: false, stdout, isTooLong, stderr });
       });
@@ -209,5 +215,6 @@ export function runAgent({ path, what = `the fence agent ${path}`, words = [], i
     // One that does not read its options says so by its status.
     child.stdin?.on("error", () => undefined);
     child.stdin?.end(input);
+    if (guardError !== null) stop();
   });
 }

@@ -247,4 +247,13 @@ export const failoverMutations: readonly Mutation[] = [
     replace: "true'",
     caughtBy: guardTest,
   },
+  {
+    id: "agent-unguarded-runs",
+    hazard: "M2",
+    breaks: "an agent whose guard could not be started runs on",
+    file: guard,
+    find: "    if (guardError !== null) stop();",
+    replace: "    if (guardError !== null) child.ref();",
+    caughtBy: "test/unit/fence-agent/no-memory.test.ts",
+  },
 ];
