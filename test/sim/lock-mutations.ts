@@ -398,6 +398,14 @@ export const lockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/client-limits.test.ts",
   },
   {
+    id: "socket-of-two",
+    breaks: "of two dlmds that begin over a socket that was left behind, one deletes the other's",
+    file: "dlmd/server/own-socket.ts",
+    find: "  const errno = -nativeAddon().tryLock(fd);",
+    replace: "  const errno = Math.min(0, -nativeAddon().tryLock(fd));",
+    caughtBy: "test/unit/dlmd-shell/own-files.test.ts",
+  },
+  {
     id: "h13-held-by-disk-ended",
     hazard: "H13",
     breaks: "a program that waits for a disk that hangs is ended when the disk answers",

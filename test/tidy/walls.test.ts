@@ -191,6 +191,7 @@ const REMOTE_LOWER = [
 const FOR_COHERENCE = /^overlay\/(coherence|caller)\/|^overlay\/fuse\/notify\.ts$|^overlay\/lower\/(lower|file-id-map)\.ts$/;
 const MAY_CALL_THE_ADDON = new Set([
   "dlmd/driver/clock.ts",
+  "dlmd/server/own-socket.ts",
   "dlmd/server/start-anew.ts",
   "dlmd/server/peer-process.ts",
   "dlmd/server/service-manager.ts",

@@ -1,7 +1,7 @@
 /** What dlmd makes, and what it leaves alone: folders of its own, sockets at a path of a command line. */
 import { chmodSync, chownSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { spawnSync } from "node:child_process";
-import { type Server, createServer } from "node:net";
+import { type Server, createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -45,6 +45,21 @@ const socketAt = (socketPath: string): Promise<void> => {
   });
 };
 
+/** A socket whose process was killed. */
+function leftBehind(): string {
+  const left = path.join(dir, "left.sock");
+  const listens = `require("node:net").createServer().listen(${JSON.stringify(left)}, () => process.kill(process.pid, "SIGKILL"))`;
+  expect(spawnSync(process.execPath, ["-e", listens]).signal).toBe("SIGKILL");
+  expect(lstatSync(left).isSocket()).toBe(true);
+  return left;
+}
+const answers = (socketPath: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = createConnection(socketPath);
+    socket.on("connect", () => resolve(true)).on("error", () => resolve(false));
+    socket.on("connect", () => socket.destroy());
+  });
+
 test("a folder that is not there is made for its owner alone, and taken again", () => {
   const made = path.join(dir, "a/b");
   expect(refusal(made)).toBeNull();
@@ -84,12 +99,33 @@ test("a socket on which something answers is not taken; one that was left behind
   await socketAt(socketPath);
   expect(modeOf(socketPath)).toBe(0o600);
   await expect(socketAt(socketPath)).rejects.toMatchObject({ code: "already-running" });
-  const left = path.join(dir, "left.sock");
-  const listens = `require("node:net").createServer().listen(${JSON.stringify(left)}, () => process.kill(process.pid, "SIGKILL"))`;
-  expect(spawnSync(process.execPath, ["-e", listens]).signal).toBe("SIGKILL");
-  expect(lstatSync(left).isSocket()).toBe(true);
+  const left = leftBehind();
   await socketAt(left);
   expect(modeOf(left)).toBe(0o600);
+});
+
+test("of two that take one that was left behind at once, one has it, and the end of the other one takes it from nobody", async () => {
+  const left = leftBehind();
+  const results = await Promise.allSettled([socketAt(left), socketAt(left)]);
+  const refused = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
+  expect(refused).toEqual([
+    expect.objectContaining({ code: "already-running", message: `another dlmd begins to listen on ${left} just now` }),
+  ]);
+  const [loser] = servers.splice(
+    results.findIndex(({ status }) => status === "rejected"),
+    1,
+  );
+  await new Promise((resolve) => loser?.close(resolve));
+  expect(await answers(left)).toBe(true);
+  // It is known now that something answers.
+  await expect(socketAt(left)).rejects.toMatchObject({ message: `another dlmd answers on ${left}` });
+});
+
+test("a place whose lock cannot be had is not taken", async () => {
+  const left = leftBehind();
+  mkdirSync(`${left}.lock`);
+  await expect(socketAt(left)).rejects.toMatchObject({ code: "cannot-listen", message: expect.stringContaining("EISDIR") });
+  expect(lstatSync(left).isSocket()).toBe(true);
 });
 
 test("a log on a full disk ends no program, and is for its owner alone", () => {
