@@ -177,8 +177,8 @@ export type Effect =
   | { readonly kind: "keep-fences"; readonly fences: KeptFences }
   /** Run the agent of that device against that node; ends in "fence-ran". */
   | { readonly kind: "run-fence"; readonly runId: number; readonly nodeid: number; readonly device: string }
-  /** Give this node its paths to storage back; ends in "fence-ran". Not allowed: it was fenced in this boot. */
-  | { readonly kind: "unfence"; readonly runId: number; readonly isAllowed: boolean }
+  /** Give this node its path to that storage back; ends in "fence-ran". Not allowed: it was fenced in this boot. */
+  | { readonly kind: "unfence"; readonly runId: number; readonly device: string; readonly isAllowed: boolean }
   /** No process of that agent may be left: kill it now. */
   | { readonly kind: "stop-fence"; readonly runId: number }
   /** Store it; nothing waits for that. */

@@ -194,7 +194,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       run: (runId, victim, device) => this.#outbox.push({ kind: "run-fence", runId, nodeid: victim, device }),
       stop: (runId) => this.#outbox.push({ kind: "stop-fence", runId }),
       keep: (kept) => this.#outbox.push({ kind: "keep-fencing", fencing: kept }),
-      unfence: (runId, isAllowed) => this.#outbox.push({ kind: "unfence", runId, isAllowed }),
+      unfence: (runId, device, isAllowed) => this.#outbox.push({ kind: "unfence", runId, device, isAllowed }),
       proved: (life) => this.recovery.proved(life),
       name: (other) => this.configuration.nodes.find((node) => node.nodeid === other)?.name ?? `node ${other}`,
       log: this.#log,

@@ -3,7 +3,7 @@
  * of Pacemaker and cman: device, level, agent, action, plug. Pure; whether an agent takes the options is seen where it is (fence-agent/check.ts).
  */
 import * as z from "zod";
-import type { DevicePlan, FencePlan, FencePlans } from "./fence-plan.ts";
+import type { DevicePlan, FencePlan, FencePlans, UnfencePlan } from "./fence-plan.ts";
 import { type ConfigProblem, flag, list, memberName, objectExpected, text, whole } from "./shape.ts";
 
 export const MAX_FENCE_DEVICES = 128;
@@ -39,7 +39,7 @@ export interface FenceDeviceConfig {
   readonly delayMs: number;
   /** After its success. */
   readonly settleMs: number;
-  /** Its action "on" is run for a node when that node's dlmd starts. */
+  /** Its action "on" is run for a node when its dlmd has joined, and when the configuration brings it. */
   readonly unfence: boolean;
 }
 
@@ -199,6 +199,19 @@ function devicePlan(config: FencingConfig, { device }: FenceTargetConfig): Devic
   return [{ device, agent: agent.slice(agent.lastIndexOf("/") + 1), delayMs, retries, settleMs }];
 }
 
+/** By name, equal for what means the same. */
+function sorted(options: Readonly<Record<string, unknown>>): readonly unknown[] {
+  return Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+function unfencePlan(config: FencingConfig, target: FenceTargetConfig): UnfencePlan[] {
+  const found = config.fenceDevices.find(({ name }) => name === target.device);
+  if (found?.unfence !== true) return [];
+  const { name, agent, options, optionFiles } = found;
+  const means = JSON.stringify([name, agent, sorted(options), sorted(optionFiles), target.plug ?? null, sorted(target.options)]);
+  return [{ device: name, means }];
+}
+
 /** How the core fences each node that has a device. */
 export function fencePlansOf(config: FencingConfig): FencePlans {
   const lowest = Math.min(...config.nodes.map(({ priority }) => priority ?? 0));
@@ -207,14 +220,14 @@ export function fencePlansOf(config: FencingConfig): FencePlans {
       if (fence === undefined) return [];
       const isPreferred = config.quorum.two_node && (priority ?? 0) > lowest;
       const levels = fence.map((level) => level.flatMap((one) => devicePlan(config, one)));
-      return [[nodeid, { name, levels, delayMs: isPreferred ? config.fencePriorityDelayMs : 0 }]];
+      const unfence = fence.flat().flatMap((one) => unfencePlan(config, one));
+      return [[nodeid, { name, levels, delayMs: isPreferred ? config.fencePriorityDelayMs : 0, unfence }]];
     }),
   );
 }
 
 /** As text, equal for what means the same; null: nothing is said of fences, as in files of versions before. */
 export function canonicalFencing({ fenceDevices, fencePriorityDelayMs, nodes }: Omit<FencingConfig, "quorum">): unknown {
-  const sorted = (options: Readonly<Record<string, unknown>>): unknown => Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1));
   const levels = nodes.map(({ nodeid, fence, priority }) => [
     nodeid,
     priority ?? 0,

@@ -12,6 +12,13 @@ export interface DevicePlan {
   readonly settleMs: number;
 }
 
+/** A device whose action "on" gives a node its path to storage back. */
+export interface UnfencePlan {
+  readonly device: string;
+  /** All that decides what "on" does there: equal for what means the same. */
+  readonly means: string;
+}
+
 export interface FencePlan {
   /** For people. */
   readonly name: string;
@@ -19,6 +26,7 @@ export interface FencePlan {
   readonly levels: readonly (readonly DevicePlan[])[];
   /** Before the first level, by the priority of the node that is fenced. */
   readonly delayMs: number;
+  readonly unfence: readonly UnfencePlan[];
 }
 
 /** By nodeid; a node that is not in it has no fence device. */

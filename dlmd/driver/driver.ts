@@ -378,7 +378,7 @@ class NodeDriver implements Driver {
         });
         return;
       case "unfence":
-        this.#fenceAgents.unfence(effect.runId, this.#options.self.nodeid, effect.isAllowed, (result) => {
+        this.#fenceAgents.unfence(effect.runId, this.#options.self.nodeid, effect.device, effect.isAllowed, (result) => {
           if (this.#life === life) this.step({ kind: "fence-ran", runId: effect.runId, result });
         });
         return;

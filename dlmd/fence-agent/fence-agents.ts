@@ -12,8 +12,8 @@ import { MetadataShelf } from "./metadata-shelf.ts";
 export interface FenceAgents {
   /** Ends in `done`, if `stop` does not come first. */
   run(runId: number, nodeid: number, device: string, done: (result: AgentResult) => void): void;
-  /** The action "on" of that node's devices that say so: what fails is in the log. Ends in `done`, if `stop` does not come first. */
-  unfence(runId: number, nodeid: number, isAllowed: boolean, done: (result: AgentResult) => void): void;
+  /** The action "on" of that device: what fails is in the log. Ends in `done`, if `stop` does not come first. */
+  unfence(runId: number, nodeid: number, device: string, isAllowed: boolean, done: (result: AgentResult) => void): void;
   /** Its processes are killed now. */
   stop(runId: number): void;
   /** All of them; resolves when their processes are gone, and those that were stopped before. */
@@ -47,35 +47,34 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
     running.get(runId)?.abort.abort();
   };
 
-  /** The last failure, if there was one. */
-  const unfenceAll = async (nodeid: number, isAllowed: boolean, signal: AbortSignal): Promise<AgentResult> => {
-    const names = config().fenceDevices.flatMap(({ name, unfence }) => (unfence ? [name] : []));
-    let all: AgentResult = { ok: true };
-    for (const at of names.flatMap((name) => targetOf(config(), nodeid, name) ?? [])) {
-      const device = at.device.name;
-      if (!isAllowed) {
-        log.error({ device }, "this node was fenced in this boot: restart the machine before it gets its storage back");
-        continue;
-      }
-      const result = await unfenceOnce(at, shelf, signal);
-      // Of one that was killed nothing is known, and no further device is asked.
-      if (signal.aborted) break;
-      if (result.ok) log.info({ device }, "this node has its storage (unfenced)");
-      else log.error({ device, words: result.words }, "this node could not be unfenced: it cannot write to that storage");
-      if (!result.ok) all = result;
+  const missing = (name: string, nodeid: number): AgentResult => ({
+    ok: false,
+    unable: true,
+    words: `no fence device ${name} is configured for node ${nodeid} any more`,
+  });
+
+  const unfence = async (nodeid: number, device: string, isAllowed: boolean, signal: AbortSignal): Promise<AgentResult> => {
+    if (!isAllowed) {
+      log.error({ device }, "this node was fenced in this boot: restart the machine before it gets its storage back");
+      return { ok: true };
     }
-    return all;
+    const at = targetOf(config(), nodeid, device);
+    const result = at === undefined ? missing(device, nodeid) : await unfenceOnce(at, shelf, signal);
+    // Of one that was killed nothing is known.
+    if (signal.aborted) return result;
+    if (result.ok) log.info({ device }, "this node has its storage (unfenced)");
+    else log.error({ device, words: result.words }, "this node could not be unfenced: it cannot write to that storage");
+    return result;
   };
 
   return {
     run(runId, nodeid, name, done) {
       const at = targetOf(config(), nodeid, name);
       const abort = new AbortController();
-      const missing: AgentResult = { ok: false, unable: true, words: `no fence device ${name} is configured for node ${nodeid} any more` };
       const action = at?.device.action ?? "off";
       log.warn({ nodeid, device: name, agent: at?.device.agent, action }, "a fence agent runs");
       const work = async (): Promise<void> => {
-        const result = at === undefined ? missing : await fence(at, action, shelf, abort.signal);
+        const result = at === undefined ? missing(name, nodeid) : await fence(at, action, shelf, abort.signal);
         running.delete(runId);
         if (abort.signal.aborted) return;
         log.warn({ nodeid, device: name, ...result }, "a fence agent has ended");
@@ -85,10 +84,10 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
       const ended = Promise.resolve().then(work);
       running.set(runId, { abort, ended });
     },
-    unfence(runId, nodeid, isAllowed, done) {
+    unfence(runId, nodeid, device, isAllowed, done) {
       const abort = new AbortController();
       const work = async (): Promise<void> => {
-        const result = await unfenceAll(nodeid, isAllowed, abort.signal);
+        const result = await unfence(nodeid, device, isAllowed, abort.signal);
         running.delete(runId);
         if (abort.signal.aborted) return;
         done(result);

@@ -43,10 +43,10 @@ export interface FencingPort {
   stop(runId: number): void;
   keep(kept: KeptFencing): void;
   /**
-   * This node may have its paths to storage back; ends in one `ran` of that run id, if `stop` does not come first. Not allowed if it was
+   * This node may have its path to that storage back; ends in one `ran` of that run id, if `stop` does not come first. Not allowed if it was
    * fenced in this boot: it may still write what it had.
    */
-  unfence(runId: number, isAllowed: boolean): void;
+  unfence(runId: number, device: string, isAllowed: boolean): void;
   /** That life can write no more: everybody delivers it at the same place. */
   proved(life: FencedLife): void;
   name(nodeid: number): string;
@@ -114,11 +114,11 @@ export class Fencing {
       membersChanged: (event) => this.#membersChanged(event),
       receive: (from, data) => this.#message(from, data),
     });
-    this.#unfencing = new Unfencing({
+    this.#unfencing = new Unfencing(plans.get(self.nodeid)?.unfence ?? [], {
       mayRun: () => this.#group.inView && this.#time.nowMs < this.#leaseMs && !this.#isLeaving,
       wasFenced: () => this.table.wasFenced(this.#self),
       newRunId: () => this.#newRunId(),
-      start: (runId, isAllowed) => port.unfence(runId, isAllowed),
+      start: (runId, device, isAllowed) => port.unfence(runId, device, isAllowed),
       stop: (runId) => port.stop(runId),
     });
     this.requests = new FenceRequests(this.#self, wallMs, this.table, {
@@ -144,6 +144,7 @@ export class Fencing {
 
   configure(plans: FencePlans): void {
     this.#plans = plans;
+    this.#unfencing.configure(plans.get(this.#self.nodeid)?.unfence ?? []);
   }
 
   hasDevice(nodeid: number): boolean {

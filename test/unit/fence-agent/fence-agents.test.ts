@@ -30,7 +30,7 @@ nodes: [{ nodeid: 1, name: node1, address: 10.0.0.1, fence: [[b], [a]] }, { node
 }
 
 const unfence = (agents: FenceAgents, isAllowed: boolean, nodeid = 1): Promise<AgentResult> =>
-  new Promise((resolve) => agents.unfence(9, nodeid, isAllowed, resolve));
+  new Promise((resolve) => agents.unfence(9, nodeid, "a", isAllowed, resolve));
 
 test("a result comes once, in a later turn; of a device that is not configured any more this node is unable", async () => {
   const agent = made.agent("fence_a", "if [ $action = status ]; then exit 2; fi");
@@ -63,12 +63,12 @@ test.each([false, true])("all are stopped and gone, and nothing comes of them; o
   expect(results).toEqual([]);
 });
 
-test("unfencing runs `on` of the devices that say so, as often as they say; not after a fence in this boot", async () => {
+test("unfencing runs `on` of the device, as often as it says; not after a fence in this boot", async () => {
   const agent = made.agent("fence_a", "if [ -e good ]; then exit 0; fi; touch good; exit 1");
   const agents = createFenceAgents(() => configOf(agent), log);
   await unfence(agents, false);
   expect([asked(), logged]).toEqual(["", [expect.stringContaining("this node was fenced in this boot")]]);
-  await unfence(agents, true, 2);
+  expect(await unfence(agents, true, 2)).toMatchObject({ unable: true, words: "no fence device a is configured for node 2 any more" });
   expect(asked()).toBe("");
   await unfence(agents, true);
   expect(asked()).toBe("metadata\non\non\n");
@@ -78,17 +78,11 @@ test("unfencing runs `on` of the devices that say so, as often as they say; not 
   expect(logged.at(-1)).toMatch(/this node could not be unfenced.*no key/);
 });
 
-test("an `on` that is under way is killed by stopAll: no further try, no further device, and nothing comes of it", async () => {
+test("an `on` that is under way is killed by stopAll: no further try, and nothing comes of it", async () => {
   const agent = made.agent("fence_a", "echo $$ > self; while :; do sleep 1000; done");
-  const config = configOf(agent);
-  const [on] = config.fenceDevices;
-  const [node1] = config.nodes;
-  if (on === undefined || node1 === undefined) throw new Error("no device");
-  const fenceDevices = [on, { ...on, name: "c" }];
-  const nodes = [{ ...node1, fence: [[{ device: "a", options: {} }], [{ device: "c", options: {} }]] }];
-  const agents = createFenceAgents(() => ({ ...config, fenceDevices, nodes }), log);
+  const agents = createFenceAgents(() => configOf(agent), log);
   const results: AgentResult[] = [];
-  agents.unfence(9, 1, true, (result) => results.push(result));
+  agents.unfence(9, 1, "a", true, (result) => results.push(result));
   const self = path.join(made.folder, "self");
   while (!existsSync(self) || !readFileSync(self, "utf8").endsWith("\n")) await new Promise((resolve) => setTimeout(resolve, 5));
   const pid = Number(readFileSync(self, "utf8"));

@@ -48,11 +48,32 @@ test("devices and levels become plans; settle is 2 s for power and none for stor
       [device("ipmi1", "fence_ipmilan", {})],
       [device("psu-a", "fence_apc", { retries: 3, settleMs: 100 }), device("psu-b", "fence_apc", {})],
     ],
+    unfence: [],
   });
   expect(plans.get(2)?.levels).toEqual([
     [device("ipmi2", "fence_ipmilan", { delayMs: 5000 })],
     [device("array", "fence_scsi", { settleMs: 0 })],
   ]);
+});
+
+test("a device that is to be unfenced means something else with any other option, plug or agent; not with another time", () => {
+  const meansWith = (from: string, to: string): readonly string[] => {
+    expect(good).toContain(from);
+    const plan = fencePlansOf(decodeClusterConfig(good.replace(from, to), "x")).get(2);
+    return (plan?.unfence ?? []).map(({ device, means }) => `${device} ${means}`);
+  };
+  const same = meansWith("unfence: true, ", "unfence: true, timeoutMs: 7000, retries: 3, ");
+  expect(same).toEqual([expect.stringMatching(/^array /)]);
+  expect(meansWith("unfence: true, ", "unfence: true, delayMs: 5, ")).toEqual(same);
+  const others = [
+    meansWith("/dev/sdb", "/dev/sdc"),
+    meansWith("agent: fence_scsi", "agent: fence_mpath"),
+    meansWith("unfence: true, ", "unfence: true, optionFiles: { key: /etc/key }, "),
+    meansWith("[array]", "[{ device: array, plug: n2 }]"),
+    meansWith("[array]", "[{ device: array, options: { key: 2 } }]"),
+  ].flat();
+  expect(new Set([...same, ...others]).size).toBe(6);
+  expect(meansWith("unfence: true, ", "")).toEqual([]);
 });
 
 test("a node without `fence` has no plan, and a file that speaks of no fences means what it meant", () => {

@@ -11,7 +11,7 @@ const device = (name: string, more: Partial<DevicePlan> = {}): DevicePlan => ({
   settleMs: 0,
   ...more,
 });
-const plan = (levels: DevicePlan[][], delayMs = 0): FencePlan => ({ name: "node3", levels, delayMs });
+const plan = (levels: DevicePlan[][], delayMs = 0): FencePlan => ({ name: "node3", levels, delayMs, unfence: [] });
 const ok: AgentResult = { ok: true };
 const failed: AgentResult = { ok: false, unable: false, words: "no answer" };
 const missing: AgentResult = { ok: false, unable: true, words: "is not there" };

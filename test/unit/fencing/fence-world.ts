@@ -1,6 +1,6 @@
 /** Node cores with fence devices, in the world of the scenarios: agents answer when a test lets them. */
 import { expect } from "vitest";
-import type { DevicePlan, FencePlans } from "../../../dlmd/config/fence-plan.ts";
+import type { DevicePlan, FencePlans, UnfencePlan } from "../../../dlmd/config/fence-plan.ts";
 import type { AgentResult } from "../../../dlmd/fencing/fence-run.ts";
 import { type KeptFencing, noFencing } from "../../../dlmd/fencing/fence-table.ts";
 import type { NodeCore } from "../../../dlmd/node.ts";
@@ -24,9 +24,19 @@ export function deviceOf(nodeid: number, more: Partial<DevicePlan> = {}): Device
   return { device: `ipmi${nodeid}`, agent: "fence_ipmilan", delayMs: 0, retries: 0, settleMs: 0, ...more };
 }
 
+/** A device that takes that node's storage, and gives it back. */
+export function storageOf(nodeid: number, more = ""): UnfencePlan {
+  return { device: `scsi${nodeid}`, means: `scsi${nodeid}${more}` };
+}
+
 /** A device for each of those nodes. */
 export function plansFor(nodeids: readonly number[], more: Partial<DevicePlan> = {}): FencePlans {
-  return new Map(nodeids.map((nodeid) => [nodeid, { name: `node${nodeid}`, levels: [[deviceOf(nodeid, more)]], delayMs: 0 }]));
+  return new Map(
+    nodeids.map((nodeid) => [
+      nodeid,
+      { name: `node${nodeid}`, levels: [[deviceOf(nodeid, more)]], delayMs: 0, unfence: [storageOf(nodeid)] },
+    ]),
+  );
 }
 
 export class FenceWorld extends World {
@@ -37,6 +47,8 @@ export class FenceWorld extends World {
   readonly kept: Map<number, KeptFencing>;
   readonly answers: (readonly [nodeid: number, refused: string])[];
   readonly unfenced: (readonly [nodeid: number, isAllowed: boolean])[];
+  /** Their devices, in that order. */
+  readonly unfencedBy: string[];
 
   /** The agents with "on" that run; they end at once, but for those of `hanging` nodes. */
   readonly unfencing: { readonly nodeid: number; readonly runId: number }[];
@@ -52,6 +64,7 @@ export class FenceWorld extends World {
     const answers: (readonly [number, string])[] = [];
     const boots = new Map<number, number>();
     const unfenced: (readonly [number, boolean])[] = [];
+    const unfencedBy: string[] = [];
     const evicted = new Set<number>();
     const unfencing: { readonly nodeid: number; readonly runId: number }[] = [];
     const hanging = new Set<number>();
@@ -76,6 +89,7 @@ export class FenceWorld extends World {
         else if (effect.kind === "evicted") evicted.add(executor);
         else if (effect.kind === "unfence") {
           unfenced.push([executor, effect.isAllowed]);
+          unfencedBy.push(effect.device);
           if (effect.isAllowed && hanging.has(executor)) unfencing.push({ nodeid: executor, runId: effect.runId });
           else unfenceEnded(executor, effect.runId);
         } else if (effect.kind === "fence-answer") answers.push([executor, effect.refused]);
@@ -86,6 +100,7 @@ export class FenceWorld extends World {
     this.kept = kept;
     this.answers = answers;
     this.unfenced = unfenced;
+    this.unfencedBy = unfencedBy;
     this.evicted = evicted;
     this.unfencing = unfencing;
     this.hanging = hanging;

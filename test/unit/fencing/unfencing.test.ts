@@ -1,6 +1,7 @@
 /** A node gets its storage back once in a life, and not in a boot that was fenced (hazard C3). */
 import { describe, expect, it } from "vitest";
-import { FenceWorld, ok, plansFor } from "./fence-world.ts";
+import type { UnfencePlan } from "../../../dlmd/config/fence-plan.ts";
+import { FenceWorld, ok, plansFor, storageOf } from "./fence-world.ts";
 
 const all = plansFor([1, 2, 3, 4, 5]);
 
@@ -29,6 +30,71 @@ describe("unfencing", () => {
     expect(world.unfenced.slice(3).toSorted(([a], [b]) => a - b)).toEqual([
       [2, true],
       [3, false],
+    ]);
+  });
+});
+
+describe("a device that the configuration brings", () => {
+  /** Node 1 has those, of all nodes; the others are as before. */
+  function configure(world: FenceWorld, unfence: readonly UnfencePlan[]): void {
+    const { configuration } = world.core(1);
+    const [plan] = plansFor([1]).values();
+    if (plan === undefined) throw new Error("no plan");
+    world.input(1, { kind: "configuration", configuration: { ...configuration, fencePlans: new Map([[1, { ...plan, unfence }]]) } });
+    world.settle();
+  }
+  const scsi = storageOf(1);
+  const other = { device: "other", means: "other" };
+
+  function without(): FenceWorld {
+    const world = new FenceWorld(3, new Map());
+    world.together();
+    expect(world.unfenced).toEqual([]);
+    return world;
+  }
+
+  it("has its `on` run at once, and no other has it again", () => {
+    const world = without();
+    configure(world, [scsi]);
+    expect(world.unfencedBy).toEqual(["scsi1"]);
+    configure(world, [scsi]);
+    configure(world, [scsi, other]);
+    expect(world.unfencedBy).toEqual(["scsi1", "other"]);
+    world.crash(2);
+    world.together();
+    expect(world.unfencedBy).toEqual(["scsi1", "other"]);
+  });
+
+  it("has it again when it says something else, and when it was gone", () => {
+    const world = without();
+    configure(world, [scsi]);
+    configure(world, [storageOf(1, " of another disk")]);
+    configure(world, []);
+    configure(world, [scsi]);
+    expect(world.unfencedBy).toEqual(["scsi1", "scsi1", "scsi1"]);
+  });
+
+  it("waits for the one before it; an agent of a device that is gone, or says something else, is stopped", () => {
+    const world = without();
+    world.hanging.add(1);
+    configure(world, [scsi, other]);
+    expect(world.unfencedBy).toEqual(["scsi1"]);
+    configure(world, [other]);
+    expect([world.unfencedBy, world.unfencing.length]).toEqual([["scsi1", "other"], 1]);
+    configure(world, [{ ...other, means: "another" }]);
+    expect([world.unfencedBy, world.unfencing.length]).toEqual([["scsi1", "other", "other"], 1]);
+  });
+
+  it("does not have it in a boot that was fenced", () => {
+    const world = without();
+    const { bootId } = world.life(1);
+    const { table } = world.core(1).fencing;
+    const proofs = [{ nodeid: 1, incarnation: "00000000000000ff", bootId, by: "ipmi1", atMs: 5 }];
+    table.receiveTable({ nodeid: 2, incarnation: world.incarnation(2) }, { ...table.message("boot1of2", 5, [], false), proofs });
+    configure(world, [scsi, other]);
+    expect(world.unfenced).toEqual([
+      [1, false],
+      [1, false],
     ]);
   });
 });
