@@ -14,15 +14,12 @@ import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/v
 import type { FencePlans } from "../config/fence-plan.ts";
 import { type AgentResult, FenceRun } from "./fence-run.ts";
 import { FenceTable, type KeptFencing } from "./fence-table.ts";
+import { pauseAfterMs } from "./pause.ts";
 import { FenceRequests } from "./requests.ts";
 import { Returning } from "./returning.ts";
-import { Unfencing } from "./unfencing.ts";
+import { type FailedOn, Unfencing } from "./unfencing.ts";
 
 // Hazard M2: one node at a time, with a lease; a result for the lives that were asked for.
-
-/** After a round in which every level failed; doubled with each further one. */
-export const FIRST_PAUSE_MS = 1000;
-export const MAX_PAUSE_MS = 60_000;
 
 export interface FencingPort {
   command(command: EngineCommand): CommandResult;
@@ -257,7 +254,7 @@ export class Fencing {
     const proved = this.table.receiveEnded(from, message);
     const after = this.table.want(nodeid);
     if (after !== undefined && after.rounds > rounds) {
-      const pauseMs = Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (after.rounds - 1));
+      const pauseMs = pauseAfterMs(after.rounds);
       this.#pauses.set(nodeid, this.#time.nowMs + pauseMs);
       this.#port.log("error", "a fence failed", { nodeid, words, executor: from.nodeid, againAfterMs: pauseMs });
     } else if (outcome === "unable") this.#port.log("error", "a node cannot run a fence agent", { nodeid, words, executor: from.nodeid });
@@ -287,7 +284,7 @@ export class Fencing {
     if (mayBegin) for (const want of this.table.wants) this.#begin(want, nowMs);
     if (mayBegin) this.requests.tellBoots();
     if (this.#port.serving()) for (const { nodeid } of this.table.members) this.#returning.ended(nodeid);
-    this.#unfencing.advance(mayBegin);
+    this.#unfencing.advance(mayBegin, nowMs);
     const barred = this.table.barred();
     if (barred.join() !== this.#barred) {
       this.#barred = barred.join();
@@ -353,7 +350,7 @@ export class Fencing {
 
   /** An agent has ended. */
   ran(runId: number, result: AgentResult): void {
-    this.#unfencing.ran(runId);
+    this.#unfencing.ran(runId, result, this.#time.nowMs);
     for (const [nodeid, { run, runId: mine }] of this.#own) {
       if (mine !== runId) continue;
       run.ran(result, this.#time.nowMs);
@@ -374,7 +371,7 @@ export class Fencing {
   }
 
   get deadlineMs(): number {
-    let deadline = this.#unfencing.isRunning ? this.#leaseMs : Number.POSITIVE_INFINITY;
+    let deadline = this.#unfencing.isRunning ? this.#leaseMs : this.#unfencing.againMs(this.#time.nowMs);
     for (const { run } of this.#own.values()) deadline = Math.min(deadline, run.deadlineMs, this.#leaseMs);
     for (const [nodeid, pauseMs] of this.#pauses) {
       if (pauseMs > this.#time.nowMs && this.table.want(nodeid) !== undefined) deadline = Math.min(deadline, pauseMs);
@@ -385,6 +382,11 @@ export class Fencing {
   /** Of those that are waited for; milliseconds until the next round, 0: one runs or may begin. */
   pauseMs(nodeid: number): number {
     return Math.max(0, Math.round((this.#pauses.get(nodeid) ?? 0) - this.#time.nowMs));
+  }
+
+  /** Devices that have not given this node its storage back, and are tried again. */
+  get failedOns(): readonly FailedOn[] {
+    return this.#unfencing.failed(this.#time.nowMs);
   }
 
   /** Nodes that lockspaces wait for (recovery/fence-gate.ts). Those that can write no more are told at once. */

@@ -1,4 +1,5 @@
 /** What a node answers to people, as plain JSON data: `coverlay status` and `nodes`. Of locks: wire/inspect-answer.ts. */
+import type { FailedOn } from "../fencing/unfencing.ts";
 import type { FenceRecord } from "../wire/fencing-group.ts";
 import type { LockspaceAnswer } from "../wire/inspect-answer.ts";
 import type { ViewInfo } from "../wire/program.ts";
@@ -74,6 +75,8 @@ export interface FencingAnswer {
     /** Until the next round; 0: it runs, or waits for something else. */
     readonly againAfterMs: number;
   }[];
+  /** Devices that have not given this node its storage back, and are tried again. */
+  readonly unfencing: readonly FailedOn[];
   /** The latest at the end. */
   readonly history: readonly FenceRecord[];
   /** How long the view of this node is quorate, or those before it were without a gap; null: it is not. */

@@ -78,6 +78,7 @@ function describeFencing({ fencing, configuration }: QueriedNode): FencingAnswer
       failure: want.failure,
       againAfterMs: fencing.pauseMs(want.nodeid),
     })),
+    unfencing: fencing.failedOns,
     history: fencing.table.kept.history,
     quorumForMs: fencing.quorumForMs,
   };

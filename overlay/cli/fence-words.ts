@@ -17,6 +17,13 @@ export interface Wanted {
   readonly failure: string;
   readonly againAfterMs: number;
 }
+/** A device that has not given this node its storage back. */
+interface FailedOn {
+  readonly device: string;
+  readonly rounds: number;
+  readonly failure: string;
+  readonly againAfterMs: number;
+}
 const outcomes = ["fenced", "acknowledged", "failed", "returned", "rebooted", "refused", "known"] as const;
 export interface HistoryRow {
   readonly nodeid: number;
@@ -30,7 +37,12 @@ export interface Fences {
   readonly unfenced: readonly (Victim & { readonly lockspaces: readonly string[] })[];
   readonly fenced: readonly Victim[];
   readonly fencedLockspaces: readonly string[];
-  readonly fencing: { readonly devices: readonly number[]; readonly wanted: readonly Wanted[]; readonly history: readonly HistoryRow[] };
+  readonly fencing: {
+    readonly devices: readonly number[];
+    readonly wanted: readonly Wanted[];
+    readonly unfencing: readonly FailedOn[];
+    readonly history: readonly HistoryRow[];
+  };
 }
 
 const victim = { nodeid: z.number(), incarnation: z.string(), failingView: z.string() };
@@ -44,6 +56,7 @@ const wanted = z.looseObject({
   failure: z.string(),
   againAfterMs: z.number(),
 });
+const failedOn = z.looseObject({ device: z.string(), rounds: z.number(), failure: z.string(), againAfterMs: z.number() });
 const historyRow = z.looseObject({
   nodeid: z.number(),
   incarnation: z.string(),
@@ -58,7 +71,12 @@ const fencesShape: z.ZodType<Fences> = z.looseObject({
   unfenced: z.array(z.looseObject({ ...victim, lockspaces: z.array(z.string()) })),
   fenced: z.array(z.looseObject(victim)),
   fencedLockspaces: z.array(z.string()),
-  fencing: z.looseObject({ devices: z.array(z.number()), wanted: z.array(wanted), history: z.array(historyRow) }),
+  fencing: z.looseObject({
+    devices: z.array(z.number()),
+    wanted: z.array(wanted),
+    unfencing: z.array(failedOn).default([]),
+    history: z.array(historyRow),
+  }),
 });
 
 /** Null: that dlmd says nothing of fences. */
@@ -73,9 +91,20 @@ function seconds(ms: number): string {
 }
 
 function describeWanted({ nodeid, why, by, sinceMs, step, rounds, failure, againAfterMs }: Wanted, name: Name, wallMs: number): string {
-  const before = rounds === 0 ? "" : `; ${rounds === 1 ? "one round" : `${rounds} rounds`} failed, the last: ${failure}`;
-  const next = againAfterMs === 0 ? "" : `; again in ${seconds(againAfterMs)}`;
-  return `${name(nodeid)} is to be fenced (${why}; asked by ${by}) since ${seconds(wallMs - sinceMs)}: ${step}${before}${next}`;
+  const before = rounds === 0 ? "" : `; ${failedRounds(rounds, failure)}`;
+  return `${name(nodeid)} is to be fenced (${why}; asked by ${by}) since ${seconds(wallMs - sinceMs)}: ${step}${before}${next(againAfterMs)}`;
+}
+
+function failedRounds(rounds: number, failure: string): string {
+  return `${rounds === 1 ? "one round" : `${rounds} rounds`} failed, the last: ${failure}`;
+}
+
+function next(againAfterMs: number): string {
+  return againAfterMs === 0 ? "" : `; again in ${seconds(againAfterMs)}`;
+}
+
+function describeFailedOn({ device, rounds, failure, againAfterMs }: FailedOn): string {
+  return `this node is not unfenced at ${device} and cannot write to that storage: ${failedRounds(rounds, failure)}${next(againAfterMs)}`;
 }
 
 /** Lines for people; none if nothing waits, and nobody is to be fenced. */
@@ -88,6 +117,7 @@ export function describeWaits({ unfenced, fencing }: Fences, name: Name, wallMs:
         `${name(nodeid)} (incarnation ${incarnation}) went without a word before view ${failingView} and is not known to be dead: nothing is granted in ${lockspaces.join(", ")}. ${todo(nodeid)}when it is off for sure, \`coverlay fence ack ${nodeWord(name(nodeid))} --yes\``,
     ),
     ...fencing.wanted.map((one) => describeWanted(one, name, wallMs)),
+    ...fencing.unfencing.map(describeFailedOn),
   ];
 }
 

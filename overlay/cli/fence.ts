@@ -35,8 +35,8 @@ const showCommand: CommandModule<object, NodeOptions> = {
     runCommand(json, async () => {
       const { info, fences } = await askFences(runDir);
       const { unfenced, fenced, fencedLockspaces, fencing } = fences;
-      const { devices, wanted } = fencing;
-      if (json) return printJson({ unfenced, fenced, fencedLockspaces, devices, wanted });
+      const { devices, wanted, unfencing } = fencing;
+      if (json) return printJson({ unfenced, fenced, fencedLockspaces, devices, wanted, unfencing });
       const nodeids = info.nodes.map(({ nodeid }) => nodeid);
       print(describeFences(fences, nodeids, nodeName(info), Date.now()));
     }),

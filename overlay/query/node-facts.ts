@@ -122,11 +122,12 @@ const statusShape = z.looseObject({
     .looseObject({
       devices: z.array(z.number()),
       wanted: z.array(z.looseObject({ nodeid: z.number(), step: z.string(), rounds: z.number(), failure: z.string() })),
+      unfencing: z.array(z.looseObject({ device: z.string(), rounds: z.number(), failure: z.string() })).default([]),
       history: z
         .array(z.looseObject({ nodeid: z.number(), outcome: z.string(), by: z.string(), words: z.string(), atMs: z.number() }))
         .default([]),
     })
-    .default({ devices: [], wanted: [], history: [] }),
+    .default({ devices: [], wanted: [], unfencing: [], history: [] }),
   multicast: z
     .looseObject({ group: z.string(), nodes: z.array(z.looseObject({ nodeid: z.number(), agoMs: z.number().nullable() })) })
     .nullable()
@@ -170,6 +171,7 @@ function clusterFacts({ info, answer, nodes }: NodeSeen): Omit<ClusterFacts, "ow
     volumes: info.volumes,
     unfenced,
     fencing: fencing.wanted,
+    unfencing: fencing.unfencing,
     devices: fencing.devices,
     multicast,
     channels,

@@ -54,6 +54,8 @@ export interface ClusterFacts {
   readonly owners: ReadonlyMap<string, number>;
   readonly unfenced: readonly { readonly nodeid: number; readonly lockspaces: readonly string[] }[];
   readonly fencing: readonly { readonly nodeid: number; readonly step: string; readonly rounds: number; readonly failure: string }[];
+  /** Devices that have not given this node its storage back. */
+  readonly unfencing: readonly { readonly device: string; readonly rounds: number; readonly failure: string }[];
   /** Nodes that have a fence device. */
   readonly devices: readonly number[];
   /** Null: the cluster uses none. */

@@ -48,7 +48,7 @@ function judgeLocks({ view, state }: ClusterFacts): Problem[] {
 }
 
 function judgeFences(facts: ClusterFacts): Problem[] {
-  const { unfenced, fencing, devices, nodes } = facts;
+  const { nodeid: self, unfenced, fencing, unfencing, devices, nodes } = facts;
   const name = nameIn(nodes);
   const waited = unfenced.map(({ nodeid, lockspaces }) => {
     const node = name(nodeid);
@@ -63,7 +63,7 @@ function judgeFences(facts: ClusterFacts): Problem[] {
     ...waited,
     ...failed.map(({ nodeid, rounds, failure }) => {
       const node = name(nodeid);
-      const found = `fencing ${node} has failed ${rounds === 1 ? "once" : `${rounds} times`}, the last: ${failure}`;
+      const found = `fencing ${node} has failed ${times(rounds)}, the last: ${failure}`;
       return problem(
         "fence-failed",
         { node },
@@ -71,7 +71,15 @@ function judgeFences(facts: ClusterFacts): Problem[] {
         `coverlay fence history; when it is off for sure: coverlay fence ack ${nodeWord(node)} --yes`,
       );
     }),
+    ...unfencing.map(({ device, rounds, failure }) => {
+      const found = `unfencing ${name(self)} at ${device} has failed ${times(rounds)}: it cannot write to that storage; the last: ${failure}`;
+      return problem("fence-failed", { node: name(self) }, found, "it is tried again; what it says is to be mended: coverlay config check");
+    }),
   ];
+}
+
+function times(rounds: number): string {
+  return rounds === 1 ? "once" : `${rounds} times`;
 }
 
 function judgeNodes({ nodes }: ClusterFacts): Problem[] {

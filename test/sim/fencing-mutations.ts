@@ -204,6 +204,14 @@ export const fencingMutations: readonly Mutation[] = [
     caughtBy: storage,
   },
   {
+    id: "unfence-once-only",
+    breaks: "a node whose disk comes after dlmd stays without its path until somebody restarts dlmd",
+    file: unfencing,
+    find: "    if (result.ok) return this.#end(means);",
+    replace: "    if (nowMs >= 0) return this.#end(means);",
+    caughtBy: storage,
+  },
+  {
     id: "unfence-by-name",
     breaks: "a device that now means another disk counts as done, because it has the name of before",
     file: "dlmd/config/fence-config.ts",

@@ -22,7 +22,7 @@ const want = (step: string, rounds = 0): Wanted => ({
   againAfterMs: 0,
 });
 function fences(wanted: readonly Wanted[], history: readonly HistoryRow[]): Fences {
-  return { unfenced: [], fenced: [], fencedLockspaces: [], fencing: { devices: [3], wanted, history } };
+  return { unfenced: [], fenced: [], fencedLockspaces: [], fencing: { devices: [3], wanted, unfencing: [], history } };
 }
 
 /** `looks`: one after the other; the last one stays. */

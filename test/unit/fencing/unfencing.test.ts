@@ -1,9 +1,27 @@
 /** A node gets its storage back once in a life, and not in a boot that was fenced (hazard C3). */
 import { describe, expect, it } from "vitest";
 import type { UnfencePlan } from "../../../dlmd/config/fence-plan.ts";
-import { FenceWorld, ok, plansFor, storageOf } from "./fence-world.ts";
+import type { AgentResult } from "../../../dlmd/fencing/fence-run.ts";
+import { FenceWorld, failed, missing, ok, plansFor, storageOf } from "./fence-world.ts";
 
 const all = plansFor([1, 2, 3, 4, 5]);
+
+/** Node 1 has those from now on. */
+function configure(world: FenceWorld, unfence: readonly UnfencePlan[]): void {
+  const { configuration } = world.core(1);
+  const [plan] = plansFor([1]).values();
+  if (plan === undefined) throw new Error("no plan");
+  world.input(1, { kind: "configuration", configuration: { ...configuration, fencePlans: new Map([[1, { ...plan, unfence }]]) } });
+  world.settle();
+}
+
+/** Node 1 hears that another life of it in this boot was fenced. */
+function fencedBefore(world: FenceWorld): void {
+  const { bootId } = world.life(1);
+  const { table } = world.core(1).fencing;
+  const proofs = [{ nodeid: 1, incarnation: "00000000000000ff", bootId, by: "ipmi1", atMs: 5 }];
+  table.receiveTable({ nodeid: 2, incarnation: world.incarnation(2) }, { ...table.message("boot1of2", 5, [], false), proofs });
+}
 
 describe("unfencing", () => {
   it("is once in a life, when the node serves and knows what the others know; not after a fence in the same boot", () => {
@@ -35,14 +53,6 @@ describe("unfencing", () => {
 });
 
 describe("a device that the configuration brings", () => {
-  /** Node 1 has those, of all nodes; the others are as before. */
-  function configure(world: FenceWorld, unfence: readonly UnfencePlan[]): void {
-    const { configuration } = world.core(1);
-    const [plan] = plansFor([1]).values();
-    if (plan === undefined) throw new Error("no plan");
-    world.input(1, { kind: "configuration", configuration: { ...configuration, fencePlans: new Map([[1, { ...plan, unfence }]]) } });
-    world.settle();
-  }
   const scsi = storageOf(1);
   const other = { device: "other", means: "other" };
 
@@ -87,15 +97,75 @@ describe("a device that the configuration brings", () => {
 
   it("does not have it in a boot that was fenced", () => {
     const world = without();
-    const { bootId } = world.life(1);
-    const { table } = world.core(1).fencing;
-    const proofs = [{ nodeid: 1, incarnation: "00000000000000ff", bootId, by: "ipmi1", atMs: 5 }];
-    table.receiveTable({ nodeid: 2, incarnation: world.incarnation(2) }, { ...table.message("boot1of2", 5, [], false), proofs });
+    fencedBefore(world);
     configure(world, [scsi, other]);
     expect(world.unfenced).toEqual([
       [1, false],
       [1, false],
     ]);
+  });
+});
+
+describe("an `on` that failed", () => {
+  /** Of node 1: it runs. */
+  function running(): FenceWorld {
+    const world = new FenceWorld(3, all);
+    world.hanging.add(1);
+    world.together();
+    return world;
+  }
+  function end(world: FenceWorld, result: AgentResult): void {
+    world.until("its agent runs", () => world.unfencing.length === 1, 100_000);
+    const [on] = world.unfencing.splice(0, 1);
+    if (on === undefined) throw new Error("none runs");
+    world.input(1, { kind: "fence-ran", runId: on.runId, result });
+    world.settle();
+  }
+  const shown = (world: FenceWorld) => world.status(1).fencing.unfencing;
+
+  it.each([
+    [failed, "no answer"],
+    [missing, "is not there"],
+  ])("is run again after a pause that doubles up to a minute, and shown meanwhile: %o", (result, failure) => {
+    const world = running();
+    for (let rounds = 1; rounds <= 8; rounds++) {
+      end(world, result);
+      const fromMs = world.nowMs;
+      const [row] = shown(world);
+      const pauseMs = Math.min(60_000, 1000 * 2 ** (rounds - 1));
+      expect(row).toEqual({ device: "scsi1", rounds, failure, againAfterMs: pauseMs });
+      world.until("it runs again", () => world.unfencing.length === 1, 100_000);
+      expect(world.nowMs - fromMs).toBeGreaterThan(0.9 * pauseMs);
+      expect(world.nowMs - fromMs).toBeLessThan(pauseMs + 1000);
+      expect(shown(world)).toMatchObject([{ rounds, againAfterMs: 0 }]);
+    }
+    end(world, ok);
+    expect(shown(world)).toEqual([]);
+    const before = world.unfencedBy.length;
+    world.pass(70_000);
+    expect(world.unfencedBy).toHaveLength(before);
+  });
+
+  it("keeps no other device waiting", () => {
+    const world = running();
+    end(world, failed);
+    configure(world, [storageOf(1), { device: "other", means: "other" }]);
+    expect(world.unfencedBy.at(-1)).toBe("other");
+    end(world, ok);
+    expect(shown(world)).toMatchObject([{ device: "scsi1" }]);
+    world.until("the first is run again", () => world.unfencedBy.at(-1) === "scsi1");
+  });
+
+  it("is not run again when its device is gone, nor when its boot was fenced meanwhile", () => {
+    const world = running();
+    end(world, failed);
+    configure(world, []);
+    expect(shown(world)).toEqual([]);
+    configure(world, [storageOf(1)]);
+    end(world, failed);
+    fencedBefore(world);
+    world.pass(2000);
+    expect([world.unfenced.at(-1), shown(world)]).toEqual([[1, false], []]);
   });
 });
 

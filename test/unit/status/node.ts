@@ -31,6 +31,7 @@ export const wellCluster: ClusterFacts = {
   ]),
   unfenced: [],
   fencing: [],
+  unfencing: [],
   devices: [],
   multicast: {
     group: "239.192.77.1",

@@ -68,6 +68,13 @@ const rows: readonly [ProblemCode, Partial<ClusterFacts>, Partial<MountFacts>, R
     /failed 2 times, the last: no route/,
     /fence history/,
   ],
+  [
+    "fence-failed",
+    { unfencing: [{ device: "array", rounds: 1, failure: "no such disk" }] },
+    {},
+    /unfencing node1 at array has failed once: .* the last: no such disk/,
+    /it is tried again/,
+  ],
   ["node-away", { view: two, nodes: away("silent") }, {}, /node3 is away: last heard 12 s ago/, /start dlmd on node3/],
   ["node-away", { view: two, nodes: away("silent", null) }, {}, /never heard/, /start dlmd on node3/],
   ["node-away", { view: two, nodes: away("evicted") }, {}, /put out of the view/, /joins by itself/],
