@@ -54,7 +54,7 @@ export class Call implements Waiter, KeptAnswer {
   lockKey: string | null = null;
   /** What any signal of the caller does, not only a deadly one: a wait for a file lock. Null: it waits on. */
   onSignal: (() => void) | null = null;
-  /** Called when the reply leaves. */
+  /** Called when the reply has left. */
   onAnswered: (() => void) | null = null;
   /** It was not answered in the turn in which it came. */
   late = false;
@@ -84,6 +84,15 @@ export class Call implements Waiter, KeptAnswer {
   /** Its answer waits for the lease. */
   get kept(): boolean {
     return this.#kept !== null;
+  }
+
+  /** `then` also when its answer, which is kept, has left: nothing is given before (hazard F38). */
+  whenLeft(then: () => void): void {
+    const { onAnswered } = this;
+    this.onAnswered = (): void => {
+      onAnswered?.();
+      then();
+    };
   }
 
   release(): void {

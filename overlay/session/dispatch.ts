@@ -381,11 +381,18 @@ export class Dispatch {
       this.#leftChanged ||= journal?.hasChanged(firstUnique(call.unique)) !== false;
       return;
     }
-    journal?.replied(firstUnique(call.unique));
+    if (journal !== null) this.#replied(call, journal);
     if (call.interrupted) this.counters.interrupted += 1;
     if (call.answered) return;
     this.#bug(call, new Error("the handler ended without an answer"));
     call.error(E.EIO);
+  }
+
+  /** Hazard F38: an answer that waits for the lease is none yet, and after a crash its request comes again. */
+  #replied(call: Call, journal: SessionJournal): void {
+    const request = firstUnique(call.unique);
+    if (call.kept) call.whenLeft(() => journal.replied(request));
+    else journal.replied(request);
   }
 
   #bug(call: Call, error: unknown): void {

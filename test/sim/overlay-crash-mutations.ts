@@ -138,6 +138,15 @@ export const overlayCrashMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/made-before.test.ts",
   },
   {
+    id: "f38-kept-is-answered",
+    hazard: "F38",
+    breaks: "an answer that waits for the lease is noted as given, and its change is made again",
+    file: "overlay/session/dispatch.ts",
+    find: "if (call.kept) call.whenLeft(() => journal.replied(request));\n    else journal",
+    replace: "journal",
+    caughtBy: "test/unit/session/dispatch.test.ts",
+  },
+  {
     id: "f39-told-before-noted",
     hazard: "F39",
     breaks: "the kernel has a number that the next process does not know",

@@ -4,7 +4,7 @@ import { errnoError, E } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { RESENT } from "../../../overlay/fuse/unique.ts";
-import { endlessLease } from "../../../overlay/lease/lease.ts";
+import { endlessLease, type KeptAnswer } from "../../../overlay/lease/lease.ts";
 import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import { isWrittenBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { RequestBuffers } from "../../../overlay/session/buffers.ts";
@@ -258,5 +258,63 @@ describe("what ends with an error when dlmd has died", () => {
     changed.dispatch.serve({ ...changed.getattr, pid: 42, unique: 4 });
     await changed.dispatch.drained();
     expect(changed.dispatch.left).toBeNull();
+  });
+});
+
+describe("an answer that waits for the lease is not noted as given before it leaves (hazard F38)", () => {
+  const OWN_UNIQUE = 2;
+  const setUp = () => {
+    const bench = new Workbench();
+    const events: string[] = [];
+    const kept: KeptAnswer[] = [];
+    const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+    let killed = false;
+    const interrupts = new Interrupts({ readStatus: () => (killed ? null : ""), every: () => () => undefined });
+    const dispatch = new Dispatch({
+      mount: bench.mount,
+      port: {
+        buffer,
+        write: () => events.push(`to the kernel: ${-buffer.readInt32LE(4)}`),
+        writeWithBody: () => 0,
+        log: silentLog,
+        lease: { ...endlessLease, holds: () => false, keep: (answer) => void kept.push(answer) },
+      },
+      buffers: new RequestBuffers(64 * 1024, () => undefined),
+      interrupts,
+      log: silentLog,
+      init: () => undefined,
+      retrieved: () => undefined,
+      fail: (error) => expect.fail(error.message),
+      journal: { replied: (request: number) => void events.push(`replied ${request}`), hasChanged: () => false } as never,
+    });
+    const kill = (): void => {
+      killed = true;
+      interrupts.receive(OWN_UNIQUE);
+    };
+    const request = { op: "getattr", unique: OWN_UNIQUE, uid: 0, gid: 0, pid: 42, fuseNodeid: bench.file.fuseNodeid, fh: null } as const;
+    dispatch.serve(request);
+    return { dispatch, events, kept, interrupts, kill };
+  };
+
+  it.each([
+    ["the lease holds again", 0, ({ kept }: ReturnType<typeof setUp>) => kept.forEach((answer) => answer.release())],
+    ["the mount is taken out", E.EIO, ({ kept }: ReturnType<typeof setUp>) => kept.forEach((answer) => answer.giveUp())],
+    ["its caller is killed", 0, ({ kill }: ReturnType<typeof setUp>) => kill()],
+    ["the session ends", 0, ({ interrupts }: ReturnType<typeof setUp>) => interrupts.stop()],
+  ])("until %s", async (_, errno, end) => {
+    const one = setUp();
+    await one.dispatch.drained();
+    expect([one.events, one.kept.length]).toEqual([[], 1]);
+    end(one);
+    expect(one.events).toEqual([`to the kernel: ${errno}`, `replied ${OWN_UNIQUE}`]);
+    expect([one.interrupts.has(OWN_UNIQUE), one.dispatch.counters.bugs]).toEqual([false, 0]);
+  });
+
+  it("nor is one whose caller was told EINTR, before its handler has ended", async () => {
+    const one = setUp();
+    one.kill();
+    expect(one.events).toEqual([`to the kernel: ${E.EINTR}`]);
+    await one.dispatch.drained();
+    expect([one.events, one.kept]).toEqual([[`to the kernel: ${E.EINTR}`, `replied ${OWN_UNIQUE}`], []]);
   });
 });
