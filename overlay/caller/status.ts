@@ -1,5 +1,6 @@
 /** What /proc/PID/status says of a calling thread (proc(5)): who it is, and whether it is being killed. */
 import { readFileSync } from "node:fs";
+import { errnoError } from "../../dlmd/base/errno.ts";
 
 const SIGKILL_BIT = 0x100n;
 
@@ -29,15 +30,15 @@ export interface IdMaps {
 /** So many ids has the first user namespace. */
 const ALL_IDS = 2 ** 32 - 1;
 
-/** /proc/PID/status; null: there is no such thread any more. */
-export function readStatus(pid: number): string | null {
+/** /proc/PID/status; null: there is no such thread any more. Throws Errno: it cannot be seen now (EMFILE, hazard F11). */
+export function readStatus(pid: number, proc = "/proc"): string | null {
   try {
-    return readFileSync(`/proc/${pid}/status`, "latin1");
+    return readFileSync(`${proc}/${pid}/status`, "latin1");
   } catch (error) {
     // ENOENT: gone; ESRCH: gone while it was read.
-    const { code } = error as NodeJS.ErrnoException;
+    const { code, errno } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ESRCH") return null;
-    throw error;
+    throw errno === undefined ? error : errnoError(-errno);
   }
 }
 

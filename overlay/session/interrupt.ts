@@ -6,6 +6,7 @@
  * itself, puts SIGKILL into the private pending set of every thread, which is what /proc/TID/status shows as SigPnd).
  */
 import { sigkillPending } from "../caller/status.ts";
+import { Errno } from "../../dlmd/base/errno.ts";
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 import { NumberMap } from "../../dlmd/base/number-map.ts";
 
@@ -26,7 +27,7 @@ export interface Interruptible {
 }
 
 export interface InterruptPorts {
-  /** /proc/PID/status; null: there is no such thread any more. */
+  /** /proc/PID/status; null: there is no such thread any more. Throws Errno: it cannot be seen now. */
   readonly readStatus: (pid: number) => string | null;
   /** Calls `tick` every `intervalMs` until the function it returned is called. */
   readonly every: (intervalMs: number, tick: () => void) => () => void;
@@ -96,11 +97,21 @@ export class Interrupts {
 
   /** True: it is being killed, and was told so. */
   #look(call: Interruptible): boolean {
-    const status = this.#ports.readStatus(call.pid);
-    if (status !== null && !sigkillPending(status)) return false;
+    if (!this.#isKilled(call.pid)) return false;
     this.remove(call);
     call.interrupt();
     return true;
+  }
+
+  #isKilled(pid: number): boolean {
+    try {
+      const status = this.#ports.readStatus(pid);
+      return status === null || sigkillPending(status);
+    } catch (error) {
+      // Any caller may be interrupted while no descriptor is left. The watch looks again.
+      if (error instanceof Errno) return false;
+      throw error;
+    }
   }
 
   #endWatch(): void {

@@ -3,7 +3,7 @@ import { type IdMaps, readIdMaps, readStatus } from "../caller/status.ts";
 
 /** The system as far as the session needs it besides the addon: arguments, so that tests can play it. */
 export interface SessionSystem {
-  /** /proc/PID/status of a thread; null: none. */
+  /** /proc/PID/status of a thread; null: none. Throws Errno: it cannot be seen now. */
   readonly readStatus: (pid: number) => string | null;
   /** Of such a thread: caller/status.ts. */
   readonly readIdMaps: (pid: number) => IdMaps | null | undefined;
@@ -11,7 +11,7 @@ export interface SessionSystem {
 }
 
 export const runningSystem: SessionSystem = {
-  readStatus,
+  readStatus: (pid) => readStatus(pid),
   readIdMaps,
   every(intervalMs, tick) {
     const timer = setInterval(tick, intervalMs);

@@ -1,7 +1,11 @@
 /** Hazard F11. */
-import { describe, expect, it } from "vitest";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { EARLY_INTERRUPTS_MAX, type Interruptible, Interrupts, WATCH_INTERVAL_MS } from "../../../overlay/session/interrupt.ts";
-import { sigkillPending } from "../../../overlay/caller/status.ts";
+import { readStatus, sigkillPending } from "../../../overlay/caller/status.ts";
 
 const QUIET = "Name:\tx\nSigPnd:\t0000000000002000\nShdPnd:\t0000000000004000\n";
 const KILLED = "Name:\tx\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n";
@@ -44,6 +48,22 @@ describe("sigkillPending", () => {
     expect(sigkillPending(QUIET)).toBe(false);
     expect(sigkillPending(QUIET.replace("4000", "4100"))).toBe(true);
     expect(sigkillPending("SigBlk:\t0000000000000100\n")).toBe(false);
+  });
+});
+
+describe("readStatus", () => {
+  let proc: string;
+  beforeAll(() => {
+    proc = mkdtempSync(path.join(tmpdir(), "coverlay-status-"));
+    // What can be opened and not read.
+    mkdirSync(path.join(proc, "7/status"), { recursive: true });
+  });
+  afterAll(() => rmSync(proc, { recursive: true }));
+
+  it("says what keeps a thread from being seen as an errno, which is an answer; one that has ended is null", () => {
+    expect(() => readStatus(7, proc)).toThrow(errnoError(E.EISDIR));
+    expect(readStatus(8, proc)).toBeNull();
+    expect(readStatus(process.pid)).toContain("SigPnd");
   });
 });
 
@@ -92,6 +112,26 @@ describe("interrupts", () => {
     const early = { ...call(18, 0), onSignal: () => interrupts.remove(early) };
     interrupts.add(early);
     expect(interrupts.watching).toBe(1);
+  });
+
+  it("a caller that cannot be seen, where no descriptor is left, is watched until it can", () => {
+    const system = new FakeSystem();
+    let isSeen = false;
+    const readStatus = (pid: number): string | null => {
+      if (!isSeen) throw errnoError(E.EMFILE);
+      return system.readStatus(pid);
+    };
+    const interrupts = new Interrupts({ readStatus, every: system.every });
+    const [early, one] = [call(12, 7), call(10, 7)];
+    interrupts.receive(12);
+    for (const waiting of [early, one]) interrupts.add(waiting);
+    interrupts.receive(10);
+    system.tick();
+    expect([interrupts.watching, early.ended, one.ended]).toEqual([2, 0, 0]);
+    system.statuses.set(7, KILLED);
+    isSeen = true;
+    system.tick();
+    expect([interrupts.watching, early.ended, one.ended]).toEqual([0, 1, 1]);
   });
 
   it("INTERRUPT may come before its request", () => {
