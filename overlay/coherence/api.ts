@@ -121,6 +121,12 @@ export interface Coherence {
   ownerDied(since: Since): boolean;
 
   /**
+   * Names that were looked at before may be those of before a change whose caller was killed: the kernel was told since to drop all that it had
+   * (dropKernelCaches).
+   */
+  namesDropped(since: Since): boolean;
+
+  /**
    * To be awaited when a change was made in the lower after which the kernel only marks the attributes that it has as outdated, before it is answered
    * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.
    */

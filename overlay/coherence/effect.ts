@@ -76,7 +76,7 @@ export class CoherenceState {
   abandoned = false;
   /** Without the lease: no lock is asked for or given up. */
   suspended = false;
-  /** Raised by each lock that is granted, each change of attributes that is made here, and each death of an owner: Since. */
+  /** Raised by each lock that is granted, each change of attributes that is made here, each death of an owner, and where names are dropped for a killed change: Since. */
   moment = 0;
   /** Inodes born here so far. */
   births = 0;
@@ -84,6 +84,8 @@ export class CoherenceState {
   birthsFrom = 0;
   /** When all that was read before was last not true any more (distrustCovers); 0: never. */
   ownerDiedAt = 0;
+  /** When names were last dropped that a change had outdated whose caller was killed, or whose outcome nobody knows; 0: never. */
+  namesDroppedAt = 0;
   /** Directories whose names get no validity for a time. */
   readonly fought: FoughtDirectories = new FoughtDirectories();
   /** Answered, and perhaps not installed yet. */

@@ -226,6 +226,10 @@ export class Pins implements Coherence, TermsPort {
     return this.#state.ownerDiedAt > since;
   }
 
+  namesDropped(since: Since): boolean {
+    return this.#state.namesDroppedAt > since;
+  }
+
   attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
     if (!attributesChanged(this.#state, inode.cover, caller)) return this.#outdating.get(inode);
     const outdated = this.#options.invalidation.outdate(inode, held);

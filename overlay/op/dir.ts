@@ -178,9 +178,9 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
   // Its caller has gone: it installs nothing, and nothing would show when the listing is over.
   if (call.interrupted) return;
   const { coherence } = mount;
-  // The owner died after it had given the names. The kernel takes those of a listing for as new as their answer (fs/fuse/readdir.c,
-  // fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.
-  const doubtful = coherence.ownerDied(since);
+  // The owner died after it had given the names, or a killed change has outdated them. The kernel takes those of a listing for as new as their
+  // answer (fs/fuse/readdir.c, fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.
+  const doubtful = coherence.ownerDied(since) || coherence.namesDropped(since);
   // Hazard F48.
   const underWay = coherence.names.listing(dir, request.fh, call.pid);
   const listing = call.listing(request.size, true);

@@ -282,6 +282,9 @@ export class Invalidation {
     const epoch = directory === undefined ? null : this.#incrementEpoch();
     if (directory !== undefined && epoch !== null) {
       this.#state.epoch += 1;
+      // A listing that is not answered yet may have looked before the change.
+      this.#state.moment += 1;
+      this.#state.namesDroppedAt = this.#state.moment;
       notified.push(notify(directory, epoch));
       notified.push(this.#expireListed(inodes.map(({ cover }) => cover).filter(hasListings)));
     }

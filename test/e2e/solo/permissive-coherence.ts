@@ -91,6 +91,9 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   ownerDied(): boolean {
     return false;
   }
+  namesDropped(): boolean {
+    return false;
+  }
   attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
   onUnknown: ((inode: Inode) => void) | null = null;

@@ -1,9 +1,15 @@
 /** Hazard F48: names of a listing are as new as the moment at which its thread installs them, whatever INC_EPOCH came before. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import { Cover, type Inode, type Listing } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches, LISTING_WAIT_MS } from "../../../overlay/coherence/kernel/revoke-round.ts";
-import { fail } from "./shell-lab.ts";
+import { InodeTable } from "../../../overlay/inode/table.ts";
+import type { LowerHandle } from "../../../overlay/lower/lower.ts";
+import { perform } from "../../../overlay/op/perform.ts";
+import { FILE } from "../op/scripted-lower.ts";
+import { Workbench } from "../op/workbench.ts";
+import { fail, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { ToldNames } from "../../../overlay/coherence/told-names.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { allOver, type Heard, LISTINGS_MAX } from "../../../overlay/coherence/names/listings.ts";
@@ -370,5 +376,54 @@ describe("a revoke by epoch", () => {
     expire([0]);
     await over;
     expect([...state.listings.all()].map((one) => one.dir)).toEqual([other]);
+  });
+});
+
+describe("a READDIRPLUS that looks at a name before the rename of a killed caller is made", () => {
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+  const NODEID_AT = 0;
+
+  it("does not tell that name when it is answered after all names were dropped for the rename", async () => {
+    const done: string[] = [];
+    const incrementEpoch = (): Promise<number[]> => {
+      done.push("epoch");
+      return Promise.resolve([0]);
+    };
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, { incrementEpoch });
+    const bench = new Workbench();
+    const { lower } = bench;
+    const inodes = new InodeTable({ root: lower.root, createCover: (id, kind) => shell.createCover(id, kind), dropped: () => undefined });
+    const mount = { ...bench.mount, coherence: shell.operations, inodes };
+    const child = inodes.remember(FILE, 0o100644);
+    child.nlookup = 1;
+    inodes.leave(child);
+    const { fh } = mount.handles.add(inodes.root, 78 as LowerHandle, false, true, false, false);
+    const serve = (request: Parameters<Workbench["serve"]>[0], call = bench.call(request.op)): Promise<unknown> =>
+      bench.serve(request, call, (given, decoded) => perform(mount, given, decoded));
+
+    let rename = (): void => undefined;
+    lower.held.set("rename", new Promise((resolve) => (rename = resolve)));
+    const call = bench.call("rename");
+    const renamed = serve({ op: "rename", name: NAME, newFuseNodeid: 1, newName: OTHER, flags: 0 }, call);
+    while (!lower.calls.includes("rename")) await turn();
+    // The kernel has let go of the directory.
+    call.interrupt();
+    let look = (): void => undefined;
+    lower.held.set("lookupMany", new Promise((resolve) => (look = resolve)));
+    const listed = serve({ op: "readdirplus", fh, cookie: 0n, size: 4096 });
+    while (!lower.calls.includes("lookupMany")) await turn();
+    rename();
+    await renamed;
+    expect([bench.replies.map(({ errno }) => errno), done]).toEqual([[E.EINTR], ["epoch"]]);
+    look();
+    await listed;
+    // A plain entry: the kernel would install it under the present epoch (fs/fuse/readdir.c, fuse_direntplus_link).
+    const { errno, body } = bench.replies.at(-1) ?? {};
+    expect([errno, body?.readBigUInt64LE(NODEID_AT), body?.includes(NAME)]).toEqual([0, 0n, true]);
+    expect(shell.operations.names.toldChild(inodes.root, NAME)).toBe(undefined);
+
+    // What is listed from then on is told.
+    await serve({ op: "readdirplus", fh, cookie: 0n, size: 4096 });
+    expect(bench.replies.at(-1)?.body.readBigUInt64LE(NODEID_AT)).toBe(BigInt(child.fuseNodeid));
   });
 });

@@ -112,9 +112,9 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
     return this.isContended;
   }
   #moment = 0;
-  readonly #last = { granted: 0, changed: 0, "owner died": 0 };
-  /** Called by a test. A lock was granted, or attributes were changed, of whatever inode; or the owner died. */
-  happens(what: "granted" | "changed" | "owner died"): void {
+  readonly #last = { granted: 0, changed: 0, "owner died": 0, "names dropped": 0 };
+  /** Called by a test. A lock was granted, or attributes were changed, of whatever inode; or the owner died; or names were dropped for a killed change. */
+  happens(what: "granted" | "changed" | "owner died" | "names dropped"): void {
     this.#moment += 1;
     this.#last[what] = this.#moment;
   }
@@ -123,6 +123,9 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   }
   ownerDied(since: Since): boolean {
     return this.#last["owner died"] > since;
+  }
+  namesDropped(since: Since): boolean {
+    return this.#last["names dropped"] > since;
   }
   pinChild(inode: Inode, since: Since): MaybePromise<ChildPin> {
     if (this.child.pinned) this.#take(inode, Mode.PR);
