@@ -31,6 +31,7 @@ import { makeOwnDirectory } from "./driver/own-directory.ts";
 import { createNode } from "./node.ts";
 import { type PeerProcesses, peerProcesses } from "./server/peer-process.ts";
 import { parseMetricsAddress, serveMetrics } from "./server/metrics-page.ts";
+import { Leaving } from "./server/leaving.ts";
 import { startAnew } from "./server/start-anew.ts";
 import { type ServiceManager, serviceManager, viewWords } from "./server/service-manager.ts";
 
@@ -120,7 +121,7 @@ async function followKeys(keyFile: string, first: Keyring, driver: Driver, log: 
   read();
 }
 
-interface Leaving {
+interface LeavingShell {
   readonly driver: Driver;
   readonly admin: () => AdminServer | null;
   readonly log: Log;
@@ -128,34 +129,36 @@ interface Leaving {
   readonly manager: ServiceManager;
 }
 
-/** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. Gives what does the same, and then starts the installed program in this process. */
-function leaveOnSignal({ driver, admin, log, pidFile, manager }: Leaving): (by: string) => void {
-  let leaving = false;
-  const leave = (why: Readonly<Record<string, unknown>>, then: () => void): void => {
-    if (leaving) process.exit(EXIT.FAILURE);
-    leaving = true;
-    log.info(why, "leaving the cluster");
-    const programs = driver.programsAtWork();
-    if (programs.length > 0)
-      log.warn({ programs, hint: "Next time unmount first: coverlay umount DIRECTORY" }, "programs lose their locks");
-    const left = (admin()?.close() ?? Promise.resolve()).then(() => driver.leave());
-    left.then(then, (error: unknown) => giveUp(log, error as Error));
-  };
-  const stop = (signal: NodeJS.Signals): void => {
-    manager.stopping();
-    leave({ signal }, () => {
+/** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. */
+function leaveOnSignal({ driver, admin, log, pidFile, manager }: LeavingShell): Leaving {
+  const leaving = new Leaving({
+    log,
+    async leave() {
+      const programs = driver.programsAtWork();
+      if (programs.length > 0)
+        log.warn({ programs, hint: "Next time unmount first: coverlay umount DIRECTORY" }, "programs lose their locks");
+      await admin()?.close();
+      await driver.leave();
+    },
+    end() {
       rmSync(pidFile, { force: true });
       log.info({}, "left");
       process.exit(EXIT.OK);
-    });
+    },
+    startAnew() {
+      log.info({}, "left; the installed program starts in this process");
+      giveUp(log, startAnew(manager.environment));
+    },
+    failed: (error) => giveUp(log, error),
+    endAtOnce: () => process.exit(EXIT.FAILURE),
+  });
+  const stop = (signal: NodeJS.Signals): void => {
+    manager.stopping();
+    leaving.signal(signal);
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
-  return (by) =>
-    leave({ by }, () => {
-      log.info({}, "left; the installed program starts in this process");
-      giveUp(log, startAnew(manager.environment));
-    });
+  return leaving;
 }
 
 function giveUp(log: Log, error: Error): never {
@@ -201,23 +204,24 @@ async function serveAdministrators(driver: Driver, { runDir, processes, manager,
     orderFence: (nodeid, by) => driver.orderFence(nodeid, by),
     countAll: (by) => driver.countAll(by),
     mayRestart: () => {
+      leaving.requireStaying();
       requireQuorumElsewhere(driver);
       return {};
     },
     restart: (by) => {
+      leaving.requireStaying();
       requireQuorumElsewhere(driver);
       const programs = driver.programsAtWork();
       if (programs.length > 0) {
         const hint = "End these programs, or have mounts paused: coverlay restart --dlmd";
         throw new OperatingError(`programs would lose their locks: ${programs.join(", ")}`, { code: "programs-at-work", hint });
       }
-      // After the answer.
-      setImmediate(() => restart(by));
+      leaving.restart(by);
       return { pid: process.pid };
     },
   };
   let admin: AdminServer | null = null;
-  const restart = leaveOnSignal({ driver, admin: () => admin, log, pidFile, manager });
+  const leaving = leaveOnSignal({ driver, admin: () => admin, log, pidFile, manager });
   admin = await startAdminServer({
     socketPath: adminSocketPath(runDir),
     log,

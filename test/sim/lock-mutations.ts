@@ -398,6 +398,14 @@ export const lockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/client-limits.test.ts",
   },
   {
+    id: "restart-of-two",
+    breaks: "a second restart is answered with success, though the first one is under way",
+    file: "dlmd/server/leaving.ts",
+    find: "    if (!this.#isRestart && this.#signals === 0) return;",
+    replace: "    if (this.#signals === 0) return;",
+    caughtBy: "test/unit/dlmd-shell/leaving.test.ts",
+  },
+  {
     id: "socket-of-two",
     breaks: "of two dlmds that begin over a socket that was left behind, one deletes the other's",
     file: "dlmd/server/own-socket.ts",

@@ -2,11 +2,13 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createConnection } from "node:net";
 import path from "node:path";
+import { text } from "node:stream/consumers";
 import { createInterface } from "node:readline";
 import { expect, test } from "vitest";
 import { until } from "../actor.ts";
-import { askAdmin } from "../../../dlmd/client/admin.ts";
+import { adminSocketPath, askAdmin } from "../../../dlmd/client/admin.ts";
 import { createCluster, dlmdProgram } from "./cluster.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
@@ -68,6 +70,39 @@ test("says each step of its start, READY when programs may connect, what it sees
     await cluster.close();
   }
 });
+
+test("two restarts at once are one, and dlmd goes on in its process", async () => {
+  const cluster = createCluster({ nodes: 1 });
+  try {
+    const { pid } = (await cluster.start(1)).child;
+    // Both are there when it turns again.
+    cluster.signal(1, "SIGSTOP");
+    const asked = await Promise.all([1, 2].map((nth) => askedForRestart(cluster.runDir(1), nth)));
+    cluster.signal(1, "SIGCONT");
+    const answers = await Promise.all(asked.map(({ answer }) => answer));
+    expect(answers.filter((answer) => answer === `${JSON.stringify({ answer: { pid } })}\n`)).toHaveLength(1);
+    await until("it has left", () => cluster.log(1).some(({ msg }) => String(msg).startsWith("left;")));
+    await until("it has started anew", () =>
+      askAdmin(cluster.runDir(1), { what: "config-show" }).then(
+        () => true,
+        () => false,
+      ),
+    );
+    const restarts = cluster.log(1).filter(({ msg }) => msg === "leaving the cluster");
+    expect(restarts.map(({ by }) => by)).toEqual([expect.stringMatching(/^person/)]);
+    expect(await cluster.kill(1, "SIGTERM")).toBe(0);
+  } finally {
+    await cluster.close();
+  }
+});
+
+/** It has been sent when this resolves. "": no answer. */
+async function askedForRestart(runDir: string, nth: number): Promise<{ answer: Promise<string> }> {
+  const socket = createConnection(adminSocketPath(runDir));
+  await once(socket, "connect");
+  await new Promise((resolve) => socket.write(`${JSON.stringify({ what: "restart", by: `person${nth}` })}\n`, resolve));
+  return { answer: text(socket).catch(() => "") };
+}
 
 test("the unit of the package is one that systemd takes, and makes no mount namespace", () => {
   const unit = readFileSync(path.join(root, "packaging/systemd/dlmd.service"), "utf8");
