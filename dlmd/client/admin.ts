@@ -36,7 +36,7 @@ export function adminSocketPath(runDir: string): string {
   return path.join(runDir, "dlmd-admin.sock");
 }
 
-function unreachable(runDir: string, cause: NodeJS.ErrnoException): OperatingError {
+function unreachable(runDir: string, cause: NodeJS.ErrnoException, isConnected: boolean): OperatingError {
   if (cause.code === "EACCES" || cause.code === "EPERM") {
     return new OperatingError(`${adminSocketPath(runDir)} may not be asked by user id ${process.geteuid?.() ?? "?"}`, {
       code: "permission",
@@ -44,9 +44,13 @@ function unreachable(runDir: string, cause: NodeJS.ErrnoException): OperatingErr
       cause,
     });
   }
+  // It has taken the connection, or as many wait as may (unix(7)): it is there, and a second one is not to be started.
+  const isThere = isConnected || cause.code === "EAGAIN";
   return new OperatingError(`dlmd should answer on ${adminSocketPath(runDir)}, but: ${cause.message}`, {
-    code: "dlmd-not-running",
-    hint: "Start dlmd, or name its run directory with --run-dir.",
+    code: isThere ? "dlmd-not-answering" : "dlmd-not-running",
+    hint: isThere
+      ? "It hangs, restarts, or has too many questions: its log says which. Ask again."
+      : "Start dlmd, or name its run directory with --run-dir.",
     cause,
   });
 }
@@ -56,14 +60,16 @@ export async function askAdmin(runDir: string, question: AdminQuestion): Promise
   const said = await new Promise<string>((resolve, reject) => {
     const socket = createConnection(adminSocketPath(runDir));
     let text = "";
+    let isConnected = false;
+    socket.on("connect", () => (isConnected = true));
     socket.setTimeout(ANSWER_TIMEOUT_MS, () => socket.destroy(new Error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} s`)));
     socket.setEncoding("utf8");
     socket.on("data", (chunk: string) => (text += chunk));
-    socket.on("error", (error) => reject(unreachable(runDir, error)));
+    socket.on("error", (error) => reject(unreachable(runDir, error, isConnected)));
     socket.on("close", () => resolve(text));
     socket.write(`${JSON.stringify(question)}\n`);
   });
-  if (!said.endsWith("\n")) throw unreachable(runDir, new Error("it closed the connection without an answer"));
+  if (!said.endsWith("\n")) throw unreachable(runDir, new Error("it closed the connection without an answer"), true);
   const answer = JSON.parse(said) as AdminAnswer;
   if ("answer" in answer) return answer.answer;
   const { message, code, hint } = answer.error;

@@ -198,15 +198,29 @@ describe("the administrator's socket", () => {
   test("an answer is awaited for forty seconds", async () => {
     const clock = socketClock();
     const { taken } = await silentServer(socketPath);
-    let failed = "";
-    const asked = askAdmin(dir, { what: "config-show" }).catch((error: Error) => (failed = error.message));
+    let failed: unknown = null;
+    const asked = askAdmin(dir, { what: "config-show" }).catch((error: unknown) => (failed = error));
     await taken;
     clock.pass(39_999);
     await someTurns();
-    expect(failed).toBe("");
+    expect(failed).toBeNull();
     clock.pass(40_000);
     await asked;
-    expect(failed).toContain("no answer within 40 s");
+    expect(failed).toMatchObject({
+      code: "dlmd-not-answering",
+      message: expect.stringContaining("no answer within 40 s"),
+      hint: expect.stringContaining("It hangs"),
+    });
+  });
+
+  test("one that closes the connection is there; only where nobody listens a dlmd is to be started", async () => {
+    const { server } = await silentServer(socketPath);
+    server.on("connection", (socket) => socket.destroy());
+    await expect(askAdmin(dir, { what: "config-show" })).rejects.toMatchObject({ code: "dlmd-not-answering" });
+    await expect(askAdmin(path.join(dir, "none"), { what: "config-show" })).rejects.toMatchObject({
+      code: "dlmd-not-running",
+      hint: expect.stringContaining("Start dlmd"),
+    });
   });
 });
 
