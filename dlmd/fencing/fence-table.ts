@@ -115,6 +115,12 @@ export class FenceTable {
     return this.#wants.find((want) => want.nodeid === nodeid);
   }
 
+  /** That life is asked for, with its boot if that is known. */
+  hasAsked(life: FencedLife): boolean {
+    const lives = this.want(life.nodeid)?.lives ?? [];
+    return lives.some((one) => isSameLife(one, life) && (one.bootId !== "" || life.bootId === ""));
+  }
+
   proof(life: FencedLife): Proof | undefined {
     return this.#proofs.find((proof) => proof.nodeid === life.nodeid && isSameLife(proof, life));
   }

@@ -15,11 +15,14 @@ import type { FencePlans } from "../config/fence-plan.ts";
 import { type AgentResult, FenceRun } from "./fence-run.ts";
 import { FenceTable, type KeptFencing } from "./fence-table.ts";
 import { pauseAfterMs } from "./pause.ts";
-import { FenceRequests } from "./requests.ts";
+import { FenceRequests, wantedKey } from "./requests.ts";
 import { Returning } from "./returning.ts";
 import { type FailedOn, Unfencing } from "./unfencing.ts";
 
 // Hazard M2: one node at a time, with a lease; a result for the lives that were asked for.
+
+/** A life that the table did not take, or let go of, is asked for again so much later. */
+export const WANT_AGAIN_MS = 1000;
 
 export interface FencingPort {
   command(command: EngineCommand): CommandResult;
@@ -71,8 +74,8 @@ export class Fencing {
   #plans: FencePlans;
   #viewId: ViewId = noView;
   readonly #group: DaemonGroup<FencingMessage>;
-  /** Said in this view, and maybe not delivered yet. */
-  readonly #said: Set<string> = new Set();
+  /** Said in this view, by when it may be said again; Infinity: not before it is delivered. */
+  readonly #said: Map<string, number> = new Map();
   /** By nodeid: rounds that this node runs. */
   readonly #own: Map<number, OwnRun> = new Map();
   /** By nodeid: not begun again before then. */
@@ -155,11 +158,18 @@ export class Fencing {
 
   // --------------------------------------------------------------------------------------------------------- sending
 
-  /** What was said in this view is not said again; a view that ends before may lose it, and its sender asks again. */
+  /** What is under way in this view is not said again; a view that ends before may lose it, and its sender asks again. */
   #sayOnce(key: string, message: FencingMessage): void {
-    if (!this.#group.inView || this.#said.has(key)) return;
-    this.#said.add(key);
+    if (!this.#group.inView || this.#time.nowMs < (this.#said.get(key) ?? Number.NEGATIVE_INFINITY)) return;
+    this.#said.set(key, Number.POSITIVE_INFINITY);
     this.#group.say(message);
+  }
+
+  /** Its own word has come back: what it asks for may be dropped by the table, now or later. */
+  #heardOwn(key: string): void {
+    const { nowMs } = this.#time;
+    for (const [other, againMs] of this.#said) if (againMs <= nowMs) this.#said.delete(other);
+    if (this.#said.has(key)) this.#said.set(key, nowMs + WANT_AGAIN_MS);
   }
 
   #sayTable(whole: boolean): void {
@@ -223,6 +233,7 @@ export class Fencing {
 
   #receiveWanted(from: Member, message: Extract<FencingMessage, { kind: "fence-wanted" }>): void {
     const { nodeid, why, by, evict } = message;
+    if (from.nodeid === this.#self.nodeid) this.#heardOwn(wantedKey(message));
     const before = this.table.want(nodeid);
     const refused = this.table.receiveWanted(from, message);
     // A person does not wait for what another request left.

@@ -17,8 +17,13 @@ export interface FenceRequestsPort {
   /** How long its fence waits, because it is heard in another life. */
   holdMs(want: Want): number;
   say(message: FencingMessage): void;
-  /** Once in a view. */
+  /** Not while it is under way, nor soon after. */
   sayOnce(key: string, message: FencingMessage): void;
+}
+
+/** One request that is not a person's. */
+export function wantedKey({ nodeid, incarnation, bootId }: FencedLife): string {
+  return `wanted ${nodeid} ${incarnation} ${bootId}`;
 }
 
 export class FenceRequests {
@@ -39,10 +44,9 @@ export class FenceRequests {
     return { kind: "fence-wanted", nodeid, incarnation, bootId, ...words, atMs: this.#wallMs(), evict };
   }
 
-  /** That life is to be fenced: by what this node knows, not by a person. */
+  /** That life is to be fenced: by what this node knows, not by a person. Said again if the table had no room, or has let go of it since. */
   want(life: FencedLife, why: string, by: string): void {
-    const { nodeid, incarnation, bootId } = life;
-    this.#port.sayOnce(`wanted ${nodeid} ${incarnation} ${bootId}`, this.#wanted(life, why, by, false));
+    if (!this.#table.hasAsked(life)) this.#port.sayOnce(wantedKey(life), this.#wanted(life, why, by, false));
   }
 
   /** A program may ask without the boot, which unfencing goes by (hazard C3): the members that know it say it. */

@@ -212,6 +212,22 @@ export const fencingMutations: readonly Mutation[] = [
     caughtBy: storage,
   },
   {
+    id: "fence-asked-once-in-a-view",
+    breaks: "a life that the table had no room for, or let go of, is about to be fenced until the next view",
+    file: fencing,
+    find: "this.#said.set(key, nowMs + WANT_AGAIN_MS);",
+    replace: "this.#said.set(key, Number.POSITIVE_INFINITY);",
+    caughtBy: cluster,
+  },
+  {
+    id: "fence-asked-in-each-step",
+    breaks: "a life for which there is no room is asked for again in each step: the group is full of it",
+    file: fencing,
+    find: "this.#said.set(key, nowMs + WANT_AGAIN_MS);",
+    replace: "this.#said.delete(key);",
+    caughtBy: cluster,
+  },
+  {
     id: "unfence-by-name",
     breaks: "a device that now means another disk counts as done, because it has the name of before",
     file: "dlmd/config/fence-config.ts",

@@ -1,5 +1,7 @@
 /** Fencing between node cores: who runs agents against whom, when, and what is told (dlmd/fencing/README.md). */
 import { describe, expect, it } from "vitest";
+import { WANT_AGAIN_MS } from "../../../dlmd/fencing/fencing.ts";
+import { MAX_WANTED_LIVES } from "../../../dlmd/wire/fencing-group.ts";
 import { type FenceAnswer, shortened } from "../../../dlmd/wire/fence-life.ts";
 import { FenceWorld, failed, missing, ok, plansFor, running } from "./fence-world.ts";
 
@@ -227,6 +229,29 @@ describe("what goes wrong", () => {
     expect(world.ran).toEqual([]);
     world.input(1, { kind: "fence-order", nodeid: 3, by: "anna" });
     world.until("an agent runs", () => world.ran.length === 1, 5000);
+  });
+
+  it("a life that the table let go of, or had no room for, is asked for again in the same view, once a second", () => {
+    const { world, life } = running();
+    const lives = Array.from({ length: MAX_WANTED_LIVES + 1 }, (_, at) => ({ ...life, incarnation: `00000000000000f${at}` }));
+    for (const one of lives) world.fence(2, one);
+    world.until("the last one is asked for", () => {
+      const asked = world.core(1).fencing.table.want(3)?.lives ?? [];
+      return asked.some(({ incarnation }) => incarnation === lives.at(-1)?.incarnation);
+    });
+    const asked = (): boolean => world.core(1).fencing.table.hasAsked(lives[0] ?? life);
+    world.fence(2, lives[0] ?? life);
+    world.pass(WANT_AGAIN_MS / 5);
+    expect(asked()).toBe(false);
+    world.until("a second is over since it was asked for", () => world.fence(2, lives[0] ?? life).kind === "running" && asked(), 1500);
+    for (let round = 0; round < 3; round++) {
+      world.end(ok);
+      const all = [...lives, life];
+      const isOver = (): boolean => all.every((one) => world.fence(2, one).kind === "fenced");
+      world.until("an agent runs, or all are fenced", () => isOver() || world.agents.length === 1);
+      if (isOver()) break;
+    }
+    expect([life, ...lives].map((one) => world.fence(1, one).kind)).toEqual(Array(lives.length + 1).fill("fenced"));
   });
 
   it("a node that cannot run the agent leaves it to the next at once", () => {
