@@ -2,7 +2,7 @@
  * cluster.yaml: what it may say, and the errors when it says something else. Pure: text in, configuration or
  * OperatingError out. Reading the file and the key is the shell's (driver/cluster-files.ts).
  */
-import { Lexer, LineCounter, Parser, parseDocument } from "yaml";
+import { type Document, isScalar, Lexer, LineCounter, Parser, parseDocument, visit } from "yaml";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
 import { nearestWord } from "../base/nearest.ts";
@@ -286,6 +286,23 @@ function isDeeper(yaml: string, levels: number): boolean {
   return false;
 }
 
+/** An agent is given what was written: a PIN of 0123 is not the number 123. What is the same as text stays what it is. */
+function keepOptionsAsWritten(document: Document.Parsed): void {
+  visit(document, {
+    Pair(_key, { key, value }) {
+      if (!isScalar(key) || key.value !== "options") return;
+      visit(value as Document.Parsed["contents"], {
+        Scalar(at, scalar) {
+          const isOther = typeof scalar.value === "number" || typeof scalar.value === "boolean";
+          if (at !== "key" && isOther && scalar.source !== undefined) {
+            if (scalar.source !== String(scalar.value)) scalar.value = scalar.source;
+          }
+        },
+      });
+    },
+  });
+}
+
 function parseYaml(source: string, yaml: string): unknown {
   const refuseYaml = (path: string, expected: string, found: string): OperatingError => refuse(source, [{ path, expected, found }]);
   if (isDeeper(yaml, MAX_YAML_DEPTH)) throw refuseYaml("", `lists and maps at most ${MAX_YAML_DEPTH} deep`, "more");
@@ -297,6 +314,7 @@ function parseYaml(source: string, yaml: string): unknown {
     const { line, col } = lines.linePos(error.pos[0]);
     throw refuseYaml(`line ${line}, column ${col}`, "YAML", error.message);
   }
+  keepOptionsAsWritten(document);
   try {
     return document.toJS({ maxAliasCount: 0 });
   } catch (cause) {

@@ -228,6 +228,14 @@ export const fencingMutations: readonly Mutation[] = [
     caughtBy: cluster,
   },
   {
+    id: "fence-option-as-number",
+    breaks: "a password of 0123 reaches the fence device as 123",
+    file: "dlmd/config/cluster-config.ts",
+    find: "  keepOptionsAsWritten(document);",
+    replace: "",
+    caughtBy: "test/unit/fencing/fence-config.test.ts",
+  },
+  {
     id: "unfence-by-name",
     breaks: "a device that now means another disk counts as done, because it has the name of before",
     file: "dlmd/config/fence-config.ts",

@@ -76,6 +76,29 @@ test("a device that is to be unfenced means something else with any other option
   expect(meansWith("unfence: true, ", "")).toEqual([]);
 });
 
+test.each(["0123", "007", "0x1F", "12e3", "1.10", "12345678901234567890", "+5", "True", "no"])(
+  "an option %s is what was written",
+  (written) => {
+    const text = good.replace("/dev/sdb", written).replace("switch: 2", `switch: ${written}`);
+    const { fenceDevices, nodes: all } = decodeClusterConfig(text, "x");
+    expect(fenceDevices.at(-1)?.options).toEqual({ devices: written });
+    expect(all[0]?.fence?.[1]?.[1]?.options).toEqual({ switch: written });
+  },
+);
+
+test("an option that is the same as text is the number, true or false that it was, and nothing is no option", () => {
+  const options = (written: string) => decodeClusterConfig(good.replace("/dev/sdb", written), "x").fenceDevices.at(-1)?.options;
+  expect([options("12"), options("-1.5"), options("false"), options('"12"')]).toEqual([
+    { devices: 12 },
+    { devices: -1.5 },
+    { devices: false },
+    { devices: "12" },
+  ]);
+  expect(refusal(good.replace("/dev/sdb", "~")).join()).toContain("fenceDevices[4].options.devices: expected a string of one line");
+  // Elsewhere a number is one, however it is written.
+  expect(decodeClusterConfig(good.replace("timeoutMs: 20000", "timeoutMs: 2e4"), "x").fenceDevices[2]?.timeoutMs).toBe(20_000);
+});
+
 test("a node without `fence` has no plan, and a file that speaks of no fences means what it meant", () => {
   const plain = decodeClusterConfig(`${head}nodes:\n  - { nodeid: 1, name: node1, address: 10.0.0.1 }\n`, "x");
   expect(fencePlansOf(plain).size).toBe(0);
