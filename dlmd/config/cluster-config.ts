@@ -31,8 +31,10 @@ export const MAX_VOTES = 255;
 /** The text of a cluster.yaml: more is refused, by its own node too, since no message and no file would carry it. */
 export const MAX_CONFIG_BYTES: number = 256 * 1024;
 
-const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
-const multicastGroup = /^(22[4-9]|23\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
+/** Of one machine, and written in one way: a leading zero would make a second text of an address that another node has. */
+const ipv4 =
+  /^(?!0\.0\.0\.0$)(?!2(2[4-9]|3\d|55\.255\.255\.255$))(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$/;
+const multicastGroup = /^(22[4-9]|23\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$/;
 const clusterName = /^[a-z0-9-]{1,32}$/;
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 

@@ -128,6 +128,14 @@ describe("cluster.yaml", () => {
       "node3.example",
       `nodes[2].address: expected an IPv4 address such as 10.0.0.1, found "node3.example"`,
     ],
+    ...["10.0.0.03", "010.0.0.3", "0.0.0.0", "224.0.0.1", "239.192.0.1", "255.255.255.255", "10.0.0.256", "10.0.0"].map(
+      (address): [string, string, string, string] => [
+        `address ${address}`,
+        "10.0.0.3",
+        address,
+        `nodes[2].address: expected an IPv4 address such as 10.0.0.1, found "${address}"`,
+      ],
+    ),
     ["uuid", "6b1c0b5e-3f0e", "6b1c0b5e-3f0", "volumes[0].uuid: expected a uuid"],
     ["lower", "lower: device, path", "lower: disk, path", `volumes[0].lower: expected device or directory, found "disk"`],
     [
