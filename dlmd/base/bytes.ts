@@ -213,4 +213,10 @@ export class ByteWriter {
     this.#at = 0;
     return this;
   }
+  /** What was written from there on is not written. */
+  cut(at: number): this {
+    assert(at <= this.#at, "cut past the end");
+    this.#at = at;
+    return this;
+  }
 }

@@ -8,6 +8,7 @@ import { type ClientMessage, LOCAL_VERSION, PROGRAM_BYTES, type ServerMessage } 
 import type { QueryWhat } from "../wire/program.ts";
 import type { HeirEvent } from "../wire/local-heir.ts";
 import { type FenceAnswer, type FenceQuestion, MAX_BOOT_ID_BYTES, shortened } from "../wire/fence-life.ts";
+import { maxMessageBytes } from "../wire/group.ts";
 import { isIncarnation } from "../wire/view-id.ts";
 import { MAX_DEVICE_BYTES, type LifeAnswer, type ProcessLife } from "../wire/peer-life.ts";
 import type {
@@ -47,6 +48,27 @@ function checkLimit(limitMs: number): number {
     code: "bad-limit",
     hint: "Milliseconds from 0 (none) to 4294967295.",
   });
+}
+
+const u16Max = 0xffff;
+/** Of process ids, client ids and times. */
+const u32Max = 0xffff_ffff;
+
+/** On the wire a larger number would be another one: another node would be fenced, or the orphans of all purged. */
+function checkWhole(what: string, value: number, max: number): void {
+  if (Number.isInteger(value) && value >= 0 && value <= max) return;
+  throw new OperatingError(`${what} from 0 to ${max} expected, found ${value}`, {
+    code: "EINVAL",
+    hint: "Nothing was asked for: ask again.",
+  });
+}
+
+function checkInspect({ lockspace, resource, nodeid, waitingMs }: InspectRequest): void {
+  if (lockspace !== "") checkName("a lockspace's name", lockspace);
+  if (resource !== "") checkName("a resource's name", resource);
+  checkWhole("a nodeid", nodeid, u16Max);
+  // The largest one says on the wire that there is none.
+  if (waitingMs !== null) checkWhole("whole milliseconds", waitingMs, u32Max - 1);
 }
 
 function closed(how: string): OperatingError {
@@ -160,6 +182,8 @@ class Client implements DlmClient {
   }
 
   async purge(lockspace: string, nodeid: number, pid: number): Promise<number> {
+    checkWhole("a nodeid", nodeid, u16Max);
+    checkWhole("a process id", pid, u32Max);
     const opened = await this.#lockspaces.get(lockspace);
     if (opened === undefined) {
       throw new OperatingError(`lockspace ${lockspace} is not open here`, { code: "not-open", hint: "Open it before purging in it." });
@@ -178,8 +202,9 @@ class Client implements DlmClient {
 
   async keepLocks(limitMs: number, { held = false }: KeepOptions = {}): Promise<void> {
     const requestId = this.#nextId++;
+    checkLimit(limitMs);
     this.#isKept ||= limitMs > 0;
-    await this.#ask(requestId, { kind: "keep-locks", requestId, limitMs: checkLimit(limitMs), held });
+    await this.#ask(requestId, { kind: "keep-locks", requestId, limitMs, held });
   }
 
   async inherited(lockspace: string): Promise<InheritedClient[]> {
@@ -192,10 +217,16 @@ class Client implements DlmClient {
 
   async farewell(clientId: number, group: string, data: Uint8Array): Promise<void> {
     checkName("a group's name", group);
+    checkWhole("a client id", clientId, u32Max);
+    if (data.byteLength > maxMessageBytes) {
+      const words = `a message of at most ${maxMessageBytes} bytes expected, found ${data.byteLength}`;
+      throw new OperatingError(words, { code: "too-large", hint: "Nothing was said: send less." });
+    }
     await this.#groups.farewell(clientId, group, data);
   }
 
   async endKept(clientId: number): Promise<void> {
+    checkWhole("a client id", clientId, u32Max);
     const requestId = this.#nextId++;
     await this.#ask(requestId, { kind: "end-kept", requestId, clientId });
   }
@@ -205,13 +236,17 @@ class Client implements DlmClient {
     return this.#ask(queryId, { kind: "query", queryId, what });
   }
 
-  inspect(request: InspectRequest): Promise<unknown> {
+  async inspect(request: InspectRequest): Promise<unknown> {
+    checkInspect(request);
     const queryId = this.#nextId++;
     return this.#ask(queryId, { kind: "inspect", queryId, ...request });
   }
 
   async askLife(life: ProcessLife): Promise<LifeAnswer> {
     const { nodeid, pid, startTime, device } = life;
+    checkWhole("a nodeid", nodeid, u16Max);
+    checkWhole("a process id", pid, u32Max);
+    checkWhole("a start time", startTime, Number.MAX_SAFE_INTEGER);
     const bytes = Buffer.byteLength(device);
     if (bytes > MAX_DEVICE_BYTES)
       return { missing: `the device has a name of ${bytes} bytes, at most ${MAX_DEVICE_BYTES} can be asked for` };
@@ -221,6 +256,7 @@ class Client implements DlmClient {
 
   async fenceLife(question: FenceQuestion): Promise<FenceAnswer> {
     const { nodeid, incarnation, bootId, why } = question;
+    checkWhole("a nodeid", nodeid, u16Max);
     if (!isIncarnation(incarnation) || Buffer.byteLength(bootId) > MAX_BOOT_ID_BYTES) {
       return { kind: "refused", why: `incarnation ${incarnation} in boot ${bootId} is no life of a node` };
     }

@@ -166,7 +166,13 @@ export class FrameGatherer {
   message(encode: (writer: ByteWriter) => void): void {
     this.#closeBatch();
     const at = this.#writer.length;
-    encode(this.#writer.u32(0));
+    try {
+      encode(this.#writer.u32(0));
+    } catch (error) {
+      // Half a message would end the connection, and take what others asked for with it.
+      this.#writer.cut(at);
+      throw error;
+    }
     this.#writer.patchU32(at, this.#writer.length - at - 4);
   }
 
