@@ -223,6 +223,13 @@ export function endActors(): void {
   for (const dir of barriers.splice(0)) rmSync(dir, { recursive: true });
 }
 
+/** The same, and waits until all have ended: a mount that they were in can be unmounted. Of such as wait in nothing but what a SIGKILL ends. */
+export async function actorsEnded(): Promise<void> {
+  const ends = [...running.keys()].map((child) => new Promise((resolve) => child.once("exit", resolve)));
+  endActors();
+  await Promise.all(ends);
+}
+
 /** Waits for a state that no event tells of. */
 export async function until(what: string, reached: () => boolean | Promise<boolean>, explain: () => string = () => ""): Promise<void> {
   const end = Date.now() + STATE_TIMEOUT_MS;

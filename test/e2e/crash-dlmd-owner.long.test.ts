@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
-import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { type Actor, actorsEnded, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay } from "./lab.ts";
 import { Load } from "./restart-load.ts";
@@ -105,7 +105,7 @@ put("cached","before"); read=os.open("cached",os.O_RDONLY); seen=mmap.mmap(read,
     await here.run(`fd=os.open("unmounted",os.O_RDWR|os.O_CREAT); fcntl.flock(fd,fcntl.LOCK_EX)`);
     await bench.pauses(owner);
     await bench.isLeftOut(owner, next);
-    endActors();
+    await actorsEnded();
     // The end of that program waits in its close(2).
     expect((await coverlay(["umount", "--lazy", mount])).status).toBe(0);
     await until("nobody has it", () => findOverlay(runDir, mount) === null);

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
-import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { type Actor, actorsEnded, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
@@ -151,7 +151,7 @@ result=[seen[:6].decode(),os.listdir("names")]`);
   });
 
   it("is unmounted meanwhile like any other mount", async () => {
-    endActors();
+    await actorsEnded();
     await bench.pauses(2);
     const { mount, runDir } = lab.node(2);
     expect((await coverlay(["umount", mount])).status).toBe(0);
