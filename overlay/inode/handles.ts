@@ -33,6 +33,23 @@ export interface HandleJournal {
   restoredHandle(file: OpenFile): void;
 }
 
+/** That which is answered with a handle. */
+export interface GivingCall {
+  readonly unique: number;
+  /** Its answer waits: the kernel has nothing of it. */
+  readonly kept: boolean;
+  /** Called right before an answer leaves that was kept, unless it is an error instead. */
+  onLeaving: (() => void) | null;
+  whenLeft(then: () => void): void;
+}
+
+/** Hazard F39. There may be many such: each is nobody's as long as the kernel has not been told. */
+function giveLater(journal: HandleJournal, call: GivingCall, file: OpenFile): void {
+  journal.closed(file.fh);
+  call.onLeaving = (): void => journal.giving(call.unique, file);
+  call.whenLeft(() => journal.given());
+}
+
 export class HandleTable {
   readonly #journal: HandleJournal | null;
   readonly #files = new NumberMap<OpenFile>();
@@ -63,11 +80,14 @@ export class HandleTable {
     return file;
   }
 
-  /** `answer`: tells the kernel of it, in answer to that request. Gives what it gives: whether the kernel has taken that. */
-  give(request: number, file: OpenFile, answer: () => boolean): boolean {
-    this.#journal?.giving(request, file);
+  /** `answer`: tells the kernel of it, in answer to that call. Gives what it gives: whether the kernel has taken that. */
+  give(call: GivingCall, file: OpenFile, answer: () => boolean): boolean {
+    const journal = this.#journal;
+    if (journal === null) return answer();
+    journal.giving(call.unique, file);
     const given = answer();
-    this.#journal?.given();
+    if (call.kept) giveLater(journal, call, file);
+    journal.given();
     return given;
   }
 

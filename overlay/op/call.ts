@@ -12,6 +12,7 @@ import { fuseGeneration, type NumberedInode } from "../coherence/cover.ts";
 import type { Attr, StatFs } from "../lower/lower.ts";
 import * as encode from "../fuse/reply.ts";
 import type { RequestHead, RequestOp } from "../fuse/request.ts";
+import type { GivingCall } from "../inode/handles.ts";
 import type { KeptAnswer, LeaseGate } from "../lease/lease.ts";
 
 /**
@@ -42,7 +43,7 @@ export interface CallHead extends RequestHead {
 }
 
 /** Who asks: uid and gid are those for file access (setfsuid). */
-export class Call implements Waiter, KeptAnswer {
+export class Call implements Waiter, KeptAnswer, GivingCall {
   readonly unique: number;
   readonly op: RequestOp;
   readonly uid: number;
@@ -54,6 +55,8 @@ export class Call implements Waiter, KeptAnswer {
   lockKey: string | null = null;
   /** What any signal of the caller does, not only a deadly one: a wait for a file lock. Null: it waits on. */
   onSignal: (() => void) | null = null;
+  /** GivingCall */
+  onLeaving: (() => void) | null = null;
   /** Called when the reply has left. */
   onAnswered: (() => void) | null = null;
   /** It was not answered in the turn in which it came. */
@@ -86,7 +89,7 @@ export class Call implements Waiter, KeptAnswer {
     return this.#kept !== null;
   }
 
-  /** `then` also when its answer, which is kept, has left: nothing is given before (hazard F38). */
+  /** Hazard F38. While its answer is kept, that is not given: `then` when it has left. */
   whenLeft(then: () => void): void {
     const { onAnswered } = this;
     this.onAnswered = (): void => {
@@ -98,10 +101,14 @@ export class Call implements Waiter, KeptAnswer {
   release(): void {
     const write = this.#kept;
     this.#kept = null;
-    if (write !== null) this.#written(write());
+    if (write === null) return;
+    this.onLeaving?.();
+    this.#written(write());
   }
 
   giveUp(): void {
+    // An error gives nothing (hazard F39).
+    this.onLeaving = null;
     this.#kept = (): number => this.#port.write(encode.encodeError(this.#port.buffer, this.unique, E.EIO));
     this.release();
   }

@@ -72,14 +72,14 @@ export function open(mount: Mount, call: Call, request: OpenRequest): MaybePromi
 }
 
 function giveFile(mount: Mount, call: Call, file: OpenFile, flags: number): void {
-  if (!mount.handles.give(call.unique, file, () => call.open(file.fh, flags))) forgetFile(mount, file);
+  if (!mount.handles.give(call, file, () => call.open(file.fh, flags))) forgetFile(mount, file);
 }
 
 /** The answer tells the kernel of the inode and of the handle. */
 export function giveCreated(mount: Mount, call: Call, file: OpenFile, attr: Attr, terms: ReplyTerms): void {
   const { handles, inodes } = mount;
   const answer = (): boolean => call.create(file.inode, attr, terms, file.fh, openFlags(mount, file));
-  if (!inodes.tell(file.inode, () => handles.give(call.unique, file, answer))) forgetFile(mount, file);
+  if (!inodes.tell(file.inode, () => handles.give(call, file, answer))) forgetFile(mount, file);
 }
 
 /** The kernel was not told of it. */

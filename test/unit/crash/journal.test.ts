@@ -15,10 +15,12 @@ import {
   TABLES,
 } from "../../../overlay/crash/layout.ts";
 import { RESENT } from "../../../overlay/fuse/unique.ts";
-import type { OpenFile } from "../../../overlay/inode/handles.ts";
+import { HandleTable, type OpenFile } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { type FileId, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { endlessLease } from "../../../overlay/lease/lease.ts";
+import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { crashConstants } from "./constants.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
@@ -210,6 +212,36 @@ describe("handles", () => {
     journal.closed(9);
     journal.closedAtOwner(5);
     expect(found()).toMatchObject({ handles: [], files: [], nextFh: 10 });
+  });
+
+  it("of answers that wait for the lease are not there before these leave, and never where an error leaves instead", () => {
+    const inode = told(tableOf(journal), { ino: 12, generation: 7 });
+    const handles = new HandleTable(journal);
+    const atWrite: unknown[] = [];
+    const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
+    const open = (): Set<number> => new Set(found().handles.map(({ fh }) => fh));
+    const write = (): number => atWrite.push([found().giving, open()]);
+    const lease = { ...endlessLease, holds: () => false, keep: () => undefined };
+    const calls = [1000, 1002, 1004].map((unique) => {
+      const call = new Call(
+        { op: "open", unique, uid: 0, gid: 0, pid: 42, fuseNodeid: inode.fuseNodeid },
+        { buffer, write, writeWithBody: write, log: silentLog, lease },
+      );
+      call.late = true;
+      const file = handles.add(inode, unique as LowerHandle, true, true, true, false);
+      expect(handles.give(call, file, () => call.open(file.fh, 0))).toBe(true);
+      return call;
+    });
+    expect([found().giving, found().handles, found().nextFh]).toEqual([null, [], 4]);
+    calls[1]?.release();
+    calls[0]?.interrupt();
+    calls[2]?.giveUp();
+    expect(atWrite).toEqual([
+      [{ request: 1002, fh: 2 }, new Set([2])],
+      [{ request: 1000, fh: 1 }, new Set([1, 2])],
+      [null, new Set([1, 2])],
+    ]);
+    expect([found().giving, open()]).toEqual([null, new Set([1, 2])]);
   });
 
   it("one whose file was being closed at the owner is nobody's", () => {
