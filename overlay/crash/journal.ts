@@ -53,6 +53,9 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
   /** For changes of an owner's own mount. */
   wanted = true;
   #full = false;
+  /** For whose changes there was no row, until they are over: requests, and numbers of calls made behind, as negative ones. */
+  readonly #beyond = new Set<number>();
+  #wasBeyond = false;
   #lost = 0;
   /** Changes of an owner's own mount. */
   #made = 0;
@@ -105,12 +108,12 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
 
   /** More rows were wanted than there are: what is written down is not all. */
   get isFull(): boolean {
-    return this.#full;
+    return this.#full || this.#beyond.size > 0;
   }
 
   /** Whether another process could go on with the mount if this one died now. */
   set resumable(yes: boolean) {
-    this.#head.setUint32(AT.resumable, yes && !this.#full ? 1 : 0, true);
+    this.#head.setUint32(AT.resumable, yes && !this.isFull ? 1 : 0, true);
   }
 
   get resumable(): boolean {
@@ -247,6 +250,7 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     if (request === 0 && body === null) return;
     const row = this.#enterCall(id, type, firstUnique(request), body, data);
     if (row >= 0) this.#callRows.set(id, row);
+    else this.#noteBeyond(request === 0 ? -id : firstUnique(request));
   }
 
   /** A change is about to be made for that request on the disk that is mounted here. Nobody remembers what becomes of it. `body`: what it asks for. */
@@ -254,15 +258,17 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     this.#made += 1;
     const row = this.#enterCall(this.#made, type, firstUnique(request), body, null);
     if (row >= 0) this.#calls.u32[this.#calls.u32At(row) + 6] = sure ? BODY.sure : BODY.own;
+    else if (request === 0) this.#beFull("changes for no request");
+    else this.#noteBeyond(firstUnique(request));
   }
 
   notMade(request: number): void {
-    this.replied(firstUnique(request));
+    this.#forget(firstUnique(request));
   }
 
   #enterCall(id: number, type: number, request: number, body: Uint8Array | null, data: Uint8Array | null): number {
     const before = this.#requestRows.get(request);
-    const row = request !== 0 && before !== undefined ? before : this.#take(this.#calls, "calls");
+    const row = request !== 0 && before !== undefined ? before : this.#calls.take();
     if (row < 0) return row;
     const { u32, f64 } = this.#calls;
     const at = this.#calls.u32At(row);
@@ -279,9 +285,19 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     return row;
   }
 
+  #noteBeyond(whose: number): void {
+    if (!this.#wasBeyond) this.#log.warn({}, "more changes are under way than the journal has room for: a crash meanwhile ends the mount");
+    this.#wasBeyond = true;
+    this.#beyond.add(whose);
+    this.resumable = false;
+  }
+
   answered(id: number, failed: boolean, body: Uint8Array): void {
     const row = this.#callRows.get(id);
-    if (row === undefined) return;
+    if (row === undefined) {
+      if (this.#beyond.size > 0 && this.#beyond.delete(-id) && failed && !isGone(body)) this.#beFull("changes that are lost");
+      return;
+    }
     this.#callRows.delete(id);
     const at = this.#calls.u32At(row);
     if (this.#calls.f64[at / 2 + 4] !== 0) return this.setOutcome(row, failed, body);
@@ -297,16 +313,22 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
   }
 
   over(id: number): void {
+    if (this.#beyond.size > 0) this.#beyond.delete(-id);
     const row = this.#callRows.get(id);
     if (row === undefined) return;
     this.#callRows.delete(id);
     const request = this.#calls.f64[this.#calls.f64At(row) + 4] as number;
     if (request === 0) this.freeCall(row);
-    else this.replied(request);
+    else this.#forget(request);
   }
 
   /** That request was answered: what became of its call is no matter any more. */
   replied(request: number): void {
+    if (this.#beyond.size > 0) this.#beyond.delete(request);
+    this.#forget(request);
+  }
+
+  #forget(request: number): void {
     const row = this.#requestRows.get(request);
     if (row === undefined) return;
     this.#requestRows.delete(request);
@@ -317,8 +339,9 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
 
   hasChanged(request: number): boolean {
     const row = this.#requestRows.get(request);
-    if (row === undefined) return this.#full;
-    return this.#calls.u32[this.#calls.u32At(row)] !== CALL.failed || this.#madeBefore.has(request);
+    if (row === undefined) return this.isFull;
+    const isMade = this.#calls.u32[this.#calls.u32At(row)] !== CALL.failed;
+    return isMade || this.#madeBefore.has(request) || this.#beyond.has(request);
   }
 
   /** The call of that row is followed no more. A row of the process before has a number of that one: it may be another call's here. */

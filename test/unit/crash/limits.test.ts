@@ -47,6 +47,38 @@ describe.each<[string, number, (n: number) => void]>([
   });
 });
 
+it("when the changes for which there was no room are answered, and not before, a crash is a pause again", () => {
+  const [known, beyond] = [2, 2 * (JOURNAL_CALLS_MAX + 1)];
+  for (let request = known; request <= beyond; request += 2) journal.making(1, request, new Uint8Array(8), false);
+  const now = (): unknown[] => {
+    journal.resumable = true;
+    return [journal.isFull, journal.resumable, journal.hasChanged(99_998)];
+  };
+  for (let request = known; request < beyond; request += 2) journal.replied(request);
+  expect(now()).toEqual([true, false, true]);
+  // The same request makes another change, which has a row and is refused.
+  journal.begun(1, 1, beyond, null, null);
+  journal.answered(1, true, Uint8Array.of(17, 0, 0, 0));
+  expect([now(), journal.hasChanged(beyond)]).toEqual([[true, false, true], true]);
+  journal.notMade(beyond);
+  expect(now()).toEqual([true, false, true]);
+  journal.replied(beyond);
+  expect(now()).toEqual([false, true, false]);
+});
+
+it.each<[string, boolean, (id: number) => void]>([
+  ["is made", false, (id) => journal.answered(id, false, new Uint8Array(0))],
+  ["is not to be made", false, (id) => journal.over(id)],
+  ["was of a file that is gone", false, (id) => journal.answered(id, true, Uint8Array.of(116, 0, 0, 0))],
+  ["is lost, which is noted nowhere", true, (id) => journal.answered(id, true, Uint8Array.of(28, 0, 0, 0))],
+])("a change that was made behind, and for which there was no room, counts until it %s", (_, stays, end) => {
+  for (let id = 1; id <= JOURNAL_CALLS_MAX + 1; id += 1) journal.begun(id, 1, 0, new Uint8Array(8), null);
+  for (let id = 1; id <= JOURNAL_CALLS_MAX; id += 1) journal.answered(id, false, new Uint8Array(0));
+  expect(journal.isFull).toBe(true);
+  end(JOURNAL_CALLS_MAX + 1);
+  expect(journal.isFull).toBe(stays);
+});
+
 it("what is longer than any call is an error of this program", () => {
   journal.begun(1, 1, 0, new Uint8Array(JOURNAL_BODY_MAX), null);
   expect(() => journal.begun(2, 1, 0, new Uint8Array(JOURNAL_BODY_MAX), new Uint8Array(1))).toThrow(/a call with \d+ bytes/);
