@@ -82,6 +82,8 @@ export class CrashGuard {
   /** This process goes on after a crash. */
   readonly afterCrash: AfterCrash | null;
   readonly #host: CrashGuardHost;
+  /** Looked at once: later there may be no descriptor for it. */
+  readonly #self = thisProcess();
   readonly #memfd: number;
   #guarded: Guarded | null = null;
   #keeper: Keeper | null = null;
@@ -196,14 +198,14 @@ export class CrashGuard {
   foundClean(epoch: number): void {
     const { afterCrash } = this;
     if (!this.resumes || afterCrash?.before.constants.ownerEpoch !== epoch) return;
-    this.#goOnWith({ ...afterCrash.before.constants, kept: true, isOwner: true, process: thisProcess() });
+    this.#goOnWith({ ...afterCrash.before.constants, kept: true, isOwner: true, process: this.#self });
   }
 
   /** After a crash, before this process serves: all is open at that owner. What the next process finds was asked of that one. */
   openedAt(ownerEpoch: number, isOwner: boolean): void {
     const { afterCrash } = this;
     if (afterCrash === null) return;
-    this.#goOnWith({ ...afterCrash.before.constants, ownerEpoch, isOwner, process: thisProcess(), kept: false });
+    this.#goOnWith({ ...afterCrash.before.constants, ownerEpoch, isOwner, process: this.#self, kept: false });
     this.#writtenEpoch = ownerEpoch;
   }
 
@@ -248,7 +250,7 @@ export class CrashGuard {
         connection,
         ownerEpoch: epoch,
         isOwner: isOwner(),
-        process: thisProcess(),
+        process: this.#self,
         kept: false,
         key: this.key,
         hasOwned: hasOwned(),

@@ -16,6 +16,7 @@ import { NumberMap } from "../../../dlmd/base/number-map.ts";
 /** More open files than that: ENFILE. */
 export const MAX_OPEN_HANDLES = 262_144;
 const DESCRIPTORS = 1_048_576;
+const NO_DESCRIPTOR: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
 
 /** Of a mount's process. Open files of all nodes are open here on the owner. Returns how many there may be. */
 export function raiseDescriptors(native: Pick<Native, "setMaxDescriptors">, log: Log): number {
@@ -45,6 +46,17 @@ export interface OpenFile {
   position: bigint;
   /** Directories: listings through one descriptor share its position. */
   readonly turn: Exclusive | null;
+}
+
+/** Of this process. Where that cannot be looked at for want of one, there is none. */
+function descriptorsLeft(): number {
+  try {
+    const soft = Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? 0);
+    return soft - readdirSync("/proc/self/fd").length;
+  } catch (error) {
+    if (NO_DESCRIPTOR.has((error as NodeJS.ErrnoException).code ?? "")) return 0;
+    throw error;
+  }
 }
 
 export class OpenHandles {
@@ -80,8 +92,7 @@ export class OpenHandles {
 
   /** So many more may be opened: of this table, and of this process. */
   get room(): number {
-    const soft = Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? 0);
-    return Math.min(MAX_OPEN_HANDLES - this.#count, soft - readdirSync("/proc/self/fd").length);
+    return Math.min(MAX_OPEN_HANDLES - this.#count, descriptorsLeft());
   }
 
   /** Somebody has it open, or is about to. */
