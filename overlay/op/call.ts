@@ -8,7 +8,7 @@ import { E } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Waiter } from "../coherence/api.ts";
 import type { ReplyTerms } from "../coherence/terms.ts";
-import { fuseGeneration, type NumberedInode } from "../coherence/cover.ts";
+import { fuseGeneration, type Inode, type NumberedInode } from "../coherence/cover.ts";
 import type { Attr, StatFs } from "../lower/lower.ts";
 import * as encode from "../fuse/reply.ts";
 import type { RequestHead, RequestOp } from "../fuse/request.ts";
@@ -57,6 +57,8 @@ export class Call implements Waiter, KeptAnswer, GivingCall {
   onSignal: (() => void) | null = null;
   /** GivingCall */
   onLeaving: (() => void) | null = null;
+  /** Of what the lower has made for it, and what the kernel goes by until it is answered (orphans.ts); null: of nothing. */
+  changes: readonly Inode[] | null = null;
   /** Called when the reply has left. */
   onAnswered: (() => void) | null = null;
   /** It was not answered in the turn in which it came. */

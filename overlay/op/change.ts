@@ -15,14 +15,16 @@ import type { SizeEffect } from "../coherence/cover-parts.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, waiting } from "./mount.ts";
-import { inTurn, orphanedWithCaller } from "./orphans.ts";
+import { dropChanged, inTurn, noteMade, orphanedWithCaller } from "./orphans.ts";
 import type { Victim } from "./victim.ts";
 
 /** The outcome of `make`, once nothing cached contradicts it. `inodes`: all that it changes, the directories of its names too. */
 export function changed<T>(mount: Mount, call: Call, inodes: readonly Inode[], make: () => MaybePromise<T>): MaybePromise<T> {
   return inTurn(call, inodes, () => {
     const made = make();
-    return waiting(made) ? watch(mount, call, inodes, made) : made;
+    if (waiting(made)) return watch(mount, call, inodes, made);
+    noteMade(call, inodes);
+    return made;
   });
 }
 
@@ -33,10 +35,11 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
     result = await finallyDo(() => made, over);
   } catch (error) {
     // A caller that is still there may hold the pages of its own WRITE: the kernel itself gives those up at an error.
-    if (call.interrupted || isErrno(error, E.EIO)) await mount.coherence.dropKernelCaches(inodes, call.interrupted);
+    if (call.interrupted || isErrno(error, E.EIO)) await dropChanged(mount, call, inodes, call.interrupted);
     throw error;
   }
-  if (call.interrupted) await mount.coherence.dropKernelCaches(inodes, true);
+  if (call.interrupted) await dropChanged(mount, call, inodes, true);
+  else noteMade(call, inodes);
   return result;
 }
 

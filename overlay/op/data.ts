@@ -15,6 +15,7 @@ import { attributesChanged, changed, resized, sizeReplied } from "./change.ts";
 import { FALLOC_FL_KEEP_SIZE, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
+import { dropChanged } from "./orphans.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
 import { afterKill, checkReach, hasSetId, killSetId } from "./set-id.ts";
 
@@ -156,7 +157,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
         await changed(mount, call, [inode], () => afterKill(mount, file, killed, make));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
-        await coherence.dropKernelCaches([inode], false);
+        await dropChanged(mount, call, [inode], false);
         throw error;
       }
       made();

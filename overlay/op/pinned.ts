@@ -8,18 +8,19 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode, PinMode } from "../coherence/cover.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
-import { inTurn } from "./orphans.ts";
+import { inTurn, untilTold } from "./orphans.ts";
 import type { Mount } from "./mount.ts";
 
 /** Only what may change the inode waits for others' changes. */
-function begun<T>(call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
-  return mode === Mode.EX ? inTurn(call, [inode], work) : work();
+function begun<T>(mount: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
+  return mode === Mode.EX ? inTurn(call, [inode], () => untilTold(mount, call, work)) : work();
 }
 
-export function pinned<T>({ coherence }: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
+export function pinned<T>(mount: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
+  const { coherence } = mount;
   const held = (): MaybePromise<T> =>
     finallyDo(
-      () => begun(call, inode, mode, work),
+      () => begun(mount, call, inode, mode, work),
       () => coherence.unpin(inode, mode),
     );
   return coherence.tryPin(inode, mode) ? held() : coherence.pin(inode, mode, call).then(held);
@@ -32,13 +33,14 @@ export interface Pins {
   readonly unstable?: Inode;
 }
 
-export function pinnedAll<T>({ coherence }: Mount, call: Call, { wants, unstable }: Pins, work: () => MaybePromise<T>): MaybePromise<T> {
+export function pinnedAll<T>(mount: Mount, call: Call, { wants, unstable }: Pins, work: () => MaybePromise<T>): MaybePromise<T> {
+  const { coherence } = mount;
   const come = (): MaybePromise<void> => coherence.pinAll(wants, call);
   const came = unstable === undefined ? come() : finallyDo(come, coherence.sizes.unstable(unstable));
   const inodes = wants.flatMap(({ inode, mode }) => (mode === Mode.EX ? [inode] : []));
   return andThen(came, () =>
     finallyDo(
-      () => (inodes.length > 0 ? inTurn(call, inodes, work) : work()),
+      () => (inodes.length > 0 ? inTurn(call, inodes, () => untilTold(mount, call, work)) : work()),
       () => coherence.unpinAll(wants),
     ),
   );
@@ -51,13 +53,14 @@ export interface DataPin extends Want {
   readonly unstable?: boolean;
 }
 
-export function pinnedData<T>({ coherence }: Mount, call: Call, pin: DataPin, work: () => MaybePromise<T>): MaybePromise<T> {
+export function pinnedData<T>(mount: Mount, call: Call, pin: DataPin, work: () => MaybePromise<T>): MaybePromise<T> {
+  const { coherence } = mount;
   const { inode, mode, cached, unstable = false } = pin;
   const come = (): MaybePromise<void> => coherence.pinData(inode, mode, cached, call);
   const came = unstable ? finallyDo(come, coherence.sizes.unstable(inode)) : come();
   return andThen(came, () =>
     finallyDo(
-      () => begun(call, inode, mode, work),
+      () => begun(mount, call, inode, mode, work),
       () => coherence.unpinData(inode, mode),
     ),
   );

@@ -16,6 +16,7 @@ import { changed } from "./change.ts";
 import { S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, SEEK_SET } from "./linux.ts";
 import type { Mount } from "./mount.ts";
 import { credentialsFor, isOwner, isSetId } from "./permission.ts";
+import { dropChanged } from "./orphans.ts";
 
 /** Mostly known here without a trip (hazard F23). */
 export function hasSetId(mount: Mount, { inode }: OpenFile): MaybePromise<boolean> {
@@ -41,7 +42,7 @@ export async function checkReach(mount: Mount, { lowerHandle }: OpenFile, bytes:
 export async function killSetId(mount: Mount, call: Call, file: OpenFile): Promise<Since> {
   const since = mount.coherence.since();
   await changed(mount, call, [file.inode], () => sendKill(mount, file));
-  await mount.coherence.dropKernelCaches([file.inode], false);
+  await dropChanged(mount, call, [file.inode], false);
   return since;
 }
 

@@ -9,6 +9,7 @@ import { CAPABILITY } from "../lower/xattr-names.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
+import { noteMade } from "./orphans.ts";
 import { S_ISGID } from "./linux.ts";
 import { type Mount, inodeOf } from "./mount.ts";
 import { checkOwner, losesSetgid } from "./ownership.ts";
@@ -63,6 +64,8 @@ export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Ma
   return changeXattr(mount, call, inode, request.name, async () => {
     const loses = await losesByAcl(mount, call, request, inode);
     await changeFor(mount.lower, call.unique, () => mount.lower.setxattr(inode.id, request.name, request.value, request.flags));
+    // Hazard F50.
+    noteMade(call, [inode]);
     if (loses) await killSetgid(mount, inode);
   });
 }

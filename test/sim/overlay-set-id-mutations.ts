@@ -79,7 +79,7 @@ export const overlaySetIdMutations: readonly Mutation[] = [
     hazard: "F37",
     breaks: "this kernel runs a program as its owner after a stranger has changed it",
     file: "overlay/op/set-id.ts",
-    find: "  await mount.coherence.dropKernelCaches([file.inode], false);\n  return",
+    find: "  await dropChanged(mount, call, [file.inode], false);\n  return",
     replace: "  return",
     caughtBy: "test/unit/op/set-id.test.ts",
   },

@@ -14,6 +14,8 @@ import type { KillModelSteps } from "./kill-model-steps.ts";
 
 const NODEID_AT = 0;
 const ENTRY_VALID_AT = 16;
+/** Up to the number of the inode in an entry. */
+const ENTRY_INO_BYTES = 48;
 const LOOKS: ReadonlySet<string> = new Set(["lookup", "getattr", "read", "getxattr"]);
 
 export type ModelRequest = Record<string, unknown> & { readonly op: Operation["op"] };
@@ -72,6 +74,8 @@ export class KillModelKernel {
   readonly #writingBack = new Map<number, number>();
   /** Of each file one page: who has it locked, or is writing it back. */
   readonly #pages = new Map<number, Set<Promise<void>>>();
+  /** Requests of killed callers whose handlers go on. */
+  #left = 0;
   #nextUnique = 2;
 
   constructor(mount: Mount, steps: KillModelSteps) {
@@ -185,6 +189,7 @@ export class KillModelKernel {
           if (caller.killed) this.kills += 1;
           else this.bugs.push(`EINTR to a living caller of ${request.op} ${unique}`);
           asked.killed = true;
+          this.#left += 1;
         }
         resolve(answer);
         if (asked.killed) this.onKill();
@@ -201,12 +206,12 @@ export class KillModelKernel {
         },
       );
       caller.call = call;
-      void this.#serve(call, { unique, uid, gid: uid, pid, fuseNodeid: 1, ...request } as unknown as Operation);
+      void this.#serve(asked, call, { unique, uid, gid: uid, pid, fuseNodeid: 1, ...request } as unknown as Operation);
     });
   }
 
   /** As dispatch does it. */
-  async #serve(call: Call, request: Operation): Promise<void> {
+  async #serve(asked: Asked, call: Call, request: Operation): Promise<void> {
     const node = this.#inodes.get(request.fuseNodeid);
     if (node !== undefined) this.#inodes.use(node);
     try {
@@ -216,6 +221,7 @@ export class KillModelKernel {
       if (error instanceof Errno) call.error(error.errno);
       else this.bugs.push(`${call.op} ${call.unique}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
     } finally {
+      if (asked.killed) this.#left -= 1;
       if (node !== undefined) this.#inodes.leave(node);
     }
   }
@@ -224,12 +230,27 @@ export class KillModelKernel {
   async lookup(caller: Caller, fuseNodeid: number, called: string): Promise<number | null> {
     const key = `${this.inoOf(fuseNodeid)} ${called}`;
     const known = this.names.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      // What a killed caller has left may be made, and its name is about to be expired.
+      if (this.#left === 0) this.#noteSeen(caller, fuseNodeid, called, known);
+      return known;
+    }
     const { epoch } = this;
     const { errno, body } = await this.ask(caller, { op: "lookup", fuseNodeid, name: Buffer.from(called) });
     const found = errno === 0 ? Number(body.readBigUInt64LE(NODEID_AT)) : 0;
     if (errno === 0 && body.readBigUInt64LE(ENTRY_VALID_AT) > 0n && epoch === this.epoch) this.names.set(key, found === 0 ? null : found);
     return found === 0 ? null : found;
+  }
+
+  /** Without a request: the kernel's own name is what the program sees. */
+  #noteSeen({ uid, pid }: Caller, fuseNodeid: number, called: string, child: number | null): void {
+    this.#steps.now += 1;
+    const { now } = this.#steps;
+    const body = Buffer.alloc(ENTRY_INO_BYTES);
+    body.writeBigUInt64LE(BigInt(child === null ? 0 : this.inoOf(child)), ENTRY_INO_BYTES - 8);
+    const request = { op: "lookup", fuseNodeid, name: Buffer.from(called) };
+    const inos = { fuseNodeid: this.inoOf(fuseNodeid) };
+    this.history.push({ request, unique: 0, uid, pid, inos, begin: now, end: now, answer: { errno: 0, body }, killed: false });
   }
 
   note(fuseNodeid: number, called: string, child: number | null | undefined): void {

@@ -288,6 +288,12 @@ export async function runKillModel(seed: number, deadly: boolean, idle: () => bo
   await steps.run(STEPS_MAX, idle);
 
   const { history, bugs } = kernel;
+  for (const [key, child] of kernel.names) {
+    const [ino, name] = key.split(" ") as [string, string];
+    const there = lower.state[Number(ino)]?.names[name];
+    const known = child === null ? undefined : kernel.inoOf(child);
+    if (there !== known) bugs.push(`the kernel believes that ${name} of ${ino} is ${known}, and it is ${there}`);
+  }
   const found = [
     ...errors.map((error) => (error instanceof Error ? (error.stack ?? error.message) : String(error))),
     ...bugs,

@@ -186,6 +186,66 @@ describe("a change of the size whose caller was killed (hazard F5)", () => {
   });
 });
 
+describe("a change that was made, and whose caller is not told so (hazard F50)", () => {
+  const notifying = ["unlink", "rmdir", "rename", "link", "mkdir", "symlink", "create", "fallocate", "setxattr", "removexattr"] as const;
+  const cases = notifying.flatMap((op) => [[op, false] as const, [op, true] as const]);
+  const dropped = ({ coherence }: Workbench): string[] => coherence.events.filter((event) => event.startsWith("distrust"));
+
+  it.each(cases)("%s: killed while the kernel is notified (lower that answers later: %j): what it has is dropped", async (op, later) => {
+    const bench = new Workbench();
+    bench.lower.later = later;
+    const row = rowOf(op);
+    let notified = (): void => undefined;
+    const outdated = new Promise<void>((resolve) => (notified = resolve));
+    const asked: Promise<void>[] = [];
+    bench.coherence.attributesChanged = (): Promise<void> => {
+      asked.push(outdated);
+      return outdated;
+    };
+    const call = bench.call(op);
+    const served = bench.serve({ op, ...row.request(bench) }, call);
+    while (asked.length === 0) await turn();
+    expect([bench.lower.calls.includes(row.lower), dropped(bench)]).toEqual([true, []]);
+    call.interrupt();
+    notified();
+    await served;
+    expect([bench.replies.map(({ errno }) => errno), dropped(bench)]).toEqual([[E.EINTR], [`distrust ${row.inodes} with pages`]]);
+    expect([bench.coherence.held, bench.coherence.violations]).toEqual([0, []]);
+  });
+
+  // The directory is of that group: the bit that the lower took is set again.
+  const setgid: Row = { ...rowOf("create"), request: (b) => ({ ...rowOf("create").request(b), mode: 0o2770, supplementaryGids: [0] }) };
+
+  it("create: killed while the set-group-id bit is set again: the name is not absent any more", async () => {
+    const bench = new Workbench();
+    const { answer, served } = await leave(bench, { ...setgid, lower: "setattr" });
+    answer();
+    await served;
+    expect([bench.replies.map(({ errno }) => errno), dropped(bench)]).toEqual([
+      [E.EINTR],
+      ["distrust 21.1 with pages", "distrust 2.0 with pages"],
+    ]);
+  });
+
+  it.each([false, true])("create: the bit can not be set again, and the call fails, but the name is there (later: %j)", async (later) => {
+    const bench = new Workbench();
+    bench.lower.later = later;
+    bench.lower.errors.set("setattr", [E.ENOSPC]);
+    await bench.serve({ op: "create", ...setgid.request(bench) });
+    expect([bench.replies.map(({ errno }) => errno), dropped(bench)]).toEqual([[E.ENOSPC], ["distrust 2.0"]]);
+    expect([bench.lower.closed, bench.coherence.held, bench.coherence.violations]).toEqual([[1], 0, []]);
+  });
+
+  it("setxattr: an ACL that was set stays known as set when the mode can not follow", async () => {
+    const bench = new Workbench();
+    bench.lower.fileMode = 0o102755;
+    bench.lower.errors.set("setattr", [E.ENOSPC]);
+    const acl = { name: Buffer.from("system.posix_acl_access"), aclKillSgid: true };
+    await bench.serve({ op: "setxattr", ...rowOf("setxattr").request(bench), ...acl });
+    expect([bench.replies.map(({ errno }) => errno), dropped(bench)]).toEqual([[E.ENOSPC], ["distrust 20.1"]]);
+  });
+});
+
 /** What each asks before its change, of what is not known here. */
 const asking: readonly Row[] = [
   ...rows.filter(({ op }) => ["unlink", "rmdir", "rename", "fallocate"].includes(op)),
