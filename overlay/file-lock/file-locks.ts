@@ -10,7 +10,7 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { certainlyHeldOn, type FileState, hasLocks, heldOn, keyOf, type LockedFile, ownersOn, tableOf } from "./locked-file.ts";
+import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile, ownersOn } from "./locked-file.ts";
 import { LockUsers, sameOwner } from "./lock-users.ts";
 
 /**

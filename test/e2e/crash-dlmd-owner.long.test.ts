@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
-import { type Actor, actorsEnded, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { type Actor, actorsEnded, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay } from "./lab.ts";
 import { Load } from "./restart-load.ts";

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { findOverlay } from "../../overlay/query/overlay-query.ts";
-import { type Actor, actorsEnded, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { type Actor, actorsEnded, startActor, until, untilWaiting } from "./actor.ts";
 import { CrashLab } from "./crash-lab.ts";
 import { coverlay, logOf, type TestLab } from "./lab.ts";
 import { Load } from "./restart-load.ts";
