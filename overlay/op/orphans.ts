@@ -68,8 +68,12 @@ export function dropChanged({ coherence }: Mount, call: Call, inodes: readonly I
   return coherence.dropKernelCaches(inodes, pages);
 }
 
-/** All work on what may be changed, under its pins. */
-export function untilTold<T>(mount: Mount, call: Call, work: () => MaybePromise<T>): MaybePromise<T> {
+/** All work on what may be changed, under its pins: in its turn, and until its caller is told of it. */
+export function changing<T>(mount: Mount, call: Call, inodes: readonly Inode[], work: () => MaybePromise<T>): MaybePromise<T> {
+  return inTurn(call, inodes, () => untilTold(mount, call, work));
+}
+
+function untilTold<T>(mount: Mount, call: Call, work: () => MaybePromise<T>): MaybePromise<T> {
   let result: MaybePromise<T>;
   try {
     result = work();

@@ -8,12 +8,12 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode, PinMode } from "../coherence/cover.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
-import { inTurn, untilTold } from "./orphans.ts";
+import { changing } from "./orphans.ts";
 import type { Mount } from "./mount.ts";
 
 /** Only what may change the inode waits for others' changes. */
 function begun<T>(mount: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
-  return mode === Mode.EX ? inTurn(call, [inode], () => untilTold(mount, call, work)) : work();
+  return mode === Mode.EX ? changing(mount, call, [inode], work) : work();
 }
 
 export function pinned<T>(mount: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
@@ -40,7 +40,7 @@ export function pinnedAll<T>(mount: Mount, call: Call, { wants, unstable }: Pins
   const inodes = wants.flatMap(({ inode, mode }) => (mode === Mode.EX ? [inode] : []));
   return andThen(came, () =>
     finallyDo(
-      () => (inodes.length > 0 ? inTurn(call, inodes, () => untilTold(mount, call, work)) : work()),
+      () => (inodes.length > 0 ? changing(mount, call, inodes, work) : work()),
       () => coherence.unpinAll(wants),
     ),
   );

@@ -59,16 +59,17 @@ export function requirePlace(fd: number, where: string, machine: string = machin
  * then, by whatever link or mount: so no texts are compared. One that is not there any more lies nowhere.
  */
 export function requireNotNested(directory: string, sources: readonly string[] = mountedSources()): void {
-  const above = placesAbove(realpathSync(directory)).find(isVolume);
+  const table = mountTable();
+  const above = placesAbove(realpathSync(directory), table).find(isVolume);
   if (above !== undefined) throw nested(directory, `${above}, above it, is a volume`);
   const isIt = sameAs(directory);
-  const below = sources.find((source) => placesAbove(realPath(source)).some(isIt));
+  const below = sources.find((source) => placesAbove(realPath(source), table).some(isIt));
   if (below !== undefined) throw nested(directory, `${below}, below it, is a volume that is mounted`);
 }
 
 /** The directories above a real path, by each name that they have here; none above what is not there. */
-function placesAbove(place: string | null): string[] {
-  return place === null ? [] : [...parents(place), ...parentsElsewhere(place)];
+function placesAbove(place: string | null, table: readonly MountEntry[]): string[] {
+  return place === null ? [] : [...parents(place), ...parentsElsewhere(place, table)];
 }
 
 /** Up to the root; none above that. */
@@ -78,8 +79,7 @@ function parents(place: string): string[] {
 }
 
 /** Of a part of a file system that is mounted by itself (mount --bind): they are seen where more of that file system is mounted. */
-function parentsElsewhere(place: string): string[] {
-  const table = mountTable();
+function parentsElsewhere(place: string, table: readonly MountEntry[]): string[] {
   const depth = ({ mountPoint }: MountEntry): number => (isWithin(place, mountPoint) ? mountPoint.length : -1);
   const mount = table.reduce((best, entry) => (depth(entry) >= depth(best) ? entry : best));
   const { dev } = statSync(place);

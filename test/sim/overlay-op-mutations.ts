@@ -362,7 +362,7 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F50",
     breaks: "write-back goes by a size, and a chmod by an owner, of before the change of a killed caller that it waits for",
     file: "overlay/op/pinned.ts",
-    find: "return mode === Mode.EX ? inTurn(call, [inode], () => untilTold(mount, call, work)) : work();",
+    find: "return mode === Mode.EX ? changing(mount, call, [inode], work) : work();",
     replace: "return untilTold(mount, call, work);",
     caughtBy: "test/unit/op/killed-callers.test.ts",
   },

@@ -179,7 +179,7 @@ export const overlayVolumeMutations: readonly Mutation[] = [
     hazard: "R20",
     breaks: "a part of a volume, mounted by itself, becomes another volume",
     file: "overlay/volume/directory-place.ts",
-    find: "[...parents(place), ...parentsElsewhere(place)]",
+    find: "[...parents(place), ...parentsElsewhere(place, table)]",
     replace: "parents(place)",
     caughtBy: "test/unit/volume/directory-place.test.ts",
   },
