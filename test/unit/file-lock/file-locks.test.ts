@@ -139,9 +139,12 @@ describe("a request whose program is killed while it waits", () => {
     expect(asked.slice(2).map(({ op, range }) => `${op} ${range.start} ${range.end}`)).toEqual(["unlock 0 9", "unlock 20 29"]);
   });
 
-  it("gives up nothing of a flock that another program of its open file has: it was the same", async () => {
+  it.each([
+    { what: "nothing of a flock that another program of its open file has: it was the same", had: whole.type, more: [] },
+    { what: "a flock that its conversion had given up before", had: "read" as const, more: ["unlock"] },
+  ])("gives up $what", async ({ had, more }) => {
     const { locks, asked } = bench(Mode.CW);
-    const lives = locks.lock("f", 1, flock, whole, true);
+    const lives = locks.lock("f", 1, flock, { ...whole, type: had }, true);
     asked.at(-1)?.ended(ok);
     await lives.done;
     const killed = locks.lock("f", 1, flock, whole, true);
@@ -149,7 +152,7 @@ describe("a request whose program is killed while it waits", () => {
     asked.at(-1)?.ended(ok);
     expect(await killed.done).toBe("granted");
     await Promise.resolve();
-    expect(asked.map(({ op }) => op)).toEqual(["lock", "lock"]);
+    expect(asked.map(({ op }) => op)).toEqual(["lock", "lock", ...more]);
   });
 
   it.each([me, flock])("$kind: gives up what its open file had, and another program of it unlocks", async (owner) => {
@@ -168,19 +171,6 @@ describe("a request whose program is killed while it waits", () => {
     expect(await killed.done).toBe("granted");
     await Promise.resolve();
     expect(asked.map(({ op }) => op)).toEqual(["lock", "lock", "unlock", "unlock"]);
-  });
-
-  it("gives up a flock that its conversion had given up before", async () => {
-    const { locks, asked } = bench(Mode.CW);
-    const lives = locks.lock("f", 1, flock, { ...whole, type: "read" }, true);
-    asked.at(-1)?.ended(ok);
-    await lives.done;
-    const killed = locks.lock("f", 1, flock, whole, true);
-    killed.abandon();
-    asked.at(-1)?.ended(ok);
-    expect(await killed.done).toBe("granted");
-    await Promise.resolve();
-    expect(asked.map(({ op }) => op)).toEqual(["lock", "lock", "unlock"]);
   });
 
   it.each([

@@ -60,6 +60,15 @@ function setUp(givenBackBy?: HolderHost["givenBackBy"]): {
   return { rig, started, log, holder, end: () => end };
 }
 
+/** dlmd is there, and the first process says that it is ready. */
+async function becomesReady({ rig, started }: Pick<ReturnType<typeof setUp>, "rig" | "started">): Promise<void> {
+  rig.dlmd = "new";
+  await pass(HOLD_LOOK_MS);
+  started[0]?.say(HELLO);
+  await pass(1);
+  started[0]?.say({ say: "ready" });
+}
+
 const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
 
 describe("a process that keeps a mount", () => {
@@ -166,11 +175,7 @@ describe("a process that keeps a mount", () => {
 
   it("starts another process where one fails right after it was ready", async () => {
     const { rig, started, log, end } = setUp();
-    rig.dlmd = "new";
-    await pass(HOLD_LOOK_MS);
-    started[0]?.say(HELLO);
-    await pass(1);
-    started[0]?.say({ say: "ready" });
+    await becomesReady({ rig, started });
     started[0]?.say({ say: "failed", why: "no lease", final: false });
     await pass(HOLD_RETRY_MS + 2 * HOLD_LOOK_MS);
     expect([started.length, log, end()]).toEqual([2, ["end"], null]);
@@ -189,11 +194,7 @@ describe("a process that keeps a mount", () => {
 
   it("ends when the new process does not answer after it was told to go on", async () => {
     const { rig, started, log, end } = setUp();
-    rig.dlmd = "new";
-    await pass(HOLD_LOOK_MS);
-    started[0]?.say(HELLO);
-    await pass(1);
-    started[0]?.say({ say: "ready" });
+    await becomesReady({ rig, started });
     await pass(1);
     started[0]?.say({ say: "waiting" });
     await pass(SERVING_LIMIT_MS - 1);
@@ -206,11 +207,7 @@ describe("a process that keeps a mount", () => {
 
   it("takes the mount out when it is told to end while the new process waits for its locks", async () => {
     const { rig, started, log, holder, end } = setUp();
-    rig.dlmd = "new";
-    await pass(HOLD_LOOK_MS);
-    started[0]?.say(HELLO);
-    await pass(1);
-    started[0]?.say({ say: "ready" });
+    await becomesReady({ rig, started });
     await pass(1);
     expect(started[0]?.said.at(-1)).toEqual({ say: "go" });
     holder.terminate();

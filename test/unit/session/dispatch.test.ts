@@ -8,12 +8,20 @@ import { endlessLease, type KeptAnswer } from "../../../overlay/lease/lease.ts";
 import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import { isWrittenBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { RequestBuffers } from "../../../overlay/session/buffers.ts";
-import { Dispatch, type RequestsBefore } from "../../../overlay/session/dispatch.ts";
+import { Dispatch, type DispatchOptions, type RequestsBefore } from "../../../overlay/session/dispatch.ts";
 import { Interrupts } from "../../../overlay/session/interrupt.ts";
 import { Workbench } from "../op/workbench.ts";
 
 const HEAD_BYTES = 40;
 const WRITE_CACHE = 1;
+
+/** Of a session to which nothing else happens. */
+const usual = {
+  log: silentLog,
+  init: () => undefined,
+  retrieved: () => undefined,
+  fail: (error) => expect.fail(error.message),
+} satisfies Partial<DispatchOptions>;
 
 /** A WRITE of ten bytes at 0, as it is read from the device. */
 function writePacket(fuseNodeid: number, fh: number, writeFlags: number): Buffer {
@@ -47,10 +55,7 @@ it("a thread of our own that asks for what the kernel has forgotten is refused w
     },
     buffers: new RequestBuffers(64 * 1024, () => undefined),
     interrupts: new Interrupts({ readStatus: () => null } as never),
-    log: silentLog,
-    init: () => undefined,
-    retrieved: () => undefined,
-    fail: (error) => expect.fail(error.message),
+    ...usual,
   });
   const lookup = { op: "lookup", unique: 2, uid: 0, gid: 0, fuseNodeid: bench.file.fuseNodeid } as const;
   dispatch.serve({ ...lookup, pid: 42, name: Buffer.from(".") });
@@ -78,10 +83,7 @@ it("an unlock that waits for the lease waits on through a signal, as on one mach
     port: { buffer, write: note, writeWithBody: note, log: silentLog, lease: { ...endlessLease, holds: () => holds, again: () => again } },
     buffers: new RequestBuffers(64 * 1024, () => undefined),
     interrupts,
-    log: silentLog,
-    init: () => undefined,
-    retrieved: () => undefined,
-    fail: (error) => expect.fail(error.message),
+    ...usual,
   });
   const lock = { op: "setlk", uid: 0, gid: 0, pid: 42, fuseNodeid: bench.file.fuseNodeid, fh, owner: 5n, start: 0n, end: 9n } as const;
   // flock(2) asks for both so.
@@ -119,10 +121,7 @@ it.each([
     },
     buffers,
     interrupts: new Interrupts({ readStatus: () => null } as never),
-    log: silentLog,
-    init: () => undefined,
-    retrieved: () => undefined,
-    fail: (error) => expect.fail(error.message),
+    ...usual,
   });
   const receive = (writeFlags: number): void => {
     const packet = writePacket(bench.file.fuseNodeid, fh, writeFlags);
@@ -152,10 +151,7 @@ function resumed(before: Partial<RequestsBefore> | null): { bench: Workbench; di
     port: { buffer, write: () => errnos.push(-buffer.readInt32LE(4)), writeWithBody: () => 0, log: silentLog, lease: endlessLease },
     buffers: new RequestBuffers(64 * 1024, () => undefined),
     interrupts: new Interrupts({ readStatus: () => null } as never),
-    log: silentLog,
-    init: () => undefined,
-    retrieved: () => undefined,
-    fail: (error) => expect.fail(error.message),
+    ...usual,
     journal: journal as never,
     before: before === null ? null : { made: () => null, givenHandle: () => null, ...before },
   });
@@ -218,10 +214,7 @@ describe("what ends with an error when dlmd has died", () => {
       port: { buffer, write: note, writeWithBody: note, log: silentLog, lease: endlessLease },
       buffers: new RequestBuffers(64 * 1024, () => undefined),
       interrupts,
-      log: silentLog,
-      init: () => undefined,
-      retrieved: () => undefined,
-      fail: (error) => expect.fail(error.message),
+      ...usual,
       journal: { replied: (request: number) => void replied.push(request), hasChanged } as never,
     });
     const getattr = { op: "getattr", uid: 0, gid: 0, fuseNodeid: bench.file.fuseNodeid, fh: null } as const;
@@ -281,10 +274,7 @@ describe("an answer that waits for the lease is not noted as given before it lea
       },
       buffers: new RequestBuffers(64 * 1024, () => undefined),
       interrupts,
-      log: silentLog,
-      init: () => undefined,
-      retrieved: () => undefined,
-      fail: (error) => expect.fail(error.message),
+      ...usual,
       journal: { replied: (request: number) => void events.push(`replied ${request}`), hasChanged: () => false } as never,
     });
     const kill = (): void => {
