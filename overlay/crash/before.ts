@@ -19,6 +19,7 @@ import {
   JOURNAL_VERSION_BEFORE,
   KINDS,
   MAGIC,
+  NLOOKUP,
   TABLES,
 } from "./layout.ts";
 import { Rows } from "./rows.ts";
@@ -193,7 +194,7 @@ function readInodes(memory: ArrayBuffer, free: number[]): JournalBefore["inodes"
       fuseNodeid: f64[at] as number,
       id: { ino: f64[at + 1] as number, generation: u32[2 * at + 4] as number },
       kind,
-      nlookup: u32[2 * at + 5] as number,
+      nlookup: (u32[2 * at + NLOOKUP.high] as number) * 2 ** 32 + (u32[2 * at + NLOOKUP.low] as number),
       nlinkHint: u32[2 * at + 6] as number,
     });
   }

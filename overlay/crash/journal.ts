@@ -29,6 +29,7 @@ import {
   JOURNAL_VERSION,
   KINDS,
   MAGIC,
+  NLOOKUP,
   TABLES,
 } from "./layout.ts";
 import { Rows } from "./rows.ts";
@@ -148,8 +149,12 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
   telling(record: InodeRecord): void {
     if (record.row < 0) return this.#enter(record, record.nlookup + 1);
     // One reply may tell of it under several names.
-    const at = this.#inodes.u32At(record.row) + 5;
-    this.#inodes.u32[at] = (this.#inodes.u32[at] as number) + 1;
+    const { u32 } = this.#inodes;
+    const at = this.#inodes.u32At(record.row);
+    const low = ((u32[at + NLOOKUP.low] as number) + 1) >>> 0;
+    // Cut off between the two it is too many: with too few the next process would not know what the kernel does.
+    if (low === 0) u32[at + NLOOKUP.high] = (u32[at + NLOOKUP.high] as number) + 1;
+    u32[at + NLOOKUP.low] = low;
   }
 
   restoredInode(record: InodeRecord): void {
@@ -164,14 +169,20 @@ export class Journal implements SessionJournal, OwnJournal, CallJournal {
     f64[at] = record.fuseNodeid;
     f64[at + 1] = record.id.ino;
     u32[2 * at + 4] = record.id.generation;
-    u32[2 * at + 5] = nlookup;
+    this.#setLookups(2 * at, nlookup);
     u32[2 * at + 6] = record.nlinkHint;
     u32[2 * at + 7] = KINDS.indexOf(record.kind) + 1;
     record.row = row;
   }
 
   counted(record: InodeRecord, nlookup: number): void {
-    if (record.row >= 0) this.#inodes.u32[this.#inodes.u32At(record.row) + 5] = nlookup;
+    if (record.row >= 0) this.#setLookups(this.#inodes.u32At(record.row), nlookup);
+  }
+
+  /** Of a row that is not there yet, or fewer than it has. */
+  #setLookups(at: number, nlookup: number): void {
+    this.#inodes.u32[at + NLOOKUP.low] = nlookup >>> 0;
+    this.#inodes.u32[at + NLOOKUP.high] = Math.floor(nlookup / 2 ** 32);
   }
 
   dropped(record: InodeRecord): void {

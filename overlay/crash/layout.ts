@@ -94,6 +94,9 @@ export const LOCKS_BODY_AT: number = LOCKS_HEAD_BYTES;
 /** Sparse: what was never written takes no memory. */
 export const JOURNAL_BYTES: number = TABLES.locks.at + TABLES.locks.rowBytes * TABLES.locks.rows;
 
+/** Where its 32-bit numbers have the lookups, which a mount of months may count past 2^32: the lower half, the upper one. */
+export const NLOOKUP = { low: 5, high: 8 } as const;
+
 /** Of an inode's row: 1 and more; 0: none. */
 export const KINDS: readonly InodeKind[] = ["file", "directory", "other"];
 

@@ -82,6 +82,33 @@ describe("inodes", () => {
     expect(found().inodes[0]?.nlookup).toBe(1);
   });
 
+  it("are counted past what 32 bits hold, up and down", () => {
+    const all = 2 ** 32;
+    const table = tableOf(journal);
+    const record = told(table, { ino: 12, generation: 7 });
+    const other = told(table, { ino: 13, generation: 7 });
+    // As after so many replies.
+    for (const one of [record, other]) {
+      one.nlookup = all - 1;
+      journal.counted(one, one.nlookup);
+    }
+    table.telling(record);
+    expect(found().inodes.map(({ nlookup }) => nlookup)).toEqual([all, all - 1]);
+    table.told(record, false);
+    expect(found().inodes[0]?.nlookup).toBe(all - 1);
+    for (let time = 0; time < 3; time += 1) table.tell(record, () => true);
+    expect(found().inodes[0]?.nlookup).toBe(all + 2);
+    table.forget(record.fuseNodeid, 5);
+    expect(found().inodes[0]?.nlookup).toBe(all - 3);
+    // After a planned restart it is entered as it is, in a row that had another one.
+    table.forget(record.fuseNodeid, all - 3);
+    journal.restoredInode({ ...record, row: -1, nlookup: 3 * all + 1 });
+    expect(found().inodes).toMatchObject([
+      { row: 0, nlookup: 3 * all + 1 },
+      { row: 1, nlookup: all - 1 },
+    ]);
+  });
+
   it("go when the kernel has forgotten them, and their rows are used again", () => {
     const table = tableOf(journal);
     const first = told(table, { ino: 12, generation: 7 });
