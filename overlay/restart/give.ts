@@ -13,12 +13,15 @@ import type { OpenAtOwner } from "../lower/remote/core.ts";
 import type { HoldRules } from "../session/dispatch.ts";
 import type { SessionHandOff } from "../session/mount-session.ts";
 import { coverlayProgram, NODE_FLAGS, ownWords } from "../volume/start-overlay.ts";
-import { Channel, CHANNEL_FD } from "./channel.ts";
+import { Channel, CHANNEL_FD, type Message } from "./channel.ts";
 import { encodeState, type RestartState, STATE_VERSION } from "./state.ts";
 import { stateOf } from "./tables.ts";
 
 /** The new process has to join the lock manager and its group within this time; calls go on meanwhile. */
 export const HELLO_LIMIT_MS = 30_000;
+/** What is in the way for so long while that is awaited, stays: as where this node has become the owner, and the new process cannot join. */
+export const REFUSED_LIMIT_MS = 3000;
+const REFUSED_LOOK_MS = 250;
 /** Operations that run have to end, and locks to go, within this time; else the old process goes on. */
 export const REST_LIMIT_MS = 10_000;
 /** How often it looks whether they have. */
@@ -133,7 +136,7 @@ export async function giveMount(host: GiveHost, start: (fd: number) => NextProce
   next.failed(() => channel.close());
   const pause = { beganMs: 0 };
   try {
-    const { versions, pid } = await channel.expect("hello", HELLO_LIMIT_MS);
+    const { versions, pid } = await helloOf(host, channel);
     requireVersion(versions);
     const state = await bringToRest(host, pause);
     channel.say({ say: "state", state: encodeState(state).toString("base64") });
@@ -151,6 +154,23 @@ export async function giveMount(host: GiveHost, start: (fd: number) => NextProce
     const pauseMs = pause.beganMs === 0 ? 0 : Math.round(performance.now() - pause.beganMs);
     host.log.warn({ why, pauseMs }, "the mount was not given to a new process, and goes on");
     return { kind: "failed", why };
+  }
+}
+
+async function helloOf(host: GiveHost, channel: Channel): Promise<Extract<Message, { say: "hello" }>> {
+  let looking: NodeJS.Timeout | undefined;
+  const refused = new Promise<never>((_, reject) => {
+    let sinceMs: number | null = null;
+    looking = setInterval(() => {
+      const why = host.refusal();
+      sinceMs = why === null ? null : (sinceMs ?? performance.now());
+      if (why !== null && sinceMs !== null && performance.now() - sinceMs >= REFUSED_LIMIT_MS) reject(notNow(why));
+    }, REFUSED_LOOK_MS);
+  });
+  try {
+    return await Promise.race([channel.expect("hello", HELLO_LIMIT_MS), refused]);
+  } finally {
+    clearInterval(looking);
   }
 }
 

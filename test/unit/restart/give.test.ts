@@ -6,6 +6,7 @@ import {
   HELD_MAX,
   HELLO_LIMIT_MS,
   READY_LIMIT_MS,
+  REFUSED_LIMIT_MS,
   REST_LIMIT_MS,
   SERVING_LIMIT_MS,
 } from "../../../overlay/restart/give.ts";
@@ -183,6 +184,25 @@ describe("the old process", () => {
     expect(set.log.slice(-3)).toEqual(["end", "rest ends", "go on"]);
     expect(set.log).not.toContain("tokens");
     expect(set.next.said.map(({ say }) => say)).not.toContain("go");
+  });
+
+  it("goes on before the new one has said hello, if what is in the way stays; not if it goes again", async () => {
+    const set = setUp();
+    const answer = give(set);
+    set.rig.refusal = "there is no owner";
+    await vi.advanceTimersByTimeAsync(REFUSED_LIMIT_MS - 100);
+    set.rig.refusal = null;
+    await vi.advanceTimersByTimeAsync(500);
+    set.rig.refusal = "this node is the owner of the volume";
+    await vi.advanceTimersByTimeAsync(REFUSED_LIMIT_MS - 100);
+    expect(set.log).toEqual([]);
+    await vi.advanceTimersByTimeAsync(600);
+    expect(await answer).toEqual({ kind: "failed", why: "this node is the owner of the volume" });
+    expect(set.log).toEqual(["end", "rest ends", "go on"]);
+    // A hello that comes too late moves nothing.
+    set.next.say(HELLO);
+    await vi.advanceTimersByTimeAsync(HELLO_LIMIT_MS);
+    expect(set.log).toEqual(["end", "rest ends", "go on"]);
   });
 
   it.each([
