@@ -47,12 +47,17 @@ async function lapse(nodeid: number): Promise<void> {
   );
 }
 
-/** Reads it again and again until it changes or fails; gives what ended it, and when it was last as it was (CLOCK_BOOTTIME). */
-const watch = `
-import os, time
+/** It is open, and its kernel has it cached. */
+const openWatched = `
+import errno, os, time
 fd = os.open("watched", os.O_RDONLY)
 before = os.pread(fd, 16, 0)
 last = time.clock_gettime(time.CLOCK_BOOTTIME)
+result = before.decode()
+`;
+
+/** Reads it again and again until it changes or fails; gives what ended it, and when it was last as it was (CLOCK_BOOTTIME). */
+const watch = `
 while True:
     began = time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
@@ -147,8 +152,7 @@ it.each([
   const here = startActor({ cwd: lab.node(victim).mount });
   const there = startActor({ cwd: lab.node(writer).mount });
   await there.run(`with open("watched", "w") as file: file.write("before")`);
-  await here.run(`import errno`);
-  expect(await here.run<string>(`result = open("watched").read()`)).toBe("before");
+  expect(await here.run<string>(openWatched)).toBe("before");
   const watched = here.run<[number, string]>(watch, {}, 60_000);
   const overlay = lab.overlayPid(victim) as number;
   if (both) process.kill(overlay, "SIGSTOP");
