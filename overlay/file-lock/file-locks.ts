@@ -243,7 +243,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     }
     const waiter: Waiter = { file, owner, start, end, had: null };
     this.#waiting.add(waiter);
-    const done = answer.then(({ status }) => status).finally(() => this.#waiting.delete(waiter));
+    const done = answer.then(({ status }) => status);
     void done.then(
       (status) => this.#ended(waiter, status),
       // The mount is taken out: nothing is held any more.
@@ -262,6 +262,8 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
    */
   #ended(waiter: Waiter, status: FileLockStatus): void {
     const { file, owner } = waiter;
+    // Not before: of two that are answered in one turn each is looked at while the other counts as waiting, or as what it was given.
+    this.#waiting.delete(waiter);
     if (status === "granted") {
       if (waiter.had === null) this.#supersede(file, owner);
       else this.#late.add(waiter);

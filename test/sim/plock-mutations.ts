@@ -361,6 +361,15 @@ export const plockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/file-lock/file-locks.test.ts",
   },
   {
+    id: "f52-answered-in-one-turn",
+    hazard: "F52",
+    breaks: "what a killed caller was granted is given up, and with it what another program of its open file was granted in that turn",
+    file: "overlay/file-lock/file-locks.ts",
+    find: "    const done = answer.then(({ status }) => status);\n",
+    replace: "    const done = answer.then(({ status }) => status).finally(() => this.#waiting.delete(waiter));\n",
+    caughtBy: "test/unit/file-lock/file-locks.test.ts",
+  },
+  {
     id: "f52-released-after-a-grant",
     hazard: "F52",
     breaks: "what a flock was granted is released when a later request of its owner ends",

@@ -190,6 +190,19 @@ describe("a request whose program is killed while it waits", () => {
     }
     expect(asked.slice(2).map(({ op }) => op)).toEqual(more);
   });
+
+  it.each([[0, 1] as const, [1, 0] as const])(
+    "another program of its open file is granted in the turn in which it is: the answers come as %i, %i",
+    async (...order) => {
+      const { locks, asked } = bench(Mode.CW);
+      const requests = [locks.lock("f", 1, flock, whole, true), locks.lock("f", 1, flock, whole, true)] as const;
+      requests[0].abandon();
+      for (const at of order) asked.at(at)?.ended(ok);
+      expect([await requests[0].done, await requests[1].done]).toEqual(["granted", "granted"]);
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(asked.slice(2).map(({ op }) => op)).toEqual([]);
+    },
+  );
 });
 
 it("GETLK: the process of a lock of this node, 0 for one of another node or another program", async () => {
