@@ -156,7 +156,9 @@ export function nextElectorate(
   }
   // A node that leaves is no reason to wait for it later, if nobody waits for it now.
   const counting = members.filter(({ nodeid }) => !leaving.includes(nodeid) || (electorate?.nodeids.includes(nodeid) ?? true));
-  return electorateOf(nodes, electorate, counting, lasting, []);
+  const next = electorateOf(nodes, electorate, counting, lasting, []);
+  // Among those who would count before it those of an open change's old votes may be too few: it waits until the votes are decided.
+  return next !== null && basis.former !== undefined && !quorumOf(basis, members, true, next).quorate ? null : next;
 }
 
 /** Whether the others are a quorum when that member has left and said so (hazard F35). True where it is alone: nobody is left who could be. */

@@ -294,6 +294,15 @@ export const configMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/quorum-changes.test.ts",
   },
   {
+    id: "c8-few-come-to-count",
+    hazard: "C8",
+    breaks: "a quorum ends itself: while votes change others come to count, among whom it is none by the votes of before",
+    file: "dlmd/membership/quorum.ts",
+    find: "  return next !== null && basis.former !== undefined && !quorumOf(basis, members, true, next).quorate ? null : next;",
+    replace: "  return next;",
+    caughtBy: "test/unit/dlmd/quorum-changes.test.ts",
+  },
+  {
     id: "c8-last-vote-stays",
     hazard: "C8",
     breaks: "a set of nodes that lost its last vote goes on to the next view as who counts",

@@ -100,3 +100,19 @@ it("a view that is not quorate by votes that a member does not know gives it no 
   sim.run(2 * sim.timeoutMs);
   expect(sim.node(2).leaseEndMs).toBeLessThan(sim.agenda.nowMs);
 });
+
+it("C8: those who are a quorum while a change is open stay one when another node is missing for the window of last_man_standing", () => {
+  const quorum = { ...plainQuorum, autoTieBreaker: "lowest", lastManStandingMs: 500 } as const;
+  const sim = cluster(3, { quorum });
+  together(sim, 1, 2, 3);
+  link(sim);
+  const nodes = sim.configs.map((node) => ({ ...node, votes: node.nodeid === 3 ? 0 : 1 }));
+  for (const { engine } of sim.nodes) engine.membership.configure({ version: 2, nodes, quorum, former: sim.configs }, sim.agenda.nowMs);
+  until(sim, "they count by both", () => sim.nodes.every((node) => lastView(node)?.quorum.configVersion === 2));
+  sim.node(2).crash();
+  together(sim, 1, 3);
+  expect(lastView(sim.node(3))?.quorum.quorate).toBe(true);
+  sim.run(10 * sim.timeoutMs);
+  together(sim, 1, 3);
+  expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: true, electorate: null });
+});

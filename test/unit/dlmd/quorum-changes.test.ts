@@ -106,6 +106,30 @@ describe("C8: the votes change, and who counts", () => {
     expect(wrong).toEqual([]);
   });
 
+  it.each([2, 3, 4])("of %i nodes those who are a quorum while the votes change stay one, whoever comes to count meanwhile", (count) => {
+    const sets = setsOf(count);
+    const former = (sets.at(-1) ?? []).map(({ nodeid }) => ({ nodeid, votes: 1 }));
+    const wrong: string[] = [];
+    for (const { nodeid } of former) {
+      for (const votes of [0, 2]) {
+        const nodes = former.map((voter) => (voter.nodeid === nodeid ? { nodeid, votes } : voter));
+        const basis = { version: 2, nodes, former, options };
+        for (const counting of [null, ...sets.slice(1).map((set) => ({ nodeids: idsOf(set), former: null }))]) {
+          for (const members of sets.filter((set) => quorumOf(basis, set, true, counting).quorate)) {
+            for (const lasting of [null, idsOf(members)]) {
+              const next = nextElectorate(basis, counting, members, { lasting, leaving: [] });
+              if (next === null || quorumOf(basis, members, true, next).quorate) continue;
+              wrong.push(
+                `${idsOf(members).join(" ")}: node ${nodeid} has ${votes}, ${next.nodeids.join(" ")} after ${next.former?.join(" ")}`,
+              );
+            }
+          }
+        }
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
   it("a set that lost its last vote counts no more: what was before it does, once the votes are decided", () => {
     const former = [1, 2, 3].map((nodeid) => ({ nodeid, votes: 1 }));
     const nodes = former.map((voter) => (voter.nodeid === 3 ? { ...voter, votes: 0 } : voter));
