@@ -11,7 +11,7 @@ import type { FileJournal } from "../own-journal.ts";
 import type { OpenBefore } from "./handles.ts";
 import { type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
 import { Opens } from "./opens.ts";
-import { RemoteSession, type RemoteSessionOptions } from "./session.ts";
+import { type CallFirst, RemoteSession, type RemoteSessionOptions } from "./session.ts";
 import { WritesBehind } from "./write-behind.ts";
 
 /** Calls to a new owner wait so long until nobody goes on with what was read from the last one: a page of it may be held by a call that waits. */
@@ -56,7 +56,7 @@ export class RemoteCore {
     this.known = new KnownInodes(options.holds ?? NO_HOLDS, () => this.#welcome?.exclusive === true);
     this.session = new RemoteSession(options, {
       welcome: (welcome) => this.#receiveWelcome(welcome),
-      newOwner: (first, kept) => this.#enterNewOwner(first, kept),
+      newOwner: (first, kept, callFirst) => this.#enterNewOwner(first, kept, callFirst),
       // Answers that came with it are noted after this turn.
       farewell: () => {
         this.#synced = true;
@@ -109,10 +109,10 @@ export class RemoteCore {
   }
 
   /** `kept`: all that the last owner had executed is on the disk. */
-  async #enterNewOwner(first: boolean, kept: boolean): Promise<void> {
+  async #enterNewOwner(first: boolean, kept: boolean, callFirst: CallFirst): Promise<void> {
     const forgotten = first ? undefined : this.#leaveLastOwner(kept);
-    await Promise.all([forgotten, this.opens.reopen()]);
-    await this.session.callFirst("claimed", undefined);
+    await Promise.all([forgotten, this.opens.reopen(callFirst)]);
+    await callFirst("claimed", undefined);
   }
 
   /** Resolves when nobody goes on with what was read from it. */

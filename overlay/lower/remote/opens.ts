@@ -13,7 +13,7 @@ import { Closes } from "./closes.ts";
 import type { FileJournal } from "../own-journal.ts";
 import { MAX_REMOTE_HANDLES, type RemoteHandle, RemoteHandles } from "./handles.ts";
 import type { KnownInodes } from "./known.ts";
-import type { RemoteSession } from "./session.ts";
+import type { CallFirst, RemoteSession } from "./session.ts";
 import type { WritesBehind } from "./write-behind.ts";
 
 /** What was opened here without the owner is told to it after once to twice this time, read or not. */
@@ -252,17 +252,17 @@ export class Opens {
   // --- at a new owner
 
   /** All that are open now. */
-  async reopen(): Promise<void> {
-    await Promise.all(this.handles.all().map((file) => this.#reopen(file)));
+  async reopen(callFirst: CallFirst): Promise<void> {
+    await Promise.all(this.handles.all().map((file) => this.#reopen(file, callFirst)));
   }
 
-  async #reopen(file: RemoteHandle): Promise<void> {
+  async #reopen(file: RemoteHandle, callFirst: CallFirst): Promise<void> {
     file.error = null;
     this.handles.noteSent(file);
     try {
       const { id, flags, handle } = file;
-      if (file.directory) await this.#session.callFirst("opendir", { id, handle, promised: false });
-      else await this.#reopenFile(id, flags, handle);
+      if (file.directory) await callFirst("opendir", { id, handle, promised: false });
+      else await reopenFile(id, flags, handle, callFirst);
     } catch (error) {
       // ECANCELED: the connection broke; with the next one all are opened again.
       if (!(error instanceof Errno) || error.errno === E.ECANCELED) throw error;
@@ -270,14 +270,14 @@ export class Opens {
       this.#log.warn({ ino: file.id.ino, errno: error.code }, "an open file could not be opened at the new owner");
     }
   }
+}
 
-  /** One that became immutable, or append-only, is read on; what is written through it is refused. */
-  async #reopenFile(id: FileId, flags: number, handle: LowerHandle): Promise<void> {
-    try {
-      await this.#session.callFirst("open", { id, flags, handle, promised: true });
-    } catch (error) {
-      if (!isErrno(error, E.EPERM) || (flags & O.ACCMODE) !== O.RDWR) throw error;
-      await this.#session.callFirst("open", { id, flags: (flags & ~O.ACCMODE) | O.RDONLY, handle, promised: true });
-    }
+/** One that became immutable, or append-only, is read on; what is written through it is refused. */
+async function reopenFile(id: FileId, flags: number, handle: LowerHandle, callFirst: CallFirst): Promise<void> {
+  try {
+    await callFirst("open", { id, flags, handle, promised: true });
+  } catch (error) {
+    if (!isErrno(error, E.EPERM) || (flags & O.ACCMODE) !== O.RDWR) throw error;
+    await callFirst("open", { id, flags: (flags & ~O.ACCMODE) | O.RDONLY, handle, promised: true });
   }
 }

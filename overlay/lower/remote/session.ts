@@ -58,13 +58,16 @@ export interface RemoteSessionOptions extends CallerIdentity {
   readonly onOwnerDied?: () => Promise<unknown>;
 }
 
+/** A call of the reopening: goes before the others wait for. Rejects with ECANCELED if the connection that it is of goes first, or has gone. */
+export type CallFirst = <K extends CallName>(call: K, request: RequestOf<K>) => Promise<AnswerOf<K>>;
+
 export interface RemoteSessionHandlers {
   /**
    * An owner that does not know this session: all handles are to be opened again (`callFirst`) before other calls go on. May be
    * called again for the same owner, if the connection broke meanwhile. `first`: there was none before. `kept`: all that the last one had
    * executed is on the disk.
    */
-  readonly newOwner: (first: boolean, kept: boolean) => Promise<void>;
+  readonly newOwner: (first: boolean, kept: boolean, callFirst: CallFirst) => Promise<void>;
   readonly welcome: (welcome: Welcome) => void;
   /** All that this owner answered is on disk, and it answers no more. */
   readonly farewell: () => void;
@@ -311,7 +314,7 @@ export class RemoteSession {
 
   async #enterNewOwner(connection: RemoteConnection, { cleanAfter }: Welcome, first: boolean, kept: boolean): Promise<void> {
     try {
-      await this.#handlers.newOwner(first, kept);
+      await this.#handlers.newOwner(first, kept, (call, request) => this.#callFirst(connection, call, request));
     } catch (error) {
       // It fails only with its connection: the next one does it again.
       if (this.#connection !== connection && error instanceof Errno) return;
@@ -342,10 +345,9 @@ export class RemoteSession {
   async #keep(id: number, request: RequestOf<"deposit">): Promise<void> {
     const asker = this.#connection;
     const { refused } = (await this.#options.keeper?.keep(request)) ?? { refused: "it keeps nothing for others" };
-    // The next owner has not asked.
-    if (asker === null || this.#connection !== asker) return;
-    // Before what waits: there is little time.
-    await this.callFirst("kept", { id, refused }).catch((error: unknown) => {
+    if (asker === null) return;
+    // Before what waits: there is little time. The next owner has not asked.
+    await this.#callFirst(asker, "kept", { id, refused }).catch((error: unknown) => {
       if (!(error instanceof Errno)) throw error;
     });
   }
@@ -376,8 +378,9 @@ export class RemoteSession {
     this.#connection?.hurry();
   }
 
-  /** A call of the reopening: goes before the others wait for. Rejects with ECANCELED if the connection goes first. */
-  callFirst<K extends CallName>(call: K, request: RequestOf<K>): Promise<AnswerOf<K>> {
+  #callFirst<K extends CallName>(connection: RemoteConnection, call: K, request: RequestOf<K>): Promise<AnswerOf<K>> {
+    // What it says is true at that owner alone: the next one may have nothing open yet (hazard H10).
+    if (this.#connection !== connection) return Promise.reject(errnoError(E.ECANCELED));
     return this.#calls.callFirst(call, request);
   }
 }

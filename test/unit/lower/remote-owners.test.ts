@@ -511,3 +511,44 @@ it("opens again at the new owner though the connection breaks in the middle of i
   expect(second.server.sessions[0]?.openHandles).toBe(1);
   expect(second.lower.openHandles).toBe(1);
 });
+
+it("says to no owner that all is open there because it was at the one before, which went while programs were waited for (H10)", async () => {
+  const first = await owner(1);
+  let forgotten: () => void = () => undefined;
+  let deaths = 0;
+  const onOwnerDied = (): Promise<void> => {
+    deaths += 1;
+    return deaths === 2 ? new Promise((resolve) => (forgotten = resolve)) : Promise.resolve();
+  };
+  const lower = remote({}, silentLog, { onOwnerDied });
+  await lower.connect(first.address, 1);
+  const { handle } = await lower.create(lower.root, name("f"), RDWR, 0o644, caller);
+  await lower.write(handle, Buffer.from("data"), 0, false);
+  lower.ownerLost();
+  const second = await owner(2);
+  const { roundTrips } = lower.counters;
+  lower.ownerFound(second.address, 2);
+  // The open is answered.
+  await until(() => lower.counters.roundTrips > roundTrips);
+  let opens: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => (opens = resolve));
+  const third = await owner(3, (local) => ({
+    ...local,
+    async open(...args) {
+      await gate;
+      return await local.open(...args);
+    },
+  }));
+  lower.ownerLost();
+  lower.ownerFound(third.address, 3);
+  // The hello and the open.
+  await until(() => third.server.counters.received === 2);
+  const { messagesSent } = lower.counters;
+  forgotten();
+  await new Promise((resolve) => setImmediate(resolve));
+  const sent = lower.counters.messagesSent - messagesSent;
+  opens();
+  expect(sent).toBe(0);
+  expect(Buffer.from(await lower.read(handle, 0, 10)).toString()).toBe("data");
+  expect([second, third].map(({ server }) => server.sessions[0]?.hasClaimed)).toEqual([false, true]);
+});
