@@ -316,9 +316,10 @@ export class RemoteSession {
     try {
       await this.#handlers.newOwner(first, kept, (call, request) => this.#callFirst(connection, call, request));
     } catch (error) {
-      // It fails only with its connection: the next one does it again.
-      if (this.#connection !== connection && error instanceof Errno) return;
-      throw error;
+      if (!(error instanceof Errno)) throw error;
+      // The next connection does it again. Without the end of this one it fails only where an owner answers as none of ours does.
+      if (this.#connection === connection) this.#lostConnection(`the owner does not take this node's open files: ${error.code}`, true);
+      return;
     }
     if (this.#connection !== connection) return;
     this.#welcomedEpoch = connection.epoch;

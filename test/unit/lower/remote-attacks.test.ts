@@ -6,14 +6,17 @@ import fs from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { connect as connectTls, createServer as createTlsServer, type TlsOptions } from "node:tls";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import { createKeyring, tlsKeyOf } from "../../../dlmd/tls/keyring.ts";
-import { secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
+import { createSecureAcceptor, secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
 import { HANDSHAKE_LOOK_MS, HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_NODE, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";
 import { encodeHello, encodeRefused, encodeWelcome } from "../../../overlay/lower/wire/handshake.ts";
 import { type OwnerAddress, WELCOME_TIMEOUT_MS } from "../../../overlay/lower/remote/connection.ts";
 import { createLowerServer, type LowerServer, MAX_SESSIONS } from "../../../overlay/lower/server/server.ts";
-import { encodeFrame, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
+import type { FileId } from "../../../overlay/lower/lower.ts";
+import { CALLS } from "../../../overlay/lower/wire/calls.ts";
+import { encodeFrame, FrameReader, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
 import { listenOn, LOOPBACK, TEST_CALLER, TEST_OWNER, TEST_VOLUME, testServerOptions } from "../../compliance/lower-fixture.ts";
 import { strangersCertificate } from "../dlmd-shell/strangers-certificate.ts";
 import { caller, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
@@ -31,6 +34,21 @@ const hello = encodeHello({
   ...TEST_VOLUME,
   session: { nodeid: TEST_CALLER.nodeid, incarnation: TEST_CALLER.incarnation, clientId: TEST_CALLER.clientId, ownerEpoch: 1 },
 });
+
+const welcomeOf = (root: FileId): Buffer =>
+  encodeFrame(
+    FrameType.WELCOME,
+    0,
+    encodeWelcome({
+      owner: { ...TEST_OWNER, epoch: 1 },
+      resumed: true,
+      root,
+      hasAcls: false,
+      exclusive: true,
+      cleanAfter: 0,
+      letGoAfter: 0,
+    }),
+  );
 
 async function listening(server: Server): Promise<OwnerAddress> {
   const sockets = new Set<Socket>();
@@ -217,19 +235,7 @@ describe("in place of the owner", () => {
     0,
     encodeRefused({ reason: "gone", text: "declared gone", owner: { ...TEST_OWNER, epoch: 1 } }),
   );
-  const welcome = encodeFrame(
-    FrameType.WELCOME,
-    0,
-    encodeWelcome({
-      owner: { ...TEST_OWNER, epoch: 1 },
-      resumed: true,
-      root: { ino: 2, generation: 0 },
-      hasAcls: false,
-      exclusive: true,
-      cleanAfter: 0,
-      letGoAfter: 0,
-    }),
-  );
+  const welcome = welcomeOf({ ino: 2, generation: 0 });
   const tls = (options: TlsOptions) => (): Server => {
     const server = createTlsServer(options, (socket) => {
       socket.on("error", () => undefined);
@@ -472,5 +478,41 @@ describe("strangers at the owner's port", () => {
       await until(() => server.counters.refused === at);
     }
     expect(said.length).toBe(1);
+  });
+});
+
+describe("an owner that went mad", () => {
+  it.each<[string, number, Uint8Array]>([
+    ["fails", FrameType.FAILED, new Uint8Array([E.EIO, 0, 0, 0])],
+    ["says that it was given up", FrameType.FAILED, new Uint8Array([E.ECANCELED, 0, 0, 0])],
+    ["has something behind its end", CALLS.claimed.type | FrameType.ANSWER, new Uint8Array(1)],
+  ])("what a caller says of its open files %s: the connection ends, and calls wait for another owner", async (_, type, body) => {
+    const next = await owner(2);
+    const { root } = next.lower;
+    const acceptor = createSecureAcceptor(TEST_VOLUME.keyring);
+    let connections = 0;
+    const mad = createServer((raw) => {
+      acceptor.accept(raw, {
+        failed: () => undefined,
+        secured({ socket }) {
+          connections += 1;
+          const reader = new FrameReader();
+          socket.on("data", (chunk: Buffer) =>
+            reader.push(chunk, (asked, id) => {
+              if (asked === FrameType.HELLO) socket.write(welcomeOf(root));
+              if (asked === CALLS.claimed.type) socket.write(encodeFrame(type, id, body));
+            }),
+          );
+        },
+      });
+    });
+    const address = await listening(mad);
+    const lower = remote();
+    lower.ownerFound(address, 1);
+    const waiting = Promise.resolve(lower.getattr(root)).then(() => "answered");
+    await until(() => connections > 2);
+    expect(lower.ownerWait?.calls).toBeGreaterThan(0);
+    lower.ownerFound(next.address, 2);
+    expect(await waiting).toBe("answered");
   });
 });
