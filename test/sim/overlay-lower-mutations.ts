@@ -846,6 +846,22 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/session-limits.test.ts",
   },
   {
+    id: "answered-before-welcome",
+    breaks: "a caller that connects again hears an answer where WELCOME is due, and ends the connection",
+    file: "overlay/lower/server/server.ts",
+    find: "    session.sink = connection;\n    before",
+    replace: "    session.sink = connection;\n    session.startQueued();\n    before",
+    caughtBy: "test/unit/lower/server.test.ts",
+  },
+  {
+    id: "queued-at-a-lost-connection-forgotten",
+    breaks: "what waited when a slow link broke is never begun, nor anything behind it",
+    file: "overlay/lower/server/server.ts",
+    find: "    session.startQueued();\n  }\n\n  /** Those that hear",
+    replace: "  }\n\n  /** Those that hear",
+    caughtBy: "test/unit/lower/server.test.ts",
+  },
+  {
     id: "r6-error-of-a-closed-descriptor",
     hazard: "R6",
     breaks: "calls that fail after the disk was given up are told ESTALE of descriptors that are closed",

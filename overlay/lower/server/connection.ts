@@ -50,6 +50,8 @@ export interface ConnectionHost {
   /** The session's connection is this one from now on. */
   attach(id: handshake.LowerSessionId, connection: ServerConnection): { session: ServerSession; resumed: boolean };
   welcome(): Omit<handshake.Welcome, "resumed">;
+  /** WELCOME goes out: what waits in the session may be begun, and answered behind it. */
+  welcomed(session: ServerSession): void;
   refused(address: string, reason: string): void;
   ended(connection: ServerConnection, address: string, why: string): void;
 }
@@ -245,6 +247,7 @@ export class ServerConnection {
     this.#beginHeartbeat();
     this.#reader.setLimit(MAX_FRAME_BYTES);
     this.#batch.add(FrameType.WELCOME, 0, handshake.encodeWelcome({ ...this.#server.welcome(), resumed }), null);
+    this.#server.welcomed(session);
   }
 }
 

@@ -267,9 +267,12 @@ class ServerCore implements ConnectionHost {
     const before = this.#connectionOf.get(session);
     this.#connectionOf.set(session, connection);
     session.sink = connection;
-    session.startQueued();
     before?.destroy("the caller has connected again");
     return { session, resumed: known !== undefined };
+  }
+
+  welcomed(session: ServerSession): void {
+    session.startQueued();
   }
 
   /** Those that hear what is said, and whose dlmd is not the one that has died. */

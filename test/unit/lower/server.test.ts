@@ -5,7 +5,10 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
-import { encodeFrame, FrameReader, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
+import { MAX_IO_BYTES } from "../../../overlay/lower/limits.ts";
+import { encodeWith } from "../../../overlay/lower/wire/call-codecs.ts";
+import { CALLS } from "../../../overlay/lower/wire/calls.ts";
+import { encodeFrame, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
 import { decodeRefused, encodeHello, type Refused } from "../../../overlay/lower/wire/handshake.ts";
 import { createLowerServer } from "../../../overlay/lower/server/server.ts";
 import { listenOn, LOOPBACK, TEST_VOLUME, testServerOptions } from "../../compliance/lower-fixture.ts";
@@ -142,4 +145,30 @@ it("that ends syncs and says farewell only while it has its disk: else callers k
   expect(await endWith([true, true])).toEqual({ syncs: 1, asked: 2, unsynced: 0 });
   expect(await endWith([false])).toEqual({ syncs: 0, asked: 1, unsynced: E.EIO });
   expect(await endWith([true, false])).toEqual({ syncs: 1, asked: 2, unsynced: E.EIO });
+});
+
+it("says welcome before it answers what a slow link had kept from being begun, when its caller connects again", async () => {
+  const { lower, server, address } = await lab.owner(1);
+  const made = await lower.create(lower.root, name("f"), RDWR, 0o600, caller);
+  await lower.write(made.handle, new Uint8Array(MAX_IO_BYTES), 0, false);
+  const session = { nodeid: 2, incarnation: "i1", clientId: 5, ownerEpoch: 1 };
+  const hello = encodeFrame(FrameType.HELLO, 0, encodeHello({ version: LOWER_WIRE_VERSION, ...TEST_VOLUME, session }));
+  const open = { id: made.entry.id, flags: RDWR, handle: 1, promised: false };
+  const read = encodeWith(CALLS.read.request, { handle: 1, offset: 0, bytes: MAX_IO_BYTES, open: null });
+  const slow = await securedSocket(address.port);
+  slow.pause();
+  slow.write(Buffer.concat([hello, encodeFrame(CALLS.open.type, 1, encodeWith(CALLS.open.request, open))]));
+  // In one chunk more than its socket takes, with the kernel's memory for it.
+  slow.write(Buffer.concat(Array.from({ length: 64 }, (_, at) => encodeFrame(CALLS.read.type, at + 2, read))));
+  await until(() => server.sessions[0]?.full === true);
+  slow.destroy();
+  await until(() => server.sessions[0]?.sink === null);
+  const socket = await securedSocket(address.port);
+  const types: number[] = [];
+  const reader = new FrameReader(MAX_FRAME_BYTES);
+  socket.on("data", (chunk: Buffer) => reader.push(chunk, (type) => void types.push(type)));
+  socket.write(hello);
+  await until(() => types.length > 1);
+  expect(types.slice(0, 2)).toEqual([FrameType.WELCOME, CALLS.read.type | FrameType.ANSWER]);
+  socket.destroy();
 });

@@ -449,6 +449,7 @@ describe("a connection at the owner", () => {
       check: () => null,
       attach: () => ({ session: session as ServerSession, resumed: false }),
       welcome: () => ({ owner: { ...TEST_OWNER, epoch: 1 }, cleanAfter: 0, letGoAfter: 0, root: inode, hasAcls: false, exclusive: true }),
+      welcomed: () => undefined,
       refused: () => undefined,
       ended: (_connection, _address, why) => void whys.push(why),
     };
