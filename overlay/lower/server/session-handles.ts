@@ -63,12 +63,19 @@ export class SessionHandles {
 
   /** A new file: it is made and opened in one. EBADF: another file has that number. */
   make<T extends { readonly entry: Entry; readonly handle: LowerHandle }>(handle: number, make: () => MaybePromise<T>): MaybePromise<T> {
-    if (this.#open.has(handle)) throw errnoError(E.EBADF);
+    if (this.#open.has(handle) || this.#opening.has(handle)) throw errnoError(E.EBADF);
     this.#checkRoom(handle);
-    return andThen(make(), (made) => {
+    const making = andThen(make(), (made) => {
       this.#open.set(handle, { id: made.entry.id, handle: made.handle });
       return made;
     });
+    if (making instanceof Promise) this.#noteOpening(handle, making);
+    return making;
+  }
+
+  #noteOpening(handle: number, work: Promise<unknown>): void {
+    const over = (): void => void this.#opening.delete(handle);
+    this.#opening.set(handle, work.then(over, over));
   }
 
   opendir(handle: number, id: FileId, promised: boolean): MaybePromise<void> {

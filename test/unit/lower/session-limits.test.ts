@@ -106,6 +106,26 @@ describe("a session at the owner", () => {
     expect(closed).toEqual([1]);
   });
 
+  it("two files that are made at once have two numbers: the second one is refused, and its close waits for the first", async () => {
+    const closed: number[] = [];
+    const makes: (() => void)[] = [];
+    const { session, answers } = sessionOf({
+      tmpfile: () =>
+        new Promise((resolve) =>
+          makes.push(() => resolve({ entry: { id: inode, attr: SAMPLES.getattr.answer }, handle: makes.length as never })),
+        ),
+      close: (handle) => void closed.push(handle),
+    });
+    const tmpfile = bodyOf("tmpfile", { parent: inode, handle: 7, flags: RDWR, mode: 0o644, caller, linkable: true });
+    session.receive("tmpfile", 1, tmpfile);
+    session.receive("tmpfile", 2, tmpfile);
+    session.receive("close", 3, bodyOf("close", { handles: [7] }));
+    expect([makes.length, answers]).toEqual([1, [FrameType.FAILED]]);
+    for (const make of makes) make();
+    await until(() => answers.length === 3);
+    expect([session.openHandles, closed]).toEqual([0, [1]]);
+  });
+
   it("does not take one file for another that has the same number", () => {
     const { session, answers } = sessionOf({ open: () => 7 as never });
     const open = (id: number, ino: number): void =>
