@@ -10,6 +10,7 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
+import { LateGrants, type OffsetRange, type Waiter } from "./late-grants.ts";
 import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile, ownersOn } from "./locked-file.ts";
 import { LockUsers, sameOwner } from "./lock-users.ts";
 
@@ -103,34 +104,6 @@ interface StateLock {
   asked: "state" | "back" | "share" | "inherited" | "inherited-shared" | null;
 }
 
-/** Both included. */
-type OffsetRange = readonly [start: bigint, end: bigint];
-
-/** A request without an answer. */
-interface Waiter {
-  readonly file: string;
-  readonly owner: LockOwner;
-  readonly start: bigint;
-  readonly end: bigint;
-  /** Its program was killed: what its owner had in that range then. null: it was not. */
-  had: readonly OffsetRange[] | null;
-}
-
-function isOf(one: Waiter, file: string, owner: LockOwner): boolean {
-  return one.file === file && sameOwner(one.owner, owner);
-}
-
-/** What its owner did not have. */
-function gaps({ start, end, had }: Waiter): OffsetRange[] {
-  const found: OffsetRange[] = [];
-  let from = start;
-  for (const [first, last] of had ?? []) {
-    if (first > from) found.push([from, first - 1n]);
-    from = last + 1n;
-  }
-  return from <= end ? [...found, [from, end]] : found;
-}
-
 interface Timer {
   readonly handle: NodeJS.Timeout;
   readonly atMs: number;
@@ -167,9 +140,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   /** What is inherited, dlmd keeps of a process that has crashed. */
   #kept = false;
   readonly #inheritedShared: string[] = [];
-  readonly #waiting = new Set<Waiter>();
-  /** Granted after their programs had been killed: to be given up, unless another program of the same open file is given something before. */
-  readonly #late = new Set<Waiter>();
+  readonly #late = new LateGrants();
 
   constructor(options: FileLocksOptions) {
     this.#options = options;
@@ -238,51 +209,25 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
       this.#note(file);
     };
     if (!(answer instanceof Promise)) {
-      if (answer.status === "granted") this.#supersede(file, owner);
+      if (answer.status === "granted") this.#late.given(file, owner, [start, end]);
       return { done: answer.status, cancel, abandon: cancel };
     }
-    const waiter: Waiter = { file, owner, start, end, had: null };
-    this.#waiting.add(waiter);
+    const waiter = this.#late.begin(file, owner, [start, end]);
     const done = answer.then(({ status }) => status);
-    void done.then(
-      (status) => this.#ended(waiter, status),
-      // The mount is taken out: nothing is held any more.
-      () => undefined,
-    );
+    void done.then((status) => this.#ended(waiter, status));
     const abandon = (): void => {
-      waiter.had = this.#rangesOf(waiter);
+      this.#late.killed(waiter, this.#rangesOf(waiter));
       cancel();
     };
     return { done, cancel, abandon };
   }
 
-  /**
-   * Of a request whose program was killed. The master may have granted it before it heard of the cancel. A process has closed its file by then, but an open file may have other programs
-   * (OFD locks, flock), which know of no lock. What these ask for at the same time counts: the service goes by the order, so it is looked at when all of them have ended.
-   */
   #ended(waiter: Waiter, status: FileLockStatus): void {
     const { file, owner } = waiter;
-    // Not before: of two that are answered in one turn each is looked at while the other counts as waiting, or as what it was given.
-    this.#waiting.delete(waiter);
-    if (status === "granted") {
-      if (waiter.had === null) this.#supersede(file, owner);
-      else this.#late.add(waiter);
-    }
-    if (this.#late.size === 0 || [...this.#waiting].some((one) => isOf(one, file, owner))) return;
-    for (const late of this.#late) {
-      if (!isOf(late, file, owner)) continue;
-      this.#late.delete(late);
-      for (const [start, end] of gaps(late)) if (!this.#over) void this.unlock(file, owner, start, end);
-    }
+    for (const [start, end] of this.#late.ended(waiter, status)) if (!this.#over) void this.unlock(file, owner, start, end);
   }
 
-  /** A program that lives has been given something: what it does not know of stays with it, since it may be the same. */
-  #supersede(file: string, owner: LockOwner): void {
-    for (const late of this.#late) if (isOf(late, file, owner)) this.#late.delete(late);
-    for (const one of this.#waiting) if (one.had !== null && isOf(one, file, owner)) one.had = [[one.start, one.end]];
-  }
-
-  #rangesOf({ file, owner, start, end }: Waiter): readonly OffsetRange[] {
+  #rangesOf({ file, owner, range: [start, end] }: Waiter): readonly OffsetRange[] {
     const known = this.#core.files.get(file);
     if (known === undefined) return [];
     // Hazard F52. Not what is being given up: another program of the open file unlocks, or a conversion has begun.

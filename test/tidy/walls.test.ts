@@ -73,6 +73,7 @@ const PURE = [
   "overlay/fuse/",
   "overlay/file-lock/core.ts",
   "overlay/file-lock/core-port.ts",
+  "overlay/file-lock/late-grants.ts",
   "overlay/file-lock/locked-file.ts",
   "overlay/file-lock/lock-users.ts",
   "overlay/lab/fence-request.ts",

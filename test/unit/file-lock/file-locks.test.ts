@@ -191,6 +191,32 @@ describe("a request whose program is killed while it waits", () => {
     expect(asked.slice(2).map(({ op }) => op)).toEqual(more);
   });
 
+  it("another program of its open file is granted other bytes: those that nobody knows of are given up", async () => {
+    const { locks, asked } = bench(Mode.CW);
+    const killed = locks.lock("f", 1, me, { ...whole, start: 0n, end: 9n }, true);
+    const lives = locks.lock("f", 1, me, { ...whole, start: 4n, end: 5n }, true);
+    killed.abandon();
+    for (const { ended } of asked) ended(ok);
+    expect([await killed.done, await lives.done]).toEqual(["granted", "granted"]);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(asked.slice(2).map(({ op, range }) => `${op} ${range.start} ${range.end}`)).toEqual(["unlock 0 3", "unlock 6 9"]);
+  });
+
+  it("another program of its open file waits on: only those bytes are kept for it", async () => {
+    const { locks, asked } = bench(Mode.CW);
+    const killed = locks.lock("f", 1, me, { ...whole, start: 0n, end: 9n }, true);
+    const waits = locks.lock("f", 1, me, { ...whole, start: 8n, end: 19n }, true);
+    killed.abandon();
+    asked[0]?.ended(ok);
+    expect(await killed.done).toBe("granted");
+    await Promise.resolve();
+    expect(asked.slice(2).map(({ op, range }) => `${op} ${range.start} ${range.end}`)).toEqual(["unlock 0 7"]);
+    asked[1]?.ended({ status: "canceled", conflict: null });
+    expect(await waits.done).toBe("canceled");
+    await Promise.resolve();
+    expect(asked.slice(3).map(({ op, range }) => `${op} ${range.start} ${range.end}`)).toEqual(["unlock 8 9"]);
+  });
+
   it.each([[0, 1] as const, [1, 0] as const])(
     "another program of its open file is granted in the turn in which it is: the answers come as %i, %i",
     async (...order) => {
