@@ -248,10 +248,12 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   }
 
   closed(file: string, owner: bigint): MaybePromise<void> {
-    this.#users.closed(file, owner);
+    const used = this.#users.closed(file, owner);
     if (this.#over) return;
     // Whether or not it was recorded: a request that waited through an earlier FLUSH may have been granted since. Of no lock the core asks nobody.
     const unlocked = this.unlock(file, { kind: "posix", owner }, 0n, maxOffset);
+    // Of an unlock of nothing the service is not asked, and nothing is written down.
+    if (used && !(unlocked instanceof Promise)) this.#note(file);
     if (unlocked instanceof Promise) return inTime(unlocked, CLOSE_WAIT_MS).then(() => undefined);
   }
 
@@ -260,7 +262,10 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   }
 
   released(file: string, fh: number): void {
+    if (!this.#users.uses(file, fh)) return;
     for (const owner of this.#users.released(file, fh)) if (!this.#over) void this.unlock(file, owner, 0n, maxOffset);
+    // Hazard F49. It may be that nothing was unlocked: the owner lives on in another handle, or had nothing.
+    if (!this.#over) this.#note(file);
   }
 
   forgotten(file: string): void {

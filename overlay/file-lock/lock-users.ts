@@ -52,11 +52,17 @@ export class LockUsers {
     return [...(this.#files.get(file)?.values() ?? [])].map(({ owner, handles }) => ({ owner, handles: [...handles] }));
   }
 
-  /** FLUSH: all POSIX locks of the process on the file go, and RELEASE has none left to give up. */
-  closed(file: string, owner: bigint): void {
+  /** FLUSH: all POSIX locks of the process on the file go, and RELEASE has none left to give up. False: it was no user. */
+  closed(file: string, owner: bigint): boolean {
     const users = this.#files.get(file);
-    users?.delete(ownerName({ kind: "posix", owner }));
+    const was = users?.delete(ownerName({ kind: "posix", owner })) === true;
     if (users?.size === 0) this.#files.delete(file);
+    return was;
+  }
+
+  /** Somebody has used that handle, and was not heard of since. */
+  uses(file: string, fh: number): boolean {
+    return [...(this.#files.get(file)?.values() ?? [])].some(({ handles }) => handles.has(fh));
   }
 
   /** Owners that used that handle alone, and were not heard of since. */

@@ -129,6 +129,15 @@ export const overlayRestartMutations: readonly Mutation[] = [
     caughtBy: "test/unit/file-lock/lock-users.test.ts",
   },
   {
+    id: "f49-closed-in-the-journal",
+    hazard: "F49",
+    breaks: "after a crash a lock stays for good, as its open file has the number of one that was closed before",
+    file: "overlay/file-lock/file-locks.ts",
+    find: "    if (!this.#over) this.#note(file);\n",
+    replace: "",
+    caughtBy: "test/unit/file-lock/file-locks.test.ts",
+  },
+  {
     id: "f33-again-is-no-answer",
     hazard: "F33",
     breaks: "coverlay restart is refused for as long as a death has to be proved",

@@ -624,6 +624,31 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     expect(told).toEqual(["1", "1", "2", "beyond", "beyond", "beyond", "beyond", "2"]);
   });
 
+  it("who uses a file is written down when that ends, also where nothing is unlocked by it: the next owner of its number is another one", async () => {
+    let row: FileLockRow | null = null;
+    const users = (): string[] => (row?.users ?? []).map(({ owner, handles }) => `${owner.owner} ${handles.join()}`);
+    const { locks, asked } = bench(Mode.CW, { journal: { ...roomy, set: (_, now) => void (row = now) } });
+    const held = locks.lock("f", 1, other, whole, true);
+    asked.at(-1)?.ended(ok);
+    await held.done;
+    for (const [fh, of] of [
+      [5, me],
+      [6, me],
+      [7, { kind: "posix", owner: 3n }],
+    ] as const) {
+      const refused = locks.lock("f", fh, of, whole, false);
+      asked.at(-1)?.ended({ status: "again", conflict: null });
+      await refused.done;
+    }
+    expect(users()).toEqual(["2 1", "1 5,6", "3 7"]);
+    locks.released("f", 5);
+    expect(users()).toEqual(["2 1", "1 6", "3 7"]);
+    locks.released("f", 6);
+    expect(users()).toEqual(["2 1", "3 7"]);
+    void locks.closed("f", 3n);
+    expect(users()).toEqual(["2 1"]);
+  });
+
   it("says so while more is held than there is room for", () => {
     const { locks } = bench(Mode.EX, { journal: { ...journal(), areBeyond: true } });
     expect(locks.whyNoCrash).toMatch(/more file locks than are written down/);
