@@ -846,6 +846,22 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/session-limits.test.ts",
   },
   {
+    id: "made-again-without-a-look",
+    breaks: "a change that the owner before has made fails with the next one's want of descriptors",
+    file: "overlay/lower/wire/repeat.ts",
+    find: " || (doubtful.length > 0 && UNSEEN.has(errno))",
+    replace: "",
+    caughtBy: "test/unit/lower/repeat.test.ts",
+  },
+  {
+    id: "unseen-is-gone",
+    breaks: "a name counts as taken away by the owner that crashed, because the next one has no descriptor to look",
+    file: "overlay/lower/remote/again.ts",
+    find: "error.errno !== E.EEXIST && repeat.doubtful.includes(error.errno)",
+    replace: "error.errno !== E.EEXIST",
+    caughtBy: "test/unit/lower/own-requests.test.ts",
+  },
+  {
     id: "two-made-under-one-number",
     breaks: "of two files that a mad caller makes at once under one number one stays open until the owner ends",
     file: "overlay/lower/server/session-handles.ts",

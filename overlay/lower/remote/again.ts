@@ -10,7 +10,7 @@ import { type Codec, decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import { callOfType, CALLS } from "../wire/calls.ts";
 import { NO_END } from "../wire/own-requests.ts";
-import { repeatOf } from "../wire/repeat.ts";
+import { isDoubtful, repeatOf } from "../wire/repeat.ts";
 import type { RemoteCore } from "./core.ts";
 
 /** `body`: of the answer, or an errno if it `failed`: EIO where nobody can tell. */
@@ -47,9 +47,10 @@ async function make<K extends CallName>(core: RemoteCore, name: K, request: Requ
   try {
     return answered(name, await callAgain(core, name, request));
   } catch (error) {
-    if (!(error instanceof Errno) || !repeat.doubtful.includes(error.errno)) throw error;
+    if (!(error instanceof Errno) || !isDoubtful(repeat.doubtful, error.errno)) throw error;
     // The name was there, and of that inode, under the lock that was kept since: so it is gone because of this call.
-    return sure && error.errno !== E.EEXIST ? answered(name, BRIEF as AnswerOf<K>) : failed(E.EIO);
+    const isGone = error.errno !== E.EEXIST && repeat.doubtful.includes(error.errno);
+    return sure && isGone ? answered(name, BRIEF as AnswerOf<K>) : failed(E.EIO);
   }
 }
 

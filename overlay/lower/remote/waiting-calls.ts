@@ -9,6 +9,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import { FrameType } from "../wire/frame.ts";
+import { isDoubtful } from "../wire/repeat.ts";
 import { Acknowledgements } from "./acknowledgements.ts";
 import type { CallJournal } from "./call-journal.ts";
 import type { RemoteConnection, RemoteCounters } from "./connection.ts";
@@ -215,7 +216,7 @@ export class WaitingCalls {
   }
 
   #judge(call: PendingCall, errno: number): number {
-    if (!call.doubtful.includes(errno)) return errno;
+    if (!isDoubtful(call.doubtful, errno)) return errno;
     this.#log.error({ call: call.call, errno }, "made again at the next owner, and it may have been made before: not known, EIO");
     return E.EIO;
   }

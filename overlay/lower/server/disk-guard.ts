@@ -16,7 +16,7 @@ import { changeFor, compareFileIds, type Entry, type FileId, type Lower, type Lo
 import type { OwnerWait } from "../owner-wait.ts";
 import type { OwnJournal } from "../own-journal.ts";
 import { encodeOwnChange, isOwnChange, type OwnChange } from "../wire/own-requests.ts";
-import { type Repeat, repeatOf } from "../wire/repeat.ts";
+import { isDoubtful, type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
 import type { CallName, RequestOf } from "../wire/call-types.ts";
@@ -496,7 +496,7 @@ export class DiskGuard {
 function judgeRepeated(error: unknown, repeat: Repeat | null): Error {
   assert(error instanceof Error, "a failure is an Error");
   const doubtful = repeat?.again === true ? repeat.doubtful : [];
-  return error instanceof Errno && doubtful.includes(error.errno) ? errnoError(E.EIO) : error;
+  return error instanceof Errno && isDoubtful(doubtful, error.errno) ? errnoError(E.EIO) : error;
 }
 
 /** `repeatOf` of the calls for which it matters what they are asked for. */

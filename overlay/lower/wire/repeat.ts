@@ -27,6 +27,14 @@ const FALLOC_INSERT_RANGE = 0x20;
 /** linux/xattr.h */
 const XATTR_CREATE = 1;
 
+/** Said before it was looked what is there, as by an owner without descriptors: whether the first one was made is as unknown as before. */
+const UNSEEN: ReadonlySet<number> = new Set([E.EMFILE, E.ENFILE, E.ENOMEM]);
+
+/** Of a change that was made again, and failed with that. `doubtful`: its Repeat's, empty where twice is the same as once. */
+export function isDoubtful(doubtful: readonly number[], errno: number): boolean {
+  return doubtful.includes(errno) || (doubtful.length > 0 && UNSEEN.has(errno));
+}
+
 /** Without O_EXCL the file that is there is opened, by whoever it was made; its own permissions must not stand in the way then. */
 function repeatOfCreate({ flags, mode, caller }: RequestOf<"create">): Repeat {
   const opens = (flags & O_EXCL) === 0 && (mode & ~caller.umask & MAY_READ_AND_WRITE) === MAY_READ_AND_WRITE;

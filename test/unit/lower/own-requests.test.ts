@@ -2,7 +2,7 @@
  * Changes of an owner's own mount, as it writes them down before it makes them, and what another owner says of each after a crash: made now, found to be made, or EIO
  * (hazard F41). Over the real wire, on a real file system.
  */
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { OwnJournal } from "../../../overlay/lower/own-journal.ts";
@@ -202,6 +202,14 @@ it("a rename over what another node has put there before was not made by it: EIO
   await owner.lower.mkdir(owner.lower.root, name("moved"), 0o755, caller);
   const one = await crash((lower) => lower.rename(lower.root, name("file"), lower.root, name("moved"), 0, file.id, null));
   expect([one.sure, errnoIn(await again(one))]).toEqual([false, E.EIO]);
+});
+
+it("a name that this owner could not look for is not known to be gone, however sure it was that it was there: EIO", async () => {
+  const one = await crash((lower) => lower.unlink(lower.root, name("file"), file.id));
+  const unlink = vi.spyOn(owner.lower, "unlink").mockImplementationOnce(() => {
+    throw errnoError(E.EMFILE);
+  });
+  expect([one.sure, errnoIn(await again(one)), unlink.mock.calls.length, await there("file")]).toEqual([true, E.EIO, 1, true]);
 });
 
 it("a change that has failed is not written down any more: its request goes on", async () => {

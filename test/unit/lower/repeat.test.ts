@@ -58,6 +58,7 @@ async function dies(
   made: boolean,
   after: { readonly cleanAfter?: number; readonly letGoAfter?: number },
   use: (lower: RemoteLower, f: { id: FileId; handle: LowerHandle }) => Promise<number>[],
+  next: (lower: LocalLower) => LocalLower = same,
 ): Promise<number[]> {
   let reached = 0;
   let buried: () => void = () => undefined;
@@ -89,7 +90,7 @@ async function dies(
   lower.ownerLost();
   // Its server cannot end while calls run that never do: the descriptors are closed below it, as a death does.
   await first.lower.shutdown().catch(() => undefined);
-  lower.ownerFound((await owner(2, same, isGone, after)).address, 2);
+  lower.ownerFound((await owner(2, next, isGone, after)).address, 2);
   const errors = await Promise.all(calls);
   errors.push(await errnoOf(() => lower.fsync(handle, false)));
   buried();
@@ -105,6 +106,24 @@ it("makes an unanswered change that was not made, and tells fsync that all is on
 it("ends a change with EIO if it may be its own doing that it cannot be made again", async () => {
   const mkdir = (lower: RemoteLower): Promise<number>[] => [errnoOf(() => lower.mkdir(lower.root, name("d"), 0o755, caller))];
   expect(await dies(true, { cleanAfter: 1 }, mkdir)).toEqual([E.EIO, 0]);
+});
+
+it.each(["EMFILE", "ENFILE", "ENOMEM"] as const)("ends it with EIO, too, if the next owner says %s before it has looked", async (early) => {
+  const mkdir = (lower: RemoteLower): Promise<number>[] => [errnoOf(() => lower.mkdir(lower.root, name("d"), 0o755, caller))];
+  const refuse = (): never => {
+    throw errnoError(E[early]);
+  };
+  expect(await dies(true, { cleanAfter: 1 }, mkdir, (lower) => ({ ...lower, mkdir: refuse }))).toEqual([E.EIO, 0]);
+});
+
+it("tells of a write what the next owner says: twice is as once", async () => {
+  const write = (lower: RemoteLower, { handle }: { handle: LowerHandle }): Promise<number>[] => [
+    errnoOf(() => lower.write(handle, name("AGAIN"), 2, false)),
+  ];
+  const refuse = (): never => {
+    throw errnoError(E.ENOMEM);
+  };
+  expect(await dies(false, { cleanAfter: 1 }, write, (lower) => ({ ...lower, write: refuse }))).toEqual([E.ENOMEM, 0]);
 });
 
 it("writes again what may have been written", async () => {
