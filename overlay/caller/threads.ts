@@ -11,13 +11,15 @@ export interface CallerThreads {
   hasEnded(tid: number): boolean;
   /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
   isReading(tid: number): boolean;
+  /** Is that thread, which waits for an answer, in lseek(2)? */
+  isSeeking(tid: number): boolean;
   /** Has it a processor, or waits for one? */
   isRunnable(tid: number): boolean;
   /** Does it sleep in the kernel until a page is unlocked? `tid` 0: nobody. */
   waitsForPage(tid: number): boolean;
 }
 
-export const callerThreads: CallerThreads = { isAsleep, hasEnded, isReading, isRunnable, waitsForPage };
+export const callerThreads: CallerThreads = { isAsleep, hasEnded, isReading, isSeeking, isRunnable, waitsForPage };
 
 /** Threads have other numbers in the /proc of another pid namespace: what is not there proves nothing then. */
 let ownProc: boolean | null = null;
@@ -94,16 +96,27 @@ function beginningOf(path: string): string {
 }
 
 function isReading(tid: number): boolean {
+  return isInCall(tid, isRead);
+}
+
+function isSeeking(tid: number): boolean {
+  return isInCall(tid, isSeek);
+}
+
+function isInCall(tid: number, is: (syscall: string, arch: string) => boolean): boolean {
   try {
-    return isRead(beginningOf(`/proc/${tid}/syscall`), process.arch);
+    return is(beginningOf(`/proc/${tid}/syscall`), process.arch);
   } catch {
-    // Gone, or not to be seen: then it is no reader, and its size is put right in another way.
+    // Gone, or not to be seen: then it is neither, and its size is put right in another way.
     return false;
   }
 }
 
 /** Numbers of read and pread64, which in the 32-bit programs of the same machine are no lseek; elsewhere nobody is known to be reading. */
 const READ_CALLS: Readonly<Record<string, readonly string[]>> = { x64: ["0", "17"], arm64: ["63", "67"] };
+
+/** The number of lseek, which in the 32-bit programs of the same machine is creat or ustat: neither asks for attributes by a handle. */
+const SEEK_CALLS: Readonly<Record<string, readonly string[]>> = { x64: ["8"], arm64: ["62"] };
 
 /**
  * Numbers of rename, renameat and renameat2, those of the 32-bit programs of the same machine among them: no other call of the same number looks up a
@@ -132,5 +145,13 @@ export function isRename(syscall: string, arch: string): boolean | null {
 
 /** By /proc/TID/syscall, which begins with the number of the call. */
 export function isRead(syscall: string, arch: string): boolean {
-  return READ_CALLS[arch]?.includes(syscall.slice(0, syscall.indexOf(" "))) === true;
+  return READ_CALLS[arch]?.includes(numberIn(syscall)) === true;
+}
+
+export function isSeek(syscall: string, arch: string): boolean {
+  return SEEK_CALLS[arch]?.includes(numberIn(syscall)) === true;
+}
+
+function numberIn(syscall: string): string {
+  return syscall.slice(0, syscall.indexOf(" "));
 }

@@ -99,7 +99,14 @@ function replyAttr(
     const hold = mount.coherence.hold(inode);
     if (hold !== 0) attrsHeld.set(inode, { hold, attr });
     return finallyDo(
-      () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer, isReader() ? call.pid : 0),
+      () =>
+        mount.coherence.sizes.tell(
+          inode,
+          call,
+          () => heldAttr(mount, inode),
+          answer,
+          believes ? { tid: call.pid, reads: isReader() } : null,
+        ),
       () => attrsHeld.delete(inode),
     );
   }

@@ -66,6 +66,15 @@ export const overlayCacheMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/size/doubt.test.ts",
   },
   {
+    id: "f5-seek-proves-nothing",
+    hazard: "F5",
+    breaks: "lseek(2) waits for a proof that needs the lock which it has itself",
+    file: "overlay/coherence/size/check.ts",
+    find: "    if (believer !== null && this.#threads.isSeeking(believer.tid)) this.#lock.wasFree(inode.cover);\n    else await",
+    replace: "    await",
+    caughtBy: "test/unit/coherence/size/check.test.ts",
+  },
+  {
     id: "f6-names-not-expired",
     hazard: "F6",
     breaks: "a directory's lock goes, and its names stay in the kernel",

@@ -15,7 +15,7 @@ import { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../../caller/threads.ts";
 import type { CoherenceState } from "../effect.ts";
 import { KernelRwsem } from "./kernel-rwsem.ts";
-import type { Asking, Confirmed, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
+import type { Asking, Believer, Confirmed, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteAsker, noteTaken } from "./asked.ts";
 import {
@@ -207,9 +207,10 @@ export class SizeCheck implements KernelSizes {
     waiter: Asking,
     read: () => MaybePromise<T>,
     answer: (attr: T) => void,
-    reader = 0,
+    believer: Believer | null = null,
   ): Promise<void> {
     const { cover } = inode;
+    const reader = believer?.reads === true ? believer.tid : 0;
     this.#counts.sizeAsks += 1;
     await this.own.whileWaiting(cover, async () => {
       let repaired: Repair | null = null;
@@ -237,13 +238,19 @@ export class SizeCheck implements KernelSizes {
           this.#gates.release(cover, gate);
         }
         repaired = null;
-        if (mustWait(cover, size)) await this.#lock.awaitOver(inode, ROUND_MS);
+        if (mustWait(cover, size)) await this.#lateOver(inode, believer);
         else if (sizeOf(cover).doubt) {
           repaired = this.own.latest(cover) ?? (await this.#repairAlone(inode, tries));
           if (repaired !== null && !(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
         }
       }
     });
+  }
+
+  /** lseek(2) has the inode's lock, so that no thread of ours can get it: but whoever had it before is done. */
+  async #lateOver(inode: Inode, believer: Believer | null): Promise<void> {
+    if (believer !== null && this.#threads.isSeeking(believer.tid)) this.#lock.wasFree(inode.cover);
+    else await this.#lock.awaitOver(inode, ROUND_MS);
   }
 
   /** May that thread put the kernel's size right itself? */

@@ -38,15 +38,14 @@ export interface KernelSizes {
   /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
   isReading(tid: number): boolean;
   /**
-   * With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. `reader`: a thread that is reading, and may be told
-   * another (caller-repair.ts); 0: none.
+   * With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. `believer`: who will go by that; null: nobody.
    */
   tell<T extends Sized>(
     inode: Inode,
     waiter: Asking,
     read: () => MaybePromise<T>,
     answer: (attr: T) => void,
-    reader?: number,
+    believer?: Believer | null,
   ): Promise<void>;
   /** The kernel's own size, whatever it is; null: it can not be seen. */
   seen(inode: Inode): Promise<number | null>;
@@ -88,6 +87,13 @@ export interface Asking {
  * them who wait for the kernel's size to be known, so with readers about it is known before.
  */
 export type SizeChange = "holds" | "truncates" | "drops" | "plain";
+
+/** A thread whose GETATTR has a file handle: it is given the kernel's size, and not that of the reply. */
+export interface Believer {
+  readonly tid: number;
+  /** It is reading, and may be told another size than the kernel has (caller-repair.ts). */
+  readonly reads: boolean;
+}
 
 export interface Sized {
   readonly size: number;

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";
-import { callerThreads, isPageWait, isRead, isRename, sleeps } from "../../../overlay/caller/threads.ts";
+import { callerThreads, isPageWait, isRead, isRename, isSeek, sleeps } from "../../../overlay/caller/threads.ts";
 
 const children: ChildProcess[] = [];
 
@@ -61,6 +61,7 @@ describe("a thread of a program", () => {
     const sleeper = start("sleep", "1000");
     await until(() => callerThreads.isAsleep(sleeper.pid));
     expect(callerThreads.isReading(sleeper.pid)).toBe(false);
+    expect([callerThreads.isSeeking(reader.pid), callerThreads.isSeeking(0)]).toEqual([false, false]);
   });
 });
 
@@ -94,6 +95,12 @@ describe("as /proc tells it", () => {
     expect(["63 0x3", "67 0x3"].map((call) => isRead(call, "arm64"))).toEqual([true, true]);
     for (const call of ["8 0x3 0x0", "170 0x1", "-1 0x7f 0x0", "running", ""]) expect([call, isRead(call, "x64")]).toEqual([call, false]);
     expect(isRead("0 0x3", "riscv64")).toBe(false);
+  });
+
+  it("seeking is who is in lseek(2) of this machine", () => {
+    expect([isSeek("8 0x3 0x0", "x64"), isSeek("62 0x3", "arm64")]).toEqual([true, true]);
+    for (const call of ["0 0x3 0x7f", "62 0x1", "-1 0x7f 0x0", "running", ""]) expect([call, isSeek(call, "x64")]).toEqual([call, false]);
+    expect(isSeek("8 0x3", "riscv64")).toBe(false);
   });
 
   it("renaming is who is in rename(2), renameat(2) or renameat2(2), of 32 bits or 64; of some it can not be told", () => {

@@ -22,6 +22,7 @@ function scene({
     isAsleep: () => false,
     hasEnded: () => false,
     isReading: () => false,
+    isSeeking: () => false,
     isRunnable: (tid) => {
       expect(tid).toBe(READER);
       seen.runnable += 1;

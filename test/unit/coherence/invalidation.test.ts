@@ -90,6 +90,7 @@ describe("a round for a file", () => {
       isAsleep: () => false,
       hasEnded: () => false,
       isReading: () => false,
+      isSeeking: () => false,
       isRunnable: () => false,
       waitsForPage: (tid) => looked.push(tid) > 0,
     };

@@ -112,6 +112,7 @@ export function shellOver(
       isAsleep: () => false,
       hasEnded: () => false,
       isReading: () => false,
+      isSeeking: () => false,
       isRunnable: () => false,
       waitsForPage: () => false,
     },

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../../dlmd/base/errno.ts";
 import { Mode } from "../../../../dlmd/wire/mode.ts";
-import { bench, caller, OWN_THREAD, READER, soon, tell, WRITER } from "./size-lab.ts";
+import { bench, caller, OWN_THREAD, READER, SEEKER, soon, tell, WRITER } from "./size-lab.ts";
 import { sizeOf } from "../../../../overlay/coherence/cover.ts";
 import { Revoke } from "../../../../overlay/coherence/cover-parts.ts";
 
@@ -67,6 +67,17 @@ describe("a reply with a size", () => {
     expect(check.known(inode)).toBe(true);
     check.heard(WRITER);
     expect(check.known(inode)).toBe(true);
+  });
+
+  it("to lseek(2), which has the inode's lock, proves that a late append is over: no thread of ours can get the lock for that", async () => {
+    const { check, inode, file, done, kernel } = bench(1 << 30);
+    check.replied(inode, WRITER, "misplaced");
+    kernel.locked = true;
+    const read = (): { size: number } => ({ ...file });
+    const answer = ({ size }: { size: number }): void => void done.push(`told ${size}`);
+    await check.tell(inode, caller, read, answer, { tid: SEEKER, reads: false });
+    expect(done).toEqual(["look 1073741824", "look 1073741824", "repair to 100", "repaired", "told 100"]);
+    expect(check.counts.sizesUnknown).toBe(0);
   });
 
   it("waits for a change under way, and the next change for it", async () => {

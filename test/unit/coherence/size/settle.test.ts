@@ -92,7 +92,7 @@ describe("a thread that has ended", () => {
       caller,
       () => ({ ...file }),
       ({ size }) => done.push(`told ${size}`),
-      READER,
+      { tid: READER, reads: true },
     );
     expect([done, check.counts.callerRepairs]).toEqual([["told 100"], 1]);
   });

@@ -8,6 +8,7 @@ export const OWN_THREAD = 77;
 export const WRITER = 5;
 export const ASLEEP = 6;
 export const READER = 8;
+export const SEEKER = 10;
 export const ENDED = 9;
 export const caller: Asking = { interrupted: false, answered: false };
 
@@ -85,6 +86,7 @@ export function bench(kernelSize: number): {
       isAsleep: (tid) => tid === ASLEEP,
       hasEnded: (tid) => tid === ENDED,
       isReading: () => true,
+      isSeeking: (tid) => tid === SEEKER,
       isRunnable: () => false,
       waitsForPage: () => false,
     },

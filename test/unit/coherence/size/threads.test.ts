@@ -15,7 +15,7 @@ describe("a repair by the thread that asks", () => {
       caller,
       () => ({ ...file }),
       ({ size }) => done.push(`told ${size}`),
-      reader,
+      { tid: reader, reads: true },
     );
 
   it("answers at once, and what changes the size or gives the lock away waits until the thread is heard of", async () => {
