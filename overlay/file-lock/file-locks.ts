@@ -2,7 +2,7 @@
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { assert } from "../../dlmd/base/assert.ts";
 import { type Lock, LockFlag, type LockStatus, type Lockspace } from "../../dlmd/client/api.ts";
-import type { FileLockConflict, FileLocks, FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
+import type { FileLockConflict, FileLocks } from "../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../dlmd/wire/plock-range.ts";
 import type { LockFound } from "../fuse/reply.ts";
@@ -10,7 +10,7 @@ import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, FileLockRow, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
-import { LateGrants, type OffsetRange, type Waiter } from "./late-grants.ts";
+import { type GivenUp, LateGrants, type OffsetRange, type Waiter } from "./late-grants.ts";
 import { certainlyHeldOn, type FileState, hasLocks, heldOn, type LockedFile, ownersOn } from "./locked-file.ts";
 import { LockUsers, sameOwner } from "./lock-users.ts";
 
@@ -141,6 +141,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
   #kept = false;
   readonly #inheritedShared: string[] = [];
   readonly #late = new LateGrants();
+  readonly #toGiveUp: GivenUp[] = [];
 
   constructor(options: FileLocksOptions) {
     this.#options = options;
@@ -188,7 +189,11 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   // --- what operations ask
 
-  #ask(ask: FileLockAsk): { readonly id: number; readonly answer: MaybePromise<FileLockAnswer> } {
+  /** `told`: in the turn of the answer. */
+  #ask(
+    ask: FileLockAsk,
+    told: (answer: FileLockAnswer) => void = () => undefined,
+  ): { readonly id: number; readonly answer: MaybePromise<FileLockAnswer> } {
     if (this.#over) throw errnoError(E.EIO);
     this.#asking = true;
     const id = this.#core.request(ask);
@@ -197,24 +202,29 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     if (ask.op !== "test" && this.#core.files.get(ask.file)?.state !== "shared") this.#note(ask.file);
     const answer = this.#early.get(id);
     this.#early.clear();
-    if (answer !== undefined) return { id, answer };
-    return { id, answer: new Promise((resolve) => this.#callers.set(id, resolve)) };
+    if (answer !== undefined) {
+      told(answer);
+      return { id, answer };
+    }
+    const later = (resolve: (answer: FileLockAnswer) => void): void =>
+      void this.#callers.set(id, (late) => {
+        told(late);
+        resolve(late);
+      });
+    return { id, answer: new Promise(later) };
   }
 
   lock(file: string, fh: number, owner: LockOwner, { type, start, end, pid }: LockWanted, wait: boolean): LockRequest {
     this.#users.used(file, fh, owner);
-    const { id, answer } = this.#ask({ file, op: "lock", owner, range: { type, start, end }, pid, wait });
+    const waiter = this.#late.begin(file, owner, [start, end]);
+    const ask = { file, op: "lock", owner, range: { type, start, end }, pid, wait } as const;
+    const { id, answer } = this.#ask(ask, ({ status }) => this.#toGiveUp.push(...this.#late.ended(waiter, status)));
     const cancel = (): void => {
       this.#core.cancel(id);
+      this.#giveUpLate();
       this.#note(file);
     };
-    if (!(answer instanceof Promise)) {
-      if (answer.status === "granted") this.#late.given(file, owner, [start, end]);
-      return { done: answer.status, cancel, abandon: cancel };
-    }
-    const waiter = this.#late.begin(file, owner, [start, end]);
-    const done = answer.then(({ status }) => status);
-    void done.then((status) => this.#ended(waiter, status));
+    const done = answer instanceof Promise ? answer.then(({ status }) => status) : answer.status;
     const abandon = (): void => {
       this.#late.killed(waiter, this.#rangesOf(waiter));
       cancel();
@@ -222,9 +232,10 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     return { done, cancel, abandon };
   }
 
-  #ended(waiter: Waiter, status: FileLockStatus): void {
-    const { file, owner } = waiter;
-    for (const [start, end] of this.#late.ended(waiter, status)) if (!this.#over) void this.unlock(file, owner, start, end);
+  /** Before that is written down (hazard F40): who goes on after a crash would keep it. Not while the core is at work. */
+  #giveUpLate(): void {
+    if (this.#toGiveUp.length === 0) return;
+    for (const { file, owner, range } of this.#toGiveUp.splice(0)) if (!this.#over) void this.unlock(file, owner, range[0], range[1]);
   }
 
   #rangesOf({ file, owner, range: [start, end] }: Waiter): readonly OffsetRange[] {
@@ -333,11 +344,15 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   #rowOf(file: LockedFile, now: number): FileLockRow {
     const shared = this.#isShared(file);
-    const held = certainlyHeldOn(file, shared);
+    const held = certainlyHeldOn(file, shared).flatMap(({ owner, range: { type, start, end }, pid, sinceMs }) =>
+      this.#late
+        .lasting(file.name, owner, [start, end])
+        .map(([first, last]) => ({ owner, range: { type, start: first, end: last }, pid, heldMs: Math.max(0, now - sinceMs) })),
+    );
     return {
       file: file.name,
       shared,
-      held: held.map(({ owner, range, pid, sinceMs }) => ({ owner, range, pid, heldMs: Math.max(0, now - sinceMs) })),
+      held,
       users: this.#users.of(file.name),
     };
   }
@@ -416,6 +431,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     if (this.#over) return;
     try {
       work();
+      this.#giveUpLate();
     } catch (error) {
       this.#options.fail(error as Error);
     }
@@ -494,6 +510,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
         // The connection to dlmd has ended, or it refused the request as such: the mount is taken out.
         if (result instanceof Error) throw result;
         this.#core.serviceAnswered(id, result.status, this.#shown(result.conflict));
+        this.#giveUpLate();
         if (changes) this.#note(file);
       });
     });

@@ -34,6 +34,8 @@ function without(ranges: readonly OffsetRange[], others: readonly OffsetRange[])
   );
 }
 
+export interface GivenUp extends Pick<Waiter, "file" | "owner" | "range"> {}
+
 export class LateGrants {
   readonly #waiting = new Set<Waiter>();
   /** Granted, with something that is to be given up. */
@@ -51,19 +53,16 @@ export class LateGrants {
   }
 
   /** A program that lives has been given these bytes: what was given there to one that was killed stays. */
-  given(file: string, owner: LockOwner, range: OffsetRange): void {
+  #given(file: string, owner: LockOwner, range: OffsetRange): void {
     for (const one of [...this.#of(this.#late, file, owner), ...this.#of(this.#waiting, file, owner)])
       if (one.rest !== null) this.#leave(one, [range]);
   }
 
-  /**
-   * What is to be given up now. A request counts as waiting until this is called: of two that are answered in one turn each is looked at while the other counts so, or as
-   * what it was given.
-   */
-  ended(waiter: Waiter, status: FileLockStatus): readonly OffsetRange[] {
+  /** In the turn of its answer. What is to be given up now. */
+  ended(waiter: Waiter, status: FileLockStatus): readonly GivenUp[] {
     const { file, owner, range, rest } = waiter;
     this.#waiting.delete(waiter);
-    if (status === "granted" && rest === null) this.given(file, owner, range);
+    if (status === "granted" && rest === null) this.#given(file, owner, range);
     else if (status === "granted") this.#late.add(waiter);
     if (this.#late.size === 0) return [];
     const asked = this.#of(this.#waiting, file, owner).map((one) => one.range);
@@ -74,7 +73,16 @@ export class LateGrants {
       this.#leave(late, now);
       given.push(...now);
     }
-    return given;
+    return given.map((one) => ({ file, owner, range: one }));
+  }
+
+  /** What of these bytes of an owner is not to be given up later. */
+  lasting(file: string, owner: LockOwner, range: OffsetRange): readonly OffsetRange[] {
+    if (this.#late.size === 0) return [range];
+    return without(
+      [range],
+      this.#of(this.#late, file, owner).flatMap(({ rest }) => rest ?? []),
+    );
   }
 
   #of(waiters: ReadonlySet<Waiter>, file: string, owner: LockOwner): Waiter[] {

@@ -503,8 +503,8 @@ export const overlayCrashMutations: readonly Mutation[] = [
     hazard: "F40",
     breaks: "a program has had a lock since another one was interrupted, and the next process does not know",
     file: "overlay/file-lock/file-locks.ts",
-    find: "      this.#core.cancel(id);\n      this.#note(file);\n",
-    replace: "      this.#core.cancel(id);\n",
+    find: "      this.#giveUpLate();\n      this.#note(file);\n",
+    replace: "      this.#giveUpLate();\n",
     caughtBy: "test/unit/file-lock/file-locks.test.ts",
   },
   {

@@ -370,6 +370,15 @@ export const plockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/file-lock/file-locks.test.ts",
   },
   {
+    id: "f52-given-up-is-noted",
+    hazard: "F52",
+    breaks: "a process that goes on after a crash keeps a lock that a killed caller was granted",
+    file: "overlay/file-lock/late-grants.ts",
+    find: "    if (this.#late.size === 0) return [range];\n",
+    replace: "    if (range.length > 0) return [range];\n",
+    caughtBy: "test/unit/file-lock/file-locks.test.ts",
+  },
+  {
     id: "f52-released-after-a-grant",
     hazard: "F52",
     breaks: "what a flock was granted is released when a later request of its owner ends",

@@ -649,6 +649,22 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     expect(users()).toEqual(["2 1"]);
   });
 
+  it("what a killed caller is granted late is not written down: who goes on after a crash would keep it (hazard F52)", async () => {
+    const rows: string[] = [];
+    const text = (row: FileLockRow | null): string => (row?.held ?? []).map(({ range }) => `${range.start}-${range.end}`).join();
+    const { locks, asked } = bench(Mode.CW, { journal: { ...roomy, set: (_, row) => void rows.push(text(row)) } });
+    const killed = locks.lock("f", 1, me, { ...whole, start: 0n, end: 9n }, true);
+    const waits = locks.lock("f", 1, me, { ...whole, start: 8n, end: 19n }, true);
+    killed.abandon();
+    // Of which no more is given up now than what nobody else asks for.
+    asked[0]?.ended(ok);
+    asked[2]?.ended(ok);
+    await killed.done;
+    expect(rows.filter((row) => row !== "")).toEqual([]);
+    asked[1]?.ended(ok);
+    expect([await waits.done, rows.at(-1)]).toEqual(["granted", "8-19"]);
+  });
+
   it("says so while more is held than there is room for", () => {
     const { locks } = bench(Mode.EX, { journal: { ...journal(), areBeyond: true } });
     expect(locks.whyNoCrash).toMatch(/more file locks than are written down/);
