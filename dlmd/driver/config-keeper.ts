@@ -42,6 +42,8 @@ export interface ConfigKeeperOptions {
   readonly log: Log;
   readonly send: (nodeid: number, body: Uint8Array) => void;
   readonly count: (configuration: NodeConfiguration) => void;
+  /** Another configuration is in force here. Nodes that are not in the view with these hear of it when they connect. */
+  readonly changed: (members: readonly number[]) => void;
   readonly fatal: (error: Error) => void;
 }
 
@@ -135,6 +137,8 @@ export class ConfigKeeper {
   #config: ClusterConfig;
   #hash: Uint8Array;
   #requests = 0;
+  /** Of the present view. */
+  #members: readonly number[] = [];
   #writing: Promise<void> = Promise.resolve();
   /** cluster.yaml, for people. */
   #showing: Promise<void> = Promise.resolve();
@@ -185,6 +189,7 @@ export class ConfigKeeper {
 
   view({ viewId, members, quorate }: ViewInfo): void {
     const epoch = Number.parseInt(viewId, 10);
+    this.#members = members;
     // A life begins in no view. It is not bound by the last view of the life before, from which it may have been evicted.
     this.#step(epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate } } : { kind: "no-view" });
   }
@@ -384,6 +389,7 @@ export class ConfigKeeper {
       fatal(new OperatingError(`node ${nodeid} is not in version ${record.version} of the configuration`, { code: "node-removed", hint }));
       return;
     }
+    this.#options.changed(this.#members);
     // For people and for the next start; what counts is kept already.
     const earlier = this.#showing;
     this.#showing = earlier

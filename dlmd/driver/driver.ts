@@ -179,6 +179,7 @@ class NodeDriver implements Driver {
       log: options.log,
       send: (nodeid, body) => this.#life?.peers.sendConfig(nodeid, body),
       count: (configuration) => this.#count(configuration),
+      changed: (members) => this.#life?.peers.renew(members),
       fatal: options.fatal,
     });
     this.#fenceAgents = createFenceAgents(() => this.config.config, options.log);

@@ -81,6 +81,11 @@ export interface PeerNetwork {
   setKeyring(keyring: Keyring): void;
   /** Other nodes: connections to those that are not among them end. */
   setNodes(nodes: readonly NodeConfig[]): void;
+  /**
+   * Another configuration is in force: connections to other nodes than those are made anew. One that has an older one is told of ours when it connects, and
+   * at no other time, and could come into no view (hazard C8).
+   */
+  renew(members: readonly number[]): void;
   /** Closes everything; `down` is not called. */
   close(): Promise<void>;
 }
@@ -96,6 +101,8 @@ async function listen(server: Server, address: string, port: number, failed: (er
     });
   }
 }
+
+const renewed = "another configuration came into force";
 
 class TlsPeerNetwork implements PeerNetwork {
   readonly #options: PeerNetworkOptions;
@@ -247,6 +254,7 @@ class TlsPeerNetwork implements PeerNetwork {
 
   #established(connection: PeerConnection, peer: Identity): void {
     this.#shaking.delete(connection);
+    if (peer.configVersion !== this.#options.identity().configVersion) return connection.close(renewed);
     this.#connections.get(peer.nodeid)?.close("replaced by a new connection");
     this.#connections.set(peer.nodeid, connection);
     this.#dialers.get(peer.nodeid)?.established();
@@ -303,6 +311,10 @@ class TlsPeerNetwork implements PeerNetwork {
       });
       this.#dialers.set(nodeid, dialer);
     }
+  }
+
+  renew(members: readonly number[]): void {
+    for (const [nodeid, connection] of this.#connections) if (!members.includes(nodeid)) connection.close(renewed);
   }
 
   setKeyring(keyring: Keyring): void {

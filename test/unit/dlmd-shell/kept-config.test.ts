@@ -47,8 +47,9 @@ test("two_node without fence devices is refused in a file, and in what an earlie
 });
 
 /** A keeper without a cluster around it. */
-function keeper(kept: KeptConfig): { keeper: ConfigKeeper; said: unknown[] } {
+function keeper(kept: KeptConfig): { keeper: ConfigKeeper; said: unknown[]; changed: (readonly number[])[] } {
   const said: unknown[] = [];
+  const changed: (readonly number[])[] = [];
   const note = (fields: object, message: string): void => void said.push({ ...fields, message });
   const options = {
     nodeid: 1,
@@ -59,9 +60,10 @@ function keeper(kept: KeptConfig): { keeper: ConfigKeeper; said: unknown[] } {
     log: { debug: note, info: note, warn: note, error: note },
     send: () => {},
     count: () => {},
+    changed: (members: readonly number[]) => void changed.push(members),
     fatal: (error: Error) => said.push(error),
   };
-  return { keeper: new ConfigKeeper(options), said };
+  return { keeper: new ConfigKeeper(options), said, changed };
 }
 const view = (members: number[], quorate: boolean): ViewInfo => ({
   viewId: "1.1.00000000000000aa",
@@ -102,6 +104,16 @@ test("a quorate member declines an offer, and says why", () => {
     message: "a peer's configuration is not taken",
     reason: "this node is in a quorate view, in which version 1 is in force",
   });
+});
+
+test("nodes outside the view are connected to anew when another configuration is in force: they are offered it then", async () => {
+  const { keeper: node, changed } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
+  node.view(view([1, 2], false));
+  const text = example.replace("version: 1", "version: 2");
+  node.offered({ version: 2, text, agreedBy: [1, 2, 3], trail: [] });
+  await vi.waitFor(() => expect(changed).toEqual([[1, 2]]));
+  expect(node.config.version).toBe(2);
+  await node.close();
 });
 
 test("what peers offer again and again is told once in a while, each kind by itself", () => {

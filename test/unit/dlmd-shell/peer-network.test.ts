@@ -12,6 +12,7 @@ import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { askPeerToCheck } from "../../../overlay/setup/look-peers.ts";
 import { HANDSHAKE_LOOK_MS, HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";
 import { PEER_UNSENT_BYTES } from "../../../dlmd/driver/peer-connection.ts";
+import type { Identity } from "../../../dlmd/driver/handshake.ts";
 import { PeerDialer } from "../../../dlmd/driver/peer-dialer.ts";
 import { type PeerNetwork, type PeerNetworkOptions, openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
 import type { CheckAsker } from "../../../dlmd/driver/self-check.ts";
@@ -147,6 +148,37 @@ test("the lower nodeid tries until the other is there, and again when it went", 
     ["down", 2, "life-2"],
     ["up", 2, "life-2"],
   ]);
+});
+
+test("connections to nodes outside the view are made anew when another configuration is in force, those to members stay", async () => {
+  const [two, three, a] = [await side(2), await side(3), await side(1)];
+  await until(() => a.events.length === 2);
+  a.network.renew([1, 2]);
+  await until(() => a.events.length === 4 && three.events.length === 3);
+  expect(a.events.slice(2)).toEqual([
+    ["down", 3, "life-3"],
+    ["up", 3, "life-3"],
+  ]);
+  expect(two.events.filter((event) => String(event).includes("1"))).toEqual([["up", 1, "life-1"]]);
+});
+
+test("a connection whose handshake began before another configuration was in force is made anew", async () => {
+  let looks = 0;
+  const identity = (): Identity => ({
+    protocolVersion: 2,
+    cluster: "lab",
+    // The second look is that at the end of the first handshake.
+    configVersion: ++looks === 2 ? 2 : 1,
+    configHash: Buffer.alloc(32),
+    nodeid: 2,
+    incarnation: "life-2",
+    datagramKey: datagramKeyOf(2),
+    datagramCounter: 0,
+  });
+  const [b, a] = [await side(2, { identity }), await side(1)];
+  await until(() => b.events.length > 0 && a.events.at(-1)?.toString() === "up,2,life-2");
+  expect(looks).toBe(4);
+  expect(b.events).toEqual([["up", 1, "life-1"]]);
 });
 
 test("what a peer sends and cannot be read is told with the end of the connection, and the next one comes after a growing pause", async () => {
