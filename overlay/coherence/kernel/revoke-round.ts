@@ -114,8 +114,9 @@ export class Invalidation {
   }
 
   async #pagesAndSize(cover: Cover, inode: Inode, except: readonly PageRange[]): Promise<number[]> {
-    // Who has passed and is not answered yet may be about to be told the size, or to get his page.
-    if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid, except)), -E.ECANCELED];
+    // Who has passed and is not answered yet may be about to be told the size, or to get his page; who was answered since the plan has it, and `except` may name it.
+    const hasPassed = cover.pins > 0 || (cover.revoke?.answered ?? 0) > 0;
+    if (hasPassed) return [...(await this.#caches.invalidatePages(inode.fuseNodeid, except)), -E.ECANCELED];
     const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid, except);
     if (cover.revoke !== null) cover.revoke.gate = gate;
     return results;

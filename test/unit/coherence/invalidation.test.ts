@@ -60,6 +60,14 @@ describe("a round for a file", () => {
     cover.pins = 0;
   });
 
+  it("nor where somebody was answered since the round was planned: it may leave the page alone that he got, with zeros behind the end", async () => {
+    cover.revoke = new Revoke(Mode.NL);
+    cover.revoke.answered = 1;
+    const except = [{ from: 4096, to: 8192 }];
+    expect(await invalidation.round(cover, { what: "pages-and-size", except })).toEqual({ missed: false, cut: true });
+    expect(asked.splice(0)).toEqual(["pages but 1"]);
+  });
+
   it("sees whether a page has what was written: not if it is not there, or the kernel's size cuts it", async () => {
     const inode = cover.inode;
     if (inode === null) throw new Error("no inode");
