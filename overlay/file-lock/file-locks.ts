@@ -218,7 +218,11 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     this.#users.used(file, fh, owner);
     const waiter = this.#late.begin(file, owner, [start, end]);
     const ask = { file, op: "lock", owner, range: { type, start, end }, pid, wait } as const;
-    const { id, answer } = this.#ask(ask, ({ status }) => this.#toGiveUp.push(...this.#late.ended(waiter, status)));
+    const { id, answer } = this.#ask(ask, ({ status }) => {
+      // Its FLUSH may have come meanwhile. For a file of another thread that is closed the kernel unlocks nothing (README.md).
+      if (status === "granted" && waiter.rest === null) this.#users.used(file, fh, owner);
+      this.#toGiveUp.push(...this.#late.ended(waiter, status));
+    });
     const cancel = (): void => {
       this.#core.cancel(id);
       this.#giveUpLate();

@@ -404,6 +404,14 @@ export const plockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/plock/service.test.ts",
   },
   {
+    id: "granted-after-close-stays",
+    breaks: "a POSIX lock that came after the close of its file stays for good",
+    file: "overlay/file-lock/file-locks.ts",
+    find: '      if (status === "granted" && waiter.rest === null) this.#users.used(file, fh, owner);\n',
+    replace: "",
+    caughtBy: "test/unit/file-lock/file-locks.test.ts",
+  },
+  {
     id: "killed-waiter-granted",
     breaks: "who was killed while he waited has the lock all the same, in an open file of others",
     file: "overlay/file-lock/late-grants.ts",

@@ -290,6 +290,20 @@ it.each(["here", "cluster"] as const)(
   },
 );
 
+it("a POSIX lock granted after such a close goes at the end of its open file: a thread that is being killed does not undo it", async () => {
+  const { locks, asked } = bench(Mode.CW);
+  const { done } = locks.lock("f", 1, me, whole, true);
+  const closed = locks.closed("f", 1n);
+  asked[1]?.ended(ok);
+  await closed;
+  asked[0]?.ended(ok);
+  expect(await done).toBe("granted");
+  locks.released("f", 1);
+  expect(asked.map(({ op }) => op)).toEqual(["lock", "unlock", "unlock"]);
+  asked[2]?.ended(ok);
+  expect(locks.counters.fileLocks).toBe(0);
+});
+
 it("a close by a process without locks on the file asks nobody, and is over at once", () => {
   const { locks, asked, states } = bench(Mode.CW);
   expect(locks.closed("f", 2n)).toBe(undefined);
