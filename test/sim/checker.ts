@@ -101,7 +101,8 @@ export class Checker {
     if (inView && other.persistent && !other.doubtful && !holder.purged) return "an orphan";
     if (inView && other.heirloom && !other.doubtful && holder.isKept) return "kept for an heir";
     // A program whose lock manager outlived it wrote nothing more, whatever became of its node.
-    if (!inView && holder.space === "second" && !holder.outlived && this.#cluster.isUnfenced(holder.key, members))
+    const { twoNode } = this.#cluster;
+    if (!inView && (twoNode || holder.space === "second") && !holder.outlived && this.#cluster.isUnfenced(holder.key, members))
       return "not known to be dead";
     // About its node they are not asked, if that had closed the lockspace: they had let go of the program before.
     const names = [holder.name, holder.key];
@@ -210,6 +211,7 @@ export class Checker {
       if (!node.alive || !node.core.servesAt(node.localMs(this.nowMs()))) continue;
       const view = node.core.engine.membership.view;
       if (view === null || !view.quorum.quorate) this.fail(`node ${node.nodeid} serves without quorum`);
+      if (this.#cluster.twoNode) continue;
       if (first === null) first = node;
       else if (viewName(view.id) !== viewName(first.core.engine.membership.view?.id ?? view.id)) {
         this.fail(`nodes ${first.nodeid} and ${node.nodeid} serve in two views`);

@@ -8,8 +8,10 @@ import type { Effect, NodeEvent } from "../../dlmd/node-api.ts";
 import type { NodeConfiguration } from "../../dlmd/engine/boot.ts";
 import type { ClientRequest } from "../../dlmd/wire/program.ts";
 import { type KeptFences, noFences } from "../../dlmd/recovery/fence-gate.ts";
+import { MAX_MISTRUST_VIEWS } from "../../dlmd/recovery/mistrust.ts";
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { noLineage, type Lineage } from "../../dlmd/wire/view-id.ts";
+import { type Input, mixed } from "./backlog.ts";
 import { SimFailure } from "./checker.ts";
 import { SimClient, type SimLock } from "./client.ts";
 import { type Cluster, timeoutMs } from "./cluster.ts";
@@ -18,12 +20,8 @@ import type { Random } from "./random.ts";
 
 /** Of a program that does not answer "gone"; it answers within 60 ms, if it does not stand still. */
 const goneLimitMs = 250;
-
-/** What the shell gives to the keeper of the configuration, in its place among the rest. */
-interface ConfigInput {
-  readonly kind: "config";
-  readonly event: ConfigEvent;
-}
+/** No lock has such a number. */
+const FORGED_LKB = 2 ** 40;
 
 export class SimNode {
   readonly cluster: Cluster;
@@ -32,10 +30,13 @@ export class SimNode {
   readonly config: ConfigPart;
   /** Nodes of the configurations that it counted by in this life. */
   readonly configured: Set<string> = new Set();
+  /** Nodes that an open change of them removes: they may be in a view with it still, whether or not that is quorate. */
+  readonly removing: Set<number> = new Set();
   /** In a thread of its own: a main thread that is busy does not stop it. */
   beater: Heartbeater;
   /** The oldest configuration whose votes have acknowledged the lease of its programs. */
   leaseVersion = 0;
+  #toldVersion = 0;
   #leaseSeenMs = Number.NEGATIVE_INFINITY;
   incarnation = "";
   alive = false;
@@ -59,22 +60,35 @@ export class SimNode {
   pausedUntilMs = 0;
   /** A busy main thread: events wait, heartbeats go on. */
   busyUntilMs = 0;
+  /** Each of its steps takes a while until then. */
+  starvedUntilMs = 0;
+  /** Of the next step that says more than one thing a part is said before it stands still for so long, the rest afterwards; 0: all at once. */
+  #freezeMs = 0;
+  readonly #forgeries: Map<string, number> = new Map();
+  #unsaid: Effect[] = [];
+  #stood = false;
+  /** How often it has left a view, as its threads know at once. */
+  #stops = 0;
+  #toldAtMs = 0;
+  #endsLease = false;
   #heard: Datagram[] = [];
   #beatAtMs = Number.POSITIVE_INFINITY;
   #nextClientId = 1;
   #storedAtMs = 0;
-  #inputs: (NodeEvent | ConfigInput)[] = [];
+  #inputs: Input[] = [];
   #stepping = false;
   #wakeAtMs = Number.POSITIVE_INFINITY;
   #view: View | null = null;
   #life = 0;
   readonly #clientPaused: Map<number, ClientRequest[][]> = new Map();
   readonly #random: Random;
+  readonly #rough: Random;
 
   constructor(cluster: Cluster, nodeid: number) {
     this.cluster = cluster;
     this.nodeid = nodeid;
     this.#random = cluster.streams.of(`node ${nodeid}`);
+    this.#rough = cluster.streams.of(`rough ${nodeid}`);
     const drift = cluster.script.weather.drift ?? 0;
     this.#clockRate = 1 + cluster.streams.of(`clock ${nodeid}`).between(-drift, drift);
     this.config = new ConfigPart(this, cluster.history);
@@ -98,9 +112,14 @@ export class SimNode {
     const { leaseEndMs } = this.beater;
     // Without end: it is given anew by whatever configuration counts.
     if (leaseEndMs === this.#leaseSeenMs && leaseEndMs !== Number.POSITIVE_INFINITY) return;
-    const { version, former } = this.core.configuration;
     this.#leaseSeenMs = leaseEndMs;
-    this.leaseVersion = former === undefined ? version : version - 1;
+    this.leaseVersion = this.#toldVersion;
+  }
+
+  /** The oldest configuration by which the votes of a lease are counted. */
+  get #countedVersion(): number {
+    const { version, former } = this.core.configuration;
+    return former === undefined ? version : version - 1;
   }
 
   /** What its clock shows then. */
@@ -125,7 +144,8 @@ export class SimNode {
     const { script } = this.cluster;
     const { version: configVersion, ...counted } = this.config.counted;
     this.configured.clear();
-    this.#countsBy(counted.nodes);
+    this.removing.clear();
+    this.#countsBy(counted);
     const random = this.#random;
     this.#life++;
     this.incarnation =
@@ -180,6 +200,13 @@ export class SimNode {
     this.unsealed.clear();
     this.pausedUntilMs = 0;
     this.busyUntilMs = 0;
+    this.starvedUntilMs = 0;
+    this.#freezeMs = 0;
+    this.#unsaid = [];
+    this.#stood = false;
+    this.#stops = 0;
+    this.#toldAtMs = 0;
+    this.#endsLease = false;
     this.#heard = [];
     this.#beatAtMs = Number.POSITIVE_INFINITY;
     this.#inputs = this.#inputs.filter(({ kind }) => kind === "config");
@@ -233,6 +260,32 @@ export class SimNode {
     else this.busyUntilMs = untilMs;
   }
 
+  /** Between what it decides and what it does. */
+  freeze(ms: number): void {
+    this.#freezeMs = ms;
+  }
+
+  /** An agent runs against those. */
+  bar(nodeids: readonly number[]): void {
+    if (!this.alive) return;
+    this.core.engine.bar(nodeids);
+    this.input({ kind: "tick" });
+  }
+
+  /** About a lock that there is not. Fewer times than end in a parting of the two (dlmd/recovery/mistrust.ts). */
+  forge(nodeid: number): void {
+    const { view } = this.core.recovery;
+    const peer = view?.members.find((member) => member.nodeid === nodeid && nodeid !== this.nodeid);
+    if (!this.alive || peer === undefined) return;
+    const key = `${peer.incarnation} ${this.incarnation}`;
+    const times = this.#forgeries.get(key) ?? 0;
+    if (times === MAX_MISTRUST_VIEWS) return;
+    this.#forgeries.set(key, times + 1);
+    this.cluster.forged++;
+    this.core.recovery.send(nodeid, { kind: "convert", lkbId: FORGED_LKB, mode: 0, flags: 0, transaction: 0 });
+    this.input({ kind: "tick" });
+  }
+
   clientAt(count: number): SimClient | undefined {
     return this.alive ? [...this.clients.values()][count % this.clients.size] : undefined;
   }
@@ -254,12 +307,13 @@ export class SimNode {
     });
   }
 
-  #countsBy(nodes: NodeConfiguration["nodes"]): void {
+  #countsBy({ nodes, former = [] }: Pick<NodeConfiguration, "nodes" | "former">): void {
     this.configured.add(nodes.map(({ nodeid }) => nodeid).join());
+    for (const { nodeid } of former) this.removing.add(nodeid);
   }
 
   counts(configuration: NodeConfiguration): void {
-    this.#countsBy(configuration.nodes);
+    this.#countsBy(configuration);
     this.#take({ kind: "configuration", configuration });
   }
 
@@ -327,16 +381,50 @@ export class SimNode {
   #take(event: NodeEvent): void {
     if (!this.alive) return;
     if (event.kind === "peer-up") this.cluster.network.begins(this, event);
-    for (const effect of this.core.step(event, this.#nowMs)) this.#perform(effect);
+    const effects = this.core.step(event, this.#nowMs);
+    if (this.#freezeMs === 0) return this.#performAll(effects);
+    // Programs look at the lease before they act on what they are told.
+    const late = effects.filter(({ kind }) => kind === "datagram" || kind === "peer-frame" || kind === "beat" || kind === "persist");
+    if (late.length < 2) return this.#performAll(effects);
+    const said = this.#rough.int(late.length);
+    this.#unsaid = late.slice(said);
+    this.cluster.frozen++;
+    this.standStill(this.#rough.chance(0.5) ? "pause" : "busy", this.#freezeMs);
+    this.#freezeMs = 0;
+    this.#performAll(effects.filter((effect) => !this.#unsaid.includes(effect)));
+  }
+
+  #performAll(effects: readonly Effect[]): void {
+    for (const effect of effects) this.#perform(effect);
+  }
+
+  get #idleUntilMs(): number {
+    return Math.max(this.pausedUntilMs, this.busyUntilMs);
+  }
+
+  #goOn(): void {
+    this.#stood = false;
+    this.#performAll(this.#unsaid.splice(0));
+    if (this.cluster.agenda.nowMs < this.starvedUntilMs && this.#rough.chance(0.9)) return;
+    if (!this.cluster.script.rough || this.#inputs.length < 2) return;
+    this.cluster.mixed++;
+    this.#inputs = mixed(this.#inputs, this.#rough);
   }
 
   #run(): void {
     const { agenda, checker } = this.cluster;
-    const idleUntilMs = Math.max(this.pausedUntilMs, this.busyUntilMs);
-    if (agenda.nowMs < idleUntilMs) return this.#wake(idleUntilMs);
+    if (agenda.nowMs < this.#idleUntilMs) {
+      this.#stood = true;
+      return this.#wake(this.#idleUntilMs);
+    }
     this.#stepping = true;
     try {
+      if (this.#stood) this.#goOn();
       while (this.alive) {
+        if (agenda.nowMs < this.#idleUntilMs) {
+          this.#stood = true;
+          break;
+        }
         const event = this.#inputs.shift();
         if (event === undefined) break;
         this.cluster.steps++;
@@ -352,12 +440,14 @@ export class SimNode {
         }
         checker.afterStep(this);
         this.cluster.history.look();
+        if (agenda.nowMs < this.starvedUntilMs) this.busyUntilMs = Math.max(this.busyUntilMs, agenda.nowMs + this.#rough.between(0.2, 12));
       }
     } finally {
       this.#stepping = false;
     }
     const deadline = this.alive ? this.core.nextDeadline() : null;
-    if (deadline !== null) this.#wake(this.#globalMs(deadline));
+    if (this.alive && this.#stood) this.#wake(this.#idleUntilMs);
+    else if (deadline !== null) this.#wake(this.#globalMs(deadline));
   }
 
   #lookAtView(): void {
@@ -365,7 +455,7 @@ export class SimNode {
     if (view !== null && view !== this.#view) this.cluster.groupChecker.installed(this, view);
     if (view !== this.#view) this.cluster.history.changed = true;
     this.#view = view;
-    this.cluster.groupChecker.stepped();
+    if (!this.cluster.twoNode) this.cluster.groupChecker.stepped();
   }
 
   #wake(atMs: number): void {
@@ -395,7 +485,7 @@ export class SimNode {
       if (beat !== null) this.input({ kind: "heartbeat", beat });
     }
     this.#lookAtLease();
-    const message = this.beater.beat(this.#nowMs, this.core.engine.membership.progress);
+    const message = this.beater.beat(this.#nowMs, this.core.engine.membership.progress, this.#stops);
     if (message !== null) network.sendDatagram(this, "all", message);
     this.#beatLater(this.#globalMs(this.beater.nextMs));
   }
@@ -408,6 +498,29 @@ export class SimNode {
       if (life !== this.#life || !this.alive) return;
       if (this.#beatAtMs === atMs) this.#beatAtMs = Number.POSITIVE_INFINITY;
       this.#beat();
+    });
+  }
+
+  /** A message to a thread takes its time; a number in shared memory does not (driver/heartbeats.ts). */
+  #tell({ content, now }: Extract<Effect, { kind: "beat" }>, version: number): void {
+    if (content !== null) this.#stops = content.stops;
+    this.#atThread(() => {
+      if (this.#endsLease) return;
+      this.#toldVersion = version;
+      this.beater.tell(content, now);
+      this.#lookAtLease();
+      this.#beat();
+    });
+  }
+
+  #atThread(tell: () => void): void {
+    const { agenda, script } = this.cluster;
+    if (!script.rough) return tell();
+    const life = this.#life;
+    const lagMs = this.#rough.chance(0.1) ? this.#rough.between(0, 40) : this.#rough.between(0, 1);
+    this.#toldAtMs = Math.max(this.#toldAtMs, this.pausedUntilMs, agenda.nowMs + lagMs);
+    agenda.at(this.#toldAtMs, () => {
+      if (life === this.#life && this.alive) tell();
     });
   }
 
@@ -434,9 +547,7 @@ export class SimNode {
       case "datagram":
         return network.sendDatagram(this, effect.to, effect.message);
       case "beat":
-        this.beater.tell(effect.content, effect.now);
-        this.#lookAtLease();
-        return this.#beat();
+        return this.#tell(effect, this.#countedVersion);
       case "peer-frame":
         return network.sendFrame(this, effect.nodeid, effect.view, effect.messages);
       case "persist": {
@@ -482,7 +593,9 @@ export class SimNode {
       case "end-client": {
         const client = this.clients.get(effect.clientId);
         if (client === undefined || client.ending) return;
-        if (client.hangs === 0) throw new SimFailure(`node ${this.nodeid}: client ${client.name} never stood still: ${effect.reason}`);
+        // What it had answered may lie unread for as long as its node is starved.
+        if (client.hangs === 0 && agenda.nowMs > this.starvedUntilMs + 2 * goneLimitMs)
+          throw new SimFailure(`node ${this.nodeid}: client ${client.name} never stood still: ${effect.reason}`);
         client.ending = true;
         // It waits in the kernel, which takes a while to see.
         if (client.random.chance(0.2)) return this.#spare(client, effect.clientId);
@@ -521,11 +634,17 @@ export class SimNode {
         this.#endLife();
         return agenda.at(agenda.nowMs + random.between(1, 50), () => this.start());
       case "may-leave":
-        return this.input({ kind: "leave" });
+        // The thread says when it has ended the lease.
+        return this.#atThread(() => {
+          this.#endsLease = true;
+          this.beater.tell(null, false);
+          this.input({ kind: "leave" });
+        });
       case "left":
         this.crash();
         return agenda.at(agenda.nowMs + random.between(50, 600), () => this.start());
       case "log":
+        if (String(effect.fields["found"]).includes(`unknown lock ${FORGED_LKB}`)) return;
         if (effect.level === "error" && effect.message !== "a program hangs and has to end")
           throw new SimFailure(`node ${this.nodeid}: ${effect.message} ${JSON.stringify(effect.fields)}`);
         return;

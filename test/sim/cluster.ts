@@ -58,7 +58,13 @@ export class Cluster {
   readonly #fenced: Map<number, number> = new Map();
   readonly #fencing: Set<string> = new Set();
   fences = 0;
+  /** Both halves are quorate, and only the fence tells them apart (hazard M2). */
+  readonly twoNode: boolean;
   slowDisks = 0;
+  /** Nodes that stood still in the midst of what they did; backlogs that were read in another order than they came. */
+  frozen = 0;
+  mixed = 0;
+  forged = 0;
   forgotten = 0;
   /** Quorate views with half of the votes or less: a tie-breaker or last_man_standing. */
   smallViews = 0;
@@ -81,6 +87,7 @@ export class Cluster {
     this.silent = script.seed % 4 === 3;
     this.heirs = script.seed % 6 === 1 && !this.silent;
     this.#timer = this.streams.of("timer");
+    this.twoNode = quorumKinds[script.quorum]?.options.twoNode === true;
     this.history = new ConfigHistory(this, quorumKinds[script.quorum]?.options ?? {});
     this.transactions = script.transactions;
     this.resources = Array.from({ length: script.resources }, (_, i) => `r${i}`);
@@ -104,7 +111,7 @@ export class Cluster {
   /** A fence that is forgotten, or which nodes count (last_man_standing), is lost for good. */
   get mayForget(): boolean {
     const reduced = this.nodes.some(({ storedLineage, core }) => (storedLineage.electorate ?? core.engine.membership.electorate) !== null);
-    return !this.script.fenced && !reduced;
+    return !this.script.fenced && !this.twoNode && !reduced;
   }
 
   fail(message: string): never {
@@ -143,6 +150,15 @@ export class Cluster {
       case "pause":
       case "busy":
         return this.#node(deed.node)?.standStill(deed.kind, deed.ms);
+      case "freeze":
+        return this.#node(deed.node)?.freeze(deed.ms);
+      case "starve": {
+        const node = this.#node(deed.node);
+        if (node !== undefined) node.starvedUntilMs = this.agenda.nowMs + deed.ms;
+        return;
+      }
+      case "forge":
+        return this.#node(deed.node)?.forge(deed.peer);
       case "act":
         return this.#node(deed.node)?.clientAt(deed.client)?.act(this.resources, deed.seed);
       case "slow-disk": {
@@ -194,6 +210,7 @@ export class Cluster {
 
   /** A fence device: the victim loses its power, and then that is said to the node that waits. */
   fence(reporter: SimNode, victim: Victim): void {
+    if (this.twoNode) return this.#fenceHalf(reporter, victim);
     const key = `${reporter.key} ${victim.nodeid}.${victim.incarnation}`;
     if (this.#fencing.has(key)) return;
     this.#fencing.add(key);
@@ -210,10 +227,55 @@ export class Cluster {
     });
   }
 
+  /** An agent of one half: it ends with its node, may fail, and keeps the other node out while it runs. */
+  #fenceHalf(reporter: SimNode, victim: Victim): void {
+    const key = `${reporter.key} ${victim.nodeid}.${victim.incarnation}`;
+    if (this.#fencing.has(key) || victim.nodeid === reporter.nodeid) return;
+    this.#fencing.add(key);
+    const random = this.streams.of("fences");
+    const { incarnation } = reporter;
+    const later = (ms: number, run: () => void): void =>
+      this.agenda.at(this.agenda.nowMs + ms, () => {
+        if (reporter.alive && reporter.incarnation === incarnation) run();
+      });
+    const [waitMs, offMs, runMs] = [random.between(1, 800), random.between(1, 300), random.between(1, 300)];
+    const works = random.chance(0.8);
+    later(waitMs, () => {
+      const waits = reporter.core.recovery.gate.open.some((open) => open.incarnation === victim.incarnation);
+      if (!waits) return void this.#fencing.delete(key);
+      const node = this.#node(victim.nodeid);
+      if (node?.incarnation !== victim.incarnation) {
+        this.#fencing.delete(key);
+        this.#fenced.set(victim.nodeid, Math.max(lifeOf(victim.incarnation), this.#fenced.get(victim.nodeid) ?? 0));
+        return reporter.input({ kind: "fence-result", ...victim, by: "another boot" });
+      }
+      reporter.bar([victim.nodeid]);
+      if (works) later(offMs, () => this.#powerOff(victim));
+      later(offMs + runMs, () => {
+        this.#fencing.delete(key);
+        if (works) reporter.input({ kind: "fence-result", ...victim, by: "device" });
+        reporter.bar([]);
+      });
+    });
+  }
+
+  /** In whatever life it is. */
+  #powerOff({ nodeid }: Victim): void {
+    const node = this.#node(nodeid);
+    if (node === undefined) return;
+    if (node.alive) {
+      node.crash();
+      this.agenda.at(this.agenda.nowMs + this.streams.of("fences").between(1, 300), () => node.start());
+    }
+    this.#fenced.set(nodeid, lifeOf(node.incarnation));
+    this.fences++;
+  }
+
   /** Some member was in a quorate view with that node, which did not leave and is not known to be dead. */
   isUnfenced(key: string, members: readonly Member[]): boolean {
     const [nodeid = "", incarnation = ""] = key.split(".");
-    if (!this.script.fenced || this.left.has(key) || (this.#fenced.get(Number(nodeid)) ?? 0) >= lifeOf(incarnation)) return false;
+    if (!(this.script.fenced || this.twoNode) || this.left.has(key) || (this.#fenced.get(Number(nodeid)) ?? 0) >= lifeOf(incarnation))
+      return false;
     return members.some((member) => {
       const node = this.#node(member.nodeid);
       return node?.incarnation === member.incarnation && node.met.has(key);
@@ -243,6 +305,7 @@ export class Cluster {
     this.trace("quiet");
     this.network.weather = { loss: 0, duplicate: 0, late: 0, maxDelayMs: 1 };
     for (const node of this.nodes) for (const client of node.clients.values()) client.hangsUntilMs = 0;
+    for (const node of this.nodes) node.starvedUntilMs = 0;
     for (const node of this.nodes) node.start();
     this.#every(100, () => {
       this.#purgeAll();

@@ -97,6 +97,7 @@ export class ConfigHistory {
   look(): void {
     if (!this.changed) return;
     this.changed = false;
+    if (this.#cluster.twoNode) return;
     const halves = quorateHalves(this.#cluster.nodes);
     if (halves !== null) this.#cluster.fail(`nodes ${halves[0].join()} and nodes ${halves[1].join()} could both be quorate`);
   }

@@ -73,7 +73,9 @@ export class ConfigPart {
   }
   get counted(): NodeConfiguration & { readonly quorum: NonNullable<NodeConfiguration["quorum"]> } {
     const { committed, pending } = this.kept;
-    return pending === null ? counted(committed, null) : counted(pending.record, committed);
+    const found = pending === null ? counted(committed, null) : counted(pending.record, committed);
+    // cluster.yaml would have to name fence devices: cluster.ts fences.
+    return this.#node.cluster.twoNode ? { ...found, quorum: { ...found.quorum, twoNode: true, waitForAll: true } } : found;
   }
 
   /** Who may be talked to: at the address where the machine is. */
@@ -213,6 +215,7 @@ export class ConfigPart {
         this.inForce = record;
         this.#stray = null;
         this.#history.inForce(node, record);
+        this.#renew();
         if (!record.nodes.some(({ nodeid }) => nodeid === node.nodeid)) return node.crash();
         // A node that is new is started by a person.
         for (const { nodeid } of record.nodes) {
@@ -228,6 +231,15 @@ export class ConfigPart {
       case "refused":
         if (effect.kind === "refused") this.#history.refused++;
         if (!this.#asked.delete(effect.requestId)) cluster.fail(`node ${node.nodeid}: request ${effect.requestId} has two answers`);
+    }
+  }
+
+  /** As driver/peer-network.ts. */
+  #renew(): void {
+    const { nodeid, cluster, core } = this.#node;
+    const members = core.engine.membership.view?.members ?? [];
+    for (const other of cluster.nodes) {
+      if (other.nodeid !== nodeid && !members.some((member) => member.nodeid === other.nodeid)) cluster.network.break(this.#node, other);
     }
   }
 

@@ -9,6 +9,10 @@ export type Deed =
   | { readonly kind: "start" | "crash" | "leave"; readonly node: number }
   | { readonly kind: "forget"; readonly node: number }
   | { readonly kind: "pause" | "busy" | "slow-disk"; readonly node: number; readonly ms: number }
+  /** It stands still between what it decides and what it does; each of its steps takes a while. */
+  | { readonly kind: "freeze" | "starve"; readonly node: number; readonly ms: number }
+  /** It says to that peer what it cannot mean. */
+  | { readonly kind: "forge"; readonly node: number; readonly peer: number }
   /** One random thing that a program does: `client` counts the node's programs, modulo their number. */
   | { readonly kind: "act"; readonly node: number; readonly client: number; readonly seed: number }
   /** That node proposes another configuration. */
@@ -41,6 +45,8 @@ export interface Script {
   readonly apart: boolean;
   /** The configuration changes while locks are held. */
   readonly changes: boolean;
+  /** What waits for a process that stood still is read in any order, and what it tells its thread of the heartbeats comes late. */
+  readonly rough: boolean;
   readonly weather: Weather;
   /** What is drawn: programs do something so many times as seldom, and nodes stay off so many times as long. */
   readonly slow: number;
@@ -55,7 +61,12 @@ export const quorumKinds: readonly { readonly words: string; readonly options: P
   { words: "auto_tie_breaker", options: { autoTieBreaker: "lowest" } },
   { words: "last_man_standing", options: { lastManStandingMs: 500, autoTieBreaker: "lowest" } },
   { words: "wait_for_all", options: { waitForAll: true } },
+  // Of two nodes alone: see `scriptOf`.
+  { words: "two_node", options: { twoNode: true, waitForAll: true } },
 ];
+/** Of those any number of nodes may have. */
+export const PLAIN_KINDS = 4;
+export const TWO_NODE_KIND = 4;
 
 export function wordsOf(deed: Deed): string {
   switch (deed.kind) {
@@ -67,7 +78,11 @@ export function wordsOf(deed: Deed): string {
     case "pause":
     case "busy":
     case "slow-disk":
+    case "freeze":
+    case "starve":
       return `${deed.kind} ${deed.node} ${deed.ms}`;
+    case "forge":
+      return `forge ${deed.node} ${deed.peer}`;
     case "act":
       return `act ${deed.node} ${deed.client} ${deed.seed}`;
     case "configure":
@@ -85,12 +100,12 @@ export function wordsOf(deed: Deed): string {
 }
 
 export function encodeScript(script: Script, comment: string): string {
-  const { seed, nodes, resources, lockspaces, transactions, quorum, fenced, apart, changes, weather, quietMs, deeds } = script;
+  const { seed, nodes, resources, lockspaces, transactions, quorum, fenced, apart, changes, rough, weather, quietMs, deeds } = script;
   const { loss, duplicate, late, maxDelayMs, drift = 0 } = weather;
   const head = comment.split("\n").map((line) => `# ${line}`.trimEnd());
   return [
     ...head,
-    `cluster seed=${seed} nodes=${nodes} resources=${resources} lockspaces=${lockspaces} transactions=${transactions ? 1 : 0} quorum=${quorum} fenced=${fenced ? 1 : 0} apart=${apart ? 1 : 0} changes=${changes ? 1 : 0} quiet=${quietMs}`,
+    `cluster seed=${seed} nodes=${nodes} resources=${resources} lockspaces=${lockspaces} transactions=${transactions ? 1 : 0} quorum=${quorum} fenced=${fenced ? 1 : 0} apart=${apart ? 1 : 0} changes=${changes ? 1 : 0} rough=${rough ? 1 : 0} quiet=${quietMs}`,
     `weather loss=${loss} duplicate=${duplicate} late=${late} max-delay=${maxDelayMs} drift=${drift}`,
     ...deeds.map(({ atMs, deed }) => `${atMs} ${wordsOf(deed)}`),
     "",
@@ -129,6 +144,7 @@ export function decodeScript(text: string): Script {
     fenced: cluster.get("fenced") === 1,
     apart: cluster.get("apart") === 1,
     changes: cluster.get("changes") === 1,
+    rough: cluster.get("rough") === 1,
     slow: 1,
     quietMs: need(cluster, "quiet"),
     weather: {
@@ -157,7 +173,11 @@ function deedOf([kind = "", ...words]: readonly string[]): Deed | null {
     case "pause":
     case "busy":
     case "slow-disk":
+    case "freeze":
+    case "starve":
       return { kind, node, ms: second };
+    case "forge":
+      return { kind, node, peer: second };
     case "act":
       return { kind, node, client: second, seed: third };
     case "client-death":

@@ -32,11 +32,11 @@ export class SightChecker {
     this.answers++;
     const answer = data as InspectAnswer;
     const rows = answer.nodes.map(({ nodeid }) => nodeid).join();
-    const { configured, met } = client.node;
+    const { configured, met, removing } = client.node;
     // A node that is being removed may be in the view still, or once more, and is asked.
     // Nor is the node itself a stranger, which may be the one.
     const strangers = answer.nodes.filter(
-      ({ nodeid }) => nodeid !== client.node.nodeid && ![...met].some((life) => life.startsWith(`${nodeid}.`)),
+      ({ nodeid }) => nodeid !== client.node.nodeid && !removing.has(nodeid) && ![...met].some((life) => life.startsWith(`${nodeid}.`)),
     );
     const isOf = (nodes: string): boolean => {
       const ids = nodes.split(",").map(Number);

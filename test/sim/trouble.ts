@@ -1,5 +1,5 @@
 /** Draws from a seed what programs do and what goes wrong (deed.ts), without end. It knows nothing of the cluster, so what it draws is the same whatever happens there. */
-import { type Deed, quorumKinds, type Script, type TimedDeed } from "./deed.ts";
+import { type Deed, PLAIN_KINDS, type Script, type TimedDeed, TWO_NODE_KIND } from "./deed.ts";
 import { VOTE_SEEDS } from "./config-draw.ts";
 import { type FaultKind, type FaultOptions, type FaultRates } from "./faults.ts";
 import { Random } from "./random.ts";
@@ -20,6 +20,8 @@ const usualRates: FaultRates = {
 
 /** Proposals of another configuration, a second of simulated time; half of the seeds have them. */
 const CONFIGURE_RATE = 4;
+/** Standstills in the midst of something, starved nodes and what cannot be meant, a second as well; five of twelve seeds have them. */
+const ROUGH_RATE = 2.5;
 
 /** What the seed says about the cluster; `nodes` 0: that too. */
 export function scriptOf(seed: number, nodes: number, { weather }: FaultOptions): Script {
@@ -34,11 +36,12 @@ export function scriptOf(seed: number, nodes: number, { weather }: FaultOptions)
     resources: resources * (seed % 3 === 0 ? 4 : 1),
     lockspaces: random.chance(0.6) ? 2 : 1,
     transactions,
-    quorum: random.chance(0.5) ? 0 : random.int(quorumKinds.length),
+    quorum: quorumOf(random, seed, nodes > 0 ? nodes : count),
     fenced: random.chance(0.3),
     // Drawn apart: the rest of a seed is as it was before there were changes.
     apart: new Random(seed ^ 0xa9a7_0000).chance(0.6),
-    changes: new Random(seed ^ 0xc0f1_6000).chance(0.5),
+    changes: new Random(seed ^ 0xc0f1_6000).chance(0.5) && !isTwoNode(seed, nodes > 0 ? nodes : count),
+    rough: seed % 6 !== 0 && new Random(seed ^ 0x0a0b_6000).chance(0.5),
     weather: {
       loss: harsh * 0.2,
       duplicate: harsh * 0.1,
@@ -53,6 +56,16 @@ export function scriptOf(seed: number, nodes: number, { weather }: FaultOptions)
   };
 }
 
+/** Half of the clusters of two. */
+function isTwoNode(seed: number, nodes: number): boolean {
+  return nodes === 2 && new Random(seed ^ 0x2a0d_e000).chance(0.5);
+}
+
+function quorumOf(random: Random, seed: number, nodes: number): number {
+  const plain = random.chance(0.5) ? 0 : random.int(PLAIN_KINDS);
+  return isTwoNode(seed, nodes) ? TWO_NODE_KIND : plain;
+}
+
 const round = (ms: number): number => Math.round(ms * 100) / 100;
 
 export class Trouble {
@@ -63,12 +76,14 @@ export class Trouble {
   readonly #total: number;
   readonly #configuring: Random;
   #configureAtMs: number;
+  readonly #roughly: Random;
+  #roughAtMs: number;
   #actAtMs = 1;
   #faultAtMs = 0;
   /** Drawn ahead: starts. */
   #later: TimedDeed[] = [];
 
-  constructor({ seed, nodes, changes, slow }: Script, { rates }: FaultOptions) {
+  constructor({ seed, nodes, changes, rough, slow }: Script, { rates }: FaultOptions) {
     this.#random = new Random(seed ^ 0x5eed_1e55);
     this.#nodes = nodes;
     this.#slow = slow;
@@ -77,6 +92,8 @@ export class Trouble {
     this.#faultAtMs = this.#nextFaultMs(0);
     this.#configuring = new Random(seed ^ 0xc0f1_6001);
     this.#configureAtMs = changes ? this.#nextConfigureMs(200) : Number.POSITIVE_INFINITY;
+    this.#roughly = new Random(seed ^ 0x0a0b_6001);
+    this.#roughAtMs = rough ? this.#nextRoughMs(100) : Number.POSITIVE_INFINITY;
     for (let node = 1; node <= nodes; node++) this.#afterwards(round(this.#random.between(0, 200)), { kind: "start", node });
   }
 
@@ -89,6 +106,20 @@ export class Trouble {
     return nowMs - (Math.log(1 - this.#configuring.next()) * 1000) / CONFIGURE_RATE;
   }
 
+  #nextRoughMs(nowMs: number): number {
+    return nowMs - (Math.log(1 - this.#roughly.next()) * 1000) / ROUGH_RATE;
+  }
+
+  #roughDeed(): TimedDeed {
+    const atMs = round(this.#roughAtMs);
+    this.#roughAtMs = this.#nextRoughMs(this.#roughAtMs);
+    const random = this.#roughly;
+    const node = 1 + random.int(this.#nodes);
+    const what = random.next();
+    if (what < 0.15) return { atMs, deed: { kind: "forge", node, peer: 1 + random.int(this.#nodes) } };
+    return { atMs, deed: { kind: what < 0.6 ? "freeze" : "starve", node, ms: round(random.between(10, 900)) } };
+  }
+
   #afterwards(atMs: number, deed: Deed): void {
     this.#later = [...this.#later, { atMs, deed }].sort((a, b) => a.atMs - b.atMs);
   }
@@ -96,6 +127,8 @@ export class Trouble {
   /** Times ascend. */
   next(): TimedDeed {
     const [first] = this.#later;
+    if (this.#roughAtMs <= Math.min(this.#configureAtMs, this.#actAtMs, this.#faultAtMs, first?.atMs ?? Number.POSITIVE_INFINITY))
+      return this.#roughDeed();
     if (this.#configureAtMs <= Math.min(this.#actAtMs, this.#faultAtMs, first?.atMs ?? Number.POSITIVE_INFINITY)) {
       const atMs = round(this.#configureAtMs);
       this.#configureAtMs = this.#nextConfigureMs(this.#configureAtMs);
