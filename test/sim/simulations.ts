@@ -128,7 +128,14 @@ export const simulations: Readonly<Record<string, Simulation>> = {
         failure = { ...wordsAndStack(error), step: sim.steps, nowMs: sim.agenda.nowMs, lastEvents: sim.lastEvents(), script: null };
       }
       const { delivered, views, reduced } = sim.checker;
-      const counts = { "messages delivered": delivered, "views entered": views, "by fewer votes": reduced, datagrams: sim.datagrams };
+      const counts = {
+        "messages delivered": delivered,
+        "views entered": views,
+        "by fewer votes": reduced,
+        datagrams: sim.datagrams,
+        "refused as full": trouble.full,
+        "slow disks": trouble.slowDisks,
+      };
       return { failure, counts };
     },
   },

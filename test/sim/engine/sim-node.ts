@@ -22,6 +22,8 @@ export class EngineSimNode {
   keeps: (lineage: Lineage) => boolean = () => true;
   pausedUntilMs = 0;
   busyUntilMs = 0;
+  /** Its disk keeps nothing before. */
+  diskUntilMs = 0;
   readonly #sim: EngineSim;
   #beater: Heartbeater;
   #storedEpoch = 0;
@@ -105,7 +107,7 @@ export class EngineSimNode {
   #persist(epoch: number, lineage: Lineage, life: number): void {
     const { agenda, random } = this.#sim;
     if (!this.keeps(lineage)) return;
-    this.#storedAtMs = Math.max(this.#storedAtMs, agenda.nowMs + random.between(0, 3));
+    this.#storedAtMs = Math.max(this.#storedAtMs, this.diskUntilMs, agenda.nowMs + random.between(0, 3));
     agenda.at(this.#storedAtMs, () => {
       if (life !== this.#life || !this.alive) return;
       this.#storedEpoch = epoch;

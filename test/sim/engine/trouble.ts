@@ -3,6 +3,7 @@ import type { EngineCommand } from "../../../dlmd/engine/engine.ts";
 import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import { type FaultKind, type FaultOptions, type FaultRates, noFaultOptions } from "../faults.ts";
+import { Random } from "../random.ts";
 import { EngineSim, type EngineSimOptions } from "./engine-sim.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
@@ -19,10 +20,12 @@ const usualRates: FaultRates = {
   pause: 0.5,
   busy: 0.65,
   leave: 0.35,
-  "slow-disk": 0,
+  "slow-disk": 0.4,
   forget: 0,
 };
 const troubleEveryMs = 60;
+/** A program sends as many messages of up to that as fill what a node keeps. */
+const FLOOD_BYTES = 400_000;
 
 export interface TroubleOptions {
   readonly seed: number;
@@ -40,6 +43,10 @@ export class EngineTrouble {
   readonly #sent: Map<string, number> = new Map();
   readonly #clients: Map<string, number> = new Map();
   #nextClientId = 1;
+  /** Commands that came when the engine was full. */
+  full = 0;
+  slowDisks = 0;
+  readonly #floods: boolean;
   readonly #rates: readonly (readonly [FaultKind, number])[];
   readonly #total: number;
 
@@ -48,6 +55,7 @@ export class EngineTrouble {
     const options: EngineSimOptions = { seed, nodes: count, quorum };
     this.sim = new EngineSim(options);
     const { sim } = this;
+    this.#floods = new Random(seed ^ 0xf100_d000).chance(0.1);
     const harsh = sim.random.chance(0.3) ? 0 : sim.random.next();
     sim.weather = { loss: harsh * 0.15, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 40, ...faults.weather };
     this.#rates = Object.entries({ ...usualRates, ...faults.rates }) as [FaultKind, number][];
@@ -99,13 +107,15 @@ export class EngineTrouble {
         () => ({ kind: "leave", group, clientId, reason }),
         () => {},
       );
-    } else for (let burst = random.chance(0.1) ? random.int(60) : 1; burst > 0; burst--) this.#multicast(node, group, clientId);
+    } else if (this.#floods && random.chance(0.01))
+      for (let burst = 60; burst > 0; burst--) this.#multicast(node, group, clientId, FLOOD_BYTES);
+    else for (let burst = random.chance(0.1) ? random.int(60) : 1; burst > 0; burst--) this.#multicast(node, group, clientId);
   }
 
-  #multicast(node: EngineSimNode, group: string, clientId: number): void {
+  #multicast(node: EngineSimNode, group: string, clientId: number, most = 0): void {
     const { random, checker } = this.sim;
     const key = `${node.key} ${group}/${clientId}`;
-    const bytes = random.chance(0.03) ? random.int(40_000) : random.int(200);
+    const bytes = most > 0 ? random.int(most) : random.chance(0.03) ? random.int(40_000) : random.int(200);
     const life = node.key;
     // Made when the node gets to it: the number counts only if it is accepted.
     const make = (): EngineCommand => {
@@ -116,6 +126,7 @@ export class EngineTrouble {
       return { kind: "multicast", group, clientId, data };
     };
     node.command(make, (result) => {
+      if (result === "full") this.full++;
       if (result !== "accepted" || life !== node.key) return;
       this.#sent.set(key, (this.#sent.get(key) ?? 0) + 1);
       checker.accepted(node, `${group}/${clientId}`);
@@ -154,9 +165,12 @@ export class EngineTrouble {
       case "leave":
         if (node.alive) node.leave();
         return sim.trace(`${node.nodeid} leaves`);
+      case "slow-disk":
+        this.slowDisks++;
+        node.diskUntilMs = agenda.nowMs + random.between(10, 900);
+        return sim.trace(`${node.nodeid} keeps nothing until ${node.diskUntilMs.toFixed(1)}`);
       case "client-death":
       case "hang":
-      case "slow-disk":
       case "forget":
       case "break":
         return;
