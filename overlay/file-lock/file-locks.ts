@@ -343,7 +343,10 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   /** Whether its locks count in the service. Else this node has EX, whatever is on its way there or back. */
   #isShared({ name, state }: LockedFile): boolean {
-    return state === "shared" || (state === "returning" && this.#state(name).lock.mode !== Mode.EX);
+    if (state !== "returning") return state === "shared";
+    const { lock, asked } = this.#state(name);
+    // What goes down counts from its request on.
+    return lock.mode !== Mode.EX || asked === "share";
   }
 
   #rowOf(file: LockedFile, now: number): FileLockRow {

@@ -184,6 +184,14 @@ const mutations: readonly Omit<Mutation, "hazard">[] = [
     caughtBy: FILE_LOCKS,
   },
   {
+    id: "f45-going-down-is-local",
+    breaks: "a file whose locks are in the service is written down as this node's alone, while dlmd has not answered",
+    file: "overlay/file-lock/file-locks.ts",
+    find: 'lock.mode !== Mode.EX || asked === "share";',
+    replace: "lock.mode !== Mode.EX;",
+    caughtBy: "test/unit/file-lock/file-locks.test.ts",
+  },
+  {
     id: "f45-shared-noted-late",
     breaks: "after a crash a file is its old node's alone, though others may lock it by now",
     file: "overlay/file-lock/file-locks.ts",

@@ -679,6 +679,24 @@ describe("for a process that goes on after a crash (hazard F40)", () => {
     expect([await waits.done, rows.at(-1)]).toEqual(["granted", "8-19"]);
   });
 
+  it("a file that goes to the service stays written down as shared, also if dlmd has not answered that for long", async () => {
+    vi.useFakeTimers();
+    let row: FileLockRow | null = null;
+    const { locks, asked, states } = bench(Mode.EX, { journal: { ...roomy, set: (_, now) => void (row = now) } });
+    void locks.lock("f", 1, me, whole, true);
+    void locks.gather(["f"]);
+    asked[0]?.ended(ok);
+    asked[1]?.ended(ok);
+    expect((row as FileLockRow | null)?.shared).toBe(true);
+    // As a recovery holds it up: the conversion is under way.
+    Object.assign(states.get("f")?.lock ?? {}, { mode: Mode.EX, busy: true });
+    await vi.advanceTimersByTimeAsync(1500);
+    const refused = locks.lock("f", 2, other, whole, false);
+    asked.at(-1)?.ended({ status: "again", conflict: null });
+    expect((row as FileLockRow | null)?.shared).toBe(true);
+    expect(await refused.done).toBe("again");
+  });
+
   it("says so while more is held than there is room for", () => {
     const { locks } = bench(Mode.EX, { journal: { ...journal(), areBeyond: true } });
     expect(locks.whyNoCrash).toMatch(/more file locks than are written down/);
