@@ -92,8 +92,8 @@ export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** What the owner knows of the one before, and of its disk. */
-type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk">;
+/** What the owner knows of the one before, of its disk and its lease; and who has opened all at it. */
+type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk" | "claimed" | "mayServe">;
 type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds" | "journal" | "keeper" | "moves">;
 
 export interface RemoteLab {

@@ -1,0 +1,215 @@
+/**
+ * Callers and owners under a seed, with real connections: these are cut at any byte, answers are kept back, owners end in every way, also while open files are being
+ * opened there. Programs of each caller compare all that they are told with a model of their own files. COVERLAY_REMOTE_SEEDS takes "1-1000".
+ */
+import { expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import type { LocalLower } from "../../../overlay/lower/local/local.ts";
+import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
+import { type Random, seededRandom } from "../../seeded-random.ts";
+import { CutPath } from "./cut-path.ts";
+import { caller, errnoOf, name, type Owner, remoteLab, until } from "./remote-lab.ts";
+import { Program, World } from "./remote-program.ts";
+
+const lab = remoteLab();
+const [FIRST, LAST] = (process.env["COVERLAY_REMOTE_SEEDS"] ?? "1-8").split("-").map(Number) as [number, number];
+const STEPS = 60;
+
+type Call = (...args: readonly unknown[]) => unknown;
+const LATE = ["open", "opendir", "getattr", "lookup", "create", "rename", "unlink", "setattr", "write"] as const;
+const ERRNOS: { readonly [K in string]?: readonly number[] } = { create: [E.ENOSPC], write: [E.ENOSPC, E.EDQUOT] };
+
+/** Calls take their time, and some fail before they are made. */
+function moody(local: LocalLower, random: Random, world: World): LocalLower {
+  const turns = async (): Promise<void> => {
+    for (let count = random.below(4); count > 0; count--) await new Promise((resolve) => setImmediate(resolve));
+  };
+  const late =
+    (key: (typeof LATE)[number]): Call =>
+    (...args) => {
+      const errnos = ERRNOS[key];
+      if (errnos !== undefined && random.below(40) === 0 && !world.ended) throw errnoError(errnos[random.below(errnos.length)] as number);
+      const call = (): unknown => (local[key] as Call)(...args);
+      return random.below(3) > 0 ? call() : turns().then(call);
+    };
+  return {
+    ...local,
+    ...Object.fromEntries(LATE.map((key) => [key, late(key)])),
+    get openHandles() {
+      return local.openHandles;
+    },
+    // What is given later is not the lower's own buffer.
+    read: (...args) => (random.below(3) > 0 ? local.read(...args) : turns().then(async () => Uint8Array.from(await local.read(...args)))),
+    async fsync(...args) {
+      await turns();
+      if (random.below(30) === 0 && !world.ended) {
+        world.failedSyncs += 1;
+        throw errnoError(E.EIO);
+      }
+      await local.fsync(...args);
+    },
+  };
+}
+
+async function run(seed: number): Promise<World> {
+  const random = seededRandom(seed);
+  const world = new World();
+  const pause = async (turns: number): Promise<void> => {
+    for (let count = random.below(turns); count > 0; count--) await new Promise((resolve) => setImmediate(resolve));
+  };
+  const begin = async (number: number, after: { cleanAfter?: number; letGoAfter?: number } = {}): Promise<Owner> => {
+    // As serve/open-files.ts: once all have opened their files, what nobody has open goes.
+    const claimed = (): void => {
+      if (callers.every((one) => made.server.hasClaimed(one))) void made.lower.recoverOrphans();
+    };
+    const made = await lab.owner(number, (local) => moody(local, random, world), undefined, { ...after, claimed, mayServe: () => serves });
+    await made.lower.openOrphans(false);
+    return made;
+  };
+  const callers = [2, 3].map((nodeid) => ({ nodeid, incarnation: "i1", clientId: 3 + nodeid }));
+  /** The owner's node has its lease. */
+  let serves = true;
+  const mayServeAgain = (): void => {
+    serves = true;
+    owner.server.resume();
+  };
+  let epoch = 1;
+  let owner = await begin(epoch);
+  let path = new CutPath(owner.address, random);
+  await path.listen();
+  const lowers: RemoteLower[] = [];
+  const programs: Program[] = [];
+  for (const [node, identity] of callers.entries()) {
+    // Some of what is waited for goes on until the next owner has gone, too.
+    const onOwnerDied = async (): Promise<void> => {
+      const { epoch: seen } = world;
+      const most = random.below(2) === 0 ? 30 : 1000;
+      for (let turns = 0; turns < most && world.epoch === seen; turns++) await pause(3);
+      await pause(20);
+    };
+    const lower = lab.remote(identity, silentLog, { onOwnerDied, holds: { grants: () => 1, of: () => 1 } });
+    await lower.connect(path.address, epoch);
+    lowers.push(lower);
+    for (let at = 0; at < 2; at++) {
+      const called = `n${node}p${at}`;
+      const { id } = await lower.mkdir(lower.root, name(called), 0o755, caller);
+      programs.push(new Program(lower, seededRandom(seed * 16 + node * 4 + at + 1), world, id, `${lab.place.path}/${called}`));
+    }
+  }
+  await lowers[0]?.syncfs();
+  world.running = programs.length;
+  const work = programs.map(async (program) => {
+    try {
+      for (let at = 0; at < STEPS; at++) {
+        await program.step();
+        world.steps += 1;
+        if (random.below(3) === 0) await pause(3);
+      }
+    } finally {
+      world.running -= 1;
+    }
+  });
+  const found = (): void => {
+    for (const lower of lowers) lower.ownerFound(path.address, epoch);
+  };
+  const next = async (): Promise<void> => {
+    const way = ["farewell", "clean", "dies", "lets go"][random.below(4)] as string;
+    world.count(way);
+    if (way === "dies" || way === "lets go") world.deaths += 1;
+    world.epoch += 1;
+    if (way === "farewell") await owner.server.close();
+    else {
+      // Its answers are lost, or some of them.
+      if (random.below(2) === 0) path.cut();
+      await owner.server.abandon();
+    }
+    path.cut();
+    for (const lower of lowers) if (random.below(4) > 0) lower.ownerLost();
+    await owner.server.close();
+    await owner.lower.shutdown();
+    await path.close();
+    const before = epoch;
+    epoch += 1;
+    serves = random.below(2) === 0;
+    owner = await begin(
+      epoch,
+      way === "farewell" || way === "clean" ? { cleanAfter: before } : way === "lets go" ? { letGoAfter: before } : {},
+    );
+    path = new CutPath(owner.address, random);
+    await path.listen();
+    found();
+    world.count("owners");
+    // Its callers have said HELLO by then, mostly.
+    await pause(200);
+    mayServeAgain();
+  };
+  const all = Promise.all(work).catch((error: unknown) => {
+    world.failed = error;
+  });
+  while (world.goesOn) {
+    // Some steps are made between two troubles, mostly.
+    const { steps } = world;
+    const some = random.below(24);
+    for (let turns = 0; world.steps - steps < some && turns < 2000 && world.goesOn; turns++) await pause(3);
+    switch (random.below(12)) {
+      case 0:
+        await next();
+        // The second one comes while the first one's files are being opened.
+        if (random.below(2) === 0) {
+          await pause(60);
+          await next();
+        }
+        break;
+      case 6:
+        world.count("lapse");
+        serves = false;
+        await pause(100);
+        mayServeAgain();
+        break;
+      case 1:
+      case 2:
+        world.count("cut");
+        path.cut();
+        break;
+      case 3:
+      case 4:
+        world.count("cut at a byte");
+        path.cutAfter(random.below(3000));
+        break;
+      case 5:
+        world.count("answers held");
+        path.holdAnswers();
+        await pause(40);
+        if (random.below(2) === 0) path.cut();
+        else path.letGo();
+        break;
+      default:
+    }
+  }
+  await all;
+  if (world.failed !== null) throw world.failed;
+  world.ended = true;
+  path.letGo();
+  for (const program of programs) await program.end();
+  for (const lower of lowers) {
+    await errnoOf(() => lower.syncfs());
+    await until(() => lower.ownerWait === null);
+    expect(lower.openHandles).toBe(0);
+  }
+  await until(() => owner.server.sessions.every(({ openHandles, runningCalls }) => openHandles + runningCalls === 0));
+  expect(owner.lower.openHandles).toBe(0);
+  for (const lower of lowers) lower.shutdown();
+  await path.close();
+  await owner.server.close();
+  await owner.lower.shutdown();
+  return world;
+}
+
+it.each(Array.from({ length: LAST - FIRST + 1 }, (_, at) => FIRST + at))(
+  "seed %i",
+  async (seed) => {
+    expect((await run(seed)).goesOn).toBe(false);
+  },
+  20_000,
+);
