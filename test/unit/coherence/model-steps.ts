@@ -20,6 +20,10 @@ export class ModelSteps {
     return (step) => queue.push(step);
   }
 
+  get hasAny(): boolean {
+    return this.free.length > 0 || this.#channels.some((queue) => queue.length > 0);
+  }
+
   /** One of them. False: there is none. */
   take(): boolean {
     const { free } = this;

@@ -1,0 +1,45 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { ModelClock } from "../coherence/shell-model.ts";
+import { runEndsModel } from "./ends-model.ts";
+
+// Its own functions are not played by fake timers.
+vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
+
+const [FIRST, LAST = FIRST] = (process.env["COVERLAY_ENDS_SEEDS"] ?? "1-12").split("-").map(Number) as [number, number?];
+const STEPS = 2000;
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
+afterEach(() => void vi.useRealTimers());
+
+const clock: ModelClock = {
+  now: () => Date.now(),
+  advance: (ms) => vi.advanceTimersByTimeAsync(ms),
+  waiting: () => vi.getTimerCount(),
+};
+
+describe("F5: programs that append to, cut and read one file", () => {
+  const shapes = [
+    { nodes: 1, programsPerNode: 4, appendsOnly: true },
+    { nodes: 2, programsPerNode: 3, appendsOnly: true },
+    { nodes: 1, programsPerNode: 4 },
+    { nodes: 2, programsPerNode: 3 },
+    { nodes: 3, programsPerNode: 3 },
+    { nodes: 1, programsPerNode: 4, killed: 0.1 },
+    { nodes: 2, programsPerNode: 3, killed: 0.05 },
+  ];
+  for (const shape of shapes) {
+    it(`are shown what was in it, and its end: ${JSON.stringify(shape)}`, async () => {
+      const sums: Record<string, number> = {};
+      for (let seed = FIRST; seed <= LAST; seed += 1) {
+        vi.clearAllTimers();
+        const { violation, history, counts } = await runEndsModel(seed, { ...shape, steps: STEPS }, clock);
+        expect(violation, `seed ${seed}\n${violation === null ? "" : history}`).toBeNull();
+        for (const [key, count] of Object.entries(counts)) sums[key] = (sums[key] ?? 0) + count;
+      }
+      const { reads = 0, readsRefused = 0, sentinels = 0, seeks = 0, callerRepairs = 0, sizeSettles = 0, killed = 0, writes = 0 } = sums;
+      expect(readsRefused).toBeLessThan(reads / 20);
+      expect([seeks > 0, sentinels > 0, callerRepairs > 0, sizeSettles > 0]).toEqual([true, ...Array(3).fill(shape.nodes > 1)]);
+      expect([killed > 0, writes > 0]).toEqual(["killed" in shape, !("appendsOnly" in shape)]);
+    });
+  }
+});
