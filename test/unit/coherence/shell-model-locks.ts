@@ -70,6 +70,10 @@ class Resource {
     this.#grant();
   }
 
+  cancelOf(node: number): void {
+    for (const lock of [...this.#converting, ...this.#waiting]) if (lock.node === node) this.cancel(lock);
+  }
+
   releaseOf(node: number): void {
     for (const lock of [...this.locks, ...this.#waiting]) if (lock.node === node) this.release(lock);
   }
@@ -120,9 +124,12 @@ export class ModelLockManager {
     this.#cutOff.add(node);
   }
 
-  /** Its locks go to others. */
+  /** Its locks go to others; of some it has what was granted still, but not what it had asked for. */
   releaseAll(node: number, but: ReadonlySet<string> = new Set()): void {
-    for (const [name, resource] of this.#resources) if (!but.has(name)) resource.releaseOf(node);
+    for (const [name, resource] of this.#resources) {
+      if (but.has(name)) resource.cancelOf(node);
+      else resource.releaseOf(node);
+    }
   }
 
   #channelsOf(node: number, resource: string): Channels {

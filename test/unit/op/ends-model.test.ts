@@ -26,6 +26,8 @@ describe("F5: programs that append to, cut and read one file", () => {
     { nodes: 3, programsPerNode: 3 },
     { nodes: 1, programsPerNode: 4, killed: 0.1 },
     { nodes: 2, programsPerNode: 3, killed: 0.05 },
+    { nodes: 2, programsPerNode: 3, lapses: true },
+    { nodes: 3, programsPerNode: 2, lapses: true, killed: 0.1 },
   ];
   for (const shape of shapes) {
     it(`are shown what was in it, and its end: ${JSON.stringify(shape)}`, async () => {

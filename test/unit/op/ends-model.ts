@@ -49,6 +49,8 @@ export interface EndsModelOptions {
   readonly steps: number;
   /** Share of requests whose callers are killed while these wait. */
   readonly killed?: number;
+  /** Leases lapse, and what was read counts no more. */
+  readonly lapses?: boolean;
   /** None fills a page cache: all handles that write append. */
   readonly appendsOnly?: boolean;
 }
@@ -779,9 +781,16 @@ export async function runEndsModel(seed: number, options: EndsModelOptions, cloc
     world.counts.unfinished -= 1;
   };
   for (const node of nodes) for (let at = 0; at < options.programsPerNode; at += 1) void program(node, 100 * (node.id + 1) + at);
+  const lapse = async (node: Node): Promise<void> => {
+    if (random() < 0.4) return await node.shell.distrustAll();
+    node.shell.suspend();
+    for (let more = Math.floor(random() * 60); more > 0; more -= 1) await world.turn();
+    node.shell.resume(random() < 0.5);
+  };
   let idle = 0;
   for (let taken = 0; taken < options.steps * 8 && world.violation === null; taken += 1) {
     budget.left -= 1;
+    if (options.lapses === true && budget.left > 0 && random() < 0.002) void lapse(nodes[Math.floor(random() * nodes.length)] as Node);
     if (random() < 0.03) await clock.advance(1);
     if (random() < 0.001) await clock.advance(30);
     if (world.steps.take()) idle = 0;
