@@ -16,6 +16,25 @@ async function opened(nodeid: number, name: string): Promise<Actor> {
 
 const kinds = ["posix", "ofd", "flock"] as const;
 
+it("a POSIX lock that comes when another thread has closed the file is not kept", async () => {
+  const [a, b] = [await opened(1, "closed-meanwhile"), await opened(2, "closed-meanwhile")];
+  expect(await b.run('result = lock(fd, "posix", "write")')).toBe("ok");
+  await a.run(`
+import threading, time
+came = []
+def wait():
+    try: came.append(lock(fd, "posix", "write", wait=True))
+    except OSError as error: came.append(errno.errorcode[error.errno])
+thread = threading.Thread(target=wait)
+thread.start()
+task = f"/proc/self/task/{thread.native_id}"
+while "fuse" not in open(f"{task}/stack").read(): time.sleep(0.01)
+os.close(fd)`);
+  expect(await b.run('result = lock(fd, "posix", "unlock")')).toBe("ok");
+  expect(await a.run("thread.join()\nresult = came[0]")).toBe("EBADF");
+  expect(await b.run('result = lock(fd, "posix", "write", wait=True)')).toBe("ok");
+});
+
 describe.each(kinds)("%s locks", (kind) => {
   const lock = (actor: Actor, type: string, more = ""): Promise<string> =>
     actor.run(`result = lock(fd, kind, type${more})`, { kind, type });

@@ -32,13 +32,18 @@ export class ShellRun {
   readonly #model = new ShellModel();
   readonly #kernels: readonly KernelNode[];
   #following: Following | null = null;
+  /** In some seeds. */
+  readonly #gates: boolean;
 
   constructor(seed: number) {
     const random = seeded(seed);
     this.#below = (limit) => Math.floor(random() * limit);
     const files = FILES.map((file) => `f${file}`);
     this.#world = new ShellWorld(this.#below, files);
-    this.#kernels = [0, 1].map((node) => new KernelNode(this.#model, node, this.#world.start(node), this.#below(2) === 0));
+    this.#gates = this.#below(3) === 0;
+    this.#kernels = [0, 1, 2]
+      .slice(0, 2 + this.#below(2))
+      .map((node) => new KernelNode(this.#model, node, this.#world.start(node), this.#below(2) === 0));
   }
 
   #pick<T>(from: Iterable<T>): T | undefined {
@@ -153,6 +158,7 @@ export class ShellRun {
   // --- the run
 
   async #settle(): Promise<void> {
+    this.#world.blocked = false;
     for (let idle = 0, steps = 0; idle < 30; steps += 1) {
       if (steps > STEPS_TO_REST_MAX) return void this.#model.broken.push("it never comes to rest");
       const delivered = this.#world.deliver();
@@ -183,9 +189,25 @@ export class ShellRun {
       if (below(3) > 0) await this.#turn();
     }
     await this.#turn();
+    this.#elsewhere();
     if (below(8) === 0) vi.advanceTimersByTime(below(60));
     if (below(60) === 0) vi.advanceTimersByTime(2000);
     if (below(50) === 0) await this.#settle();
+  }
+
+  /** What no program asks for. */
+  #elsewhere(): void {
+    const below = this.#below;
+    const kernel = this.#pick(this.#kernels) as KernelNode;
+    const file = `f${this.#pick(FILES)}`;
+    if (below(30) === 0) this.#world.sentence();
+    if (this.#gates && below(this.#world.blocked ? 10 : 30) === 0) {
+      this.#world.blocked = !this.#world.blocked;
+      if (this.#world.blocked) counts.gates += 1;
+    }
+    if (!kernel.serves) return;
+    if (below(30) === 0) void kernel.process.locks.gather([file]);
+    if (below(20) === 0) kernel.process.locks.forgotten(file);
   }
 
   async #closeAll(): Promise<void> {

@@ -43,6 +43,7 @@ type Count =
   | "crashes"
   | "numbersUsedAgain"
   | "closedMeanwhile"
+  | "gates"
   | "rests";
 
 export const counts: Record<Count, number> = {
@@ -55,6 +56,7 @@ export const counts: Record<Count, number> = {
   crashes: 0,
   numbersUsedAgain: 0,
   closedMeanwhile: 0,
+  gates: 0,
   rests: 0,
 };
 

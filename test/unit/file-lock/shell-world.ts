@@ -102,6 +102,7 @@ export class ShellWorld {
   /** Of each request of the service, by client and number. */
   readonly #asked = new Map<string, { readonly file: string; readonly ended: (result: FileLockResult) => void }>();
   readonly #master: PlockMaster;
+  #blocked = false;
 
   constructor(below: (limit: number) => number, files: readonly string[]) {
     this.#below = below;
@@ -120,7 +121,7 @@ export class ShellWorld {
         protest: (node, message) => {
           throw new Error(`client ${node}: ${message}`);
         },
-        blocks: () => false,
+        blocks: () => this.#blocked,
         blocked: () => undefined,
       },
       { fileLocksPerFile: 100_000, fileLocksPerClient: 100_000 },
@@ -275,6 +276,24 @@ export class ShellWorld {
           table.release(holder);
         }
     }
+  }
+
+  /** Nothing is granted by the service: a recovery, or a fence that is awaited. */
+  get blocked(): boolean {
+    return this.#blocked;
+  }
+
+  set blocked(blocked: boolean) {
+    this.#blocked = blocked;
+    if (!blocked) this.#master.unblock();
+  }
+
+  /** The service finds a circle, it says, or one that is none if they wait by turns. */
+  sentence(): void {
+    const sentence = this.#below(2) === 0 ? "deadlock" : "overtake";
+    const waiters = [...this.#master.waiters()].filter(({ holder }) => holder.owner.kind === "posix" || sentence === "overtake");
+    const waiter = waiters[this.#below(waiters.length)];
+    if (waiter !== undefined) this.#master.sentence(waiter, sentence);
   }
 
   /** Locks and requests that the service has. */
