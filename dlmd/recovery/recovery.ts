@@ -383,12 +383,12 @@ export class Recovery {
         this.reviewGates();
         return true;
       case "rebuild":
-        if (this.#rebuild === null || this.phase !== "rebuild") return false;
+        if (this.#rebuild === null || this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);
         if (!this.#rebuild.receiveLock(from, message))
           this.#port.protest(from, `lock ${message.lkbId} named to the wrong master, or twice`);
         return true;
       case "offer":
-        if (this.#rebuild === null || this.phase !== "rebuild") return false;
+        if (this.#rebuild === null || this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);
         this.#rebuild.receiveOffer(message);
         return true;
       case "refuse":
@@ -398,14 +398,24 @@ export class Recovery {
         return true;
       case "plock-held":
       case "plock-again":
-        if (this.phase !== "rebuild") return false;
+        if (this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);
         this.#port.receive(from, message);
         return true;
       default:
-        if (!this.#serving) return false;
+        if (!this.#serving) return !this.#done[1].has(from) && this.#outOfPlace(from, message);
         if (!this.#locks.receive(from, message)) this.#port.receive(from, message);
         return true;
     }
+  }
+
+  /**
+   * Nobody serves before it has said DONE 2, or names locks after it. What comes behind such a message, its DONE too, must not wait for it: no
+   * recovery would end (hazard H13).
+   */
+  #outOfPlace(from: number, { kind }: PeerMessage): true {
+    this.#cut.add(from);
+    this.#port.protest(from, `${kind} in the midst of a recovery, where it has none to say`);
+    return true;
   }
 
   /** A message of the last view, from a survivor of it, before its MARK (late-messages.ts). */

@@ -23,6 +23,11 @@ const goneLimitMs = 250;
 /** No lock has such a number. */
 const FORGED_LKB = 2 ** 40;
 
+/** Found with locks served, and in the midst of a recovery. */
+function isForged(found: string): boolean {
+  return found.includes(`unknown lock ${FORGED_LKB}`) || found.startsWith("convert in the midst of a recovery");
+}
+
 export class SimNode {
   readonly cluster: Cluster;
   readonly nodeid: number;
@@ -644,7 +649,7 @@ export class SimNode {
         this.crash();
         return agenda.at(agenda.nowMs + random.between(50, 600), () => this.start());
       case "log":
-        if (String(effect.fields["found"]).includes(`unknown lock ${FORGED_LKB}`)) return;
+        if (this.cluster.forged > 0 && isForged(String(effect.fields["found"]))) return;
         if (effect.level === "error" && effect.message !== "a program hangs and has to end")
           throw new SimFailure(`node ${this.nodeid}: ${effect.message} ${JSON.stringify(effect.fields)}`);
         return;

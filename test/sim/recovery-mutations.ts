@@ -3,6 +3,26 @@ import type { Mutation } from "./mutation.ts";
 
 export const recoveryMutations: readonly Mutation[] = [
   {
+    id: "h13-early-message-waits",
+    hazard: "H13",
+    breaks: "a message of running service that comes in the midst of a recovery waits, and its sender's DONE behind it",
+    file: "dlmd/recovery/recovery.ts",
+    find: "if (!this.#serving) return !this.#done[1].has(from) && this.#outOfPlace(from, message);",
+    replace: "if (!this.#serving) return false;",
+    caughtBy: "test/unit/dlmd/out-of-place.test.ts",
+  },
+  {
+    id: "h13-late-name-waits",
+    hazard: "H13",
+    breaks: "a value block that is handed over after the rebuild waits for ever, and all that its sender says behind it",
+    file: "dlmd/recovery/recovery.ts",
+    find: `      case "offer":
+        if (this.#rebuild === null || this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);`,
+    replace: `      case "offer":
+        if (this.#rebuild === null || this.phase !== "rebuild") return false;`,
+    caughtBy: "test/unit/dlmd/out-of-place.test.ts",
+  },
+  {
     id: "h2-block-not-handed-over",
     hazard: "H2",
     breaks: "a value block is not handed over when its master changes",
