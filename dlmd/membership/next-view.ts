@@ -54,9 +54,12 @@ function isEligible(situation: Situation, peer: Peer, nowMs: number): boolean {
   if (member && isNew(situation, nowMs)) return true;
   if (heartbeat === null || incarnation === null || !detector.alive(peer, nowMs)) return false;
   // A change of configuration reaches the members one after the other; who is not a member needs the same to become one.
-  if (member || heartbeat.configVersion === basis.version) return true;
-  // In the midst of a change: it counts by the one before or after, and its dlmd and ours have let each other in (hazard C8).
-  return Math.abs(heartbeat.configVersion - basis.version) === 1 && peer.link === incarnation;
+  if (member) return true;
+  const steps = Math.abs(heartbeat.configVersion - basis.version);
+  if (steps === 0 && basis.former === undefined) return true;
+  // In the midst of a change: it counts by the one before or after, or another one was decided with the number of that which is open here. Its dlmd and
+  // ours have let each other in (hazard C8).
+  return steps <= 1 && peer.link === incarnation;
 }
 
 export function membersWanted(situation: Situation, nowMs: number): Member[] {

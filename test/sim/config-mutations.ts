@@ -338,6 +338,15 @@ export const configMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/kept-config.test.ts",
   },
   {
+    id: "c8-one-version-is-one-proposal",
+    hazard: "C8",
+    breaks: "a node counts a view by its open proposal, with a node that has another one of that version decided",
+    file: "dlmd/membership/next-view.ts",
+    find: "  if (steps === 0 && basis.former === undefined) return true;",
+    replace: "  if (steps === 0) return true;",
+    caughtBy: "test/sim/engine/votes.test.ts",
+  },
+  {
     id: "c8-outsider-stays-behind",
     hazard: "C8",
     breaks: "a node that is connected, and in no view with the others, is never offered what came into force meanwhile",

@@ -116,3 +116,22 @@ it("C8: those who are a quorum while a change is open stay one when another node
   together(sim, 1, 3);
   expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: true, electorate: null });
 });
+
+it("C8: a node with an open proposal of a version is in no view with one that has another decided, if they have not let each other in", () => {
+  const quorum = { ...plainQuorum, autoTieBreaker: "lowest" } as const;
+  const sim = cluster(3, { quorum });
+  together(sim, 1, 2, 3);
+  sim.node(1).crash();
+  together(sim, 2, 3);
+  const [two, three] = [2, 3].map((nodeid) => sim.node(nodeid).engine);
+  const decided = sim.configs.map((node) => ({ ...node, votes: node.nodeid === 1 ? 0 : 1 }));
+  for (const engine of [two, three]) engine?.membership.configure({ version: 2, nodes: decided, quorum }, sim.agenda.nowMs);
+  until(sim, "they count by it", () => lastView(sim.node(3))?.quorum.configVersion === 2);
+  sim.partition([[1, 3], [2]]);
+  sim.node(1).start();
+  sim.node(1).engine.membership.configure({ version: 2, nodes: sim.configs, quorum, former: sim.configs }, sim.agenda.nowMs);
+  until(sim, "node 2 serves by the tie", () => lastView(sim.node(2))?.members.length === 1);
+  expect(lastView(sim.node(2))?.quorum).toMatchObject({ quorate: true, rule: "tie-won" });
+  sim.run(10 * sim.timeoutMs);
+  for (const nodeid of [1, 3]) expect(lastView(sim.node(nodeid))?.quorum.quorate ?? false).toBe(false);
+});
