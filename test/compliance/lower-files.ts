@@ -220,6 +220,10 @@ export function filesCompliance(bench: LowerBench): void {
     expect(await errnoOf(() => bench.lower.removexattr(bench.lower.root, bit))).toBe(E.EPERM);
     expect(await errnoOf(() => bench.lower.getxattr(bench.lower.root, bit))).toBe(E.ENODATA);
     expect(Buffer.from(await bench.lower.listxattr(bench.lower.root)).includes(bit)).toBe(false);
+    // What a system call would cut to the bit's name.
+    const cut = bytes("trusted.clustered\0x");
+    expect(await errnoOf(() => bench.lower.setxattr(bench.lower.root, cut, bytes("x"), 0))).toBe(E.EINVAL);
+    expect(await errnoOf(() => bench.lower.removexattr(bench.lower.root, cut))).toBe(E.EINVAL);
     bench.lower.close(handle);
   });
 
