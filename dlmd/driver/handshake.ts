@@ -26,7 +26,7 @@ import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
 /** Changes with every incompatible change of what dlmds say to each other: of frames, or of what comes before them. */
-export const PEER_PROTOCOL_VERSION: number = peerVersion + 5;
+export const PEER_PROTOCOL_VERSION: number = peerVersion + 6;
 export const NONCE_BYTES = 32;
 export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;

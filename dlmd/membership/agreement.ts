@@ -7,11 +7,21 @@ import type { EngineBoot } from "../engine/boot.ts";
 import type { View } from "../engine/engine.ts";
 import type { Datagram, Install, Propose, StateAnswer } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderStart, OrderState } from "../wire/order-datagram.ts";
+import type { CountedBy } from "../wire/quorum-count.ts";
 import { compareViews, hasMember, type Lineage, type Member, noLineage, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
 import { planFlush } from "./flush-plan.ts";
 import { leaseWaitShare } from "./lease.ts";
 import type { Peer } from "./peer-table.ts";
-import { electorateBy, nextElectorate, type Parting, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
+import {
+  agreesTo,
+  electorateBy,
+  nextElectorate,
+  type Parting,
+  type QuorumBasis,
+  type Quorum,
+  quorumOf,
+  settledElectorate,
+} from "./quorum.ts";
 
 export interface InstalledView extends View {
   /** Of the ordered channel; null: not quorate. */
@@ -39,8 +49,13 @@ export interface AgreementHost {
 
 export interface Promised {
   readonly view: ViewId;
+  readonly members: readonly Member[];
   readonly sinceMs: number;
   stored: boolean;
+  /** As FLUSH says. */
+  counted: CountedBy | null;
+  /** What this node said FLUSHED by first. */
+  answeredBy: QuorumBasis | null;
 }
 
 export interface Proposal {
@@ -52,6 +67,8 @@ export interface Proposal {
   flush: Flush | null;
   readonly flushed: Map<number, Flushed>;
   quorum: Quorum | null;
+  /** With who counts from this view on; null: nobody else than now. */
+  next: Quorum | null;
   /** Somebody else made one with the same epoch (hazard H14): who has promised that one answers this one never. */
   collided: boolean;
 }
@@ -60,6 +77,8 @@ export class Agreement {
   view: InstalledView | null = null;
   /** The latest quorate view that this node installed in this life: what it holds, it holds since then. */
   lineage: ViewId = noView;
+  /** What this node agreed to the present view by, or did not; null: nobody was asked. */
+  answeredBy: QuorumBasis | null = null;
   promised: Promised | null = null;
   proposal: Proposal | null = null;
   promisedEpoch: number;
@@ -98,10 +117,20 @@ export class Agreement {
   propose(members: readonly Member[], why: string, nowMs: number): void {
     const epoch = Math.max(this.highestEpoch, this.promisedEpoch) + 1;
     const view: ViewId = { epoch, proposer: this.#self.nodeid, incarnation: this.#self.incarnation };
-    this.proposal = { view, members, sinceMs: nowMs, answers: new Map(), flush: null, flushed: new Map(), quorum: null, collided: false };
+    this.proposal = {
+      view,
+      members,
+      sinceMs: nowMs,
+      answers: new Map(),
+      flush: null,
+      flushed: new Map(),
+      quorum: null,
+      next: null,
+      collided: false,
+    };
     this.#host.log("info", "proposing a view", { view: viewName(view), members: members.map((member) => member.nodeid), why });
     this.#sendProposal(this.proposal);
-    this.#promise(view, nowMs);
+    this.#promise(view, members, nowMs);
   }
 
   #sendProposal({ view, members, answers }: Proposal): void {
@@ -128,11 +157,11 @@ export class Agreement {
       return;
     }
     this.proposal = null;
-    this.#promise(view, nowMs);
+    this.#promise(view, members, nowMs);
   }
 
-  #promise(view: ViewId, nowMs: number): void {
-    this.promised = { view, sinceMs: nowMs, stored: false };
+  #promise(view: ViewId, members: readonly Member[], nowMs: number): void {
+    this.promised = { view, members, sinceMs: nowMs, stored: false, counted: null, answeredBy: null };
     this.promisedEpoch = view.epoch;
     this.#lastInstall = null;
     this.#host.stop();
@@ -208,8 +237,9 @@ export class Agreement {
     // A member may know of a change of the votes that is open: leaving waits for it (hazard C8).
     const same = answers.every(({ configVersion }) => configVersion === basis.version);
     const next = nextElectorate(basis, electorate, proposal.members, same ? parting : { ...parting, leaving: [] });
-    if (next !== null) proposal.quorum = quorumOf(basis, proposal.members, continued, next);
-    this.#enterFlush(proposal, answers, nowMs);
+    if (next !== null) proposal.next = quorumOf(basis, proposal.members, continued, next);
+    const counted = { configVersion: basis.version, electorate: next ?? electorate, open: basis.former !== undefined };
+    this.#enterFlush(proposal, answers, counted, nowMs);
   }
 
   #refuseOutdated(excluded: readonly StateAnswer[], latest: ViewId): void {
@@ -221,14 +251,14 @@ export class Agreement {
     }
   }
 
-  #enterFlush(proposal: Proposal, answers: readonly StateAnswer[], nowMs: number): void {
+  #enterFlush(proposal: Proposal, answers: readonly StateAnswer[], counted: CountedBy, nowMs: number): void {
     const startedIn = (state: StateAnswer): ViewId => state.order.started?.id ?? noView;
     const last = answers.reduce((a, b) => (compareViews(startedIn(b), startedIn(a)) > 0 ? b : a)).order.started;
     const from = last === null ? [] : answers.filter(({ order }) => order.started !== null && sameView(order.started.id, last.id));
     const { cut, sources } = planFlush(from.map((state) => ({ nodeid: state.from, order: state.order })));
-    proposal.flush = { kind: "flush", ...this.#head(), view: proposal.view, last, cut, sources };
+    proposal.flush = { kind: "flush", ...this.#head(), view: proposal.view, last, cut, sources, counted };
     this.#sendFlush(proposal);
-    this.#host.flush(proposal.flush, nowMs);
+    this.#doFlush(proposal.flush, nowMs);
   }
 
   #sendFlush({ members, flush, flushed }: Proposal): void {
@@ -246,9 +276,14 @@ export class Agreement {
 
   #conclude(proposal: Proposal, nowMs: number): void {
     const { view, members, flush } = proposal;
-    const quorum = proposal.quorum as Quorum;
+    const flushed = [...proposal.flushed.values()];
+    const against = flushed.filter(({ agrees }) => !agrees).map(({ from }) => from);
+    const counted = proposal.quorum as Quorum;
+    const quorum: Quorum = against.length > 0 ? { ...counted, quorate: false, rule: "other-proposal" } : (proposal.next ?? counted);
+    if (against.length > 0)
+      this.#host.log("warn", "no quorum: members have stored other votes of a change of configuration", { view: viewName(view), against });
     const waitMs = this.#waitMs(proposal);
-    const start = flush === null ? null : startOf(flush, [...proposal.flushed.values()]);
+    const start = flush === null || against.length > 0 ? null : startOf(flush, flushed);
     const message: Install = { kind: "install", ...this.#head(), view, members, waitMs, quorum, start };
     this.proposal = null;
     this.#install(message, nowMs);
@@ -282,12 +317,28 @@ export class Agreement {
     const promised = this.promised;
     if (promised === null || !promised.stored || !sameView(promised.view, flush.view)) return;
     if (flush.view.proposer !== flush.from || flush.view.incarnation !== flush.incarnation) return;
+    this.#doFlush(flush, nowMs);
+  }
+
+  #doFlush(flush: Flush, nowMs: number): void {
+    if (this.promised !== null) this.promised.counted ??= flush.counted;
     this.#host.flush(flush, nowMs);
   }
 
   /** Our part of the flush is done. */
   flushed(view: ViewId, answer: Pick<Flushed, "together" | "synced" | "lasts">, nowMs: number): void {
-    const message: Flushed = { kind: "flushed", ...this.#head(), view, ...answer };
+    const promised = this.promised;
+    if (promised === null || promised.counted === null || !sameView(promised.view, view)) return;
+    const basis = this.#host.basis();
+    // Of two answers the first may be the one that decides: another basis than its own is a reason for another view.
+    promised.answeredBy ??= basis;
+    const message: Flushed = {
+      kind: "flushed",
+      ...this.#head(),
+      view,
+      ...answer,
+      agrees: agreesTo(basis, promised.members, promised.counted),
+    };
     if (view.proposer === this.#self.nodeid) this.receiveFlushed(message, nowMs);
     else this.#host.datagram(view.proposer, message);
   }
@@ -304,6 +355,7 @@ export class Agreement {
     const members = [...message.members].sort((a, b) => a.nodeid - b.nodeid);
     const view: InstalledView = { id, members, quorum, installedMs: nowMs, serveFromMs: nowMs + waitMs, start };
     this.view = view;
+    this.answeredBy = this.promised?.answeredBy ?? null;
     this.promised = null;
     if (quorum.quorate) {
       this.lineage = id;

@@ -502,6 +502,7 @@ export class Membership {
       timeoutMs: this.#boot.timeoutMs,
       detector: this.#detector,
       basis: this.#basis,
+      answeredBy: agreement.answeredBy,
       view: this.view,
       lastMembers: agreement.lineage.epoch > 0 ? agreement.seen.members : [],
       stopped: this.stopped,

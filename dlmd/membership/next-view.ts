@@ -21,6 +21,8 @@ export interface Situation {
   readonly timeoutMs: number;
   readonly detector: Detector;
   readonly basis: QuorumBasis;
+  /** What this node agreed to the present view by, or did not; null: nobody was asked. */
+  readonly answeredBy: QuorumBasis | null;
   readonly view: InstalledView | null;
   /** Of the latest quorate view of this life. */
   readonly lastMembers: readonly Member[];
@@ -88,7 +90,9 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
   if (situation.broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
   // It reaches all of them within moments, and each who has it before the others is the first in order (rankOf).
   const delayMs = joinShare * timeoutMs;
-  if (view.quorum.configVersion < basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs };
+  // Of one version another proposal may be open or decided here now.
+  const asked = view.quorum.rule === "other-proposal" && situation.answeredBy !== basis;
+  if ((asked || view.quorum.configVersion < basis.version) && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs };
   if (!view.quorum.quorate || age <= brokenShare * timeoutMs) return null;
   const next = situation.nextElectorate();
   return next === null ? null : { why: `votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };

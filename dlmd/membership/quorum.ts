@@ -9,7 +9,7 @@
  */
 import { isMajority, type Tally, tally, type Voter } from "../config/votes.ts";
 import type { QuorumOptions } from "../engine/boot.ts";
-import type { QuorumCount, QuorumRule } from "../wire/quorum-count.ts";
+import type { CountedBy, QuorumCount, QuorumRule } from "../wire/quorum-count.ts";
 import type { Electorate, Member } from "../wire/view-id.ts";
 
 export type Quorum = QuorumCount;
@@ -125,6 +125,23 @@ export function quorumOf(basis: QuorumBasis, members: Members, continued: boolea
   }
   if (options.twoNode) return { ...now, ...rest, needed: 1, quorate: now.votes >= 1, rule: "two-node" };
   return { ...now, ...rest };
+}
+
+/**
+ * Whether no others can be a quorum by the votes that this node has stored. Two proposals may have one version. A majority of the votes of before has
+ * stored the one that is decided, so each quorum by another one has one of those nodes (hazard C8). Whoever has decided it counts by the new votes alone.
+ */
+export function agreesTo(basis: QuorumBasis, members: Members, { configVersion, open, electorate }: CountedBy): boolean {
+  if (basis.version < configVersion || (basis.version === configVersion && !open)) return true;
+  // Both halves are quorate then, and a fence decides.
+  if (basis.options.twoNode) return true;
+  const away = basis.nodes.filter(({ nodeid }) => !members.some((member) => member.nodeid === nodeid));
+  // Those who are away may know who counted before, and not who counts from now on.
+  const counting = electorate === null ? [null] : [electorate.nodeids, electorate.former ?? electorate.nodeids];
+  return counting.every((nodeids) => {
+    const those = nodeids === null ? null : { nodeids, former: null };
+    return !quorumOf({ ...basis, former: undefined }, away, true, those).quorate;
+  });
 }
 
 /** Why nodes count no more. */
@@ -269,6 +286,8 @@ function countReason({ votes, expected, needed, quorate, rule }: Quorum): string
       return `${head} ${votes} < ${needed} by the votes of before the change of configuration, which count until it is kept`;
     case "old-voters":
       return `${head} ${votes} < ${needed} of the nodes that counted before, who count until every member has the change on disk`;
+    case "other-proposal":
+      return `${head} a member has stored other votes of a change of configuration, by which the nodes that are away may be quorate`;
     case "votes":
       return `${head} ${votes} ${quorate ? ">=" : "<"} ${needed}`;
   }

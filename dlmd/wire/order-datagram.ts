@@ -7,7 +7,7 @@ import { AssertionError } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
 import { block, type Field, type Fields, flag, list, maybe, record, type Rows, row, u32, u64, u8 } from "./field.ts";
 import { incarnation, member, nodeid, viewId } from "./peer-field.ts";
-import { type QuorumCount, quorumCount } from "./quorum-count.ts";
+import { type CountedBy, countedBy, type QuorumCount, quorumCount } from "./quorum-count.ts";
 import type { Member, ViewId } from "./view-id.ts";
 
 /** Members of a view and nodes of a configuration, at most; more in a message is refused. */
@@ -114,7 +114,7 @@ export interface StartedView {
   readonly start: OrderStart;
 }
 
-/** From the proposer, when all STATEs are in: "have everything up to the cut, then say FLUSHED". */
+/** From the proposer, when all STATEs are in and it has counted a quorum: "have everything up to the cut, then say FLUSHED". */
 export interface Flush extends Sender {
   readonly kind: "flush";
   readonly view: ViewId;
@@ -122,6 +122,7 @@ export interface Flush extends Sender {
   readonly last: StartedView | null;
   readonly cut: number;
   readonly sources: readonly (Range & { readonly nodeid: number })[];
+  readonly counted: CountedBy;
 }
 
 export interface Flushed extends Sender {
@@ -131,6 +132,8 @@ export interface Flushed extends Sender {
   readonly together: boolean;
   readonly synced: boolean;
   readonly lasts: readonly Last[];
+  /** By the votes that it has stored no others can be a quorum (hazard C8). */
+  readonly agrees: boolean;
 }
 
 export type OrderDatagram = Submit | Ordered | Nack | Ask | OrderStatus | Flush | Flushed;
@@ -236,6 +239,13 @@ export const orderRows: Rows<OrderDatagram> = {
   nack: row("nack", 9, { ...sender, view: viewId, ranges: list(u8, range, maxRanges, "ranges") }),
   ask: row("ask", 10, { ...sender, view: viewId, range }),
   "order-status": row("order-status", 11, { ...sender, view: viewId, received: u64, highest: u64, stable: u64 }),
-  flush: row("flush", 12, { ...sender, view: viewId, last: started, cut: u64, sources: list(u8, source, maxRanges, "sources") }),
-  flushed: row("flushed", 13, { ...sender, view: viewId, together: flag, synced: flag, lasts }),
+  flush: row("flush", 12, {
+    ...sender,
+    view: viewId,
+    last: started,
+    cut: u64,
+    sources: list(u8, source, maxRanges, "sources"),
+    counted: countedBy,
+  }),
+  flushed: row("flushed", 13, { ...sender, view: viewId, together: flag, synced: flag, lasts, agrees: flag }),
 };

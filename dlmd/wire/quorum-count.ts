@@ -8,7 +8,17 @@ const maxVoters = 31;
 
 /** What decided: the number of votes, or one of the options of votequorum(5). */
 export type QuorumRule = (typeof rules)[number];
-const rules = ["votes", "two-node", "wait-for-all", "tie-won", "tie-lost", "old-votes", "old-voters", "tie-by-all"] as const;
+const rules = [
+  "votes",
+  "two-node",
+  "wait-for-all",
+  "tie-won",
+  "tie-lost",
+  "old-votes",
+  "old-voters",
+  "tie-by-all",
+  "other-proposal",
+] as const;
 
 export interface QuorumCount {
   readonly votes: number;
@@ -20,6 +30,12 @@ export interface QuorumCount {
   readonly configVersion: number;
   /** Whose votes count from this view on; null: all nodes'. */
   readonly electorate: Electorate | null;
+}
+
+/** By what a proposer has counted a quorum. */
+export interface CountedBy extends Pick<QuorumCount, "configVersion" | "electorate"> {
+  /** Those votes are proposed, and not decided as far as it knows. */
+  readonly open: boolean;
 }
 
 const someVoters = list(u8, u16, maxVoters, "voters");
@@ -34,6 +50,7 @@ const voters: Field<readonly number[]> = {
 };
 export const electorate: Field<Electorate | null> = maybe(record<Electorate>({ nodeids: voters, former: maybe(voters) }));
 
+export const countedBy: Field<CountedBy> = record({ configVersion: u32, open: flag, electorate });
 export const quorumCount: Field<QuorumCount> = record({
   votes: u16,
   expected: u16,

@@ -1,5 +1,5 @@
 /** Whether a simulated cluster could have two quorums, by what its nodes know: of the living in memory, of the others on disk (hazard C8). */
-import { quorumOf, type QuorumBasis } from "../../dlmd/membership/quorum.ts";
+import { agreesTo, quorumOf, type QuorumBasis } from "../../dlmd/membership/quorum.ts";
 import { compareViews, type Lineage } from "../../dlmd/wire/view-id.ts";
 import type { SimNode } from "./cluster-node.ts";
 
@@ -31,14 +31,15 @@ function knows({ nodes, former }: QuorumBasis, nodeid: number): boolean {
   return [...nodes, ...(former ?? [])].some((node) => node.nodeid === nodeid);
 }
 
-/** As a member counts that proposes a view of exactly those: the latest configuration of them, the latest view of them. */
+/** As a member counts that proposes a view of exactly those: the latest configuration of them, the latest view of them. None says no. */
 function couldBeQuorate(members: readonly Knowing[]): boolean {
   const highest = Math.max(...members.map(({ basis }) => basis.version));
   const { electorate } = members.map(({ lineage }) => lineage).reduce(later);
   const continued = members.some((member) => member.continued);
   return members.some(({ basis }) => {
     if (basis.version !== highest || !members.every(({ nodeid }) => knows(basis, nodeid))) return false;
-    return quorumOf(basis, members, continued, electorate).quorate;
+    const counted = { configVersion: basis.version, open: basis.former !== undefined, electorate };
+    return quorumOf(basis, members, continued, electorate).quorate && members.every((each) => agreesTo(each.basis, members, counted));
   });
 }
 

@@ -575,8 +575,8 @@ export const recoveryMutations: readonly Mutation[] = [
     hazard: "H4",
     breaks: "a promise is answered before it is on disk",
     file: "dlmd/membership/agreement.ts",
-    find: "this.promised = { view, sinceMs: nowMs, stored: false };",
-    replace: "this.promised = { view, sinceMs: nowMs, stored: true };",
+    find: "sinceMs: nowMs, stored: false, counted: null",
+    replace: "sinceMs: nowMs, stored: true, counted: null",
     caughtBy: "test/unit/dlmd/membership.test.ts",
   },
   {

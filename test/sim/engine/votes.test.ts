@@ -1,8 +1,9 @@
 /** How views go with the version of the configuration that their votes are counted by (hazard C8). */
 import { expect, it } from "vitest";
+import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
 import type { EngineSim } from "./engine-sim.ts";
-import { cluster, lastView, together, until } from "./scenes.ts";
+import { cluster, lastView, members, together, until } from "./scenes.ts";
 
 /** Every node hears that it has a connection to every other. */
 function link(sim: EngineSim): void {
@@ -134,4 +135,100 @@ it("C8: a node with an open proposal of a version is in no view with one that ha
   expect(lastView(sim.node(2))?.quorum).toMatchObject({ quorate: true, rule: "tie-won" });
   sim.run(10 * sim.timeoutMs);
   for (const nodeid of [1, 3]) expect(lastView(sim.node(nodeid))?.quorum.quorate ?? false).toBe(false);
+  // Node 1 asked for no view of both. The one that node 3 asked for is counted by what is decided.
+  expect(lastView(sim.node(3))).toMatchObject({ id: { proposer: 3 }, quorum: { rule: "tie-lost" } });
+});
+
+/**
+ * Node 1 has decided version 2, which takes the vote of node 2. Node 3 has stored it, and did not hear that it is decided. Node 2 comes back with another
+ * proposal of version 2 on its disk.
+ */
+function twoProposals(autoTieBreaker: "none" | "lowest" = "lowest"): {
+  sim: EngineSim;
+  votes: (...each: number[]) => EngineSim["configs"];
+  quorum: QuorumOptions;
+} {
+  const quorum = { ...plainQuorum, autoTieBreaker };
+  const sim = cluster(3, { quorum });
+  together(sim, 1, 2, 3);
+  const votes = (...each: number[]) => sim.configs.map((node, at) => ({ ...node, votes: each[at] as number }));
+  sim.node(2).crash();
+  together(sim, 1, 3);
+  link(sim);
+  const [one, three] = [sim.node(1), sim.node(3)];
+  const decided = { version: 2, nodes: votes(1, 0, 1), quorum };
+  for (const { engine } of [one, three]) engine.membership.configure({ ...decided, former: sim.configs }, sim.agenda.nowMs);
+  until(sim, "they count by both", () => lastView(three)?.quorum.configVersion === 2);
+  one.engine.membership.configure(decided, sim.agenda.nowMs);
+  sim.partition([[1], [2, 3]]);
+  sim.node(2).start();
+  sim.node(2).engine.membership.configure({ version: 2, nodes: votes(1, 2, 1), quorum, former: sim.configs }, sim.agenda.nowMs);
+  link(sim);
+  return { sim, votes, quorum };
+}
+
+it("C8: those who count by one of two proposals of a version are no quorum if others can be one by the one that a member has stored", () => {
+  const { sim } = twoProposals();
+  together(sim, 1);
+  expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, rule: "tie-won" });
+  together(sim, 2, 3);
+  for (const nodeid of [2, 3]) expect(lastView(sim.node(nodeid))?.quorum).toMatchObject({ quorate: false, rule: "other-proposal" });
+  const epoch = lastView(sim.node(3))?.id.epoch;
+  sim.run(10 * sim.timeoutMs);
+  // Nothing has changed, so nobody asked again.
+  expect(lastView(sim.node(3))).toMatchObject({ id: { epoch }, quorum: { quorate: false } });
+  // All three are a quorum by any proposal. Node 3 comes with another life: node 1 went on without it.
+  sim.heal();
+  until(sim, "all are quorate", () => {
+    link(sim);
+    return sim.nodes.every((node) => members(node) === "1 2 3" && lastView(node)?.quorum.quorate === true);
+  });
+});
+
+it("C8: two proposals of one version hold up nobody where the nodes that are away can be no quorum by either", () => {
+  const { sim } = twoProposals("none");
+  together(sim, 2, 3);
+  for (const nodeid of [2, 3]) expect(lastView(sim.node(nodeid))?.quorum).toMatchObject({ quorate: true, rule: "votes" });
+  until(sim, "node 1 is alone", () => lastView(sim.node(1))?.members.length === 1);
+  expect(lastView(sim.node(1))?.quorum.quorate).toBe(false);
+});
+
+it("C8: they ask again when the votes that a member had stored are withdrawn or decided there", () => {
+  const { sim, votes, quorum } = twoProposals();
+  together(sim, 2, 3);
+  const [two, three] = [sim.node(2), sim.node(3)];
+  expect(lastView(three)?.quorum).toMatchObject({ quorate: false, rule: "other-proposal" });
+  sim.node(1).crash();
+  // That of node 2 was decided after all.
+  three.engine.membership.configure({ version: 2, nodes: votes(1, 2, 1), quorum }, sim.agenda.nowMs);
+  until(sim, "they are quorate", () => [two, three].every((node) => lastView(node)?.quorum.quorate === true));
+  together(sim, 2, 3);
+});
+
+it("C8: a member that has decided a version is not overruled by who has another proposal of it", () => {
+  const { sim, votes, quorum } = twoProposals();
+  const decided = { version: 2, nodes: votes(1, 0, 1), quorum };
+  sim.node(3).engine.membership.configure(decided, sim.agenda.nowMs);
+  link(sim);
+  together(sim, 2, 3);
+  expect(lastView(sim.node(2))?.quorum).toMatchObject({ quorate: false, rule: "other-proposal" });
+  sim.node(2).engine.membership.configure(decided, sim.agenda.nowMs);
+  until(sim, "they count anew", () => lastView(sim.node(2))?.quorum.rule === "tie-lost");
+  expect(lastView(sim.node(2))?.quorum.quorate).toBe(false);
+});
+
+it.each([
+  [null, 1, 2],
+  [1, 2, 3],
+  [3, null, null],
+])("C8: all nodes are quorate at once, whatever each has stored: more votes for nodes %s, %s and %s", (...more) => {
+  const quorum = { ...plainQuorum, autoTieBreaker: "lowest" } as const;
+  const sim = cluster(3, { quorum });
+  for (const [at, node] of sim.nodes.entries()) {
+    const nodes = sim.configs.map((each) => ({ ...each, votes: each.nodeid === more[at] ? 2 : 1 }));
+    if (more[at] !== null) node.engine.membership.configure({ version: 2, nodes, quorum, former: sim.configs }, sim.agenda.nowMs);
+  }
+  link(sim);
+  together(sim, 1, 2, 3);
+  for (const node of sim.nodes) expect(lastView(node)?.quorum.quorate).toBe(true);
 });

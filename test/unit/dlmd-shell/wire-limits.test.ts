@@ -205,7 +205,14 @@ describe("of 31 nodes that all had a part in everything, a message is no longer 
       "state",
       datagram("state", { seen: { id: view, members: all, electorate }, ackedAgo, order: { started, received: 2 ** 53 - 1, held } }),
     ],
-    ["flush", datagram("flush", { last: started, sources: times(32, { nodeid: 3, from: 1, to: 1024 }) })],
+    [
+      "flush",
+      datagram("flush", {
+        last: started,
+        sources: times(32, { nodeid: 3, from: 1, to: 1024 }),
+        counted: { configVersion: 4, open: true, electorate },
+      }),
+    ],
     ["flushed", datagram("flushed", { lasts })],
     ["install", datagram("install", { members: all, quorum, start })],
     ["propose", datagram("propose", { members: all })],

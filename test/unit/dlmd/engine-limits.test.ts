@@ -93,7 +93,8 @@ describe("the ordered channel", () => {
       const next = { ...id, epoch: 8 };
       const sources = [{ nodeid: 1, from: 2, to: 3 }];
       const head = { kind: "flush", from: 1, incarnation: memberOf(1).incarnation, view: next } as const;
-      channel.ordering.flush({ ...head, last: view, cut, sources }, 0);
+      const counted = { configVersion: 1, open: false, electorate: null };
+      channel.ordering.flush({ ...head, last: view, cut, sources, counted }, 0);
       return channel;
     };
     const [within, beyond, far] = [flush(1 + orderWindow), flush(2 + orderWindow), flush(2 ** 52)];

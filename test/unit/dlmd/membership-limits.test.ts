@@ -106,7 +106,7 @@ class Lone {
         this.#done.push(() => membership.receive(state as Extract<Datagram, { kind: "state" }>, this.nowMs));
       } else if (message.kind === "flush") {
         const { view } = message;
-        const flushed = { kind: "flushed", ...from, view, together: false, synced: false, lasts: [] } as const;
+        const flushed = { kind: "flushed", ...from, view, together: false, synced: false, lasts: [], agrees: true } as const;
         this.#done.push(() => membership.receive(flushed, this.nowMs));
       }
     };

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { Voter } from "../../../dlmd/config/votes.ts";
 import {
+  agreesTo,
   electorateBy,
   leaseGrounds,
   nextElectorate,
@@ -128,6 +129,64 @@ describe("C8: the votes change, and who counts", () => {
       }
     }
     expect(wrong).toEqual([]);
+  });
+
+  it.each([3, 4].flatMap((count) => (["none", "lowest", "highest"] as const).map((ties) => [count, ties] as const)))(
+    "of %i nodes no set is quorate by one proposal, and another by one of the same version that a member has stored; ties: %s",
+    (count, autoTieBreaker) => {
+      const sets = setsOf(count);
+      const breaking = { ...plainQuorum, autoTieBreaker };
+      const former = (sets.at(-1) ?? []).map(({ nodeid }) => ({ nodeid, votes: 1 }));
+      const changes = former.flatMap(({ nodeid }) =>
+        [0, 2].map((votes) => former.map((voter) => (voter.nodeid === nodeid ? { nodeid, votes } : voter))),
+      );
+      const some = sets.slice(1).map(idsOf);
+      const electorates = [null, ...some.flatMap((nodeids) => [null, ...some].map((before) => ({ nodeids, former: before })))];
+      let refused = 0;
+      const wrong: string[] = [];
+      for (const decided of changes) {
+        const stored: QuorumBasis = { version: 2, nodes: decided, former, options: breaking };
+        for (const electorate of electorates) {
+          // Who is away may have heard of both, of one, or of none of who counts.
+          const known = electorate?.former ? [electorate, { nodeids: electorate.former, former: null }] : [electorate];
+          const elsewhere = sets.filter((set) =>
+            known.some((counting) => quorumOf({ ...stored, former: undefined }, set, true, counting).quorate),
+          );
+          for (const nodes of changes) {
+            for (const members of sets.slice(1)) {
+              if (!quorumOf({ version: 2, nodes, former, options: breaking }, members, true, electorate).quorate) continue;
+              if (!agreesTo(stored, members, { configVersion: 2, open: true, electorate })) {
+                if (electorate === null) refused++;
+                continue;
+              }
+              const other = elsewhere.find((set) => set.every(({ nodeid }) => !idsOf(members).includes(nodeid)));
+              if (other === undefined) continue;
+              const votes = [decided, nodes].map((each) => each.map((node) => node.votes).join(" ")).join(" or ");
+              wrong.push(`${idsOf(members).join(" ")} and ${idsOf(other).join(" ")}: votes ${votes}`);
+            }
+          }
+        }
+      }
+      expect(wrong).toEqual([]);
+      // Where nodes count as they are, only a half that wins a tie does without a majority of before: one node of three.
+      expect(refused > 0).toBe(autoTieBreaker !== "none" && count === 3);
+    },
+  );
+
+  it("who has stored nothing of that version agrees, and who has another one does not ask about votes that are decided", () => {
+    const former = [1, 2, 3].map((nodeid) => ({ nodeid, votes: 1 }));
+    const nodes = former.map((voter) => (voter.nodeid === 2 ? { nodeid: 2, votes: 0 } : voter));
+    const members = [{ nodeid: 2 }, { nodeid: 3 }];
+    const counted = { configVersion: 2, open: true, electorate: null };
+    const basis: QuorumBasis = { version: 2, nodes, former, options };
+    expect(agreesTo(basis, members, counted)).toBe(false);
+    expect(agreesTo({ ...basis, former: undefined }, members, counted)).toBe(false);
+    expect(agreesTo(basis, members, { ...counted, open: false })).toBe(true);
+    expect(agreesTo({ version: 1, nodes: former, options }, members, counted)).toBe(true);
+    // Stored since STATE.
+    expect(agreesTo(basis, members, { configVersion: 1, open: false, electorate: null })).toBe(false);
+    // A fence decides between halves.
+    expect(agreesTo({ ...basis, options: { ...options, twoNode: true } }, members, counted)).toBe(true);
   });
 
   it("a set that lost its last vote counts no more: what was before it does, once the votes are decided", () => {

@@ -71,8 +71,16 @@ export const datagrams: readonly Datagram[] = [
   { kind: "nack", ...sender, view, ranges: [{ from: 9, to: 11 }] },
   { kind: "ask", ...sender, view, range: { from: 3, to: 3 } },
   { kind: "order-status", ...sender, view, received: 9, highest: 10, stable: 8 },
-  { kind: "flush", ...sender, view, last: started, cut: 12, sources: [{ nodeid: 3, from: 10, to: 12 }] },
-  { kind: "flushed", ...sender, view, together: true, synced: false, lasts },
+  {
+    kind: "flush",
+    ...sender,
+    view,
+    last: started,
+    cut: 12,
+    sources: [{ nodeid: 3, from: 10, to: 12 }],
+    counted: { configVersion: 4, open: true, electorate: { nodeids: [2, 5], former: [2] } },
+  },
+  { kind: "flushed", ...sender, view, together: true, synced: false, lasts, agrees: true },
 ];
 
 const owner: PlockOwner = { nodeid: 0x1234, clientId: 0xfffffffe, kind: "ofd", owner: 0xfedcba9876543210n };
