@@ -6,6 +6,7 @@ import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { Cover, type Inode, type InodeKind, type Since } from "../../../overlay/coherence/cover.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type FileId } from "../../../overlay/lower/lower.ts";
+import { idleThreads } from "./idle-threads.ts";
 
 /** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
 export function lockspaceThatGrants(asked: string[]): {
@@ -108,14 +109,7 @@ export function shellOver(
       walk: () => Promise.resolve(0),
       isOwnThread: () => false,
     },
-    callerThreads: {
-      isAsleep: () => false,
-      hasEnded: () => false,
-      isReading: () => false,
-      isSeeking: () => false,
-      isRunnable: () => false,
-      waitsForPage: () => false,
-    },
+    callerThreads: idleThreads,
     now,
     leaving,
     draining,

@@ -6,8 +6,10 @@ import { E } from "../../../dlmd/base/errno.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import type { InodeKind } from "../../../overlay/coherence/cover.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
+import { Mutex } from "./mutex.ts";
 
-export class KernelInode {
+/** Locked: its page, or the directory. */
+export class KernelInode extends Mutex {
   readonly fuseNodeid: number;
   readonly id: FileId;
   readonly kind: InodeKind;
@@ -19,28 +21,12 @@ export class KernelInode {
   attrVersion = 0;
   /** Of the one page; null: it is not there. */
   page: number | null = null;
-  #locked = false;
-  #waiters: (() => void)[] = [];
 
   constructor(fuseNodeid: number, id: FileId, kind: InodeKind) {
+    super();
     this.fuseNodeid = fuseNodeid;
     this.id = id;
     this.kind = kind;
-  }
-
-  get isLocked(): boolean {
-    return this.#locked;
-  }
-
-  /** Its page, or the directory. */
-  async lock(): Promise<void> {
-    while (this.#locked) await new Promise<void>((resolve) => this.#waiters.push(resolve));
-    this.#locked = true;
-  }
-
-  unlock(): void {
-    this.#locked = false;
-    for (const waiter of this.#waiters.splice(0)) waiter();
   }
 }
 
@@ -119,7 +105,7 @@ export class ModelKernel {
     }
     this.outdate(inode);
     if (!pages || inode.kind !== "file") return 0;
-    if (inode.isLocked) this.counts.waitedForPage += 1;
+    if (inode.isHeld) this.counts.waitedForPage += 1;
     await inode.lock();
     inode.page = null;
     inode.unlock();

@@ -14,6 +14,7 @@ import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { type KernelEntry, type KernelInode, ModelKernel } from "./shell-model-kernel.ts";
 import { type Cell, MODE_OF, type ModelWorld } from "./shell-model-world.ts";
+import { idleThreads } from "./idle-threads.ts";
 
 export const PAGE = { from: 0, to: 4096 };
 const SIZE = 0;
@@ -58,14 +59,7 @@ export class ModelNode {
         walk: () => Promise.resolve(0),
         isOwnThread: () => false,
       },
-      callerThreads: {
-        isAsleep: () => false,
-        hasEnded: () => false,
-        isReading: () => false,
-        isSeeking: () => false,
-        isRunnable: () => false,
-        waitsForPage: () => false,
-      },
+      callerThreads: idleThreads,
       now: world.now,
       leaving: () => (world.random() < 0.2 ? turn() : undefined),
       log: silentLog,

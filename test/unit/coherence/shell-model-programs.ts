@@ -127,7 +127,7 @@ export class ModelProgram {
     const seen = (page: number): void => {
       if (page < committed) this.#world.note(`node ${this.#node.id} read ${page} of ${inode.id.ino} after ${committed}`);
     };
-    if (inode.page !== null && !inode.isLocked) return seen(inode.page);
+    if (inode.page !== null && !inode.isHeld) return seen(inode.page);
     await inode.lock();
     try {
       if (inode.page === null) await this.#node.read(this.#pid, inode);
@@ -163,7 +163,7 @@ export class ModelProgram {
             inode.unlock();
           }
         } else {
-          if (!inode.isLocked) inode.page = null;
+          if (!inode.isHeld) inode.page = null;
           made = await this.#node.write(this.#pid, inode, false);
           await this.#world.turn();
           kernel.outdate(inode);
@@ -274,7 +274,7 @@ export class ModelProgram {
   #shrink(): void {
     const { kernel } = this.#node;
     const inode = this.#pick([...kernel.inodes.values()]);
-    if (inode.users > 0 || inode.isLocked) return;
+    if (inode.users > 0 || inode.isHeld) return;
     const below = `${inode.fuseNodeid} `;
     for (const [key, { child }] of kernel.dentries) if (key.startsWith(below) && child !== null) return;
     for (const [key, { child }] of kernel.dentries) if (child === inode || key.startsWith(below)) kernel.dentries.delete(key);

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type ModelClock, runShellModel } from "./shell-model.ts";
+import { fakeClock } from "./fake-clock.ts";
+import { runShellModel } from "./shell-model.ts";
 
 // Its own functions are not played by fake timers.
 vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
@@ -9,12 +10,6 @@ const STEPS = 2500;
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
-
-const clock: ModelClock = {
-  now: () => Date.now(),
-  advance: (ms) => vi.advanceTimersByTimeAsync(ms),
-  waiting: () => vi.getTimerCount(),
-};
 
 describe("F4 F6 F13 F42: shells of several nodes whose programs make, find, change, move and remove files", () => {
   const shapes = [
@@ -30,7 +25,7 @@ describe("F4 F6 F13 F42: shells of several nodes whose programs make, find, chan
       const sums: Record<string, number> = {};
       for (let seed = FIRST; seed <= LAST; seed += 1) {
         vi.clearAllTimers();
-        const { violation, counts } = await runShellModel(seed, { ...shape, steps: STEPS }, clock);
+        const { violation, counts } = await runShellModel(seed, { ...shape, steps: STEPS }, fakeClock);
         expect(violation, `seed ${seed}`).toBeNull();
         for (const [key, count] of Object.entries(counts)) sums[key] = (sums[key] ?? 0) + count;
       }

@@ -13,6 +13,7 @@ import { FileLockCore, type FileLockLimits } from "../../../overlay/file-lock/co
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "../../../overlay/file-lock/core-port.ts";
 import type { LockOwner } from "../../../overlay/file-lock/api.ts";
 import { certainlyHeldOn, hasLocks, heldOn, type LockedFile } from "../../../overlay/file-lock/locked-file.ts";
+import { endClient } from "./end-client.ts";
 
 const statuses: Record<string, FileLockStatus> = {
   ok: "granted",
@@ -218,26 +219,9 @@ export class LockCluster {
     old.over = true;
     old.gone = true;
     // Each file has a master of its own.
-    for (const file of new Set(this.#files.values())) this.#deliver(`${node} service ${file}`, () => this.#endInService(old, file));
+    for (const file of new Set(this.#files.values()))
+      this.#deliver(`${node} service ${file}`, () => endClient(this.#master, old.client, file, this.#files));
     for (const name of new Set([...this.#states.keys(), ...old.core.files.keys()])) this.#tellState(old, name, "give-up");
-  }
-
-  /** As its home does for a client that is gone (dlmd/plock/home.ts). */
-  #endInService({ client }: Process, of: string): void {
-    const master = this.#master;
-    for (const [request, file] of this.#files) {
-      const [by, id] = request.split(" ").map(Number) as [number, number];
-      if (by === client && file === of) master.cancel(client, id);
-    }
-    for (const { name, ranges, flock } of Array.from(master.files.values())) {
-      if (name !== of) continue;
-      for (const table of [ranges, flock])
-        for (const holder of Array.from(table.holders.values())) {
-          if (holder.owner.nodeid !== client) continue;
-          table.take(holder, 0n, maxOffset);
-          table.release(holder);
-        }
-    }
   }
 
   /** The kernel asks the new process once more. */

@@ -9,6 +9,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import type { FileLockRow } from "../../../overlay/file-lock/api.ts";
 import { VolumeFileLocks } from "../../../overlay/file-lock/file-locks.ts";
+import { endClient } from "./end-client.ts";
 
 const statuses = { ok: "granted", again: "again", deadlock: "deadlock", canceled: "canceled", limit: "limit" } as const;
 
@@ -256,25 +257,15 @@ export class ShellWorld {
   /** What dlmd has kept of a process that has crashed goes. What it said before arrives first. */
   forget(process: ShellProcess): void {
     for (const file of this.#files) {
-      this.#send(`${process.node} service ${file}`, () => this.#endInService(process, file));
+      this.#send(`${process.node} service ${file}`, () =>
+        endClient(
+          this.#master,
+          process.client,
+          file,
+          Array.from(this.#asked, ([request, asked]) => [request, asked.file] as const),
+        ),
+      );
       this.#send(`${process.node} dlm ${file}`, () => this.#state(file).end(process));
-    }
-  }
-
-  /** As its home does for a client that is gone (dlmd/plock/home.ts). */
-  #endInService({ client }: ShellProcess, of: string): void {
-    for (const [request, { file }] of this.#asked) {
-      const [by, id] = request.split(" ").map(Number) as [number, number];
-      if (by === client && file === of) this.#master.cancel(client, id);
-    }
-    for (const { name, ranges, flock } of Array.from(this.#master.files.values())) {
-      if (name !== of) continue;
-      for (const table of [ranges, flock])
-        for (const holder of Array.from(table.holders.values())) {
-          if (holder.owner.nodeid !== client) continue;
-          table.take(holder, 0n, maxOffset);
-          table.release(holder);
-        }
     }
   }
 

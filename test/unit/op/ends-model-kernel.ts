@@ -8,26 +8,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { PAGE_BYTES, type PageRange } from "../../../overlay/coherence/page-range.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
-
-/** A lock that is taken in turn. */
-export class Mutex {
-  #held = false;
-  #waiters: (() => void)[] = [];
-
-  get isHeld(): boolean {
-    return this.#held;
-  }
-
-  async lock(): Promise<void> {
-    while (this.#held) await new Promise<void>((resolve) => this.#waiters.push(resolve));
-    this.#held = true;
-  }
-
-  unlock(): void {
-    this.#held = false;
-    for (const waiter of this.#waiters.splice(0)) waiter();
-  }
-}
+import { Mutex } from "../coherence/mutex.ts";
 
 export class Page {
   readonly lock: Mutex = new Mutex();

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { ModelClock } from "../coherence/shell-model.ts";
+import { fakeClock } from "../coherence/fake-clock.ts";
 import { runEndsModel } from "./ends-model.ts";
 
 // Its own functions are not played by fake timers.
@@ -10,12 +10,6 @@ const STEPS = 2000;
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
-
-const clock: ModelClock = {
-  now: () => Date.now(),
-  advance: (ms) => vi.advanceTimersByTimeAsync(ms),
-  waiting: () => vi.getTimerCount(),
-};
 
 describe("F5: programs that append to, cut and read one file", () => {
   const shapes = [
@@ -34,7 +28,7 @@ describe("F5: programs that append to, cut and read one file", () => {
       const sums: Record<string, number> = {};
       for (let seed = FIRST; seed <= LAST; seed += 1) {
         vi.clearAllTimers();
-        const { violation, history, counts } = await runEndsModel(seed, { ...shape, steps: STEPS }, clock);
+        const { violation, history, counts } = await runEndsModel(seed, { ...shape, steps: STEPS }, fakeClock);
         expect(violation, `seed ${seed}\n${violation === null ? "" : history}`).toBeNull();
         for (const [key, count] of Object.entries(counts)) sums[key] = (sums[key] ?? 0) + count;
       }

@@ -5,27 +5,18 @@
  */
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { UnderWay } from "../../../dlmd/base/under-way.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { PAGE_BYTES } from "../../../overlay/coherence/page-range.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
-import { HandleTable } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import type { Attr, AttrChange, FileId, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
-import { EstaleRetry } from "../../../overlay/op/estale-retry.ts";
-import { FilesAhead } from "../../../overlay/op/files-ahead.ts";
 import { O_APPEND, O_RDWR } from "../../../overlay/op/linux.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
-import { MovedDirectories } from "../../../overlay/op/moved-directories.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
-import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
-import { Prefetch } from "../../../overlay/op/prefetch.ts";
-import { RemovalsAhead } from "../../../overlay/op/removals-ahead.ts";
-import { WalkAhead } from "../../../overlay/op/walk-ahead.ts";
 import { andThen } from "../../../dlmd/base/maybe-promise.ts";
 import { ModelSteps } from "../coherence/model-steps.ts";
 import { seeded } from "../coherence/seeded.ts";
@@ -33,6 +24,7 @@ import { ModelLockManager } from "../coherence/shell-model-locks.ts";
 import type { ModelClock } from "../coherence/shell-model.ts";
 import { type AttrReply, EndsKernel, Page } from "./ends-model-kernel.ts";
 import { KillModelRest } from "./kill-model-rest.ts";
+import { modelMount } from "./model-mount.ts";
 import { attrOf } from "./scripted-lower.ts";
 
 const ROOT: FileId = { ino: 2, generation: 0 };
@@ -279,29 +271,7 @@ class Node {
       createCover: (of, kind) => this.shell.createCover(of, kind),
       dropped: (inode) => this.shell.forgotten(inode),
     });
-    const zero = (): number => 0;
-    this.mount = {
-      lower,
-      coherence,
-      inodes,
-      handles: new HandleTable(),
-      staleOnce: new EstaleRetry(),
-      standIns: new PlaceholderInodes(),
-      moved: new MovedDirectories({ inodes, pathOf: () => Buffer.from(""), walk: () => Promise.resolve(0), log: silentLog }),
-      ahead: new Prefetch(lower, coherence),
-      walkAhead: new WalkAhead({ lower, coherence, inodes, listed: () => undefined, now: zero }),
-      removalsAhead: new RemovalsAhead({ lower, coherence, inodes, now: zero }),
-      filesAhead: new FilesAhead({ lower, now: zero }),
-      writesBehind: new UnderWay(),
-      log: silentLog,
-      dontMask: true,
-      handleKillpriv: true,
-      fileAttributes: true,
-      credentials: () => null,
-      isRenaming: () => false,
-      fileLocks: null,
-      askFlush: () => undefined,
-    };
+    this.mount = modelMount({ lower, coherence, inodes });
     coherence.onExpected = (inode): void => {
       this.mount.ahead.startUnderLock(inode);
       void andThen(coherence.sizes.anticipate(inode), () => coherence.unpin(inode, Mode.PR));

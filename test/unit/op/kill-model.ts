@@ -2,31 +2,22 @@
  * A model of callers that are killed (hazard F50): the real operations over a lower that makes each call at a later time (kill-model-lower.ts), under a kernel that
  * keeps the changes of an inode apart as the real one does (kill-model-kernel.ts). What was answered must have an order (kill-model-check.ts).
  */
-import { silentLog } from "../../../dlmd/base/log.ts";
-import { UnderWay } from "../../../dlmd/base/under-way.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { errnoError, E } from "../../../dlmd/base/errno.ts";
 import type { Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { Cover, type Inode, type PinMode } from "../../../overlay/coherence/cover.ts";
 import { SizeGates } from "../../../overlay/coherence/size/gate.ts";
 import type { KernelSizes, SizeChange } from "../../../overlay/coherence/size/kernel-sizes.ts";
-import { HandleTable } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
-import { EstaleRetry } from "../../../overlay/op/estale-retry.ts";
-import { FilesAhead } from "../../../overlay/op/files-ahead.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
-import { MovedDirectories } from "../../../overlay/op/moved-directories.ts";
-import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
-import { Prefetch } from "../../../overlay/op/prefetch.ts";
-import { RemovalsAhead } from "../../../overlay/op/removals-ahead.ts";
-import { WalkAhead } from "../../../overlay/op/walk-ahead.ts";
 import { unexplained } from "./kill-model-check.ts";
 import { type Asked, type Caller, KillModelKernel } from "./kill-model-kernel.ts";
 import { idOf, KillModelLower } from "./kill-model-lower.ts";
 import { changeElsewhere, KINDS, MODEL_PAGE_BYTES, type ModelFile, runPrograms, type World, writeBack } from "./kill-model-programs.ts";
 import { applied, modelInode, ROOT_INO, type State } from "./kill-model-state.ts";
 import { KillModelSteps } from "./kill-model-steps.ts";
+import { modelMount } from "./model-mount.ts";
 import { RecordingCoherence } from "./recording-coherence.ts";
 import { rightSizes } from "./right-sizes.ts";
 
@@ -174,29 +165,7 @@ function mountOf(lower: KillModelLower, coherence: KillModelCoherence): Mount {
     },
     dropped: () => undefined,
   });
-  const now = (): number => 0;
-  return {
-    lower,
-    coherence,
-    inodes,
-    handles: new HandleTable(),
-    staleOnce: new EstaleRetry(),
-    standIns: new PlaceholderInodes(),
-    moved: new MovedDirectories({ inodes, pathOf: () => Buffer.from(""), walk: () => Promise.resolve(0), log: silentLog }),
-    ahead: new Prefetch(lower, coherence),
-    walkAhead: new WalkAhead({ lower, coherence, inodes, listed: () => undefined, now }),
-    removalsAhead: new RemovalsAhead({ lower, coherence, inodes, now }),
-    filesAhead: new FilesAhead({ lower, now }),
-    writesBehind: new UnderWay(),
-    log: silentLog,
-    dontMask: true,
-    handleKillpriv: true,
-    fileAttributes: true,
-    credentials: () => null,
-    isRenaming: () => false,
-    fileLocks: null,
-    askFlush: () => undefined,
-  };
+  return modelMount({ lower, coherence, inodes });
 }
 
 function known(mount: Mount, ino: number, mode: number): InodeRecord {
