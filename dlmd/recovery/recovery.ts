@@ -383,12 +383,12 @@ export class Recovery {
         this.reviewGates();
         return true;
       case "rebuild":
-        if (this.#rebuild === null || this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);
+        if (this.#rebuild === null || this.phase !== "rebuild") return this.#beforeOrAfterNaming(from, message);
         if (!this.#rebuild.receiveLock(from, message))
           this.#port.protest(from, `lock ${message.lkbId} named to the wrong master, or twice`);
         return true;
       case "offer":
-        if (this.#rebuild === null || this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);
+        if (this.#rebuild === null || this.phase !== "rebuild") return this.#beforeOrAfterNaming(from, message);
         this.#rebuild.receiveOffer(message);
         return true;
       case "refuse":
@@ -398,7 +398,7 @@ export class Recovery {
         return true;
       case "plock-held":
       case "plock-again":
-        if (this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);
+        if (this.phase !== "rebuild") return this.#beforeOrAfterNaming(from, message);
         this.#port.receive(from, message);
         return true;
       default:
@@ -406,6 +406,11 @@ export class Recovery {
         if (!this.#locks.receive(from, message)) this.#port.receive(from, message);
         return true;
     }
+  }
+
+  /** What is named waits for the rebuild; after it nobody takes it. */
+  #beforeOrAfterNaming(from: number, message: PeerMessage): boolean {
+    return this.phase !== "mark" && this.#outOfPlace(from, message);
   }
 
   /**

@@ -16,10 +16,8 @@ export const recoveryMutations: readonly Mutation[] = [
     hazard: "H13",
     breaks: "a value block that is handed over after the rebuild waits for ever, and all that its sender says behind it",
     file: "dlmd/recovery/recovery.ts",
-    find: `      case "offer":
-        if (this.#rebuild === null || this.phase !== "rebuild") return this.phase !== "mark" && this.#outOfPlace(from, message);`,
-    replace: `      case "offer":
-        if (this.#rebuild === null || this.phase !== "rebuild") return false;`,
+    find: 'return this.phase !== "mark" && this.#outOfPlace(from, message);',
+    replace: "return false;",
     caughtBy: "test/unit/dlmd/out-of-place.test.ts",
   },
   {
