@@ -21,7 +21,7 @@ import type { Datagram, Heartbeat } from "./wire/datagram.ts";
 import type { LifeSeen, ProcessLife } from "./wire/peer-life.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 import type { ClientEvent, ClientIdentity, ClientRequest, QueryWhat, ViewInfo } from "./wire/program.ts";
-import type { Lineage, ViewId } from "./wire/view-id.ts";
+import type { Counting, Lineage, ViewId } from "./wire/view-id.ts";
 
 /** Limits, each with what happens at it. Defaults: `defaultLimits` in node.ts. */
 export interface NodeLimits extends LockLimits, PlockLimits {
@@ -198,7 +198,12 @@ export type Effect =
   /** Stop / go on reading that peer's connection. */
   | { readonly kind: "pause-peer" | "resume-peer"; readonly nodeid: number }
   /** The view, or whether its lock service runs, changed. Clients are told by "view" events of their own. */
-  | { readonly kind: "view"; readonly view: ViewInfo }
+  | {
+      readonly kind: "view";
+      readonly view: ViewInfo;
+      /** Who counts from it on; null: it is not quorate. */
+      readonly counting: Counting | null;
+    }
   /** No lease runs any more that was given by a configuration before that version, by which that view was counted (hazard C8). */
   | { readonly kind: "view-settled"; readonly viewId: string; readonly version: number }
   /**

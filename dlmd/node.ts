@@ -613,7 +613,8 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     if (mark === this.#announced) return;
     this.#announced = mark;
     const info = this.viewInfo();
-    this.#outbox.push({ kind: "view", view: info });
+    const counting = view === null || !view.quorum.quorate ? null : { id: view.id, electorate: view.quorum.electorate };
+    this.#outbox.push({ kind: "view", view: info, counting });
     for (const client of this.clients.all.values()) this.#toClient(client, { kind: "view", view: info });
   }
 }

@@ -6,6 +6,7 @@ import * as z from "zod";
 import { OperatingError, WireError } from "../base/error.ts";
 import type { ConfigMessage } from "./change-event.ts";
 import type { ConfigRecord, KeptConfig } from "./record.ts";
+import { maxEpoch } from "../wire/view-id.ts";
 import { MAX_TRAIL } from "./trail.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES, MAX_VOTES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";
 
@@ -26,16 +27,45 @@ const trailShape = z
   .array(z.strictObject({ version: whole, nodes: votersShape, agreedBy: agreedShape }))
   .max(MAX_TRAIL)
   .default([]);
+const nodeidsShape = z
+  .array(z.int().min(1).max(65_535))
+  .min(1)
+  .max(MAX_NODES)
+  .refine((nodeids) => nodeids.every((nodeid, at) => nodeid > (nodeids[at - 1] ?? 0)), "ascending nodeids expected");
+// Files of versions that did not keep who counts with the votes have none.
+const countingShape = z
+  .strictObject({
+    id: z.strictObject({ epoch: whole.max(maxEpoch), proposer: whole.max(65_535), incarnation: z.string().regex(/^[0-9a-f]{16}$/) }),
+    electorate: z
+      .strictObject({ nodeids: nodeidsShape, former: nodeidsShape.nullable() })
+      .refine(({ nodeids, former }) => new Set([...nodeids, ...(former ?? [])]).size <= MAX_NODES, "more nodes than a cluster has")
+      .nullable(),
+  })
+  .nullable()
+  .default(null);
 const inView = { epoch: whole, view: word };
 const messageShape = z.discriminatedUnion("kind", [
-  z.strictObject({ ...inView, kind: z.literal("report"), committed: recordShape, trail: trailShape, pending: pendingShape }),
+  z.strictObject({
+    ...inView,
+    kind: z.literal("report"),
+    committed: recordShape,
+    trail: trailShape,
+    pending: pendingShape,
+    counting: countingShape,
+  }),
   z.strictObject({ ...inView, kind: z.literal("propose"), record: recordShape }),
   z.strictObject({ ...inView, kind: z.literal("stored"), version: whole, fingerprint: z.string().max(MAX_FINGERPRINT_CHARS) }),
-  z.strictObject({ ...inView, kind: z.literal("commit"), record: recordShape, trail: trailShape }),
+  z.strictObject({ ...inView, kind: z.literal("commit"), record: recordShape, trail: trailShape, counting: countingShape }),
   z.strictObject({ ...inView, kind: z.literal("request"), requestId: whole, record: recordShape }),
   z.strictObject({ ...inView, kind: z.literal("refuse"), requestId: whole, reason: z.string().max(4096) }),
 ]);
-const keptShape = z.strictObject({ committed: recordShape, agreedBy: agreedShape, trail: trailShape, pending: pendingShape });
+const keptShape = z.strictObject({
+  committed: recordShape,
+  agreedBy: agreedShape,
+  trail: trailShape,
+  pending: pendingShape,
+  counting: countingShape,
+});
 
 /** Least time-out that is accepted from a peer: what it may be was checked where it was applied. */
 const ANY_TIMEOUT_MS = 1;
@@ -103,6 +133,6 @@ export function encodeKeptConfig(kept: KeptConfig): string {
 
 /** Throws WireError or OperatingError. */
 export function decodeKeptConfig(text: string): KeptConfig {
-  const { committed, agreedBy, trail, pending } = parse(text, keptShape);
-  return { committed: recordFrom(committed), agreedBy, trail, pending: pendingFrom(pending) };
+  const { committed, pending, ...rest } = parse(text, keptShape);
+  return { ...rest, committed: recordFrom(committed), pending: pendingFrom(pending) };
 }

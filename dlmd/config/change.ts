@@ -18,7 +18,8 @@
  * is behind is to be given what is in force.
  */
 import type { ConfigEffect, ConfigEvent, ConfigMessage, ConfigView, Trail } from "./change-event.ts";
-import { type ConfigRecord, type KeptConfig, laterPending, offerObjection, type OfferedConfig, votesObjection } from "./record.ts";
+import type { Counting } from "../wire/view-id.ts";
+import { type ConfigRecord, type KeptConfig, laterOf, laterPending, offerObjection, type OfferedConfig, votesObjection } from "./record.ts";
 import { type AgreedVersion, hasAll, mergeTrails } from "./trail.ts";
 import { isMajority } from "./votes.ts";
 
@@ -49,7 +50,7 @@ export class ConfigChange {
   #serial = 0;
   readonly #onPersisted = new Map<number, () => void>();
   /** Coordinator: what the members of this view keep; null once all have said it. */
-  #reports: Map<number, Pick<KeptConfig, "committed" | "trail" | "pending">> | null = null;
+  #reports: Map<number, Pick<KeptConfig, "committed" | "trail" | "pending" | "counting">> | null = null;
   #proposal: Proposal | null = null;
   #early: { from: number; message: ConfigMessage }[] = [];
   /** What the last "settled" said. */
@@ -98,6 +99,9 @@ export class ConfigChange {
         break;
       case "offered":
         this.#receiveOffer(event);
+        break;
+      case "count-all":
+        this.#persist({ ...this.#kept, counting: null }, () => {});
     }
     const effects = this.#effects;
     this.#effects = [];
@@ -138,18 +142,18 @@ export class ConfigChange {
     if (agreedBy.length > this.#kept.agreedBy.length) this.#persist({ ...this.#kept, agreedBy }, () => {});
   }
 
-  #receiveOffer({ record, agreedBy, trail }: OfferedConfig): void {
+  #receiveOffer({ record, agreedBy, trail, counting }: OfferedConfig): void {
     if (record.version <= this.#kept.committed.version) return;
     const reason = offerObjection(this.#kept, { record, agreedBy, trail }, this.#view?.quorate === true);
-    if (reason === null) this.#adopt({ record, agreedBy, trail }, null);
+    if (reason === null) this.#adopt({ record, agreedBy, trail, counting }, null);
     else this.#effects.push({ kind: "declined", reason });
   }
 
   /** To the coordinator: what is kept here, and what is wanted. */
   #report(view: ConfigView): void {
     const coordinator = this.#coordinator(view);
-    const { committed, trail, pending } = this.#kept;
-    this.#send(view, coordinator, { kind: "report", committed, trail, pending });
+    const { committed, trail, pending, counting } = this.#kept;
+    this.#send(view, coordinator, { kind: "report", committed, trail, pending, counting });
     for (const [requestId, record] of this.#requests) this.#send(view, coordinator, { kind: "request", requestId, record });
   }
 
@@ -159,7 +163,7 @@ export class ConfigChange {
     if (view === null || nodeid === this.#self || !view.members.includes(nodeid)) return;
     if (nodeid === this.#coordinator(view)) this.#report(view);
     if (this.#coordinator(view) !== this.#self || this.#reports !== null) return;
-    this.#send(view, nodeid, { kind: "commit", record: this.#kept.committed, trail: this.#kept.trail });
+    this.#sendCommit(view, nodeid);
     if (this.#proposal !== null) this.#send(view, nodeid, { kind: "propose", record: this.#proposal.record });
   }
 
@@ -196,7 +200,7 @@ export class ConfigChange {
         this.#proposal.stored.add(from);
         return this.#checkProposal(view);
       case "commit":
-        return fromCoordinator ? this.#adopt({ record: message.record, agreedBy: view.members, trail: message.trail }, null) : undefined;
+        return fromCoordinator ? this.#adopt({ ...message, agreedBy: view.members }, null) : undefined;
       case "request":
         return this.#receiveRequest(view, from, message.requestId, message.record);
       case "refuse":
@@ -213,8 +217,19 @@ export class ConfigChange {
     this.#effects.push({ kind: "persist", serial, kept });
   }
 
+  /** What is in force here, and how it came to that. */
+  #sendCommit(view: ConfigView, nodeid: number): void {
+    const { committed: record, trail, counting } = this.#kept;
+    this.#send(view, nodeid, { kind: "commit", record, trail, counting });
+  }
+
+  /** Votes and who counts are known together: who has the votes of a view counts by no electorate of before it (hazard C8). */
+  #countingWith(told: Counting | null): Counting | null {
+    return laterOf(laterOf(this.#kept.counting, this.#view?.counting ?? null), told);
+  }
+
   /** A configuration that is decided. */
-  #adopt({ record, agreedBy, trail }: OfferedConfig, then: (() => void) | null): void {
+  #adopt({ record, agreedBy, trail, counting }: OfferedConfig, then: (() => void) | null): void {
     const { committed, pending } = this.#kept;
     if (record.version <= committed.version) {
       this.#learn(trail);
@@ -222,7 +237,8 @@ export class ConfigChange {
     }
     const open = pending !== null && pending.record.version > record.version ? pending : null;
     const led = mergeTrails(record.version, this.#kept.trail, [stepOf(this.#kept)], trail);
-    this.#persist({ committed: record, agreedBy: agreedBy.toSorted((a, b) => a - b), trail: led, pending: open }, () => {
+    const kept = { committed: record, agreedBy: agreedBy.toSorted((a, b) => a - b), trail: led, pending: open };
+    this.#persist({ ...kept, counting: this.#countingWith(counting) }, () => {
       this.#count();
       this.#effects.push({ kind: "inForce", record });
       for (const [requestId, wanted] of this.#requests) {
@@ -242,8 +258,8 @@ export class ConfigChange {
 
   /** As what is kept says: by the one in force, or by that and the proposed one. */
   #count(): void {
-    const { committed, pending } = this.#kept;
-    this.#effects.push({ kind: "count", record: pending?.record ?? committed, former: pending === null ? null : committed });
+    const { committed, pending, counting } = this.#kept;
+    this.#effects.push({ kind: "count", record: pending?.record ?? committed, former: pending === null ? null : committed, counting });
   }
 
   // -------------------------------------------------------------------------------------------------- a member's part
@@ -252,7 +268,7 @@ export class ConfigChange {
     // Whoever proposes has given us the one in force before.
     if (record.version !== this.#kept.committed.version + 1) return;
     const pending = { record, epoch: view.epoch, view: view.id };
-    this.#persist({ ...this.#kept, pending }, () => {
+    this.#persist({ ...this.#kept, pending, counting: this.#countingWith(null) }, () => {
       this.#count();
       if (this.#view !== view) return;
       this.#send(view, this.#coordinator(view), { kind: "stored", version: record.version, fingerprint: record.fingerprint });
@@ -292,13 +308,14 @@ export class ConfigChange {
     const all = [...reports];
     const latest = all.reduce((a, [, { committed }]) => (committed.version > a.version ? committed : a), this.#kept.committed);
     const known = all.flatMap(([, report]) => report.trail);
-    this.#adopt({ record: latest, agreedBy: view.members, trail: known }, () => {
+    const counting = all.map(([, report]) => report.counting).reduce(laterOf, null);
+    this.#adopt({ record: latest, agreedBy: view.members, trail: known, counting }, () => {
       if (this.#view !== view) return;
       this.#reports = null;
       const { trail } = this.#kept;
       for (const [nodeid, report] of all) {
         const isBehind = report.committed.version < latest.version || !hasAll(report.trail, trail);
-        if (isBehind && nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record: latest, trail });
+        if (isBehind && nodeid !== this.#self) this.#sendCommit(view, nodeid);
       }
       const open = all.flatMap(([, { pending }]) => (pending !== null && pending.record.version === latest.version + 1 ? [pending] : []));
       const [first] = open;
@@ -360,10 +377,9 @@ export class ConfigChange {
     const { record, stored } = proposal;
     if (!isMajority([this.#kept.committed.nodes, record.nodes], stored)) return;
     this.#proposal = null;
-    this.#adopt({ record, agreedBy: view.members, trail: [] }, () => {
+    this.#adopt({ record, agreedBy: view.members, trail: [], counting: null }, () => {
       if (this.#view !== view) return;
-      const { trail } = this.#kept;
-      for (const nodeid of view.members) if (nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record, trail });
+      for (const nodeid of view.members) if (nodeid !== this.#self) this.#sendCommit(view, nodeid);
     });
   }
 }

@@ -1,4 +1,5 @@
 /** A configuration as the change protocol (change.ts) sees it, what a node keeps of it, and how its votes are counted. Pure. */
+import { type Counting, laterCounting } from "../wire/view-id.ts";
 import { type AgreedVersion, follows } from "./trail.ts";
 import { isMajority, type Voter } from "./votes.ts";
 
@@ -32,6 +33,13 @@ export interface KeptConfig {
   readonly trail: readonly AgreedVersion[];
   /** Its version is that of `committed` plus one. */
   readonly pending: PendingConfig | null;
+  /** Who counted when any of these was stored, by the latest view that is known of; null: nothing is. */
+  readonly counting: Counting | null;
+}
+
+/** Of what two nodes know of who counts, the later one (hazard C8). */
+export function laterOf(a: Counting | null, b: Counting | null): Counting | null {
+  return a === null || b === null ? (a ?? b) : laterCounting(a, b);
 }
 
 /** A configuration that is in force elsewhere, from a peer that refused us because ours is older. */
@@ -40,6 +48,7 @@ export interface OfferedConfig {
   /** As in KeptConfig. */
   readonly agreedBy: readonly number[];
   readonly trail: readonly AgreedVersion[];
+  readonly counting: Counting | null;
 }
 
 /**
@@ -48,7 +57,7 @@ export interface OfferedConfig {
  */
 export function offerObjection(
   { committed, pending }: KeptConfig,
-  { record, agreedBy, trail }: OfferedConfig,
+  { record, agreedBy, trail }: Omit<OfferedConfig, "counting">,
   isQuorate: boolean,
 ): string | null {
   // Stored here, and decided while the connection to its coordinator was away.

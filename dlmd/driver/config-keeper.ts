@@ -19,6 +19,7 @@ import { type ClusterConfig, decodeClusterConfig } from "../config/cluster-confi
 import { fencePlansOf } from "../config/fence-config.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import type { ViewInfo } from "../wire/program.ts";
+import type { Counting } from "../wire/view-id.ts";
 import type { NodeConfiguration } from "../engine/boot.ts";
 import { tryWriting, unkept, writeAtomic, writeInPlace } from "./atomic-file.ts";
 import type { ConfigOffer } from "./handshake.ts";
@@ -98,7 +99,7 @@ export async function readKeptConfig(file: string): Promise<KeptConfig | null> {
  */
 export function startingConfig(kept: KeptConfig | null, text: string, source: string, minTimeoutMs: number): KeptConfig {
   const found = configRecordOf(text, source, minTimeoutMs);
-  if (kept === null) return { committed: found, agreedBy: [], trail: [], pending: null };
+  if (kept === null) return { committed: found, agreedBy: [], trail: [], pending: null, counting: null };
   const { committed } = kept;
   const [before, now] = [decode(committed), decode(found)];
   const refuse = (message: string, hint: string): OperatingError => new OperatingError(message, { code: "config-version", hint });
@@ -169,16 +170,16 @@ export class ConfigKeeper {
   }
   /** What a node with an older one is offered; null: the cluster never agreed on ours. */
   get offer(): ConfigOffer | null {
-    const { committed, agreedBy, trail } = this.#core.kept;
-    return agreedBy.length === 0 ? null : { version: committed.version, text: committed.text, agreedBy, trail };
+    const { committed, agreedBy, trail, counting } = this.#core.kept;
+    return agreedBy.length === 0 ? null : { version: committed.version, text: committed.text, agreedBy, trail, counting };
   }
   get hash(): Uint8Array {
     return this.#hash;
   }
   /** By what votes are counted when a life begins. */
   get counted(): NodeConfiguration {
-    const { committed, pending } = this.#core.kept;
-    return pending === null ? countedBy(committed, null) : countedBy(pending.record, committed);
+    const { committed, pending, counting } = this.#core.kept;
+    return { ...(pending === null ? countedBy(committed, null) : countedBy(pending.record, committed)), counting };
   }
   /** Who may be talked to. */
   get nodes(): readonly NodeConfig[] {
@@ -187,15 +188,21 @@ export class ConfigKeeper {
     return [...nodes, ...(former ?? []).filter(({ nodeid }) => !known.has(nodeid))];
   }
 
-  view({ viewId, members, quorate }: ViewInfo): void {
+  /** `counting`: who counts from it on; null: it is not quorate. */
+  view({ viewId, members, quorate }: ViewInfo, counting: Counting | null): void {
     const epoch = Number.parseInt(viewId, 10);
     this.#members = members;
     // A life begins in no view. It is not bound by the last view of the life before, from which it may have been evicted.
-    this.#step(epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate } } : { kind: "no-view" });
+    this.#step(epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate, counting } } : { kind: "no-view" });
   }
 
   settled(viewId: string, version: number): void {
     this.#step({ kind: "settled", view: viewId, version });
+  }
+
+  /** A person says that those who count and are away are gone for good. */
+  countAll(): void {
+    this.#step({ kind: "count-all" });
   }
 
   /** Throws WireError. */
@@ -215,7 +222,8 @@ export class ConfigKeeper {
       const config = decode(record);
       if (config.cluster !== this.#config.cluster) return;
       const different = fixedDifference(this.#config, config);
-      if (different === null) return this.#step({ kind: "offered", record, agreedBy: offer.agreedBy, trail: offer.trail });
+      if (different === null)
+        return this.#step({ kind: "offered", record, agreedBy: offer.agreedBy, trail: offer.trail, counting: offer.counting });
       const hint = "Stop this dlmd, put the cluster.yaml of the others here, and start it with --new-config.";
       this.#error(
         `different ${different}`,
@@ -319,7 +327,7 @@ export class ConfigKeeper {
       case "persist":
         return this.#persist(effect.serial, effect.kept);
       case "count":
-        return count(countedBy(effect.record, effect.former));
+        return count({ ...countedBy(effect.record, effect.former), counting: effect.counting });
       case "inForce":
         return this.#inForce(effect.record);
       case "declined":

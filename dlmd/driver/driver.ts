@@ -391,6 +391,7 @@ class NodeDriver implements Driver {
         return;
       case "count-all-answer":
         this.#isReset = effect.isReset;
+        if (effect.isReset) this.config.countAll();
         return;
       case "pause-client":
       case "resume-client":
@@ -408,7 +409,7 @@ class NodeDriver implements Driver {
         return;
       case "view":
         this.#options.onView(effect.view);
-        this.config.view(effect.view);
+        this.config.view(effect.view, effect.counting);
         return;
       case "view-settled":
         this.config.settled(effect.viewId, effect.version);

@@ -18,6 +18,9 @@ import { WireError } from "../base/error.ts";
 import { MAX_AGREED } from "../config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../config/cluster-config.ts";
 import { type AgreedVersion, MAX_TRAIL } from "../config/trail.ts";
+import { maybe } from "../wire/field.ts";
+import { counting } from "../wire/quorum-count.ts";
+import type { Counting } from "../wire/view-id.ts";
 import { LookKind, encodeSeen, readLook, type Seen } from "../wire/look.ts";
 import { CheckKind, readCheck } from "../wire/self-check.ts";
 import { peerVersion } from "../wire/peer.ts";
@@ -26,7 +29,7 @@ import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
 /** Changes with every incompatible change of what dlmds say to each other: of frames, or of what comes before them. */
-export const PEER_PROTOCOL_VERSION: number = peerVersion + 6;
+export const PEER_PROTOCOL_VERSION: number = peerVersion + 7;
 export const NONCE_BYTES = 32;
 export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;
@@ -35,6 +38,8 @@ const MAX_REASON_BYTES = 2048;
 const agreedVersionBytes: number = 4 + 2 + MAX_NODES * 3 + 2 + MAX_AGREED * 2;
 /** The largest frame of a handshake. */
 export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + MAX_TRAIL * agreedVersionBytes + 4096;
+
+const maybeCounting = maybe(counting);
 
 const Kind = { HELLO: 1, PROOF: 2, REFUSE: 3 } as const;
 
@@ -84,6 +89,8 @@ export interface ConfigOffer {
   readonly agreedBy: readonly number[];
   /** How the cluster came to it: for a peer that missed several versions. */
   readonly trail: readonly AgreedVersion[];
+  /** Who counts, as far as is known with these votes (hazard C8). */
+  readonly counting: Counting | null;
 }
 
 export type HandshakeStep =
@@ -132,7 +139,10 @@ function encodeRefuse(reason: string, offer: ConfigOffer | null): Uint8Array {
   writer.block(new TextEncoder().encode(offer?.text ?? ""));
   encodeNodeids(writer, offer?.agreedBy ?? []);
   // A peer of another protocol version reads a refusal, too, but is offered nothing.
-  if (offer !== null) encodeTrail(writer, offer.trail);
+  if (offer !== null) {
+    encodeTrail(writer, offer.trail);
+    maybeCounting.write(writer, offer.counting);
+  }
   return writer.copy();
 }
 
@@ -173,7 +183,7 @@ function decodeRefuse(reader: ByteReader): HandshakeStep {
   const version = reader.u32();
   const text = decodeText(reader.block(MAX_CONFIG_BYTES));
   const agreedBy = decodeNodeids(reader);
-  const offer = version === 0 ? null : { version, text, agreedBy, trail: decodeTrail(reader) };
+  const offer = version === 0 ? null : { version, text, agreedBy, trail: decodeTrail(reader), counting: maybeCounting.read(reader) };
   reader.end();
   return { kind: "refused", send: null, reason, offer };
 }

@@ -1,7 +1,7 @@
 /** What an engine of a node starts with: the node itself, the configuration, and what it has stored in former lives. */
 import type { NodeConfig } from "../config/votes.ts";
 import type { FencePlans } from "../config/fence-plan.ts";
-import type { Lineage } from "../wire/view-id.ts";
+import type { Counting, Lineage } from "../wire/view-id.ts";
 
 export interface QuorumOptions {
   /** One of two nodes is enough: which of them, the fence decides. */
@@ -25,6 +25,8 @@ export interface NodeConfiguration {
   readonly fencePlans?: FencePlans;
   /** Nodes of the configuration before, while the change is not decided: their votes must be enough as well (hazard C8). */
   readonly former?: readonly NodeConfig[];
+  /** Who counted when that came to be, as far as this node was told; null or not given: it was told nothing (hazard C8). */
+  readonly counting?: Counting | null;
 }
 
 export interface EngineBoot extends Omit<NodeConfiguration, "version"> {

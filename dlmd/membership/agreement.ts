@@ -8,7 +8,19 @@ import type { View } from "../engine/engine.ts";
 import type { Datagram, Install, Propose, StateAnswer } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderStart, OrderState } from "../wire/order-datagram.ts";
 import type { CountedBy } from "../wire/quorum-count.ts";
-import { compareViews, hasMember, type Lineage, type Member, noLineage, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import {
+  compareViews,
+  type Counting,
+  hasMember,
+  laterCounting,
+  type Lineage,
+  type Member,
+  noLineage,
+  noView,
+  sameView,
+  type ViewId,
+  viewName,
+} from "../wire/view-id.ts";
 import { planFlush } from "./flush-plan.ts";
 import { leaseWaitShare } from "./lease.ts";
 import type { Peer } from "./peer-table.ts";
@@ -85,6 +97,8 @@ export class Agreement {
   highestEpoch: number;
   /** As `lineage`, in any of its lives. */
   seen: Lineage;
+  /** As it was told with the votes that count here; null: with none of them (hazard C8). */
+  told: Counting | null;
   /** What later lives know of it. With two_node a half that is alone keeps the last view of both until it may serve (hazard M2). */
   #kept: Lineage;
   readonly #boot: EngineBoot;
@@ -99,8 +113,14 @@ export class Agreement {
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.seen = boot.lineage ?? noLineage;
     this.#kept = this.seen;
+    this.told = boot.counting ?? null;
     this.promisedEpoch = boot.promisedEpoch;
     this.highestEpoch = boot.promisedEpoch;
+  }
+
+  /** Who counts, as far as this node knows. */
+  get counting(): Counting {
+    return this.told === null ? this.seen : laterCounting<Counting>(this.seen, this.told);
   }
 
   /** All that a restart must know is on disk. */
@@ -190,14 +210,16 @@ export class Agreement {
       ackedAgo.push({ nodeid: peer.config.nodeid, ms });
     }
     const configVersion = this.#host.basis().version;
-    const { lineage, seen } = this;
+    const { lineage, counting } = this;
+    const { id, members } = this.seen;
     const state: StateAnswer = {
       kind: "state",
       ...this.#head(),
       view,
       configVersion,
       lineage,
-      seen,
+      seen: { id, members },
+      counting: { id: counting.id, electorate: counting.electorate },
       ackedAgo,
       order: this.#host.orderState(),
     };
@@ -219,7 +241,7 @@ export class Agreement {
 
   #allAnswered(proposal: Proposal, nowMs: number): void {
     const answers = [...proposal.answers.values()];
-    const latest = answers.map(({ seen }) => seen).reduce(laterLineage);
+    const latest = answers.map(({ seen }) => seen).reduce((a, b) => (compareViews(b.id, a.id) > 0 ? b : a));
     const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && compareViews(lineage, latest.id) < 0);
     const excluded = outdated.filter((state) => !hasMember(latest.members, state.from, state.incarnation));
     if (excluded.length > 0) return this.#refuseOutdated(excluded, latest.id);
@@ -230,7 +252,8 @@ export class Agreement {
       return this.#host.givenUp(nowMs);
     }
     const continued = answers.some(({ lineage }) => lineage.epoch > 0);
-    const electorate = electorateBy(basis, latest.electorate);
+    const known = answers.map(({ counting }) => counting).reduce(laterCounting);
+    const electorate = electorateBy(basis, known.electorate);
     proposal.quorum = quorumOf(basis, proposal.members, continued, electorate);
     if (!proposal.quorum.quorate) return this.#conclude(proposal, nowMs);
     const parting = this.#host.parting(nowMs);
@@ -404,6 +427,7 @@ export class Agreement {
   countAll(): void {
     this.seen = { ...this.seen, electorate: null };
     this.#kept = this.seen;
+    this.told = null;
     this.#persist();
   }
 
@@ -418,17 +442,6 @@ export class Agreement {
     if (nowMs >= install.untilMs) this.#lastInstall = null;
     else this.#sendInstall(install.message);
   }
-}
-
-/**
- * Of two records of one view the one whose electorate is settled: every member has stored it. Of two that are settled an operator has reset one
- * (countAll): that counts when each has it.
- */
-function laterLineage(a: Lineage, b: Lineage): Lineage {
-  const order = compareViews(b.id, a.id);
-  if (order !== 0) return order > 0 ? b : a;
-  const rank = ({ electorate }: Lineage): number => (electorate === null ? 1 : electorate.former === null ? 2 : 0);
-  return rank(b) > rank(a) ? b : a;
 }
 
 /** All members that go on together have delivered the same packets, so the `lasts` of any of them will do. */

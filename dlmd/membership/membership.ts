@@ -10,6 +10,7 @@ import type { Datagram, Evict, Heartbeat } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderDatagram } from "../wire/order-datagram.ts";
 import {
   compareViews,
+  type Counting,
   type Electorate,
   hasMember,
   type Lineage,
@@ -123,9 +124,12 @@ export class Membership {
   get seen(): Lineage {
     return this.#agreement.seen;
   }
+  get counting(): Counting {
+    return this.#agreement.counting;
+  }
   /** Whose votes count; null: those of all nodes. */
   get electorate(): Electorate | null {
-    return electorateBy(this.#basis, this.#agreement.seen.electorate);
+    return electorateBy(this.#basis, this.counting.electorate);
   }
   /** Not every member is known to have stored who counts, whatever this node counts by (`electorate`). */
   get #isOpen(): boolean {
@@ -271,8 +275,9 @@ export class Membership {
   }
 
   /** Another configuration counts here. The view is counted anew by the next one, which `#need` asks for. */
-  configure({ version, nodes, quorum, former }: NodeConfiguration, nowMs: number): void {
+  configure({ version, nodes, quorum, former, counting }: NodeConfiguration, nowMs: number): void {
     this.#configuredMs = nowMs;
+    this.#agreement.told = counting ?? null;
     this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
     this.#detector.setNodes([...(former ?? []), ...nodes], this.view?.members ?? []);
     this.tell(true);

@@ -19,8 +19,8 @@ import {
   sender,
 } from "./order-datagram.ts";
 import { epoch, incarnation, nodeid, viewId } from "./peer-field.ts";
-import { electorate, type QuorumCount, quorumCount } from "./quorum-count.ts";
-import type { Lineage, Member, ViewId } from "./view-id.ts";
+import { counting, type QuorumCount, quorumCount } from "./quorum-count.ts";
+import type { Counting, Lineage, Member, ViewId } from "./view-id.ts";
 
 export const datagramVersion = 6;
 /** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). None is longer, however many nodes there are. */
@@ -88,7 +88,9 @@ export interface StateAnswer extends Sender {
   /** As in heartbeats. */
   readonly lineage: ViewId;
   /** The latest quorate view that this node was in, in any of its lives. */
-  readonly seen: Lineage;
+  readonly seen: Omit<Lineage, "electorate">;
+  /** Of that view, or of a later one of which it was told with its votes (hazard C8). */
+  readonly counting: Counting;
   /**
    * For each configured node that is not proposed and did not leave cleanly: ms since this node last acked it, or could have in a
    * former incarnation.
@@ -158,7 +160,7 @@ const padding: Field<number> = {
 };
 const heard = list(u8, record<Heard>({ nodeid, incarnation, seq: u32, tcpUp: flag }), maxNodes, "nodes heard");
 const ackedAgo = list(u8, record<StateAnswer["ackedAgo"][number]>({ nodeid, ms: agoMs }), maxNodes, "nodes acked");
-const seen: Field<Lineage> = record({ id: viewId, members, electorate });
+const seen: Field<StateAnswer["seen"]> = record({ id: viewId, members });
 
 const table: Rows<Datagram> = {
   heartbeat: row("heartbeat", 1, {
@@ -178,7 +180,7 @@ const table: Rows<Datagram> = {
     padding,
   }),
   propose: row("propose", 2, { ...sender, view: viewId, members }),
-  state: row("state", 3, { ...sender, view: viewId, configVersion: u32, lineage: viewId, seen, ackedAgo, order: orderState }),
+  state: row("state", 3, { ...sender, view: viewId, configVersion: u32, lineage: viewId, seen, counting, ackedAgo, order: orderState }),
   install: row("install", 4, { ...sender, view: viewId, members, waitMs: ms, quorum: quorumCount, start: maybe(orderStart) }, (m) => {
     if (m.quorum.quorate !== (m.start !== null)) throw new WireError("a view starts an ordered channel if it is quorate");
   }),

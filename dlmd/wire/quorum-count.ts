@@ -1,7 +1,8 @@
 /** How the votes of a view were counted: travels in INSTALL, so that all members count alike (hazard C8). */
 import { WireError } from "../base/error.ts";
 import { type Field, flag, list, maybe, oneOf, record, u16, u32, u8 } from "./field.ts";
-import type { Electorate } from "./view-id.ts";
+import { viewId } from "./peer-field.ts";
+import type { Counting, Electorate } from "./view-id.ts";
 
 /** As order-datagram.ts `maxNodes`, which imports this file. */
 const maxVoters = 31;
@@ -38,17 +39,39 @@ export interface CountedBy extends Pick<QuorumCount, "configVersion" | "electora
   readonly open: boolean;
 }
 
-const someVoters = list(u8, u16, maxVoters, "voters");
-const voters: Field<readonly number[]> = {
-  write: someVoters.write,
+const voters = list(u8, u16, maxVoters, "voters");
+/** An Electorate with each node named once: STATE has to fit a frame, also where IP's fragments do not pass. */
+interface ShortElectorate {
+  /** Ascending. */
+  readonly voters: readonly number[];
+  /** Bit i stands for voter i. */
+  readonly nodeids: number;
+  readonly former: number | null;
+}
+const shortElectorate: Field<ShortElectorate> = record<ShortElectorate>(
+  { voters, nodeids: u32, former: maybe(u32) },
+  ({ voters: all, nodeids, former }) => {
+    if (all.some((nodeid, at) => nodeid <= (all[at - 1] ?? 0))) throw new WireError(`voters ${all.join(" ")}: ascending nodeids expected`);
+    const none = nodeids === 0 || former === 0;
+    const named = 2 ** all.length - 1;
+    if (none || (nodeids | (former ?? 0)) >>> 0 !== named) throw new WireError("nodes that count that are none, or not the voters named");
+  },
+);
+const someElectorate: Field<Electorate> = {
+  write: (w, { nodeids, former }) => {
+    const all = [...new Set([...nodeids, ...(former ?? [])])].sort((a, b) => a - b);
+    const bits = (of: readonly number[]): number => of.reduce((sum, nodeid) => sum + 2 ** all.indexOf(nodeid), 0);
+    shortElectorate.write(w, { voters: all, nodeids: bits(nodeids), former: former === null ? null : bits(former) });
+  },
   read: (r) => {
-    const nodeids = someVoters.read(r);
-    if (nodeids.length === 0 || nodeids.some((nodeid, at) => nodeid <= (nodeids[at - 1] ?? 0)))
-      throw new WireError(`voters ${nodeids.join(" ")}: ascending nodeids expected`);
-    return nodeids;
+    const { voters: all, nodeids, former } = shortElectorate.read(r);
+    const of = (bits: number): number[] => all.filter((_, at) => ((bits >>> at) & 1) === 1);
+    return { nodeids: of(nodeids), former: former === null ? null : of(former) };
   },
 };
-export const electorate: Field<Electorate | null> = maybe(record<Electorate>({ nodeids: voters, former: maybe(voters) }));
+export const electorate: Field<Electorate | null> = maybe(someElectorate);
+/** Who counts, as of a view. */
+export const counting: Field<Counting> = record({ id: viewId, electorate });
 
 export const countedBy: Field<CountedBy> = record({ configVersion: u32, open: flag, electorate });
 export const quorumCount: Field<QuorumCount> = record({

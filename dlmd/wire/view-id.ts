@@ -31,12 +31,16 @@ export interface Electorate {
   readonly former: readonly number[] | null;
 }
 
-/** A quorate view with its members: who holds state of an earlier one and is not among them has been left behind. */
-export interface Lineage {
+/** Who counts from a quorate view on. */
+export interface Counting {
   readonly id: ViewId;
-  readonly members: readonly Member[];
   /** null: all nodes of the configuration count. */
   readonly electorate: Electorate | null;
+}
+
+/** A quorate view with its members: who holds state of an earlier one and is not among them has been left behind. */
+export interface Lineage extends Counting {
+  readonly members: readonly Member[];
 }
 
 export const noIncarnation = "0000000000000000";
@@ -58,6 +62,17 @@ export function compareViews(a: ViewId, b: ViewId): number {
   if (a.epoch !== b.epoch) return a.epoch - b.epoch;
   if (a.proposer !== b.proposer) return a.proposer - b.proposer;
   return a.incarnation === b.incarnation ? 0 : a.incarnation < b.incarnation ? -1 : 1;
+}
+
+/**
+ * The one of the later view. Of two of one view the one whose electorate is settled: every member has stored it. Of two that are settled an operator
+ * has reset one: that counts when each has it.
+ */
+export function laterCounting<T extends Counting>(a: T, b: T): T {
+  const order = compareViews(b.id, a.id);
+  if (order !== 0) return order > 0 ? b : a;
+  const rank = ({ electorate }: Counting): number => (electorate === null ? 1 : electorate.former === null ? 2 : 0);
+  return rank(b) > rank(a) ? b : a;
 }
 
 /** "epoch.proposer.incarnation" */

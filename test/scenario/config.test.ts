@@ -4,6 +4,7 @@ import type { ConfigEffect, ConfigEvent, ConfigMessage } from "../../dlmd/config
 import { ConfigChange } from "../../dlmd/config/change.ts";
 import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
 import type { AgreedVersion } from "../../dlmd/config/trail.ts";
+import type { Counting } from "../../dlmd/wire/view-id.ts";
 
 /** "1:1 2:1 3:1": votes by node. */
 function record(version: number, votes: string): ConfigRecord {
@@ -16,6 +17,11 @@ function record(version: number, votes: string): ConfigRecord {
 
 const short = ({ committed, pending }: KeptConfig): string =>
   `${committed.version}${pending === null ? "" : ` open ${pending.record.text}`}`;
+
+function countingAt(epoch: number, nodeids: readonly number[] | null): Counting {
+  const id = { epoch, proposer: 1, incarnation: "00000000000000a1" };
+  return { id, electorate: nodeids === null ? null : { nodeids, former: null } };
+}
 
 class ConfigWorld {
   readonly disks: Map<number, KeptConfig> = new Map();
@@ -31,7 +37,7 @@ class ConfigWorld {
 
   constructor(first: ConfigRecord) {
     for (const { nodeid } of first.nodes) {
-      this.disks.set(nodeid, { committed: first, agreedBy: [], trail: [], pending: null });
+      this.disks.set(nodeid, { committed: first, agreedBy: [], trail: [], pending: null, counting: null });
       this.boot(nodeid);
     }
   }
@@ -67,9 +73,11 @@ class ConfigWorld {
     return wire;
   }
 
-  view(epoch: number, members: readonly number[], quorate = true): void {
+  /** `nodeids`: who counts from it on; null: all do. */
+  view(epoch: number, members: readonly number[], quorate = true, nodeids: readonly number[] | null = null): void {
+    const counting = quorate ? countingAt(epoch, nodeids) : null;
     for (const nodeid of members) {
-      this.step(nodeid, { kind: "view", view: { epoch, id: `view ${epoch}`, members, quorate } });
+      this.step(nodeid, { kind: "view", view: { epoch, id: `view ${epoch}`, members, quorate, counting } });
       this.#views.set(nodeid, `view ${epoch}`);
     }
     if (this.lasting) this.last();
@@ -82,22 +90,28 @@ class ConfigWorld {
     }
   }
 
-  offer(to: number, record: ConfigRecord, agreedBy: readonly number[], trail: readonly AgreedVersion[] = []): void {
-    this.step(to, { kind: "offered", record, agreedBy, trail });
+  offer(
+    to: number,
+    record: ConfigRecord,
+    agreedBy: readonly number[],
+    trail: readonly AgreedVersion[] = [],
+    counting: Counting | null = null,
+  ): void {
+    this.step(to, { kind: "offered", record, agreedBy, trail, counting });
     this.sync(to);
   }
 
   /** As the handshake of two nodes, of which one has an older version in force. */
   meet(newer: number, older: number): void {
-    const { committed, agreedBy, trail } = (this.#cores.get(newer) as ConfigChange).kept;
-    this.offer(older, committed, agreedBy, trail);
+    const { committed, agreedBy, trail, counting } = (this.#cores.get(newer) as ConfigChange).kept;
+    this.offer(older, committed, agreedBy, trail, counting);
   }
 
   /** Its state is lost; it starts with the file of what was in force there. */
   forget(nodeid: number): void {
     const { committed } = this.disks.get(nodeid) as KeptConfig;
     this.crash(nodeid);
-    this.disks.set(nodeid, { committed, agreedBy: [], trail: [], pending: null });
+    this.disks.set(nodeid, { committed, agreedBy: [], trail: [], pending: null, counting: null });
     this.boot(nodeid);
   }
 
@@ -466,7 +480,7 @@ it("H4: of two open proposals of views with one epoch every coordinator takes up
     const world = new ConfigWorld(three);
     const open = (nodeid: number, view: string, votes: string): void => {
       const [committed, agreedBy] = [three, [1, 2, 3]];
-      world.disks.set(nodeid, { committed, agreedBy, trail: [], pending: { record: record(2, votes), epoch: 7, view } });
+      world.disks.set(nodeid, { committed, agreedBy, trail: [], pending: { record: record(2, votes), epoch: 7, view }, counting: null });
       world.boot(nodeid);
     };
     open(lowest, "7.1", "1:2 2:1 3:1");
@@ -535,8 +549,8 @@ it.each([
 
 it("a coordinator keeps 8 requests of each member; one more is refused, one that is said again is not", () => {
   const first = record(1, "1:1 2:1 3:1");
-  const core = new ConfigChange(1, { committed: first, agreedBy: [], trail: [], pending: null }, () => null);
-  core.step({ kind: "view", view: { epoch: 1, id: "v", members: [1, 2, 3], quorate: true } });
+  const core = new ConfigChange(1, { committed: first, agreedBy: [], trail: [], pending: null, counting: null }, () => null);
+  core.step({ kind: "view", view: { epoch: 1, id: "v", members: [1, 2, 3], quorate: true, counting: null } });
   const ask = (from: number, requestId: number): ConfigEffect[] => {
     const message = { epoch: 1, view: "v", kind: "request", requestId, record: record(2, "1:1 2:1 3:2") } as const;
     return core.step({ kind: "message", from, message });
@@ -544,4 +558,75 @@ it("a coordinator keeps 8 requests of each member; one more is refused, one that
   for (let requestId = 1; requestId <= 8; requestId++) expect(ask(2, requestId)).toEqual([]);
   expect([ask(2, 8), ask(3, 9)]).toEqual([[], []]);
   expect(ask(2, 9)).toMatchObject([{ kind: "send", to: 2, message: { kind: "refuse", requestId: 9 } }]);
+});
+
+const oneEach = "1:1 2:1 3:1";
+const countingOf = (world: ConfigWorld, ...nodeids: number[]): unknown[] => nodeids.map((nodeid) => world.disks.get(nodeid)?.counting);
+
+it("who counts is kept with the votes that are stored, by each member of the view", () => {
+  const world = new ConfigWorld(record(1, oneEach));
+  world.view(1, [1, 3], true, [1, 3]);
+  world.settle(1, 3);
+  expect(countingOf(world, 1, 3)).toEqual([null, null]);
+  world.apply(1, record(2, "1:1 2:0 3:1"));
+  world.settle(1, 3);
+  const first = countingAt(1, [1, 3]);
+  expect(countingOf(world, 1, 3)).toEqual([first, first]);
+  // As soon as it is proposed: those who store it are the majority that decides it.
+  world.view(2, [1, 3], true, [1]);
+  world.settle(1, 3);
+  world.apply(1, record(3, oneEach));
+  world.deliver(1, 3);
+  world.sync(3);
+  expect(short(world.disks.get(3) as KeptConfig)).toBe(`2 open ${oneEach}`);
+  expect(countingOf(world, 3)).toEqual([countingAt(2, [1])]);
+});
+
+it("who is given votes is told who counts: with an offer, and by a coordinator without quorum", () => {
+  const world = new ConfigWorld(record(1, oneEach));
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.view(2, [1, 3], true, [1, 3]);
+  world.settle(1, 3);
+  world.apply(1, record(2, "1:2 2:1 3:1"));
+  world.settle(1, 3);
+  world.crash(2);
+  world.boot(2);
+  world.meet(1, 2);
+  expect(countingOf(world, 2)).toEqual([countingAt(2, [1, 3])]);
+  world.view(3, [1, 3]);
+  world.settle(1, 3);
+  world.apply(1, record(3, "1:2 2:1 3:2"));
+  world.settle(1, 3);
+  // Node 3 is the one that knows, and node 1 has crashed.
+  world.view(4, [2, 3], false);
+  world.settle(2, 3);
+  expect(short(world.disks.get(2) as KeptConfig)).toBe("3");
+  expect(countingOf(world, 2)).toEqual([countingAt(3, null)]);
+});
+
+it("what is told of an earlier view changes nothing", () => {
+  const world = new ConfigWorld(record(1, oneEach));
+  world.view(5, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(1, record(2, "1:2 2:1 3:1"));
+  world.settle(1, 2, 3);
+  world.crash(2);
+  world.boot(2);
+  world.offer(2, record(3, "1:2 2:2 3:1"), [1, 2, 3], [], countingAt(4, [1]));
+  expect(short(world.disks.get(2) as KeptConfig)).toBe("3");
+  expect(countingOf(world, 2)).toEqual([countingAt(5, null)]);
+});
+
+it("an operator's word that the others are gone for good ends what was told", () => {
+  const world = new ConfigWorld(record(1, oneEach));
+  world.view(5, [1, 2, 3], true, [1, 2]);
+  world.settle(1, 2, 3);
+  world.apply(1, record(2, "1:2 2:1 3:1"));
+  world.settle(1, 2, 3);
+  expect(countingOf(world, 3)).toEqual([countingAt(5, [1, 2])]);
+  world.step(3, { kind: "count-all" });
+  world.sync(3);
+  expect(countingOf(world, 3)).toEqual([null]);
+  expect(short(world.disks.get(3) as KeptConfig)).toBe("2");
 });

@@ -622,7 +622,9 @@ export class SimNode {
       case "view": {
         const { viewId, members, quorate } = effect.view;
         const epoch = Number.parseInt(viewId, 10);
-        this.config.step(epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate } } : { kind: "no-view" });
+        this.config.step(
+          epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate, counting: effect.counting } } : { kind: "no-view" },
+        );
         if (!quorate) return;
         if (effect.view.running && this.#isSmall(members)) this.cluster.smallViews++;
         for (const member of this.core.engine.membership.view?.members ?? []) {

@@ -111,7 +111,7 @@ export class ConfigSim {
     this.#nodes = Array.from({ length: UNIVERSE }, (_, at) => ({
       nodeid: at + 1,
       core: null,
-      disk: at < 3 ? { committed: first, agreedBy: [], trail: [], pending: null } : null,
+      disk: at < 3 ? { committed: first, agreedBy: [], trail: [], pending: null, counting: null } : null,
       basis: null,
       persists: [],
       promised: 0,
@@ -168,7 +168,7 @@ export class ConfigSim {
       // A new machine gets the file that names it.
       const latest = this.#latest();
       if (!latest.nodes.some(({ nodeid }) => nodeid === node.nodeid)) return;
-      node.disk = { committed: latest, agreedBy: [], trail: [], pending: null };
+      node.disk = { committed: latest, agreedBy: [], trail: [], pending: null, counting: null };
     }
     node.core = new ConfigChange(node.nodeid, node.disk, () => null);
     node.basis = basisOf(node.disk);
@@ -228,8 +228,8 @@ export class ConfigSim {
   }
 
   /** What was never agreed on is never offered. */
-  #offerOf({ committed: record, agreedBy, trail }: KeptConfig, to: SimNode): void {
-    if (agreedBy.length > 0) this.#step(to, { kind: "offered", record, agreedBy, trail });
+  #offerOf({ committed: record, agreedBy, trail, counting }: KeptConfig, to: SimNode): void {
+    if (agreedBy.length > 0) this.#step(to, { kind: "offered", record, agreedBy, trail, counting });
   }
 
   /** At several nodes different changes of the same version at the same moment. */
@@ -285,7 +285,7 @@ export class ConfigSim {
     if (members.length === 0) return;
     const nodeids = members.map(({ nodeid }) => nodeid);
     const epoch = ++this.#epoch;
-    const view: ConfigView = { epoch, id: `view ${epoch}`, members: nodeids, quorate: quorateBy(basis as Basis, nodeids) };
+    const view: ConfigView = { epoch, id: `view ${epoch}`, members: nodeids, quorate: quorateBy(basis as Basis, nodeids), counting: null };
     this.#counted.set(epoch, highest);
     if (view.quorate) this.#bothMajorities(members, nodeids);
     for (const member of members) {

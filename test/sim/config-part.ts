@@ -51,7 +51,7 @@ export class ConfigPart {
     this.#node = node;
     this.#history = history;
     this.#random = node.cluster.streams.of(`config ${node.nodeid}`);
-    this.#disk = { committed: history.latest, agreedBy: [], trail: [], pending: null };
+    this.#disk = { committed: history.latest, agreedBy: [], trail: [], pending: null, counting: null };
     this.inForce = history.latest;
     this.address = addressIn(history.latest, node.nodeid) ?? "";
   }
@@ -72,8 +72,8 @@ export class ConfigPart {
     return this.#asked.size;
   }
   get counted(): NodeConfiguration & { readonly quorum: NonNullable<NodeConfiguration["quorum"]> } {
-    const { committed, pending } = this.kept;
-    const found = pending === null ? counted(committed, null) : counted(pending.record, committed);
+    const { committed, pending, counting } = this.kept;
+    const found = { ...(pending === null ? counted(committed, null) : counted(pending.record, committed)), counting };
     // cluster.yaml would have to name fence devices: cluster.ts fences.
     return this.#node.cluster.twoNode ? { ...found, quorum: { ...found.quorum, twoNode: true, waitForAll: true } } : found;
   }
@@ -102,7 +102,7 @@ export class ConfigPart {
   }
 
   #takeFile(committed: ConfigRecord): void {
-    this.#disk = { committed, agreedBy: [], trail: [], pending: null };
+    this.#disk = { committed, agreedBy: [], trail: [], pending: null, counting: null };
     this.#history.changed = true;
   }
 
@@ -184,8 +184,8 @@ export class ConfigPart {
     if (mine.fingerprint === theirs.fingerprint) return b.config.knows(a.nodeid) ? null : "refused";
     if (mine.version === theirs.version) return "refused";
     const [newer, to] = mine.version > theirs.version ? [a, b] : [b, a];
-    const { committed: record, agreedBy, trail } = newer.config.kept;
-    return agreedBy.length === 0 ? "refused" : { to, event: { kind: "offered", record, agreedBy, trail } };
+    const { committed: record, agreedBy, trail, counting } = newer.config.kept;
+    return agreedBy.length === 0 ? "refused" : { to, event: { kind: "offered", record, agreedBy, trail, counting } };
   }
 
   #perform(effect: ConfigEffect): void {
@@ -206,7 +206,7 @@ export class ConfigPart {
       case "count":
         this.#history.changed = true;
         for (const other of cluster.nodes) if (!this.knows(other.nodeid)) cluster.network.break(node, other);
-        return node.counts(counted(effect.record, effect.former));
+        return node.counts({ ...counted(effect.record, effect.former), counting: effect.counting });
       case "inForce": {
         const { record } = effect;
         if (record.version <= this.inForce.version)

@@ -1,30 +1,25 @@
 /** Whether a simulated cluster could have two quorums, by what its nodes know: of the living in memory, of the others on disk (hazard C8). */
 import { agreesTo, quorumOf, type QuorumBasis } from "../../dlmd/membership/quorum.ts";
-import { compareViews, type Lineage } from "../../dlmd/wire/view-id.ts";
+import { laterOf } from "../../dlmd/config/record.ts";
+import { type Counting, laterCounting } from "../../dlmd/wire/view-id.ts";
 import type { SimNode } from "./cluster-node.ts";
 
 interface Knowing {
   readonly nodeid: number;
   readonly basis: QuorumBasis;
-  readonly lineage: Lineage;
+  readonly counting: Counting;
   /** It has been in a quorate view since it started. */
   readonly continued: boolean;
 }
 
 function knowing({ nodeid, alive, core, config, storedLineage }: SimNode): Knowing {
   if (alive) {
-    const { basis, seen, lineage } = core.engine.membership;
-    return { nodeid, basis, lineage: seen, continued: lineage.epoch > 0 };
+    const { basis, counting, lineage } = core.engine.membership;
+    return { nodeid, basis, counting, continued: lineage.epoch > 0 };
   }
-  const { version, nodes, quorum, former } = config.counted;
-  return { nodeid, basis: { version, nodes, options: quorum, former }, lineage: storedLineage, continued: false };
-}
-
-function later(a: Lineage, b: Lineage): Lineage {
-  const order = compareViews(b.id, a.id);
-  if (order !== 0) return order > 0 ? b : a;
-  const rank = ({ electorate }: Lineage): number => (electorate === null ? 1 : electorate.former === null ? 2 : 0);
-  return rank(b) > rank(a) ? b : a;
+  const { version, nodes, quorum, former, counting: told = null } = config.counted;
+  const counting = laterOf(storedLineage, told) ?? storedLineage;
+  return { nodeid, basis: { version, nodes, options: quorum, former }, counting, continued: false };
 }
 
 function knows({ nodes, former }: QuorumBasis, nodeid: number): boolean {
@@ -34,7 +29,7 @@ function knows({ nodes, former }: QuorumBasis, nodeid: number): boolean {
 /** As a member counts that proposes a view of exactly those: the latest configuration of them, the latest view of them. None says no. */
 function couldBeQuorate(members: readonly Knowing[]): boolean {
   const highest = Math.max(...members.map(({ basis }) => basis.version));
-  const { electorate } = members.map(({ lineage }) => lineage).reduce(later);
+  const { electorate } = members.map(({ counting }) => counting).reduce(laterCounting);
   const continued = members.some((member) => member.continued);
   return members.some(({ basis }) => {
     if (basis.version !== highest || !members.every(({ nodeid }) => knows(basis, nodeid))) return false;

@@ -126,7 +126,7 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   base: [],
   wire: ["base"],
   tls: ["base"],
-  config: ["base"],
+  config: ["base", "wire"],
   client: ["base", "wire"],
   engine: ["base", "wire", "config"],
   membership: ["base", "wire", "config", "engine"],

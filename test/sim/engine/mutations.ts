@@ -380,7 +380,7 @@ export const engineMutations: readonly Mutation[] = [
   {
     id: "lms-first-believed",
     breaks: "last_man_standing: who was there first is believed, not who knows best who counts",
-    file: "dlmd/membership/agreement.ts",
+    file: "dlmd/wire/view-id.ts",
     find: "if (order !== 0) return order > 0 ? b : a;",
     replace: "if (order !== 0) return order > 0 ? a : b;",
     caughtBy: "test/sim/engine/scenario.test.ts",
@@ -438,8 +438,8 @@ export const engineMutations: readonly Mutation[] = [
     id: "reset-not-kept",
     breaks: "an operator's word that all votes count again is not kept",
     file: "dlmd/membership/agreement.ts",
-    find: "    this.seen = { ...this.seen, electorate: null };\n    this.#kept = this.seen;\n    this.#persist();\n",
-    replace: "    this.seen = { ...this.seen, electorate: null };\n",
+    find: "    this.seen = { ...this.seen, electorate: null };\n    this.#kept = this.seen;\n    this.told = null;\n    this.#persist();\n",
+    replace: "    this.seen = { ...this.seen, electorate: null };\n    this.told = null;\n",
     caughtBy: "test/sim/engine/leaving.test.ts",
   },
   {

@@ -99,6 +99,7 @@ const configCorpus = [
     committed: record,
     trail: [{ version: 0, nodes: [{ nodeid: 1, votes: 1 }], agreedBy: [1] }],
     pending: { record, epoch: 1, view: "1.1.a" },
+    counting: { id: { epoch: 1, proposer: 1, incarnation: "00000000000000aa" }, electorate: { nodeids: [1, 2], former: [1, 2, 3] } },
   }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "propose", record }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "stored", version: 2, fingerprint: "[]" }),

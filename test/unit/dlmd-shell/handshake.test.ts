@@ -3,6 +3,7 @@ import { type Handshake, type HandshakeStep, type Identity, createHandshake } fr
 import { MAX_AGREED } from "../../../dlmd/config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../../../dlmd/config/cluster-config.ts";
 import { type AgreedVersion, MAX_TRAIL } from "../../../dlmd/config/trail.ts";
+import type { Counting } from "../../../dlmd/wire/view-id.ts";
 import { type Seen, decodeSeen, encodeLook } from "../../../dlmd/wire/look.ts";
 import { encodeCheck } from "../../../dlmd/wire/self-check.ts";
 import { type ClusterKey, connectionProof, createKeyring } from "../../../dlmd/tls/keyring.ts";
@@ -34,6 +35,7 @@ interface Side {
   readonly agreed?: boolean;
   readonly agreedBy?: readonly number[];
   readonly trail?: readonly AgreedVersion[];
+  readonly counting?: Counting | null;
   readonly text?: string;
   readonly look?: () => Seen | null;
   readonly mayCheck?: boolean;
@@ -49,6 +51,7 @@ function side(
     agreed = true,
     agreedBy = [1, 2, 3],
     trail = [],
+    counting = null,
     text = `configuration of node ${nodeid}`,
     look,
     mayCheck = false,
@@ -60,7 +63,7 @@ function side(
     binding: change.binding ?? binding,
     self: { ...identity(nodeid), ...self },
     objection: () => change.objection ?? null,
-    offer: () => (agreed ? { version: self.configVersion ?? 4, text, agreedBy, trail } : null),
+    offer: () => (agreed ? { version: self.configVersion ?? 4, text, agreedBy, trail, counting } : null),
     look,
     mayCheck,
     nonce: Buffer.alloc(32, 100 + nodeid),
@@ -124,12 +127,12 @@ test("a node with an older configuration is offered the newer one, and nothing i
   const offers = (initiator: Side): unknown[] =>
     run(side("initiator", 2, initiator), side("acceptor", 1, {})).map((end) => end.kind === "refused" && end.offer);
   expect(offers({ self: { configVersion: 3 } })).toEqual([
-    { version: 4, text: "configuration of node 1", agreedBy: [1, 2, 3], trail: [] },
+    { version: 4, text: "configuration of node 1", agreedBy: [1, 2, 3], trail: [], counting: null },
     null,
   ]);
   expect(offers({ self: { configVersion: 5 } })).toEqual([
     null,
-    { version: 5, text: "configuration of node 2", agreedBy: [1, 2, 3], trail: [] },
+    { version: 5, text: "configuration of node 2", agreedBy: [1, 2, 3], trail: [], counting: null },
   ]);
   expect(offers({ self: { configVersion: 3, cluster: "other" } })).toEqual([null, null]);
 });
@@ -172,8 +175,11 @@ test("the largest offer fits into a frame of the handshake", () => {
   const agreedBy = Array<number>(MAX_AGREED).fill(7);
   const trail = Array.from({ length: MAX_TRAIL }, () => ({ version: 1, nodes, agreedBy }));
   const text = "x".repeat(MAX_CONFIG_BYTES);
-  const options = { self: { configVersion: 5 }, agreedBy, trail, text };
-  expect(run(side("initiator", 2, options), side("acceptor", 1, {}))[1]).toMatchObject({ offer: { text } });
+  const nodeids = nodes.map(({ nodeid }) => nodeid);
+  const id = { epoch: 2 ** 48, proposer: 31, incarnation: "00000000000000a1" };
+  const counting = { id, electorate: { nodeids, former: nodeids } };
+  const options = { self: { configVersion: 5 }, agreedBy, trail, text, counting };
+  expect(run(side("initiator", 2, options), side("acceptor", 1, {}))[1]).toMatchObject({ offer: { text, counting } });
 });
 
 test("a proof sent back to its author is no proof", () => {

@@ -78,9 +78,9 @@ test("what comes from a file is offered to nobody before a quorate view had it i
   const fresh = startingConfig(null, example, "cluster.yaml", 1500);
   const { keeper: node } = keeper(fresh);
   expect(node.offer).toBeNull();
-  node.view(view([1], false));
+  node.view(view([1], false), null);
   expect(node.offer).toBeNull();
-  node.view({ ...view([1, 2], true), viewId: "2.1.00000000000000aa" });
+  node.view({ ...view([1, 2], true), viewId: "2.1.00000000000000aa" }, null);
   expect(node.offer).toMatchObject({ version: 1, text: example, agreedBy: [1, 2] });
   await node.close();
   const kept = await readKeptConfig(path.join(dir, "config.json"));
@@ -96,9 +96,9 @@ test("what version 0.1.0 kept was agreed on by nobody that is known", async () =
 
 test("a quorate member declines an offer, and says why", () => {
   const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
-  node.view(view([1, 2, 3], true));
+  node.view(view([1, 2, 3], true), null);
   const text = example.replace("version: 1", "version: 9");
-  node.offered({ version: 9, text, agreedBy: [1, 2, 3], trail: [] });
+  node.offered({ version: 9, text, agreedBy: [1, 2, 3], trail: [], counting: null });
   expect(node.config.version).toBe(1);
   expect(said).toContainEqual({
     message: "a peer's configuration is not taken",
@@ -108,9 +108,9 @@ test("a quorate member declines an offer, and says why", () => {
 
 test("nodes outside the view are connected to anew when another configuration is in force: they are offered it then", async () => {
   const { keeper: node, changed } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
-  node.view(view([1, 2], false));
+  node.view(view([1, 2], false), null);
   const text = example.replace("version: 1", "version: 2");
-  node.offered({ version: 2, text, agreedBy: [1, 2, 3], trail: [] });
+  node.offered({ version: 2, text, agreedBy: [1, 2, 3], trail: [], counting: null });
   await vi.waitFor(() => expect(changed).toEqual([[1, 2]]));
   expect(node.config.version).toBe(2);
   await node.close();
@@ -120,11 +120,11 @@ test("what peers offer again and again is told once in a while, each kind by its
   const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
   const now = vi.spyOn(performance, "now").mockReturnValue(0);
   const offers = (): void => {
-    node.view(view([1, 2, 3], true));
+    node.view(view([1, 2, 3], true), null);
     for (let version = 9; version < 109; version++) {
       const text = example.replace("version: 1", `version: ${version}`);
       for (const offered of [text, `${text}timeoutMs: 10000\n`, "cluster: ["])
-        node.offered({ version, text: offered, agreedBy: [1], trail: [] });
+        node.offered({ version, text: offered, agreedBy: [1], trail: [], counting: null });
     }
   };
   const told = (): unknown[] => said.splice(0).map((line) => (line as { message: string }).message);
@@ -145,7 +145,7 @@ test.each(["%YAML 1.1\n---\n<<: 3\n", "!!merge <<: 3\n"])(
   (merge) => {
     const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
     const text = `${merge}${example.replace("version: 1", "version: 2")}`;
-    node.offered({ version: 2, text, agreedBy: [1], trail: [] });
+    node.offered({ version: 2, text, agreedBy: [1], trail: [], counting: null });
     expect(said).toEqual([expect.objectContaining({ message: "a peer's configuration cannot be used" })]);
     const message = JSON.stringify({ kind: "propose", epoch: 1, view: "1.1.00000000000000aa", record: { version: 2, text } });
     expect(() => node.receive(2, Buffer.from(message))).toThrow(WireError);
@@ -156,12 +156,12 @@ test.each(["timeoutMs: 10000", "fencedLockspaces: [app]"])(
   "an offer with another %s is declined: a dlmd keeps its own for its life",
   async (other) => {
     const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
-    node.view(view([1], false));
+    node.view(view([1], false), null);
     const text = example.replace("version: 1", "version: 2");
-    node.offered({ version: 2, text: `${text}${other}\n`, agreedBy: [1, 2], trail: [] });
+    node.offered({ version: 2, text: `${text}${other}\n`, agreedBy: [1, 2], trail: [], counting: null });
     expect(node.config.version).toBe(1);
     expect(said).toContainEqual(expect.objectContaining({ different: other.split(":")[0], version: 2 }));
-    node.offered({ version: 2, text, agreedBy: [1, 2], trail: [] });
+    node.offered({ version: 2, text, agreedBy: [1, 2], trail: [], counting: null });
     await vi.waitUntil(() => node.config.version === 2);
     await node.close();
   },
@@ -173,9 +173,9 @@ test("cluster.yaml, which may have passwords in it, keeps its link and its mode 
   chmodSync(file, 0o600);
   symlinkSync("mine.yaml", link);
   const { keeper: node } = keeper(startingConfig(null, example, link, 1500));
-  node.view(view([1], false));
+  node.view(view([1], false), null);
   const text = example.replace("version: 1", "version: 2");
-  node.offered({ version: 2, text, agreedBy: [1, 2], trail: [] });
+  node.offered({ version: 2, text, agreedBy: [1, 2], trail: [], counting: null });
   await vi.waitUntil(() => node.config.version === 2);
   await node.close();
   expect([lstatSync(link).isSymbolicLink(), statSync(file).mode & 0o7777, readFileSync(file, "utf8")]).toEqual([true, 0o600, text]);
@@ -184,7 +184,7 @@ test("cluster.yaml, which may have passwords in it, keeps its link and its mode 
 test("a change of cluster.yaml of which the watch and SIGHUP tell is proposed once, and all of that is told once", async () => {
   const alone = example.replace(/ {2}- \{ nodeid: [23].*\n/g, "");
   const { keeper: node, said } = keeper(startingConfig(null, alone, "cluster.yaml", 1500));
-  node.view(view([1], true));
+  node.view(view([1], true), null);
   const text = alone.replace("version: 1", "version: 2");
   writeFileSync(path.join(dir, "cluster.yaml"), text);
   node.settled("1.1.00000000000000aa", 1);
@@ -202,7 +202,7 @@ test("a change of cluster.yaml of which the watch and SIGHUP tell is proposed on
 test("a disk that keeps nothing ends no dlmd: apply is refused, and a proposal of another node waits for the disk", async () => {
   const fresh = startingConfig(null, example, "cluster.yaml", 1500);
   const { keeper: node, said } = keeper(fresh);
-  node.view(view([1, 2, 3], true));
+  node.view(view([1, 2, 3], true), null);
   await node.keep();
   rmSync(dir, { recursive: true });
   const second = example.replace("version: 1", "version: 2");
@@ -226,7 +226,7 @@ test("a disk that keeps nothing ends no dlmd: apply is refused, and a proposal o
 test("a keeper that closes does not wait for a disk that keeps nothing", async () => {
   const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
   rmSync(dir, { recursive: true });
-  node.view(view([1, 2, 3], true));
+  node.view(view([1, 2, 3], true), null);
   await vi.waitUntil(() => JSON.stringify(said).includes("cannot be kept"));
   await node.close();
   expect(existsSync(dir)).toBe(false);
@@ -237,7 +237,7 @@ test("apply that the cluster does not decide about ends after half a minute, and
   const { keeper: node } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
   // A member of three: the others never answer.
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  node.view(view([1, 2, 3], true));
+  node.view(view([1, 2, 3], true), null);
   const applied = node.apply(example.replace("version: 1", "version: 2"), "new.yaml").then(
     () => "applied",
     (error: OperatingError) => `${error.code}: ${error.message}`,

@@ -89,6 +89,14 @@ function oneMore(fewer: Encoded, most: Encoded): Encoded {
   return { bytes, decode: most.decode };
 }
 
+/** With votes, who counts. */
+function commitOf(nodeids: readonly number[], epoch = 7): Encoded {
+  const text = JSON.stringify({ cluster: "lab", version: 2, nodes: [{ nodeid: 1, name: "n1", address: "10.0.0.1" }] });
+  const record = { version: 2, text, fingerprint: "", nodes: [] };
+  const counting = { id: { ...view, epoch }, electorate: { nodeids, former: null } };
+  return config({ kind: "commit", epoch: 1, view: "v", record, trail: [], counting });
+}
+
 type Limit = [name: string, most: number, make: (count: number) => Encoded];
 
 /** Those whose writers refuse them too. */
@@ -100,7 +108,7 @@ const lists: Limit[] = [
   ["requests in a probe", 64, (count) => peer("plock-probe", { requests: times(count, asked as NonNullable<typeof asked>) })],
   ["nodes heard", 31, (count) => datagram("heartbeat", { heard: times(count, heard) })],
   ["members", 31, (count) => datagram("propose", { members: times(count, member) })],
-  ["voters", 31, (count) => datagram("state", { seen: { id: view, members: [], electorate: { nodeids: nodeids(count), former: null } } })],
+  ["voters", 31, (count) => datagram("state", { counting: { id: view, electorate: { nodeids: nodeids(count), former: null } } })],
   ["ranges of a NACK", 32, (count) => datagram("nack", { ranges: times(count, { from: 1, to: 2 }) })],
   ["sources of a flush", 32, (count) => datagram("flush", { sources: times(count, { nodeid: 3, from: 1, to: 2 }) })],
   [
@@ -130,6 +138,7 @@ const others: Limit[] = [
   ["bytes of a resource's name", 64, (count) => peer("offer", { resource: "r".repeat(count) })],
   ["bytes of a value block", 256, (count) => peer("unlock", { lvb: new Uint8Array(count) })],
   ["bytes of a device's path", 1024, (count) => peer("ask-life", { device: "d".repeat(count) })],
+  ["nodes that count, with votes", 31, (count) => commitOf(nodeids(count))],
   [
     "characters of a configuration's fingerprint",
     6 * MAX_CONFIG_BYTES,
@@ -175,6 +184,7 @@ describe("an epoch from which no view could follow is refused, so nobody promise
     ["what a heartbeat says is promised", (epoch) => datagram("heartbeat", { promisedEpoch: epoch })],
     ["the view of a heartbeat", (epoch) => datagram("heartbeat", { view: at(epoch) })],
     ["the last view of a state", (epoch) => datagram("state", { seen: seenAt(epoch) })],
+    ["the view of who counts in a state", (epoch) => datagram("state", { counting: { id: at(epoch), electorate: null } })],
     ["the view of a frame", (epoch) => ({ bytes: encodeFrames(at(epoch), [rowOf("ack")])[0] as Uint8Array, decode: decodeFrame })],
     ["a state over corosync", (epoch) => ofGroup({ epoch })],
     ["the last view of a state over corosync", (epoch) => ofGroup({ seen: seenAt(epoch) })],
@@ -203,7 +213,12 @@ describe("of 31 nodes that all had a part in everything, a message is no longer 
   test.each<[Datagram["kind"], Encoded]>([
     [
       "state",
-      datagram("state", { seen: { id: view, members: all, electorate }, ackedAgo, order: { started, received: 2 ** 53 - 1, held } }),
+      datagram("state", {
+        seen: { id: view, members: all },
+        counting: { id: view, electorate },
+        ackedAgo,
+        order: { started, received: 2 ** 53 - 1, held },
+      }),
     ],
     [
       "flush",
@@ -226,7 +241,7 @@ describe("of 31 nodes that all had a part in everything, a message is no longer 
   });
 
   test("what they say is read back", () => {
-    const state = { seen: { id: view, members: all, electorate }, ackedAgo, order: { started, received: 7, held } };
+    const state = { seen: { id: view, members: all }, counting: { id: view, electorate }, ackedAgo, order: { started, received: 7, held } };
     expect(understood(datagram("state", state))()).toMatchObject(state);
     expect(understood(datagram("flush", { last: started }))()).toMatchObject({ last: started });
   });
@@ -257,6 +272,12 @@ test("who is not among the members of a view has no part in the start of its ord
     wrong[at + 4] = synced;
     expect(() => decode(wrong)).toThrow("not of the view's members");
   }
+});
+
+test("nodes that count, with votes, ascend, and are of a view that can be", () => {
+  expect(understood(commitOf([1, 3], 2 ** 48))()).toMatchObject({ counting: { electorate: { nodeids: [1, 3], former: null } } });
+  for (const wrong of [commitOf([]), commitOf([3, 1]), commitOf([1, 1]), commitOf([0]), commitOf([1], 2 ** 48 + 1)])
+    expect(understood(wrong)).toThrow(WireError);
 });
 
 test("how long ago a node was acknowledged is rounded down, and cut at 4.6 hours: both let others wait for longer", () => {

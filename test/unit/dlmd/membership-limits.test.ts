@@ -100,6 +100,7 @@ class Lone {
           configVersion: 1,
           lineage: noView,
           seen: noLineage,
+          counting: noLineage,
           ackedAgo: [],
           order,
         };
