@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { startWatchdog } from "../watchdog.ts";
 import { isReadOnlyDevice } from "../../../overlay/volume/device.ts";
 
 export type Mkfs = "ext4" | "xfs" | "none";
@@ -28,18 +29,25 @@ export function attachLoop(image: string): string {
   return device;
 }
 
+/** Of the folder $1, where its process ended without that. A loop device goes with its last use. */
+const TIDY = [
+  'umount --lazy "$1/mnt"',
+  'losetup --associated "$1/image" | cut -d: -f1 | while read -r loop; do losetup --detach "$loop"; done',
+  'rm -rf --one-file-system "$1"',
+].join("; ");
+
 export async function withDisk<T>(mkfs: Mkfs, use: (disk: Disk) => T | Promise<T>, parent: string = os.tmpdir()): Promise<T> {
   const dir = mkdtempSync(path.join(parent, "coverlay-disk-"));
+  const watchdog = startWatchdog(TIDY, [dir]);
   const image = path.join(dir, "image");
   const mountPoint = path.join(dir, "mnt");
-  mkdirSync(mountPoint);
-  writeFileSync(image, "");
-  truncateSync(image, IMAGE_BYTES[mkfs]);
-  if (mkfs === "ext4") run("mkfs.ext4", "-q", "-F", image);
-  if (mkfs === "xfs") run("mkfs.xfs", "-q", "-f", image);
-  const device = attachLoop(image);
   try {
-    return await use({ dir, image, device, mountPoint });
+    mkdirSync(mountPoint);
+    writeFileSync(image, "");
+    truncateSync(image, IMAGE_BYTES[mkfs]);
+    if (mkfs === "ext4") run("mkfs.ext4", "-q", "-F", image);
+    if (mkfs === "xfs") run("mkfs.xfs", "-q", "-f", image);
+    return await use({ dir, image, device: attachLoop(image), mountPoint });
   } finally {
     spawnSync("umount", [mountPoint]);
     for (const line of run("losetup", "--associated", image).split("\n")) {
@@ -47,6 +55,7 @@ export async function withDisk<T>(mkfs: Mkfs, use: (disk: Disk) => T | Promise<T
       if (loop !== undefined && loop !== "") run("losetup", "--detach", loop);
     }
     rmSync(dir, { recursive: true, force: true });
+    await watchdog.callOff();
   }
 }
 
