@@ -158,7 +158,7 @@ describe("ocf:coverlay:volume", () => {
   it.for([
     ["of another user", "serve", 65_534],
     ["that is no overlay", "watch", 0],
-  ] as const)("a program %s, with an overlay's words, keeps nothing from its end", async ([_, command, uid], { skip }) => {
+  ] as const)("a program %s, with an overlay's words, keeps nothing from its end", async ([, command, uid], { skip }) => {
     skip(missing !== null, missing ?? "");
     const other = await startOverlay(agent.folder, command, uid);
     expect(await ask("monitor", good)).toEqual([Ocf.NOT_RUNNING, ""]);
