@@ -335,6 +335,11 @@ export function changeFor<T>(lower: Pick<Lower, "madeFor">, request: number, cha
   }
 }
 
+/** Of `read`, for use in a later turn: an answer that is there at once is a view that the next call overwrites. To be called before anything else runs. */
+export function ownBytes(answer: MaybePromise<Uint8Array>): MaybePromise<Uint8Array> {
+  return answer instanceof Promise ? answer : Uint8Array.from(answer);
+}
+
 export interface Lower extends LowerNames, LowerAttributes, LowerData, LowerBehind {
   /** The root directory of the volume. */
   readonly root: FileId;

@@ -6,7 +6,7 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { type MaybePromise, promised } from "../../dlmd/base/maybe-promise.ts";
-import { changeFor, type Lower, type LowerHandle } from "../lower/lower.ts";
+import { changeFor, type Lower, type LowerHandle, ownBytes } from "../lower/lower.ts";
 
 /** Calls that wait; ENOMEM beyond, but for a close. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_HELD_CALLS = 131_072;
@@ -174,9 +174,4 @@ export class BlockGate {
     // At the end of the mount it is closed as well.
     else this.#held.push({ make: close, resolve: () => undefined, reject: close });
   }
-}
-
-/** An answer that is there at once is a view that the next call overwrites. */
-function ownBytes(answer: MaybePromise<Uint8Array>): MaybePromise<Uint8Array> {
-  return answer instanceof Promise ? answer : Uint8Array.from(answer);
 }

@@ -5,7 +5,7 @@ import { andThen, type MaybePromise, withErrors } from "../../../dlmd/base/maybe
 import { BEHIND_BYTES_MAX, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import { O } from "../linux.ts";
 import type { LocalLower } from "../local/local.ts";
-import { type Attr, type Entry, type FileId, fileKey } from "../lower.ts";
+import { type Attr, type Entry, type FileId, fileKey, ownBytes } from "../lower.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import type { SessionHandles } from "./session-handles.ts";
 import { XattrWords } from "./xattr-words.ts";
@@ -290,8 +290,8 @@ export class SessionCalls {
   #read({ handle, offset, bytes, open }: RequestOf<"read">): MaybePromise<Uint8Array> {
     const read = (): MaybePromise<Uint8Array> => this.#lower.read(this.#handles.get(handle), offset, Math.min(bytes, MAX_IO_BYTES));
     const opened = open === null ? undefined : this.#handles.open(handle, open, true);
-    // The lower's own buffer, and this is not the turn in which it is sent.
-    return opened instanceof Promise ? opened.then(async () => Uint8Array.from(await read())) : read();
+    // Not sent in this turn, and another READ that waited beside it may be next.
+    return opened instanceof Promise ? opened.then(() => ownBytes(read())) : read();
   }
 
   #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): MaybePromise<AnswerOf<"fetch">> {
@@ -324,9 +324,7 @@ export class SessionCalls {
       const handle = await lower.open(id, O.RDONLY);
       try {
         // One byte more: is that all?
-        const read = lower.read(handle, 0, READ_MANY_FILE_BYTES_MAX + 1);
-        // The lower's own buffer, which the next call overwrites.
-        const data = read instanceof Promise ? await read : Uint8Array.from(read);
+        const data = await ownBytes(lower.read(handle, 0, READ_MANY_FILE_BYTES_MAX + 1));
         return data.byteLength > READ_MANY_FILE_BYTES_MAX ? null : data;
       } finally {
         lower.close(handle);

@@ -194,6 +194,32 @@ it("two READs at a time open it once", async () => {
   expect(one.lower.openHandles).toBe(1);
 });
 
+it("READs that wait for their files to be opened get the data of their own file, and of their own place", async () => {
+  const { file } = await bench();
+  const ids = [await file("f", "first file"), await file("g", "second file")];
+  let open = (): void => undefined;
+  const mayOpen = new Promise<void>((resolve) => (open = resolve));
+  let asked = 0;
+  const two = await owner(2, (lower) => ({
+    ...lower,
+    open(id, flags) {
+      asked += 1;
+      // As of inodes that the kernel has to read: the pool may give many answers at a time.
+      return mayOpen.then(() => lower.open(id, flags));
+    },
+  }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(two.address, 2);
+  for (const id of ids) await lower.getattr(id);
+  const [f, g] = ids.map((id) => opened(lower, id)) as [LowerHandle, LowerHandle];
+  const text = async (handle: LowerHandle, offset: number): Promise<string> =>
+    Buffer.from(await lower.read(handle, offset, 100)).toString();
+  const read = Promise.all([text(f, 0), text(f, 6), text(g, 0), text(g, 7)]);
+  await until(() => asked === 2);
+  open();
+  expect(await read).toEqual(["first file", "file", "second file", "file"]);
+});
+
 it("the owner is asked for an open that writes or truncates, without the lock, and of a file whose last name is gone", async () => {
   const { lower, one, away, file } = await bench();
   const id = await file("f");
