@@ -197,8 +197,8 @@ export const mountGroupMutations: readonly Mutation[] = [
     id: "block-shares-read-buffer",
     breaks: "reads that were held all answer with the bytes of the last one",
     file: "overlay/mount-group/block-gate.ts",
-    find: "return answer instanceof Promise ? answer : Uint8Array.from(answer);",
-    replace: "return answer;",
+    find: "this.#hold(() => ownBytes(lower.read(...args)))",
+    replace: "this.#hold(() => lower.read(...args))",
     caughtBy: "test/unit/mount-group/block-gate.test.ts",
   },
   {
