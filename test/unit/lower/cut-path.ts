@@ -3,6 +3,9 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import type { OwnerAddress } from "../../../overlay/lower/remote/connection.ts";
 import type { Random } from "../../seeded-random.ts";
 
+/** Some of what comes passes so much later, at most. */
+const LATE_MS = 6;
+
 interface Pair {
   readonly near: Socket;
   readonly far: Socket;
@@ -17,10 +20,13 @@ export class CutPath {
   /** So many bytes still pass, in either direction; then all is cut. */
   #left: number | null = null;
   #held = false;
+  readonly #cut: () => void;
 
-  constructor(to: OwnerAddress, random: Random) {
+  /** `cut`: connections were cut. */
+  constructor(to: OwnerAddress, random: Random, cut: () => void) {
     this.#to = to;
     this.#random = random;
+    this.#cut = cut;
     this.#server = createServer((near) => this.#accept(near));
   }
 
@@ -36,7 +42,14 @@ export class CutPath {
       [near, far],
       [far, near],
     ] as const) {
-      from.on("data", (chunk: Buffer) => this.#pass(chunk, into));
+      const late: Buffer[] = [];
+      from.on("data", (chunk: Buffer) => {
+        if (late.length === 0 && this.#random.below(8) > 0) return this.#pass(chunk, into);
+        if (late.push(chunk) > 1) return;
+        setTimeout(() => {
+          for (const one of late.splice(0)) this.#pass(one, into);
+        }, this.#random.below(LATE_MS));
+      });
       from.on("error", () => undefined);
       from.on("close", () => {
         this.#pairs.delete(pair);
@@ -53,6 +66,7 @@ export class CutPath {
     if (some.length > 0) into.write(some);
     if (this.#left > 0) return;
     this.#left = null;
+    this.#cut();
     for (const { near, far } of this.#pairs) {
       // What has left arrives, or not.
       const arrives = this.#random.below(2) === 0;
@@ -71,6 +85,7 @@ export class CutPath {
   cut(): void {
     this.#held = false;
     this.#left = null;
+    this.#cut();
     for (const { near, far } of this.#pairs) {
       near.destroy();
       far.destroy();

@@ -4,8 +4,10 @@
  */
 import { expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { silentLog } from "../../../dlmd/base/log.ts";
+import type { Log } from "../../../dlmd/base/log.ts";
+import { andThen, type MaybePromise, withErrors } from "../../../dlmd/base/maybe-promise.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
+import { ownBytes } from "../../../overlay/lower/lower.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import { type Random, seededRandom } from "../../seeded-random.ts";
 import { CutPath } from "./cut-path.ts";
@@ -16,31 +18,67 @@ const lab = remoteLab();
 const [FIRST, LAST] = (process.env["COVERLAY_REMOTE_SEEDS"] ?? "1-8").split("-").map(Number) as [number, number];
 const STEPS = 60;
 
-type Call = (...args: readonly unknown[]) => unknown;
+/** Of what is said of a seed that fails, the last lines. */
+const SAID_LINES = 400;
+/** Some calls take so much longer, at most. */
+const LATE_MS = 8;
+
+type Call = (...args: readonly unknown[]) => MaybePromise<unknown>;
 const LATE = ["open", "opendir", "getattr", "lookup", "create", "rename", "unlink", "setattr", "write"] as const;
 const ERRNOS: { readonly [K in string]?: readonly number[] } = { create: [E.ENOSPC], write: [E.ENOSPC, E.EDQUOT] };
+
+const words = (...given: readonly unknown[]): string =>
+  given
+    .map((one) =>
+      Buffer.isBuffer(one) && one.length < 3
+        ? one.toString()
+        : one instanceof Uint8Array
+          ? `${one.length} of ${one[0]}`
+          : JSON.stringify(one),
+    )
+    .join(" ")
+    .slice(0, 160);
+
+/** The world is told of that call of the owner's. */
+function saying(world: World, key: string, call: Call): Call {
+  return (...args) => {
+    const asked = `${key} ${words(...args)}`;
+    world.say("owner", `> ${asked}`);
+    return withErrors<unknown>(
+      () =>
+        andThen(call(...args), (made) => {
+          world.say("owner", `  ${asked}: made ${words(made)}`);
+          return made;
+        }),
+      (error) => {
+        world.say("owner", `  ${asked}: ${String(error)}`);
+        throw error;
+      },
+    );
+  };
+}
 
 /** Calls take their time, and some fail before they are made. */
 function moody(local: LocalLower, random: Random, world: World): LocalLower {
   const turns = async (): Promise<void> => {
+    if (random.below(6) === 0) await new Promise((resolve) => setTimeout(resolve, random.below(LATE_MS)));
     for (let count = random.below(4); count > 0; count--) await new Promise((resolve) => setImmediate(resolve));
   };
-  const late =
-    (key: (typeof LATE)[number]): Call =>
-    (...args) => {
+  const late = (key: (typeof LATE)[number]): Call => {
+    const made = saying(world, key, local[key] as Call);
+    return (...args) => {
       const errnos = ERRNOS[key];
       if (errnos !== undefined && random.below(40) === 0 && !world.ended) throw errnoError(errnos[random.below(errnos.length)] as number);
-      const call = (): unknown => (local[key] as Call)(...args);
-      return random.below(3) > 0 ? call() : turns().then(call);
+      return random.below(3) > 0 ? made(...args) : turns().then(() => made(...args));
     };
+  };
   return {
     ...local,
     ...Object.fromEntries(LATE.map((key) => [key, late(key)])),
     get openHandles() {
       return local.openHandles;
     },
-    // What is given later is not the lower's own buffer.
-    read: (...args) => (random.below(3) > 0 ? local.read(...args) : turns().then(async () => Uint8Array.from(await local.read(...args)))),
+    read: (...args) => (random.below(3) > 0 ? local.read(...args) : turns().then(() => ownBytes(local.read(...args)))),
     async fsync(...args) {
       await turns();
       if (random.below(30) === 0 && !world.ended) {
@@ -52,9 +90,13 @@ function moody(local: LocalLower, random: Random, world: World): LocalLower {
   };
 }
 
-async function run(seed: number): Promise<World> {
+function logOf(world: World, who: string): Log {
+  const say = (context: object, text: string): void => world.say(who, `${text} ${words(context)}`);
+  return { debug: say, info: say, warn: say, error: say };
+}
+
+async function run(seed: number, world: World): Promise<void> {
   const random = seededRandom(seed);
-  const world = new World();
   const pause = async (turns: number): Promise<void> => {
     for (let count = random.below(turns); count > 0; count--) await new Promise((resolve) => setImmediate(resolve));
   };
@@ -76,7 +118,10 @@ async function run(seed: number): Promise<World> {
   };
   let epoch = 1;
   let owner = await begin(epoch);
-  let path = new CutPath(owner.address, random);
+  const cut = (): void => {
+    world.cuts += 1;
+  };
+  let path = new CutPath(owner.address, random, cut);
   await path.listen();
   const lowers: RemoteLower[] = [];
   const programs: Program[] = [];
@@ -88,13 +133,13 @@ async function run(seed: number): Promise<World> {
       for (let turns = 0; turns < most && world.epoch === seen; turns++) await pause(3);
       await pause(20);
     };
-    const lower = lab.remote(identity, silentLog, { onOwnerDied, holds: { grants: () => 1, of: () => 1 } });
+    const lower = lab.remote(identity, logOf(world, `caller ${identity.nodeid}`), { onOwnerDied, holds: { grants: () => 1, of: () => 1 } });
     await lower.connect(path.address, epoch);
     lowers.push(lower);
     for (let at = 0; at < 2; at++) {
       const called = `n${node}p${at}`;
       const { id } = await lower.mkdir(lower.root, name(called), 0o755, caller);
-      programs.push(new Program(lower, seededRandom(seed * 16 + node * 4 + at + 1), world, id, `${lab.place.path}/${called}`));
+      programs.push(new Program(called, lower, seededRandom(seed * 16 + node * 4 + at + 1), world, id, `${lab.place.path}/${called}`));
     }
   }
   await lowers[0]?.syncfs();
@@ -116,6 +161,7 @@ async function run(seed: number): Promise<World> {
   const next = async (): Promise<void> => {
     const way = ["farewell", "clean", "dies", "lets go"][random.below(4)] as string;
     world.count(way);
+    world.say("world", `the owner ends: ${way}`);
     if (way === "dies" || way === "lets go") world.deaths += 1;
     world.epoch += 1;
     if (way === "farewell") await owner.server.close();
@@ -136,8 +182,9 @@ async function run(seed: number): Promise<World> {
       epoch,
       way === "farewell" || way === "clean" ? { cleanAfter: before } : way === "lets go" ? { letGoAfter: before } : {},
     );
-    path = new CutPath(owner.address, random);
+    path = new CutPath(owner.address, random, cut);
     await path.listen();
+    world.say("world", `owner ${epoch} is there`);
     found();
     world.count("owners");
     // Its callers have said HELLO by then, mostly.
@@ -147,6 +194,10 @@ async function run(seed: number): Promise<World> {
   const all = Promise.all(work).catch((error: unknown) => {
     world.failed = error;
   });
+  const trouble = (what: string): void => {
+    world.count(what);
+    world.say("world", what);
+  };
   while (world.goesOn) {
     // Some steps are made between two troubles, mostly.
     const { steps } = world;
@@ -162,23 +213,23 @@ async function run(seed: number): Promise<World> {
         }
         break;
       case 6:
-        world.count("lapse");
+        trouble("lapse");
         serves = false;
         await pause(100);
         mayServeAgain();
         break;
       case 1:
       case 2:
-        world.count("cut");
+        trouble("cut");
         path.cut();
         break;
       case 3:
       case 4:
-        world.count("cut at a byte");
+        trouble("cut at a byte");
         path.cutAfter(random.below(3000));
         break;
       case 5:
-        world.count("answers held");
+        trouble("answers held");
         path.holdAnswers();
         await pause(40);
         if (random.below(2) === 0) path.cut();
@@ -194,24 +245,31 @@ async function run(seed: number): Promise<World> {
   for (const program of programs) await program.end();
   for (const lower of lowers) {
     await errnoOf(() => lower.syncfs());
-    await until(() => lower.ownerWait === null);
-    expect(lower.openHandles).toBe(0);
+    // What was closed a moment ago is told in one call with others.
+    await until(() => lower.ownerWait === null && lower.openHandles === 0);
   }
   await until(() => owner.server.sessions.every(({ openHandles, runningCalls }) => openHandles + runningCalls === 0));
-  expect(owner.lower.openHandles).toBe(0);
+  await until(() => owner.lower.openHandles === 0);
   for (const lower of lowers) lower.shutdown();
   await path.close();
   await owner.server.close();
   await owner.lower.shutdown();
-  return world;
 }
 
 const seeds = Array.from({ length: LAST - FIRST + 1 }, (_, at) => FIRST + at);
-/** What a seed does depends on the clock too: seed 5 failed once in some ten runs, for a reason that is not known yet. So it runs where it is asked for. */
+/**
+ * What a seed does depends on the clock, too. Each fault that was found so far came once in some hundred seeds, and the last one was one of this model: so it
+ * runs where it is asked for.
+ */
 const isAsked = process.env["COVERLAY_REMOTE_SEEDS"] !== undefined;
 for (const seed of seeds) {
-  it(`seed ${seed}`, async (ctx) => {
-    ctx.skip(!isAsked, "it fails once in a while, for a reason that is not known yet: COVERLAY_REMOTE_SEEDS=1-8 runs it");
-    expect((await run(seed)).goesOn).toBe(false);
-  }, 20_000);
+  it(`seed ${seed}`, async ({ onTestFailed, skip }) => {
+    skip(!isAsked, "it is a hunt whose runs depend on the clock: COVERLAY_REMOTE_SEEDS=1-8 runs it");
+    const world = new World();
+    onTestFailed(() => {
+      process.stderr.write(`${[`seed ${seed}`, ...world.said.slice(-SAID_LINES)].join("\n")}\n`);
+    });
+    await run(seed, world);
+    expect(world.goesOn).toBe(false);
+  });
 }
