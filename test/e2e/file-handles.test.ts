@@ -1,5 +1,6 @@
 /** Hazards F29 and F51: file handles of what the kernel has forgotten, as NFS servers have them, on each node. name_to_handle_at(2), open_by_handle_at(2). */
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until } from "./actor.ts";
 import { cannotEvict, type Group, groupOf } from "./evict.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
@@ -130,9 +131,9 @@ it.skipIf(cannotEvict !== null)("of no inode, made up, are ESTALE", async () => 
 });
 
 /** Files that it made and that only it knows. */
+/** Without a process for it: what was made a moment ago is told to dlmd within a second, and on a busy machine one takes longer to start. */
 async function unregistered(nodeid: number): Promise<number> {
-  const { overlay } = JSON.parse((await coverlay(["status", "--json", "--run-dir", lab.node(nodeid).runDir])).stdout);
-  return overlay.counters.unregistered as number;
+  return (await queryOverlayStatus(lab.node(nodeid).runDir)).counters?.["unregistered"] ?? Number.NaN;
 }
 
 it.each([
