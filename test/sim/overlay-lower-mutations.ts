@@ -920,6 +920,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/counted-pools.test.ts",
   },
   {
+    id: "number-of-a-closed-file",
+    breaks: "a call that waits when its file is closed is made with the one that is opened next",
+    file: "overlay/lower/local/open-handles.ts",
+    find: "    do this.#last = this.#last === MAX_HANDLE",
+    replace: "    this.#last = 0;\n    do this.#last = this.#last === MAX_HANDLE",
+    caughtBy: "test/unit/lower/handle-numbers.test.ts",
+  },
+  {
     id: "fruitless-uncounted",
     breaks: "a call waits for ever on connections that let no large packet through",
     file: "overlay/lower/remote/fruitless-connections.ts",
@@ -1209,8 +1217,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     id: "opening-not-waited-for",
     breaks: "a directory that is being opened is open after all was closed",
     file: "overlay/lower/local/open-handles.ts",
-    find: "this.#count + this.#opening + this.#closing.size",
-    replace: "this.#count + this.#closing.size",
+    find: "this.count + this.#opening + this.#closing.size",
+    replace: "this.count + this.#closing.size",
     caughtBy: "test/unit/lower/descriptors.test.ts",
   },
   {

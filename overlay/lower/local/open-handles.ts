@@ -1,6 +1,8 @@
 /**
- * Open files and directories of the local lower: a small number -> descriptor. A file that is open here stays alive
+ * Open files and directories of the local lower: a number -> descriptor. A file that is open here stays alive
  * by its descriptor, which is how a file without a name goes on to be readable (DESIGN 5.4).
+ *
+ * The number of a closed file is not that of the next one: a call that waits may name it still, if its caller was killed.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
@@ -16,6 +18,8 @@ import { NumberMap } from "../../../dlmd/base/number-map.ts";
 /** More open files than that: ENFILE. */
 export const MAX_OPEN_HANDLES = 262_144;
 const DESCRIPTORS = 1_048_576;
+/** As on the wire: another owner is told of them by these numbers. */
+const MAX_HANDLE = 0xffff_ffff;
 const NO_DESCRIPTOR: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
 
 /** Of a mount's process. Open files of all nodes are open here on the owner. Returns how many there may be. */
@@ -61,38 +65,42 @@ function descriptorsLeft(): number {
 
 export class OpenHandles {
   readonly #native: Native;
-  readonly #files: (OpenFile | undefined)[] = [];
-  readonly #free: number[] = [];
+  readonly #files: NumberMap<OpenFile> = new NumberMap();
+  /** The number that was given last. */
+  #last: number;
   readonly #stat = new Float64Array(STAT.FIELDS);
   readonly #closing: Set<Promise<number>> = new Set();
   /** Handles of each inode that has some, and opens under way, by its number: one that is open is of one generation. */
   readonly #opens: NumberMap<number> = new NumberMap();
   readonly #lastClosed: (id: FileId) => MaybePromise<void>;
   readonly #waiters: (() => void)[] = [];
-  #count = 0;
   /** Opens under way. */
   #opening = 0;
   /** closeAll was called. */
   #isOver = false;
 
-  /** `lastClosed`: nobody has that inode open any more; its descriptor is closed after it. It never throws, nor rejects. */
-  constructor(native: Native, lastClosed: (id: FileId) => MaybePromise<void>) {
+  /**
+   * `lastClosed`: nobody has that inode open any more; its descriptor is closed after it. It never throws, nor rejects.
+   * `first`: the number of the first one.
+   */
+  constructor(native: Native, lastClosed: (id: FileId) => MaybePromise<void>, first: number = 1) {
     this.#native = native;
     this.#lastClosed = lastClosed;
+    this.#last = first - 1;
   }
 
   get count(): number {
-    return this.#count;
+    return this.#files.size;
   }
 
   /** ENFILE when there is room for no other one: to be called before the file is opened or made. */
   checkRoom(): void {
-    if (this.#count >= MAX_OPEN_HANDLES) throw errnoError(E.ENFILE);
+    if (this.count >= MAX_OPEN_HANDLES) throw errnoError(E.ENFILE);
   }
 
   /** So many more may be opened: of this table, and of this process. */
   get room(): number {
-    return Math.min(MAX_OPEN_HANDLES - this.#count, descriptorsLeft());
+    return Math.min(MAX_OPEN_HANDLES - this.count, descriptorsLeft());
   }
 
   /** Somebody has it open, or is about to. */
@@ -140,11 +148,10 @@ export class OpenHandles {
       this.#native.sync.close(fd);
       throw errnoError(E.ESTALE);
     }
-    const at = this.#free.pop() ?? this.#files.length;
+    const handle = this.#allocate();
     const mode = flags & O.ACCMODE;
-    this.#files[at] = {
-      // 0 is left out: it reads like "none".
-      handle: (at + 1) as LowerHandle,
+    this.#files.set(handle, {
+      handle,
       fd,
       id,
       directory,
@@ -156,15 +163,21 @@ export class OpenHandles {
       changed: !directory && (flags & O.TRUNC) !== 0,
       position: 0n,
       turn: directory ? new Exclusive() : null,
-    };
-    this.#count += 1;
+    });
     this.#countUp(id);
-    return (at + 1) as LowerHandle;
+    return handle;
+  }
+
+  /** The one that was not in use for the longest time. 0 is left out: it reads like "none". */
+  #allocate(): LowerHandle {
+    do this.#last = this.#last === MAX_HANDLE ? 1 : this.#last + 1;
+    while (this.#files.has(this.#last));
+    return this.#last as LowerHandle;
   }
 
   /** EBADF: not open. */
   get(handle: LowerHandle): OpenFile {
-    const file = this.#files[handle - 1];
+    const file = this.#files.get(handle);
     if (file === undefined || file.closed) throw errnoError(E.EBADF);
     return file;
   }
@@ -194,16 +207,14 @@ export class OpenHandles {
   }
 
   close(handle: LowerHandle): void {
-    const file = this.#files[handle - 1];
+    const file = this.#files.get(handle);
     if (file === undefined || file.closed) return;
     file.closed = true;
     if (file.users === 0) this.#release(file);
   }
 
   #release(file: OpenFile): void {
-    this.#files[file.handle - 1] = undefined;
-    this.#free.push(file.handle - 1);
-    this.#count -= 1;
+    this.#files.delete(file.handle);
     const last = this.#countDown(file.id);
     if (last instanceof Promise) this.#later(last.then(() => this.#native.pool.data.close(file.fd)));
     else if (!file.changed && this.#closesQuickly(file.fd)) {
@@ -235,13 +246,13 @@ export class OpenHandles {
   }
 
   get #isBusy(): boolean {
-    return this.#count + this.#opening + this.#closing.size > 0;
+    return this.count + this.#opening + this.#closing.size > 0;
   }
 
   /** Closes every handle and resolves when every descriptor is closed, those that calls still use, or are about to open, included. */
   async closeAll(): Promise<void> {
     this.#isOver = true;
-    for (const file of this.#files) if (file !== undefined) this.close(file.handle);
+    for (const file of this.#files.values()) this.close(file.handle);
     if (!this.#isBusy) return;
     await new Promise<void>((resolve) => this.#waiters.push(resolve));
   }

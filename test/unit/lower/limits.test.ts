@@ -114,6 +114,12 @@ describe("open files", () => {
     expect(await errnoOf(() => handles.checkRoom())).toBe(E.ENFILE);
   });
 
+  it("of the owner have 32-bit numbers, which begin again from 1", () => {
+    const handles = new OpenHandles({} as Native, () => undefined, 0xffff_fffe);
+    const added = [5, 6, 7, 8].map((fd) => handles.add(fd, id(12), RDWR, false));
+    expect(added).toEqual([0xffff_fffe, 0xffff_ffff, 1, 2]);
+  });
+
   it("of a caller are at most MAX_REMOTE_HANDLES: then ENFILE", async () => {
     const handles = new RemoteHandles();
     for (let at = 0; at < MAX_REMOTE_HANDLES; at++) handles.add(handles.allocate(), id(12), RDWR, false, 0);
