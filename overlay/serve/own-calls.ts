@@ -105,8 +105,8 @@ export class OwnCalls {
   #goOnElsewhere(client: DlmClient): void {
     if (this.#ownGuard?.isGiven !== true || this.#remote !== null) return;
     const remote = this.#createRemote(client);
-    const { handles, unsynced } = this.#ownGuard;
-    remote.adopt({ handles, unsynced, epoch: this.#ownEpoch });
+    const { handles, lastHandle, unsynced } = this.#ownGuard;
+    remote.adopt({ handles, lastHandle, unsynced, epoch: this.#ownEpoch });
     this.#ownGuard.goOn(remote);
   }
 

@@ -27,6 +27,8 @@ export interface RemoteCoreOptions extends RemoteSessionOptions {
 /** What a mount has had at an owner in its own process that withdrew. */
 export interface Adopted {
   readonly handles: readonly OpenFile[];
+  /** Calls that go on may name those up to this one, though they are closed: their callers were killed. */
+  readonly lastHandle: number;
   readonly unsynced: Unsynced;
   readonly epoch: number;
 }
@@ -69,7 +71,8 @@ export class RemoteCore {
   }
 
   /** What was open and changed at an owner in this process, before anything else. */
-  adopt({ handles, unsynced, epoch }: Adopted): void {
+  adopt({ handles, lastHandle, unsynced, epoch }: Adopted): void {
+    this.opens.handles.beginAfter(lastHandle);
     this.continueWith({ files: handles.map((file) => ({ ...file, lossesTold: 0 })), unsynced: unsynced.state() });
     this.session.continueFrom(epoch);
   }

@@ -151,6 +151,11 @@ export class RemoteHandles {
   /** One that was open elsewhere, with its number; before any other. */
   adopt({ handle, id, flags, directory, lossesTold }: OpenBefore): void {
     this.add(handle, id, flags, directory, lossesTold);
+    this.beginAfter(handle);
+  }
+
+  /** None gets that number, or a smaller one, before the numbers begin again. */
+  beginAfter(handle: number): void {
     this.#next = Math.max(this.#next, after(handle));
   }
 

@@ -124,6 +124,7 @@ export class DiskGuard {
   readonly #own: Side;
   readonly #wait = new DiskWait(() => performance.now());
   readonly #handles: NumberMap<OpenFile> = new NumberMap();
+  #lastHandle = 0;
   readonly #changes: OwnChanges;
   #why: string | null = null;
   /** Nothing has failed: another node is to be the owner. */
@@ -206,6 +207,11 @@ export class DiskGuard {
 
   get openHandles(): number {
     return this.#handles.size;
+  }
+
+  /** That which was opened last; it may be closed by now. */
+  get lastHandle(): number {
+    return this.#lastHandle;
   }
 
   /** What this node's mount has changed here, and not synced. */
@@ -442,6 +448,7 @@ export class DiskGuard {
         if (side.target === local) {
           const handle = handleOf(value);
           this.#handles.set(handle.handle, handle);
+          this.#lastHandle = handle.handle;
           this.#options.journal?.openedAtOwner(handle);
         }
         return value;

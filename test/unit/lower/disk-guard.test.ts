@@ -205,6 +205,8 @@ interface Bench {
   failing: number;
   /** And of reads. */
   failingReads: number;
+  /** Writes wait for that. */
+  hangs: Promise<void>;
   pathIsWell: boolean;
   withdrawnJustNow: boolean;
   probes: number;
@@ -215,7 +217,15 @@ interface Bench {
 async function bench(): Promise<Bench & { readonly first: Owner }> {
   const first = await lab.owner(1);
   const withdrawals: string[] = [];
-  const state = { failing: 0, failingReads: 0, pathIsWell: true, withdrawnJustNow: false, probes: 0, errorsLogged: 0 };
+  const state = {
+    failing: 0,
+    failingReads: 0,
+    pathIsWell: true,
+    withdrawnJustNow: false,
+    probes: 0,
+    errorsLogged: 0,
+    hangs: Promise.resolve(),
+  };
   const fault = (errno: number): void => {
     if (errno !== 0) throw errnoError(errno);
   };
@@ -227,6 +237,7 @@ async function bench(): Promise<Bench & { readonly first: Owner }> {
       return first.lower.mkdir(...args);
     },
     write: async (...args) => {
+      await state.hangs;
       fault(state.failing);
       return await first.lower.write(...args);
     },
@@ -273,7 +284,7 @@ it("keeps what failed and what comes later, and makes all of it at the next owne
   expect(b.guard.why).toBe("EIO of a change");
   expect(b.guard.handles).toMatchObject([{ handle, directory: false, flags: RDWR }]);
   const next = lab.remote();
-  next.adopt({ handles: b.guard.handles, unsynced: b.guard.unsynced, epoch: 1 });
+  next.adopt({ handles: b.guard.handles, lastHandle: b.guard.lastHandle, unsynced: b.guard.unsynced, epoch: 1 });
   b.guard.goOn(next);
   await turns();
   expect(answers).toEqual([]);
@@ -296,7 +307,7 @@ it("says EIO of what may have been made before its disk failed, and of an append
   // It waits already, and was never made.
   const append = errnoOf(() => own.write(handle, Buffer.from("x"), 0, true));
   const next = lab.remote();
-  next.adopt({ handles: b.guard.handles, unsynced: b.guard.unsynced, epoch: 1 });
+  next.adopt({ handles: b.guard.handles, lastHandle: b.guard.lastHandle, unsynced: b.guard.unsynced, epoch: 1 });
   b.guard.goOn(next);
   next.ownerFound((await lab.owner(2)).address, 2);
   expect(await half).toBe(E.EIO);
@@ -308,6 +319,26 @@ it("says EIO of what may have been made before its disk failed, and of an append
   await turns();
   c.guard.goOn(next);
   expect(await failed).toBe(E.EIO);
+});
+
+it("makes a call of a killed program with no other file, if it fails when there is another owner", async () => {
+  const b = await bench();
+  const { own } = b.guard;
+  const { handle } = await own.create(own.root, name("f"), RDWR, 0o644, caller);
+  let fail = (): void => undefined;
+  b.hangs = new Promise((resolve) => (fail = resolve));
+  b.failing = E.EIO;
+  const killed = errnoOf(() => own.write(handle, Buffer.from("of a killed program"), 0, false));
+  own.close(handle);
+  b.guard.yieldTo("a test");
+  const next = lab.remote();
+  next.adopt({ handles: b.guard.handles, lastHandle: b.guard.lastHandle, unsynced: b.guard.unsynced, epoch: 1 });
+  b.guard.goOn(next);
+  next.ownerFound((await lab.owner(2)).address, 2);
+  const other = await own.create(own.root, name("g"), RDWR, 0o644, caller);
+  fail();
+  expect(await killed).toBe(E.EBADF);
+  expect((await own.read(other.handle, 0, 100)).byteLength).toBe(0);
 });
 
 it("tells an error of a read while the path to the disk is well, and withdraws when it is not", async () => {
@@ -383,7 +414,7 @@ describe("what this node's own mount had changed when the disk was let go of", (
     await own.fsync(synced, false);
     b.guard.yieldTo("a test");
     const next = lab.remote();
-    next.adopt({ handles: b.guard.handles, unsynced: b.guard.unsynced, epoch: 1 });
+    next.adopt({ handles: b.guard.handles, lastHandle: b.guard.lastHandle, unsynced: b.guard.unsynced, epoch: 1 });
     b.guard.goOn(next);
     next.ownerFound(
       (
