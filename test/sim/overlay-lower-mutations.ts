@@ -807,7 +807,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "R6",
     breaks: "fsync on the node whose disk failed says nothing of what it had changed itself",
     file: "overlay/lower/server/own-changes.ts",
-    find: "if (this.#isHere()) this.#note(name, args);",
+    find: "if (this.#isHere()) this.#note(name, args, through);",
     replace: "",
     caughtBy: "test/unit/lower/disk-guard.test.ts",
   },
@@ -933,6 +933,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     file: "overlay/lower/remote/core.ts",
     find: "    this.opens.handles.beginAfter(lastHandle);\n",
     replace: "",
+    caughtBy: "test/unit/lower/disk-guard.test.ts",
+  },
+  {
+    id: "changed-through-a-closed-file",
+    breaks: "what a killed program changed on the owner counts as being on the disk that has failed",
+    file: "overlay/lower/server/own-changes.ts",
+    find: "this.#note(name, args, through);",
+    replace: "this.#note(name, args, this.#changedThrough(name, args));",
     caughtBy: "test/unit/lower/disk-guard.test.ts",
   },
   {

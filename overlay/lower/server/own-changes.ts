@@ -31,11 +31,28 @@ export class OwnChanges {
   /** The call, noted when it is done: one that is not is made again. */
   noting(name: keyof Lower, call: Call): Call {
     if (name === "syncfs" || name === "fsync" || name === "fsyncdir") return this.#syncs(name, call);
-    return (...args) =>
-      andThen(call(...args), (result) => {
-        if (this.#isHere()) this.#note(name, args);
+    return (...args) => {
+      // Its caller may be killed, and close it meanwhile.
+      const through = this.#changedThrough(name, args);
+      return andThen(call(...args), (result) => {
+        if (this.#isHere()) this.#note(name, args, through);
         return result;
       });
+    };
+  }
+
+  /** The file that is named by a handle. */
+  #changedThrough(name: keyof Lower, args: readonly unknown[]): FileId | undefined {
+    switch (name) {
+      case "setFileAttributes":
+      case "write":
+      case "fallocate":
+        return this.#idOf(args[0] as LowerHandle);
+      case "copyFileRange":
+        return this.#idOf((args as Of<"copyFileRange">)[2]);
+      default:
+        return undefined;
+    }
   }
 
   #syncs(name: "syncfs" | "fsync" | "fsyncdir", call: Call): Call {
@@ -55,7 +72,7 @@ export class OwnChanges {
     };
   }
 
-  #note(name: keyof Lower, args: readonly unknown[]): void {
+  #note(name: keyof Lower, args: readonly unknown[], through: FileId | undefined): void {
     switch (name) {
       case "create":
       case "mkdir":
@@ -85,12 +102,11 @@ export class OwnChanges {
         return;
       }
       case "setFileAttributes":
-        return this.#changed(this.#idOf(args[0] as LowerHandle), "all");
+        return this.#changed(through, "all");
       case "write":
       case "fallocate":
-        return this.#changed(this.#idOf(args[0] as LowerHandle), "data");
       case "copyFileRange":
-        return this.#changed(this.#idOf((args as Of<"copyFileRange">)[2]), "data");
+        return this.#changed(through, "data");
       default:
     }
   }

@@ -7,7 +7,7 @@ import { type OwnerWait, ownerWaitWords, waitOfMount } from "../../../overlay/lo
 import { judgeError, mayWithdraw, WITHDRAW_AGAIN_MS } from "../../../overlay/lower/server/disk-fault.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import { O } from "../../../overlay/lower/linux.ts";
-import { changeFor, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { changeFor, fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { MAX_UNSYNCED } from "../../../overlay/lower/unsynced.ts";
 import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
@@ -434,6 +434,27 @@ describe("what this node's own mount had changed when the disk was let go of", (
     expect(await errnoOf(() => own.fsync(changed, false))).toBe(0);
     return errors;
   }
+
+  it("is what it was changed through, though that was closed before the change ended: its program was killed", async () => {
+    const id = { ino: 12, generation: 1 };
+    const handle = 7 as LowerHandle;
+    let end = (): void => undefined;
+    const write = (): Promise<unknown> => new Promise((resolve) => (end = () => resolve({ offset: 0, bytes: 1 })));
+    const guard = new DiskGuard({
+      ...plain,
+      local: { open: () => handle, close: () => undefined, write } as unknown as LocalLower,
+      probe: () => Promise.resolve(true),
+      mayWithdraw: () => true,
+      withdraw: () => undefined,
+      log: silentLog,
+    });
+    await guard.own.open(id, RDWR);
+    const written = guard.own.write(handle, Buffer.from("x"), 0, false);
+    guard.own.close(handle);
+    end();
+    await written;
+    expect(guard.unsynced.state().changed).toMatchObject([[fileKey(id), { data: true }]]);
+  });
 
   it.each([
     [false, 0],
