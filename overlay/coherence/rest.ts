@@ -105,7 +105,8 @@ export class Rest {
     for (const { inode, size } of this.#host.covers.all()) {
       if (inode === null || size === null || size.late === null) continue;
       const { effect, tid, end } = size.late;
-      rows.push({ fuseNodeid: inode.fuseNodeid, effect, tid, end });
+      // A hole was waited for, as long as for anything.
+      rows.push({ fuseNodeid: inode.fuseNodeid, effect: effect === "zeroes" ? "misplaced" : effect, tid, end });
     }
     return rows;
   }

@@ -12,7 +12,7 @@ import { changeFor } from "../lower/lower.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized, sizeReplied } from "./change.ts";
-import { FALLOC_FL_KEEP_SIZE, O_DIRECT } from "./linux.ts";
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
 import { dropChanged } from "./orphans.ts";
@@ -142,6 +142,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   // One that keeps the size leaves the kernel to take it from others (fs/fuse/file.c, fuse_file_fallocate).
   const unstable = (request.mode & FALLOC_FL_KEEP_SIZE) === 0;
+  const zeroes = (request.mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0;
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }, async () => {
     let killed: Since | null = null;
     if (!isMade && (await kills(mount, call, file))) {
@@ -163,7 +164,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       made();
       // Where the size stays, the kernel only marks them.
       await attributesChanged(mount, call, [inode]);
-      sizeReplied(mount, call, inode, isMade ? "misplaced" : "raises", request.offset + request.length);
+      sizeReplied(mount, call, inode, isMade ? "misplaced" : zeroes ? "zeroes" : "raises", unstable ? request.offset + request.length : 0);
       call.empty();
     });
   });

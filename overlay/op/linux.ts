@@ -10,6 +10,8 @@ export const O_DIRECT: number = process.arch === "arm64" ? 0o200000 : 0o040000;
 export const O_TMPFILE: number = 0o20000000 | (process.arch === "arm64" ? 0o040000 : 0o200000);
 export const O_APPEND = 0o2000;
 export const FALLOC_FL_KEEP_SIZE = 1;
+export const FALLOC_FL_PUNCH_HOLE = 2;
+export const FALLOC_FL_ZERO_RANGE = 0x10;
 
 export const S_IFMT = 0o170000;
 export const S_IFREG = 0o100000;

@@ -46,5 +46,7 @@ export function noteNoAskers({ size }: Cover): void {
 
 /** A revoke must wait before it stores the sentinel. */
 export function mustSettle({ size }: Cover): boolean {
-  return size !== null && (size.late?.effect === "sets" || size.askers !== null);
+  if (size === null) return false;
+  const effect = size.late?.effect;
+  return effect === "sets" || effect === "zeroes" || size.askers !== null;
 }

@@ -28,6 +28,7 @@ import {
   noteLateReply,
   noteThread,
   noteTold,
+  onlyRaises,
   sizeKnown,
 } from "./doubt.ts";
 import { SizeGates } from "./gate.ts";
@@ -286,7 +287,7 @@ export class SizeCheck implements KernelSizes {
     // After a revoke it is not: that need not be looked at.
     if (tries === 0 && isPlainlyWrong(cover) && cover.phase === "idle") return false;
     // A write(2) that was answered may still have to raise it.
-    const seen = await this.own.look(inode, size, size, late?.effect === "raises" && !late.harms ? ROUND_MS : 0);
+    const seen = await this.own.look(inode, size, size, late !== null && onlyRaises(late) && !late.harms ? ROUND_MS : 0);
     if (seen === -E.EAGAIN) return false;
     return seen < 0 ? this.#giveUp() : judgeTold(cover, size, seen, mark);
   }

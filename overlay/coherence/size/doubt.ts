@@ -38,13 +38,15 @@
  *    come, a revoke waits for it before it stores the sentinel.
  *    And for a READ that it cuts short the kernel's size is too large until then, from the moment at which the lower has made it: the READ is answered
  *    when the kernel's size was seen to be no larger. (The thread sets it before it waits for any page.)
+ *    Of a hole that was made (fallocate(2)) a thread zeroes the pages, if they are there (mm/truncate.c, truncate_pagecache_range; "zeroes"). What another node
+ *    has written there by then, and was read here, must not be zeroed. So a revoke waits for that as well.
  * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Cover, sizeOf } from "../cover.ts";
-import type { SizeEffect } from "../cover-parts.ts";
+import type { LateReply, SizeEffect } from "../cover-parts.ts";
 import type { CoherenceState } from "../effect.ts";
 
 /** Threads with a late reply that are remembered; beyond, the oldest is: its next request then proves nothing. */
@@ -87,7 +89,7 @@ export function noteKernelLock({ size }: Cover): void {
 export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect, end: number): void {
   const size = sizeOf(cover);
   // Most writes change what is there, and no size.
-  const nothing = effect === "raises" && end <= size.least && sizeKnown(cover);
+  const nothing = (effect === "raises" || effect === "zeroes") && end <= size.least && sizeKnown(cover);
   if (effect === "sets") size.least = -1;
   size.late = { effect, tid, end, harms: false, seen: nothing };
   if (effect === "misplaced") doubtSize(cover);
@@ -138,9 +140,14 @@ export function judgeTold(cover: Cover, told: number, seen: number, mark: number
   return true;
 }
 
+/** As far as the size goes. */
+export function onlyRaises({ effect }: LateReply): boolean {
+  return effect === "raises" || effect === "zeroes";
+}
+
 /** With EX held and nothing under way: a look found the kernel's size to be `seen`, so the late reply that raises it to no more than that changes nothing. */
 export function noteRaised({ size }: Cover, seen: number): boolean {
-  if (size === null || size.late?.effect !== "raises" || size.late.end > seen) return false;
+  if (size === null || size.late === null || !onlyRaises(size.late) || size.late.end > seen) return false;
   size.late.seen = true;
   if (!size.doubt) size.least = size.late.end;
   return true;

@@ -2,7 +2,7 @@
 import type { Cover, Inode } from "../cover.ts";
 import type { KernelRwsem } from "./kernel-rwsem.ts";
 import { mustSettle, noteNoAskers } from "./asked.ts";
-import { mustBeTaken, noteRaised } from "./doubt.ts";
+import { mustBeTaken, noteRaised, onlyRaises } from "./doubt.ts";
 import type { SizeGates } from "./gate.ts";
 import type { SizeThreads } from "./threads.ts";
 
@@ -31,7 +31,7 @@ export class Settling {
     return mustSettle(cover) || this.#gates.get(cover)?.refreshing === true;
   }
 
-  /** Before a revoke stores the sentinel: replies that set the size must have been taken, and who asked for it must be done with it. */
+  /** Before a revoke stores the sentinel: replies that set the size, or zero pages, must have been taken, and who asked for it must be done with it. */
   async settle(inode: Inode): Promise<void> {
     const { cover } = inode;
     this.counts.sizeSettles += 1;
@@ -45,7 +45,7 @@ export class Settling {
       const late = cover.size?.late ?? null;
       if (late === null) return;
       late.harms = true;
-      if (late.effect === "sets") late.effect = "misplaced";
+      if (late.effect === "sets" || late.effect === "zeroes") late.effect = "misplaced";
       late.end = Number.POSITIVE_INFINITY;
       return;
     }
@@ -58,8 +58,8 @@ export class Settling {
     this.#threads.forgetEnded(cover);
     // Its older reply might be taken after the look.
     await this.#gates.get(cover)?.quiet();
-    const late = cover.size?.late;
-    if (late?.effect === "raises") {
+    const late = cover.size?.late ?? null;
+    if (late !== null && onlyRaises(late)) {
       const seen = await this.#threads.look(inode, late.end, Number.POSITIVE_INFINITY, RAISED_WAIT_MS);
       if (noteRaised(cover, seen)) return;
     }

@@ -241,6 +241,21 @@ it("F5: while FALLOCATE waits for its lock the kernel takes no size from others,
   }
 });
 
+it.each([
+  ["raises", 0, 30],
+  ["raises", 1, 0],
+  ["zeroes", 3, 0],
+  ["zeroes", 0x10, 30],
+  ["zeroes", 0x11, 0],
+])("FALLOCATE says what its caller still does to pages and size: %s, by mode %i", async (effect, mode, end) => {
+  const bench = new Workbench();
+  const replied: unknown[] = [];
+  bench.coherence.sizes = { ...bench.coherence.sizes, replied: (_inode, _tid, what, to) => void replied.push(what, to) };
+  const { fh } = bench.openFile();
+  await bench.serve({ op: "fallocate", fh, fuseNodeid: bench.file.fuseNodeid, offset: 20, length: 10, mode });
+  expect(replied).toEqual([effect, end]);
+});
+
 it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {
   const bench = new Workbench();
   bench.lower.errors.set("fallocate", [E.ENOSPC]);

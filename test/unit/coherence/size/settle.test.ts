@@ -9,8 +9,10 @@ const { EAGAIN } = E;
 describe("a revoke", () => {
   it.each([
     ["sets", Mode.NL],
+    ["zeroes", Mode.NL],
     ["raises", Mode.PR],
-  ] as const)("waits for a reply that %s the size as long as the lease keeps it back", async (effect, target) => {
+    ["zeroes", Mode.PR],
+  ] as const)("waits for a reply that %s the size or pages as long as the lease keeps it back", async (effect, target) => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     try {
       const { check, inode, kernel } = bench(60);
@@ -29,6 +31,19 @@ describe("a revoke", () => {
     } finally {
       vi.useRealTimers();
     }
+  });
+
+  it("waits until pages were zeroed where a hole was made, whatever the size is", async () => {
+    const { check, inode, kernel } = bench(100);
+    kernel.locked = true;
+    check.replied(inode, WRITER, "zeroes", 0);
+    let over = false;
+    const settled = check.revoke.settle(inode).then(() => (over = true));
+    await soon();
+    expect([over, check.revoke.unsettled(inode.cover)]).toEqual([false, true]);
+    check.heard(WRITER);
+    await settled;
+    expect(check.revoke.unsettled(inode.cover)).toBe(false);
   });
 
   it("waits for who may be in lseek(2), and nobody is while a request has the inode's lock", async () => {
@@ -73,7 +88,7 @@ describe("a lock that is lowered to PR", () => {
 });
 
 describe("a thread that has ended", () => {
-  it.each(["raises", "sets", "misplaced"] as const)("is not waited for, whatever it was answered (%s)", async (effect) => {
+  it.each(["raises", "zeroes", "sets", "misplaced"] as const)("is not waited for, whatever it was answered (%s)", async (effect) => {
     const { check, inode, done, kernel } = bench(100);
     kernel.locked = true;
     check.replied(inode, ENDED, effect, 120);
