@@ -2,7 +2,7 @@
  * A kernel of the model of ends (ends-model.ts), as far as one file goes: its size (K) and attr_version, i_rwsem, and pages with their locks. What a reader finds of a page
  * and the size that it looks at then are one step here: what lies between is exception S1.
  * Sources: fs/fuse/inode.c (fuse_change_attributes, fuse_reverse_inval_inode), fs/fuse/file.c (fuse_short_read, fuse_write_update_attr, fuse_perform_write,
- * fuse_direct_write_iter), fs/fuse/dir.c (fuse_do_setattr), fs/fuse/dev.c (fuse_notify_store), mm/filemap.c (filemap_read), mm/truncate.c.
+ * fuse_direct_write_iter, fuse_file_fallocate, __fuse_copy_file_range), fs/fuse/dir.c (fuse_do_setattr), fs/fuse/dev.c (fuse_notify_store), mm/filemap.c (filemap_read), mm/truncate.c.
  */
 import { E } from "../../../dlmd/base/errno.ts";
 import { PAGE_BYTES, type PageRange } from "../../../overlay/coherence/page-range.ts";
@@ -114,6 +114,19 @@ export class EndsKernel {
     this.#bump();
     this.attrValid = false;
     this.size = Math.max(this.size, end);
+  }
+
+  /** fuse_file_fallocate: bytes from, and up to. Whole pages go first (mm/truncate.c, truncate_inode_pages_range). */
+  async punched(from: number, to: number): Promise<void> {
+    const parts = this.#from(Math.floor(from / PAGE_BYTES), Math.ceil(to / PAGE_BYTES));
+    const isWhole = (index: number): boolean => index * PAGE_BYTES >= from && (index + 1) * PAGE_BYTES <= to;
+    for (const [index, page] of parts.toSorted(([a], [b]) => Number(isWhole(b)) - Number(isWhole(a)))) {
+      await page.lock.lock();
+      if (isWhole(index)) this.#forgetPage(index, page);
+      else page.data.fill(0, Math.max(0, from - index * PAGE_BYTES), Math.min(PAGE_BYTES, to - index * PAGE_BYTES));
+      page.lock.unlock();
+      await this.#turn();
+    }
   }
 
   /** fuse_do_setattr: with the lock held. */

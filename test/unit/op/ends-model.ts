@@ -14,7 +14,7 @@ import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import type { Attr, AttrChange, FileId, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
-import { O_APPEND, O_RDWR } from "../../../overlay/op/linux.ts";
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_APPEND, O_RDWR } from "../../../overlay/op/linux.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
 import { andThen } from "../../../dlmd/base/maybe-promise.ts";
@@ -32,6 +32,14 @@ const FILE: FileId = { ino: 20, generation: 1 };
 const OWN_THREAD = 7;
 const SIZE_MAX = 3 * PAGE_BYTES;
 const FOPEN_DIRECT_IO = 1;
+/** What a kernel lets through (fs/fuse/file.c, fuse_file_fallocate). */
+const FALLOCATE_MODES = [
+  0,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+];
 const ATTR_AT = 16;
 const ENTRY_ATTR_AT = 40;
 
@@ -45,6 +53,8 @@ export interface EndsModelOptions {
   readonly lapses?: boolean;
   /** None fills a page cache: all handles that write append. */
   readonly appendsOnly?: boolean;
+  /** Mostly holes are made, in one page that is written and read. */
+  readonly holes?: boolean;
 }
 
 export interface EndsModelResult {
@@ -76,9 +86,25 @@ class World {
   violation: string | null = null;
   /** Counts moments. */
   moment = 1;
+  /** What the mtime goes by. */
+  changes = 1;
   states: State[] = [{ bytes: Buffer.alloc(5000, 0x2e), by: null, until: Number.POSITIVE_INFINITY }];
   readonly fillings: Filling[] = [];
-  readonly counts = { operations: 0, unfinished: 0, reads: 0, interrupted: 0, appends: 0, cuts: 0, writes: 0, seeks: 0, killed: 0 };
+  readonly counts = {
+    operations: 0,
+    unfinished: 0,
+    reads: 0,
+    directReads: 0,
+    interrupted: 0,
+    appends: 0,
+    cuts: 0,
+    touches: 0,
+    writes: 0,
+    fallocates: 0,
+    copies: 0,
+    seeks: 0,
+    killed: 0,
+  };
   readonly log: string[] = [];
 
   constructor(random: () => number) {
@@ -109,6 +135,7 @@ class World {
 
   set(node: number, bytes: Buffer): void {
     this.moment += 1;
+    this.changes += 1;
     (this.states.at(-1) as State).by = node;
     this.states.push({ bytes, by: null, until: Number.POSITIVE_INFINITY });
     if (this.states.length > 300) this.states.shift();
@@ -139,7 +166,7 @@ class EndsLower extends KillModelRest {
   }
 
   #attr(): Attr {
-    return attrOf(FILE, { mode: 0o100644, size: this.#world.bytes.length, mtimeSec: this.#world.moment, mtimeNsec: 0 });
+    return attrOf(FILE, { mode: 0o100644, size: this.#world.bytes.length, mtimeSec: this.#world.changes, mtimeNsec: 0 });
   }
   getattr(id: FileId): MaybePromise<Attr> {
     if (id.ino === ROOT.ino) return attrOf(ROOT, {});
@@ -178,6 +205,31 @@ class EndsLower extends KillModelRest {
     const attr = this.#attr();
     await this.#world.maybeTurn();
     return attr;
+  }
+  async fallocate(_handle: LowerHandle, mode: number, offset: number, length: number): Promise<void> {
+    await this.#world.maybeTurn();
+    const old = this.#world.bytes;
+    const end = (mode & FALLOC_FL_KEEP_SIZE) === 0 ? Math.max(old.length, offset + length) : old.length;
+    const bytes = Buffer.alloc(end);
+    old.copy(bytes);
+    if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0 && offset < end) bytes.fill(0, offset, Math.min(end, offset + length));
+    this.#world.set(this.#node, bytes);
+    this.#world.say(`lower: fallocate ${mode} ${offset}+${length}, size ${end}`);
+    await this.#world.maybeTurn();
+  }
+  async copyFileRange(_from: LowerHandle, offset: number, _to: LowerHandle, outOffset: number, length: number): Promise<number> {
+    await this.#world.maybeTurn();
+    const old = this.#world.bytes;
+    const data = old.subarray(offset, offset + length);
+    if (data.length > 0) {
+      const bytes = Buffer.alloc(Math.max(old.length, outOffset + data.length));
+      old.copy(bytes);
+      data.copy(bytes, outOffset);
+      this.#world.set(this.#node, bytes);
+      this.#world.say(`lower: copy ${data.length} of ${length} from ${offset} to ${outOffset}, size ${bytes.length}`);
+    }
+    await this.#world.maybeTurn();
+    return data.length;
   }
   open(): MaybePromise<LowerHandle> {
     return 1 as LowerHandle;
@@ -342,7 +394,14 @@ class Node {
       void serve();
     });
     await this.world.turn();
+    if (pid !== OWN_THREAD) await this.heldUp(0.05);
     return reply;
+  }
+
+  /** A thread that was answered may not be given a processor for a while. */
+  async heldUp(often: number): Promise<void> {
+    if (this.world.random() > often) return;
+    for (let left = Math.floor(this.world.random() * 80); left > 0; left -= 1) await this.world.turn();
   }
 
   async #kill(call: Call): Promise<void> {
@@ -378,17 +437,23 @@ class Program {
   readonly #kernel: EndsKernel;
   #pid: number;
   readonly #appendsOnly: boolean;
+  readonly #holes: boolean;
 
-  constructor(node: Node, pid: number, appendsOnly: boolean) {
+  constructor(node: Node, pid: number, { appendsOnly = false, holes = false }: EndsModelOptions) {
     this.#node = node;
     this.#world = node.world;
     this.#kernel = node.kernel;
     this.#pid = pid;
     this.#appendsOnly = appendsOnly;
+    this.#holes = holes;
   }
 
   #below(limit: number): number {
     return Math.floor(this.#world.random() * limit);
+  }
+
+  #place(): number {
+    return this.#below(this.#holes ? 300 : this.#world.bytes.length + 1);
   }
 
   #say(text: string): void {
@@ -399,7 +464,11 @@ class Program {
   async run(): Promise<void> {
     if (this.#node.ended.has(this.#pid)) this.#pid += 10_000;
     const luck = this.#world.random();
-    if (luck < 0.35) {
+    if (this.#holes && luck < 0.95) {
+      if (luck < 0.45) await this.#read(false);
+      else if (luck < 0.6) await this.#fallocate(this.#node.appendFh);
+      else await this.#overwrite();
+    } else if (luck < 0.35) {
       this.#node.reading.add(this.#pid);
       await this.#read(true);
       this.#node.reading.delete(this.#pid);
@@ -407,8 +476,10 @@ class Program {
     else if (luck < 0.58) await this.#stat();
     else if (luck < 0.64) await this.#seek();
     else if (luck < 0.68) await this.#lookup();
-    else if (luck < 0.82) await this.#append();
-    else if (luck < 0.9) await this.#truncate();
+    else if (luck < 0.79) await this.#append();
+    else if (luck < 0.86) await this.#truncate(null);
+    else if (luck < 0.88) await this.#touch();
+    else if (luck < 0.9) await this.#fallocate(this.#node.appendFh);
     else if (this.#appendsOnly) await this.#append();
     else await this.#overwrite();
   }
@@ -454,7 +525,7 @@ class Program {
   /** `asks`: read(2), which has the attributes looked at; else splice(2), or a mapping. */
   async #read(asks: boolean): Promise<void> {
     const kernel = this.#kernel;
-    const offset = this.#below(SIZE_MAX);
+    const offset = this.#holes ? this.#place() : this.#below(SIZE_MAX);
     const bytes = 1 + this.#below(2 * PAGE_BYTES);
     const begin = this.#world.moment;
     this.#world.counts.reads += 1;
@@ -569,7 +640,7 @@ class Program {
 
   async #append(): Promise<void> {
     const kernel = this.#kernel;
-    if (this.#world.bytes.length > SIZE_MAX) return await this.#truncate();
+    if (this.#world.bytes.length > SIZE_MAX) return await this.#truncate(null);
     const data = this.#data();
     await kernel.rwsem.lock();
     try {
@@ -597,14 +668,15 @@ class Program {
     }
   }
 
-  async #truncate(): Promise<void> {
+  /** `fh`: ftruncate(2); `to`: of an open with O_TRUNC. */
+  async #truncate(fh: number | null, to: number | null = null): Promise<void> {
     const kernel = this.#kernel;
     await kernel.rwsem.lock();
     try {
-      const size = this.#below(this.#world.random() < 0.9 ? this.#world.bytes.length + 1 : SIZE_MAX);
+      const size = to ?? this.#below(this.#world.random() < 0.9 ? this.#world.bytes.length + 1 : SIZE_MAX);
       kernel.isUnstable = true;
       this.#say(`truncate ${size}`);
-      const { errno, body } = await this.#node.ask(this.#pid, { op: "setattr", fh: null, change: { size } });
+      const { errno, body } = await this.#node.ask(this.#pid, { op: "setattr", fh, change: { size } });
       this.#world.counts.cuts += 1;
       if (errno === 0) await kernel.truncated(attrIn(body, ATTR_AT, 0));
       else this.#failed("truncate", errno);
@@ -616,14 +688,120 @@ class Program {
     }
   }
 
+  /** chmod(2): its reply sets the size, too. */
+  async #touch(): Promise<void> {
+    const kernel = this.#kernel;
+    await kernel.rwsem.lock();
+    try {
+      this.#world.counts.touches += 1;
+      const { errno, body } = await this.#node.ask(this.#pid, { op: "setattr", fh: null, change: { mode: 0o100644 } });
+      if (errno === 0) await kernel.truncated(attrIn(body, ATTR_AT, 0));
+      else this.#failed("chmod", errno);
+    } finally {
+      this.#world.returned(this.#node.id);
+      kernel.rwsem.unlock();
+    }
+  }
+
+  /** fuse_file_fallocate */
+  async #fallocate(fh: number): Promise<void> {
+    const kernel = this.#kernel;
+    const mode = FALLOCATE_MODES[this.#below(FALLOCATE_MODES.length)] as number;
+    const keeps = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    const offset = this.#place();
+    const length = 1 + this.#below(this.#world.random() < 0.5 ? 200 : 2 * PAGE_BYTES);
+    await kernel.rwsem.lock();
+    try {
+      this.#world.counts.fallocates += 1;
+      if (!keeps) kernel.isUnstable = true;
+      this.#say(`fallocate ${mode} ${offset}+${length}`);
+      const { errno } = await this.#node.ask(this.#pid, { op: "fallocate", fh, offset, length, mode });
+      if (errno !== 0) return this.#unmade("fallocate", errno);
+      await this.#node.heldUp(0.3);
+      if (!keeps) kernel.written(offset + length);
+      if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0) await kernel.punched(offset, offset + length);
+      kernel.attrValid = false;
+      this.#say(`fallocated`);
+    } finally {
+      if (!keeps) kernel.isUnstable = false;
+      this.#world.returned(this.#node.id);
+      kernel.rwsem.unlock();
+    }
+  }
+
+  /** Within the file: generic_copy_file_checks, __fuse_copy_file_range. */
+  async #copy(fh: number): Promise<void> {
+    const kernel = this.#kernel;
+    const offset = this.#below(this.#world.bytes.length + 1);
+    const outOffset = this.#below(this.#world.random() < 0.7 ? this.#world.bytes.length + 1 : SIZE_MAX);
+    const asked = 1 + this.#below(this.#world.random() < 0.5 ? 200 : 2 * PAGE_BYTES);
+    const begin = this.#world.moment;
+    const check = (bytes: number): void => {
+      const were = this.#world.since(begin).map((state) => Math.max(0, Math.min(asked, state.bytes.length - offset)));
+      if (!were.includes(bytes)) this.#world.note(`node ${this.#node.id} copied ${bytes} of ${asked}, and there were ${were.join(", ")}`);
+    };
+    if (offset >= kernel.size) return check(0);
+    const length = Math.min(asked, kernel.size - offset);
+    // EINVAL
+    if (outOffset + length > offset && outOffset < offset + length) return;
+    this.#world.counts.copies += 1;
+    const isUnstable = outOffset + length > kernel.size;
+    await kernel.rwsem.lock();
+    kernel.rwsem.unlock();
+    await kernel.rwsem.lock();
+    try {
+      if (isUnstable) kernel.isUnstable = true;
+      this.#say(`copy ${length} from ${offset} to ${outOffset}`);
+      const { errno, body } = await this.#node.ask(this.#pid, {
+        op: "copyFileRange",
+        fh: this.#node.readFh,
+        offset,
+        outFh: fh,
+        outOffset,
+        length,
+        flags: 0,
+      });
+      if (errno !== 0) return this.#unmade("copy", errno);
+      const bytes = body.readUInt32LE(0);
+      check(bytes);
+      await kernel.dropPages(outOffset, outOffset + bytes);
+      kernel.written(bytes > 0 ? outOffset + bytes : 0);
+      this.#say(`copied ${bytes}`);
+    } finally {
+      if (isUnstable) kernel.isUnstable = false;
+      this.#world.returned(this.#node.id);
+      kernel.rwsem.unlock();
+    }
+  }
+
+  async #readDirect(fh: number): Promise<void> {
+    const offset = this.#below(SIZE_MAX);
+    const size = 1 + this.#below(2 * PAGE_BYTES);
+    const begin = this.#world.moment;
+    this.#world.counts.directReads += 1;
+    const { errno, body } = await this.#node.ask(this.#pid, { op: "read", fh, offset, size, lockOwner: 1n, flags: O_RDWR });
+    if (errno !== 0) {
+      if (errno !== E.EINTR) this.#world.note(`direct READ ended with ${errno}`);
+      return;
+    }
+    this.#check(begin, offset, body, body.length < size);
+  }
+
   async #overwrite(): Promise<void> {
     const { errno, body } = await this.#node.ask(this.#pid, { op: "open", flags: O_RDWR });
     if (errno !== 0) return this.#failed("open", errno);
     const fh = Number(body.readBigUInt64LE(0));
     const isDirect = (body.readUInt32LE(8) & FOPEN_DIRECT_IO) !== 0;
-    for (let left = this.#below(3); left > 0 && !this.#isDead; left -= 1) {
-      const offset = this.#below(this.#world.bytes.length + 1);
-      if (isDirect) await this.#writeDirect(fh, offset);
+    // O_TRUNC
+    if (this.#world.random() < (this.#holes ? 0.02 : 0.15)) await this.#truncate(null, 0);
+    for (let left = this.#below(4); left > 0 && !this.#isDead; left -= 1) {
+      const luck = this.#world.random();
+      const offset = this.#world.random() < 0.85 ? this.#place() : this.#below(SIZE_MAX);
+      if (luck < 0.15) await this.#fallocate(fh);
+      else if (luck < 0.3) await this.#copy(fh);
+      else if (luck < 0.38 && !this.#holes) await this.#truncate(fh);
+      else if (luck < 0.5 && isDirect) await this.#readDirect(fh);
+      else if (isDirect) await this.#writeDirect(fh, offset);
       else await this.#writeCached(fh, offset);
     }
     await this.#node.ask(0, { op: "release", fh, flags: 0, lockOwner: 0n, flockUnlock: false });
@@ -636,6 +814,11 @@ class Program {
   /** As fuse_write_update_attr does where nothing was written. */
   #failed(what: string, errno: number): void {
     this.#kernel.written(0);
+    if (errno !== E.EINTR || !this.#isDead) this.#world.note(`${what} ended with ${errno}`);
+  }
+
+  /** The kernel marks nothing then. */
+  #unmade(what: string, errno: number): void {
     if (errno !== E.EINTR || !this.#isDead) this.#world.note(`${what} ended with ${errno}`);
   }
 
@@ -737,7 +920,7 @@ export async function runEndsModel(seed: number, options: EndsModelOptions, cloc
   const nodes = Array.from({ length: options.nodes }, (_, id) => new Node(id, world, locks, clock.now, options.killed ?? 0));
   const budget = { left: options.steps };
   const program = async (node: Node, pid: number): Promise<void> => {
-    const of = new Program(node, pid, options.appendsOnly === true);
+    const of = new Program(node, pid, options);
     world.counts.unfinished += 1;
     while (budget.left > 0) {
       await world.turn();
