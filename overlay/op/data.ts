@@ -157,8 +157,9 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       try {
         await changed(mount, call, [inode], () => afterKill(mount, file, killed, make));
       } catch (error) {
-        // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
+        // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then, and keeps its pages.
         await dropChanged(mount, call, [inode], false);
+        if (zeroes) await coherence.dropPages(inode, request.offset, request.length);
         throw error;
       }
       made();

@@ -292,6 +292,15 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/answers.test.ts",
   },
   {
+    id: "f5-hole-made-in-part",
+    hazard: "F5",
+    breaks: "pages stay where a fallocate(2) that failed has made a part of its hole",
+    file: "overlay/op/data.ts",
+    find: "if (zeroes) await coherence.dropPages(",
+    replace: "if (zeroes && isMade) await coherence.dropPages(",
+    caughtBy: "test/unit/op/answers.test.ts",
+  },
+  {
     id: "f5-size-told-before-second-repair",
     hazard: "F5",
     breaks: "a size goes out after a repair that may be older than the question",

