@@ -88,6 +88,11 @@ export class Membership {
     this.#agreement = new Agreement(boot, {
       ...host,
       peers: this.#detector.peers,
+      // Before what is promised goes to the disk: when that is there, the thread of the heartbeats has had the time to say whom it acknowledged last (hazard C4).
+      stop: () => {
+        host.stop();
+        this.tell();
+      },
       install: (view) => this.#installed(view),
       evict: (peer, incarnation, lineage) => this.#evict(peer, incarnation, lineage),
       basis: () => this.#basis,

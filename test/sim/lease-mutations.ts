@@ -121,6 +121,15 @@ export const leaseMutations: readonly Mutation[] = [
     caughtBy: heartbeatsTest,
   },
   {
+    id: "c4-promise-before-heartbeats",
+    hazard: "C4",
+    breaks: "a promise goes to the disk before the thread of the heartbeats is told of it",
+    file: "dlmd/membership/membership.ts",
+    find: "        host.stop();\n        this.tell();",
+    replace: "        host.stop();",
+    caughtBy: "test/unit/dlmd/promise-order.test.ts",
+  },
+  {
     id: "c4-stop-not-counted",
     hazard: "C4",
     breaks: "of several views that were left one after the other the thread of the heartbeats hears of none",
