@@ -737,7 +737,7 @@ class Program {
   async #copy(fh: number): Promise<void> {
     const kernel = this.#kernel;
     const offset = this.#below(this.#world.bytes.length + 1);
-    const outOffset = this.#below(this.#world.random() < 0.7 ? this.#world.bytes.length + 1 : SIZE_MAX);
+    const outOffset = this.#world.random() < 0.7 ? this.#place() : this.#below(SIZE_MAX);
     const asked = 1 + this.#below(this.#world.random() < 0.5 ? 200 : 2 * PAGE_BYTES);
     const begin = this.#world.moment;
     const check = (bytes: number): void => {
@@ -804,9 +804,10 @@ class Program {
       const luck = this.#world.random();
       const offset = this.#world.random() < 0.85 ? this.#place() : this.#below(SIZE_MAX);
       if (luck < 0.15) await this.#fallocate(fh);
-      else if (luck < 0.3) await this.#copy(fh);
+      else if (luck < (this.#holes ? 0.45 : 0.3)) await this.#copy(fh);
       else if (luck < 0.38 && !this.#holes) await this.#truncate(fh);
       else if (luck < 0.5 && isDirect) await this.#readDirect(fh);
+      else if (luck < 0.65 && isDirect) await this.#writeDirect(fh, null);
       else if (isDirect) await this.#writeDirect(fh, offset);
       else await this.#writeCached(fh, offset);
     }
@@ -846,11 +847,13 @@ class Program {
     return 0;
   }
 
-  async #writeDirect(fh: number, offset: number): Promise<void> {
+  /** Null: RWF_APPEND, of which the request says nothing. */
+  async #writeDirect(fh: number, at: number | null): Promise<void> {
     const kernel = this.#kernel;
     const data = this.#data();
     await kernel.rwsem.lock();
     try {
+      const offset = at ?? kernel.size;
       this.#world.counts.writes += 1;
       await kernel.dropPages(offset, offset + data.length);
       const written = await this.#write(fh, offset, data);
