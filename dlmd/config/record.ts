@@ -37,6 +37,11 @@ export interface KeptConfig {
   readonly counting: Counting | null;
 }
 
+/** It is not only of a file. */
+export function isAgreed({ agreedBy, pending }: KeptConfig): boolean {
+  return agreedBy.length > 0 || pending !== null;
+}
+
 /** Of what two nodes know of who counts, the later one (hazard C8). */
 export function laterOf(a: Counting | null, b: Counting | null): Counting | null {
   return a === null || b === null ? (a ?? b) : laterCounting(a, b);

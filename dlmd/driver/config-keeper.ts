@@ -14,7 +14,7 @@ import { changeObjection, fixedDifference } from "../config/allowed-change.ts";
 import { configRecordOf, decodeConfigMessage, decodeKeptConfig, encodeConfigMessage, encodeKeptConfig } from "../config/change-codec.ts";
 import type { ConfigEffect, ConfigEvent } from "../config/change-event.ts";
 import { ConfigChange } from "../config/change.ts";
-import type { ConfigRecord, KeptConfig } from "../config/record.ts";
+import { type ConfigRecord, isAgreed, type KeptConfig } from "../config/record.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../config/cluster-config.ts";
 import { fencePlansOf } from "../config/fence-config.ts";
 import type { NodeConfig } from "../config/votes.ts";
@@ -179,7 +179,11 @@ export class ConfigKeeper {
   /** By what votes are counted when a life begins. */
   get counted(): NodeConfiguration {
     const { committed, pending, counting } = this.#core.kept;
-    return { ...(pending === null ? countedBy(committed, null) : countedBy(pending.record, committed)), counting };
+    return {
+      agreed: isAgreed(this.#core.kept),
+      ...(pending === null ? countedBy(committed, null) : countedBy(pending.record, committed)),
+      counting,
+    };
   }
   /** Who may be talked to. */
   get nodes(): readonly NodeConfig[] {
@@ -327,7 +331,7 @@ export class ConfigKeeper {
       case "persist":
         return this.#persist(effect.serial, effect.kept);
       case "count":
-        return count({ ...countedBy(effect.record, effect.former), counting: effect.counting });
+        return count({ ...countedBy(effect.record, effect.former), counting: effect.counting, agreed: isAgreed(this.#core.kept) });
       case "inForce":
         return this.#inForce(effect.record);
       case "declined":

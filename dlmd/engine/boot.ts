@@ -27,6 +27,8 @@ export interface NodeConfiguration {
   readonly former?: readonly NodeConfig[];
   /** Who counted when that came to be, as far as this node was told; null or not given: it was told nothing (hazard C8). */
   readonly counting?: Counting | null;
+  /** This node had it in force, or proposed, in a quorate view, or was given it by one that had. False: it is from a file (hazard C8). */
+  readonly agreed?: boolean;
 }
 
 export interface EngineBoot extends Omit<NodeConfiguration, "version"> {

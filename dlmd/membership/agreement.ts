@@ -105,6 +105,8 @@ export class Agreement {
   readonly #host: AgreementHost;
   readonly #self: Member;
   #persisting = 0;
+  /** By which the last quorate view of this life was counted. */
+  #agreedVersion: number | null = null;
   #lastInstall: { message: Install; untilMs: number } | null = null;
 
   constructor(boot: EngineBoot, host: AgreementHost) {
@@ -121,6 +123,12 @@ export class Agreement {
   /** Who counts, as far as this node knows. */
   get counting(): Counting {
     return this.told === null ? this.seen : laterCounting<Counting>(this.seen, this.told);
+  }
+
+  /** Its configuration is not only of a file: who counted when it was decided is known here. */
+  get agreed(): boolean {
+    const { agreed, version } = this.#host.basis();
+    return agreed === true || version === this.#agreedVersion;
   }
 
   /** All that a restart must know is on disk. */
@@ -210,13 +218,14 @@ export class Agreement {
       ackedAgo.push({ nodeid: peer.config.nodeid, ms });
     }
     const configVersion = this.#host.basis().version;
-    const { lineage, counting } = this;
+    const { lineage, counting, agreed } = this;
     const { id, members } = this.seen;
     const state: StateAnswer = {
       kind: "state",
       ...this.#head(),
       view,
       configVersion,
+      agreed,
       lineage,
       seen: { id, members },
       counting: { id: counting.id, electorate: counting.electorate },
@@ -245,7 +254,9 @@ export class Agreement {
     const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && compareViews(lineage, latest.id) < 0);
     const excluded = outdated.filter((state) => !hasMember(latest.members, state.from, state.incarnation));
     if (excluded.length > 0) return this.#refuseOutdated(excluded, latest.id);
-    const basis = this.#host.basis();
+    const own = this.#host.basis();
+    const ofFile = !answers.some(({ configVersion, agreed }) => configVersion === own.version && agreed);
+    const basis: QuorumBasis = ofFile ? { ...own, ofFile } : own;
     if (answers.some((state) => state.configVersion > basis.version)) {
       this.#host.log("info", "a member has a later configuration, by which this node cannot count", { version: basis.version });
       this.proposal = null;
@@ -381,6 +392,7 @@ export class Agreement {
     this.answeredBy = this.promised?.answeredBy ?? null;
     this.promised = null;
     if (quorum.quorate) {
+      this.#agreedVersion = quorum.configVersion;
       this.lineage = id;
       this.seen = { id, members, electorate: quorum.electorate };
       if (!this.#isHalf(members)) this.#kept = this.seen;

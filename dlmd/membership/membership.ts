@@ -83,8 +83,8 @@ export class Membership {
     this.#host = host;
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#detector = new Detector(boot);
-    const { configVersion: version, nodes, quorum, former } = boot;
-    this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
+    const { configVersion: version, nodes, quorum, former, agreed = true } = boot;
+    this.#basis = { version, nodes, options: quorum ?? plainQuorum, former, agreed };
     this.#agreement = new Agreement(boot, {
       ...host,
       peers: this.#detector.peers,
@@ -131,6 +131,9 @@ export class Membership {
   }
   get counting(): Counting {
     return this.#agreement.counting;
+  }
+  get agreed(): boolean {
+    return this.#agreement.agreed;
   }
   /** Whose votes count; null: those of all nodes. */
   get electorate(): Electorate | null {
@@ -280,10 +283,10 @@ export class Membership {
   }
 
   /** Another configuration counts here. The view is counted anew by the next one, which `#need` asks for. */
-  configure({ version, nodes, quorum, former, counting }: NodeConfiguration, nowMs: number): void {
+  configure({ version, nodes, quorum, former, counting, agreed = true }: NodeConfiguration, nowMs: number): void {
     this.#configuredMs = nowMs;
     this.#agreement.told = counting ?? null;
-    this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
+    this.#basis = { version, nodes, options: quorum ?? plainQuorum, former, agreed };
     this.#detector.setNodes([...(former ?? []), ...nodes], this.view?.members ?? []);
     this.tell(true);
   }

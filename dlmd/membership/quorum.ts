@@ -23,6 +23,10 @@ export interface QuorumBasis {
   readonly options: QuorumOptions;
   /** While a change of the votes is not kept by a majority of both: the votes of before, which must be enough as well (hazard C8). */
   readonly former?: readonly Voter[] | undefined;
+  /** As NodeConfiguration says. */
+  readonly agreed?: boolean;
+  /** No member knows who counted when the votes were decided: a majority of all is needed, too. One of its nodes decided them, and knows (hazard C8). */
+  readonly ofFile?: boolean;
 }
 
 type TieBreaking = QuorumOptions["autoTieBreaker"];
@@ -43,7 +47,7 @@ interface Ballot {
  * A quorum and a lease need a majority of each of these. The first is how it is now. While the configuration changes, or who counts, there are
  * more, as it was before: dlmd/membership/README.md, "Majorities of before and after".
  */
-function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate | null): Ballot[] {
+function ballots({ nodes, former, options, ofFile }: QuorumBasis, electorate: Electorate | null): Ballot[] {
   const within = (voters: readonly Voter[], nodeids = electorate?.nodeids): readonly Voter[] =>
     votersOf(voters, nodeids === undefined ? [] : [nodeids, electorate?.former ?? []]);
   const breaking = options.autoTieBreaker;
@@ -53,6 +57,7 @@ function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate
   // Who decided a tie before the change is not known here. By the rule of now both halves could win one.
   if (former !== undefined) lists.push({ voters: within(former), breaking: "none", all: null, lost: "old-votes" });
   if (before !== null) lists.push({ voters: within(nodes, before), breaking, all, lost: "old-voters" });
+  if (ofFile === true && electorate !== null) lists.push({ voters: nodes, breaking, all: null, lost: "votes" });
   // Those who know of neither change count by this one alone.
   if (former !== undefined && before !== null)
     lists.push({ voters: within(former, before), breaking: "none", all: null, lost: "old-votes" });

@@ -85,6 +85,8 @@ export interface StateAnswer extends Sender {
   readonly kind: "state";
   readonly view: ViewId;
   readonly configVersion: number;
+  /** That is not only of a file: `counting` is no older than it (hazard C8). */
+  readonly agreed: boolean;
   /** As in heartbeats. */
   readonly lineage: ViewId;
   /** The latest quorate view that this node was in, in any of its lives. */
@@ -180,7 +182,17 @@ const table: Rows<Datagram> = {
     padding,
   }),
   propose: row("propose", 2, { ...sender, view: viewId, members }),
-  state: row("state", 3, { ...sender, view: viewId, configVersion: u32, lineage: viewId, seen, counting, ackedAgo, order: orderState }),
+  state: row("state", 3, {
+    ...sender,
+    view: viewId,
+    configVersion: u32,
+    agreed: flag,
+    lineage: viewId,
+    seen,
+    counting,
+    ackedAgo,
+    order: orderState,
+  }),
   install: row("install", 4, { ...sender, view: viewId, members, waitMs: ms, quorum: quorumCount, start: maybe(orderStart) }, (m) => {
     if (m.quorum.quorate !== (m.start !== null)) throw new WireError("a view starts an ordered channel if it is quorate");
   }),

@@ -312,6 +312,15 @@ export const configMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/last-vote.test.ts",
   },
   {
+    id: "c8-file-counted-alone",
+    hazard: "C8",
+    breaks: "a node with votes of a file counts them by what it kept of who counts, and by nothing else",
+    file: "dlmd/membership/quorum.ts",
+    find: "  if (ofFile === true && electorate !== null) lists",
+    replace: "  if (ofFile === true && electorate === null) lists",
+    caughtBy: "test/unit/dlmd/told-counting.test.ts",
+  },
+  {
     id: "c8-told-not-said",
     hazard: "C8",
     breaks: "STATE says what a member kept of who counts, and not what it was told with its votes",

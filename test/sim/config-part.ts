@@ -4,7 +4,7 @@ import { decodeConfigMessage, encodeConfigMessage } from "../../dlmd/config/chan
 import type { ConfigEffect, ConfigEvent } from "../../dlmd/config/change-event.ts";
 import { ConfigChange } from "../../dlmd/config/change.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
-import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
+import { type ConfigRecord, isAgreed, type KeptConfig } from "../../dlmd/config/record.ts";
 import { countedBy } from "../../dlmd/driver/config-keeper.ts";
 import type { NodeConfiguration } from "../../dlmd/engine/boot.ts";
 import type { SimNode } from "./cluster-node.ts";
@@ -73,7 +73,11 @@ export class ConfigPart {
   }
   get counted(): NodeConfiguration & { readonly quorum: NonNullable<NodeConfiguration["quorum"]> } {
     const { committed, pending, counting } = this.kept;
-    const found = { ...(pending === null ? counted(committed, null) : counted(pending.record, committed)), counting };
+    const found = {
+      ...(pending === null ? counted(committed, null) : counted(pending.record, committed)),
+      counting,
+      agreed: isAgreed(this.kept),
+    };
     // cluster.yaml would have to name fence devices: cluster.ts fences.
     return this.#node.cluster.twoNode ? { ...found, quorum: { ...found.quorum, twoNode: true, waitForAll: true } } : found;
   }
@@ -206,7 +210,7 @@ export class ConfigPart {
       case "count":
         this.#history.changed = true;
         for (const other of cluster.nodes) if (!this.knows(other.nodeid)) cluster.network.break(node, other);
-        return node.counts({ ...counted(effect.record, effect.former), counting: effect.counting });
+        return node.counts({ ...counted(effect.record, effect.former), counting: effect.counting, agreed: isAgreed(this.kept) });
       case "inForce": {
         const { record } = effect;
         if (record.version <= this.inForce.version)

@@ -8,18 +8,19 @@ interface Knowing {
   readonly nodeid: number;
   readonly basis: QuorumBasis;
   readonly counting: Counting;
+  readonly agreed: boolean;
   /** It has been in a quorate view since it started. */
   readonly continued: boolean;
 }
 
 function knowing({ nodeid, alive, core, config, storedLineage }: SimNode): Knowing {
   if (alive) {
-    const { basis, counting, lineage } = core.engine.membership;
-    return { nodeid, basis, counting, continued: lineage.epoch > 0 };
+    const { basis, counting, agreed, lineage } = core.engine.membership;
+    return { nodeid, basis, counting, agreed, continued: lineage.epoch > 0 };
   }
-  const { version, nodes, quorum, former, counting: told = null } = config.counted;
+  const { version, nodes, quorum, former, counting: told = null, agreed = true } = config.counted;
   const counting = laterOf(storedLineage, told) ?? storedLineage;
-  return { nodeid, basis: { version, nodes, options: quorum, former }, counting, continued: false };
+  return { nodeid, basis: { version, nodes, options: quorum, former }, counting, agreed, continued: false };
 }
 
 function knows({ nodes, former }: QuorumBasis, nodeid: number): boolean {
@@ -31,7 +32,9 @@ function couldBeQuorate(members: readonly Knowing[]): boolean {
   const highest = Math.max(...members.map(({ basis }) => basis.version));
   const { electorate } = members.map(({ counting }) => counting).reduce(laterCounting);
   const continued = members.some((member) => member.continued);
-  return members.some(({ basis }) => {
+  const ofFile = !members.some(({ basis, agreed }) => basis.version === highest && agreed);
+  return members.some(({ basis: own }) => {
+    const basis = { ...own, ofFile };
     if (basis.version !== highest || !members.every(({ nodeid }) => knows(basis, nodeid))) return false;
     const counted = { configVersion: basis.version, open: basis.former !== undefined, electorate };
     return quorumOf(basis, members, continued, electorate).quorate && members.every((each) => agreesTo(each.basis, members, counted));

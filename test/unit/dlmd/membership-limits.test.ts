@@ -101,6 +101,7 @@ class Lone {
           lineage: noView,
           seen: noLineage,
           counting: noLineage,
+          agreed: true,
           ackedAgo: [],
           order,
         };

@@ -20,14 +20,14 @@ const all: Counting = { id: viewAt(9), electorate: null };
 let world: World;
 const effects: string[] = [];
 
-/** `told`: with the votes, at the start of node 3. */
-function begin(told: Counting | null): void {
+/** `told`: with the votes, at the start of node 3. `agreed`: these are not only of its file. */
+function begin(told: Counting | null, agreed = true): void {
   world = new World(3, {}, [], 0, {
     boot: (nodeid) => ({
       configVersion: 4,
       nodes,
       quorum,
-      ...(nodeid === 3 ? { promisedEpoch: 5, lineage: alone, counting: told } : {}),
+      ...(nodeid === 3 ? { promisedEpoch: 5, lineage: alone, counting: told, agreed } : {}),
     }),
     effect: (nodeid, effect) => {
       if (effect.kind === "count-all-answer") effects.push(`${nodeid} reset: ${effect.isReset}`);
@@ -59,6 +59,21 @@ it("told with its votes that all count, it is none, and says that it lacks votes
   expect(quorate()).not.toContain(3);
   expect(world.nodes.get(3)?.core.engine.quorum.reason).toContain("not quorate");
   expect(world.nodes.get(3)?.core.engine.counting).toBeNull();
+});
+
+it("with votes of a file it is none: who decided them knows who counts, and a majority of all has one of those", () => {
+  begin(null, false);
+  cutOff();
+  expect(quorate()).not.toContain(3);
+  expect(world.nodes.get(3)?.core.engine.quorum.reason).toContain("1 of 2 votes, not quorate because 1 < 2");
+});
+
+it("with votes of a file, and a majority of all, it counts by what it kept as well", () => {
+  begin(null, false);
+  world.cut(1, 3);
+  world.cut(1, 2);
+  expect(world.pass(100 * timeoutMs, () => quorate().includes(3))).toBe(true);
+  expect(quorate()).toEqual([2, 3]);
 });
 
 it("told while it runs, it is none from then on", () => {

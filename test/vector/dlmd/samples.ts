@@ -58,6 +58,7 @@ export const datagrams: readonly Datagram[] = [
     ...sender,
     view,
     configVersion: 4,
+    agreed: true,
     lineage,
     seen: { id: { ...lineage, epoch: 7 }, members },
     counting: { id: { ...lineage, epoch: 8 }, electorate: { nodeids: [2], former: [2, 5] } },
