@@ -160,6 +160,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then, and keeps its pages.
         await dropChanged(mount, call, [inode], false);
         if (zeroes) await coherence.dropPages(inode, request.offset, request.length);
+        if (unstable && !call.interrupted) await raiseToEnd(mount, file);
         throw error;
       }
       made();
@@ -169,6 +170,14 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       call.empty();
     });
   });
+}
+
+/** A FALLOCATE that failed may have made the file longer. What it has made is zeros, as is what the kernel has behind the old end. */
+async function raiseToEnd({ coherence, lower }: Mount, { inode, lowerHandle }: OpenFile): Promise<void> {
+  const { size } = await lower.getattr(inode.id);
+  if (size === 0) return;
+  const last = await lower.read(lowerHandle, size - 1, 1);
+  await coherence.raiseSize(inode, size, last[0] ?? 0);
 }
 
 /** SEEK_DATA and SEEK_HOLE: the kernel asks for no others. */

@@ -301,6 +301,15 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/answers.test.ts",
   },
   {
+    id: "f5-longer-though-it-failed",
+    hazard: "F5",
+    breaks: "the kernel keeps the old end where a fallocate(2) that failed has made the file longer",
+    file: "overlay/op/data.ts",
+    find: "if (unstable && !call.interrupted) await raiseToEnd(",
+    replace: "if (unstable && isMade) await raiseToEnd(",
+    caughtBy: "test/unit/op/answers.test.ts",
+  },
+  {
     id: "f5-size-told-before-second-repair",
     hazard: "F5",
     breaks: "a size goes out after a repair that may be older than the question",

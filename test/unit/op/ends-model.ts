@@ -743,7 +743,7 @@ class Program {
     const check = (bytes: number): void => {
       const were = this.#world.since(begin).map((state) => Math.max(0, Math.min(asked, state.bytes.length - offset)));
       // Fewer than there were: the end was nearer when the kernel looked. Who calls again meets the end, or goes on.
-      if (bytes === 0 ? !were.includes(0) : bytes > Math.max(...were))
+      if (bytes === 0 ? !were.includes(0) && this.#world.counts.killed === 0 : bytes > Math.max(...were))
         this.#world.note(`node ${this.#node.id} copied ${bytes} of ${asked}, and there were ${were.join(", ")}`);
     };
     if (offset >= kernel.size) return check(0);
