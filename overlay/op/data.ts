@@ -154,13 +154,14 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
         ? undefined
         : changeFor(lower, call.unique, () => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
     await resized(mount, call, inode, "plain", async (made) => {
+      const before = unstable && !isMade ? await lower.getattr(inode.id) : null;
       try {
         await changed(mount, call, [inode], () => afterKill(mount, file, killed, make));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then, and keeps its pages.
         await dropChanged(mount, call, [inode], false);
         if (zeroes) await coherence.dropPages(inode, request.offset, request.length);
-        if (unstable && !call.interrupted) await raiseToEnd(mount, file);
+        if (before !== null && !call.interrupted) await raiseToEnd(mount, inode, before.size);
         throw error;
       }
       made();
@@ -172,12 +173,13 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
   });
 }
 
-/** A FALLOCATE that failed may have made the file longer. What it has made is zeros, as is what the kernel has behind the old end. */
-async function raiseToEnd({ coherence, lower }: Mount, { inode, lowerHandle }: OpenFile): Promise<void> {
+/**
+ * A FALLOCATE that failed may have made the file longer. What it has made is zeros, as is what the kernel has behind the old end: what is before that, a
+ * mapping may have stored since.
+ */
+async function raiseToEnd({ coherence, lower }: Mount, inode: InodeRecord, before: number): Promise<void> {
   const { size } = await lower.getattr(inode.id);
-  if (size === 0) return;
-  const last = await lower.read(lowerHandle, size - 1, 1);
-  await coherence.raiseSize(inode, size, last[0] ?? 0);
+  if (size > before) await coherence.raiseSize(inode, size, 0);
 }
 
 /** SEEK_DATA and SEEK_HOLE: the kernel asks for no others. */

@@ -305,8 +305,8 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "F5",
     breaks: "the kernel keeps the old end where a fallocate(2) that failed has made the file longer",
     file: "overlay/op/data.ts",
-    find: "if (unstable && !call.interrupted) await raiseToEnd(",
-    replace: "if (unstable && isMade) await raiseToEnd(",
+    find: "if (before !== null && !call.interrupted) await raiseToEnd(",
+    replace: "if (before !== null && isMade) await raiseToEnd(",
     caughtBy: "test/unit/op/answers.test.ts",
   },
   {
