@@ -1,4 +1,4 @@
-/** A kernel forgets the inodes that a program has brought into it, and those alone: they count for the program's group of memory. */
+/** A kernel forgets the inodes that some programs have brought into it, and those alone: they count for a group of memory of theirs. */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Actor } from "./actor.ts";
@@ -19,20 +19,20 @@ function hasController(): boolean {
 }
 
 export interface Group {
-  /** Whatever the kernel can do without of what the program's calls have brought into it goes. */
+  /** Whatever the kernel can do without of what the programs' calls have brought into it goes. */
   readonly evict: () => void;
-  /** When the program has ended. */
+  /** When the programs have ended. */
   readonly remove: () => void;
 }
 
 let groups = 0;
 
-/** From now on what that program has looked up counts for a group of its own. */
-export function groupOf({ pid }: Actor): Group {
+/** From now on what those programs have looked up counts for a group of its own. */
+export function groupOf(...programs: readonly Pick<Actor, "pid">[]): Group {
   groups += 1;
   const group = path.join(isV1 ? V1 : V2, `coverlay-evict-${process.pid}-${groups}`);
   mkdirSync(group);
-  writeFileSync(path.join(group, "cgroup.procs"), String(pid));
+  for (const { pid } of programs) writeFileSync(path.join(group, "cgroup.procs"), String(pid));
   return {
     evict: () => {
       try {

@@ -37,11 +37,13 @@ beforeAll(async () => {
   lab = await startLab({ nodes: 2 });
   one = startActor({ cwd: lab.node(1).mount });
   two = startActor({ cwd: lab.node(2).mount });
-  group = groupOf(one);
+  // The overlay too: it looks itself where another node has moved a directory to.
+  group = groupOf(one, { pid: await overlayOf(1) });
   for (const actor of [one, two]) await actor.run(SETUP);
 });
 afterAll(async () => {
   endActors();
+  await lab?.end();
   await until("the program has ended", () => {
     try {
       group.remove();
@@ -50,8 +52,13 @@ afterAll(async () => {
       return false;
     }
   });
-  await lab?.end();
 });
+
+async function overlayOf(nodeid: number): Promise<number> {
+  const { pid } = await queryOverlayStatus(lab.node(nodeid).runDir);
+  if (pid === undefined) throw new Error(`no overlay of node ${nodeid}`);
+  return pid;
+}
 
 /** The overlay of node 1 has no inode but the root, and those that something has in use. */
 async function evicted(most = 1): Promise<void> {
@@ -60,8 +67,9 @@ async function evicted(most = 1): Promise<void> {
     "the kernel has forgotten what it knew",
     async () => {
       group.evict();
-      seen = (await coverlay(["status", "--json", "--run-dir", lab.node(1).runDir])).stdout;
-      return JSON.parse(seen).overlay.inodes <= most;
+      const status = await queryOverlayStatus(lab.node(1).runDir);
+      seen = JSON.stringify(status);
+      return (status.inodes ?? Number.NaN) <= most;
     },
     () => seen,
   );
@@ -130,8 +138,10 @@ it.skipIf(cannotEvict !== null)("of no inode, made up, are ESTALE", async () => 
   expect(errors).toEqual(made.map(() => "ESTALE"));
 });
 
-/** Files that it made and that only it knows. */
-/** Without a process for it: what was made a moment ago is told to dlmd within a second, and on a busy machine one takes longer to start. */
+/**
+ * How many files a node has made that only it knows. Asked without a process: they are told to dlmd within a second, and on a busy machine a
+ * process takes longer to start.
+ */
 async function unregistered(nodeid: number): Promise<number> {
   return (await queryOverlayStatus(lab.node(nodeid).runDir)).counters?.["unregistered"] ?? Number.NaN;
 }
