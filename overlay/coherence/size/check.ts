@@ -221,6 +221,9 @@ export class SizeCheck implements KernelSizes {
         // It may wait for the page of a WRITE that waits for this pin.
         if (this.#mayCut(cover)) await inTime(this.#quiet(cover), ROUND_MS);
         const gate = this.#gates.take(cover);
+        // What puts the size right may be a change that waits for others who tell it.
+        const entering = tries === 0 ? undefined : gate.lettingIn();
+        if (entering !== undefined) await inTime(entering, ROUND_MS);
         await gate.tell();
         try {
           const attr = await read();

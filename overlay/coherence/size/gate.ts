@@ -4,7 +4,7 @@
  *
  * - A teller goes on when no change is under way; changes that come meanwhile wait for it, so it gets its turn. A truncation does not: it holds
  *   write-backs up, and a change whose caller was killed may wait for these, as it may for the pages of one that holds some (hazard F11). No other call of the file
- *   runs beside it, so a teller's turn comes.
+ *   runs beside it, so a teller's turn comes. One that met a wrong size comes again after the changes that wait by then, since the kernel may take no size before.
  * - A change begins when the refreshes are over: the kernel truncates its page cache at their end, and would have cut what the change
  *   put there. One that may hold pages locked in the kernel does not wait for them, since they may wait for its pages.
  * - The answer to a refresh goes out when no change is under way, because pages of the old end may not be dropped yet; or, of one that
@@ -20,6 +20,8 @@ type Changer = Pick<Asking, "interrupted">;
 interface Waiting {
   readonly may: () => boolean;
   readonly go: () => void;
+  readonly isChange: boolean;
+  entered: boolean;
 }
 
 export class SizeGate {
@@ -57,14 +59,18 @@ export class SizeGate {
   begin(holdsPages: boolean, changer: Changer, truncates = false): MaybePromise<void> {
     const passes = (): boolean => this.#toTell === 0 || truncates || (holdsPages && this.#changers.some(({ interrupted }) => interrupted));
     const may = (): boolean => this.#telling === 0 && passes() && (holdsPages || this.#refreshing === 0);
-    return this.#enter(may, () => {
-      this.#changers.push(changer);
-      if (!holdsPages) this.#direct += 1;
-      else {
-        this.#holding += 1;
-        this.#making += 1;
-      }
-    });
+    return this.#enter(
+      may,
+      () => {
+        this.#changers.push(changer);
+        if (!holdsPages) this.#direct += 1;
+        else {
+          this.#holding += 1;
+          this.#making += 1;
+        }
+      },
+      true,
+    );
   }
 
   /** To be called once for each change that holds pages, before `end`. */
@@ -89,6 +95,15 @@ export class SizeGate {
         this.#toTell -= 1;
         this.#telling += 1;
       },
+    );
+  }
+
+  /** For a teller before it comes again: until the changes that wait now have begun. Two tellers that take turns would keep them out. */
+  lettingIn(): MaybePromise<void> {
+    const changes = this.#waiting.filter(({ isChange }) => isChange);
+    return this.#enter(
+      () => changes.every(({ entered }) => entered),
+      () => {},
     );
   }
 
@@ -125,19 +140,23 @@ export class SizeGate {
     );
   }
 
-  #enter(may: () => boolean, enter: () => void): MaybePromise<void> {
+  #enter(may: () => boolean, enter: () => void, isChange = false): MaybePromise<void> {
     if (may()) {
       enter();
       return undefined;
     }
     return new Promise((resolve) => {
-      this.#waiting.push({
+      const waiting: Waiting = {
         may,
         go: () => {
           enter();
+          waiting.entered = true;
           resolve();
         },
-      });
+        isChange,
+        entered: false,
+      };
+      this.#waiting.push(waiting);
     });
   }
 

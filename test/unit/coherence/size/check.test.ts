@@ -94,6 +94,32 @@ describe("a reply with a size", () => {
     expect(done).toEqual(["told 100", "next change"]);
   });
 
+  it("beside another one lets a change in that waits: until that is answered the kernel takes no size from either", async () => {
+    const { check, inode, file, done, kernel } = bench(60);
+    kernel.drops = Number.POSITIVE_INFINITY;
+    check.toldSentinel(inode);
+    const slowly = async (): Promise<{ size: number }> => {
+      await soon();
+      await soon();
+      return { ...file };
+    };
+    const answer = ({ size }: { size: number }): void => void done.push(`told ${size}`);
+    const told = [check.tell(inode, caller, slowly, answer)];
+    await soon();
+    told.push(check.tell(inode, caller, slowly, answer));
+    // The next WRITE of a write(2), which came after both.
+    const begun = check.begin(inode, "holds", caller, () => ({ ...file }));
+    expect(begun).toBeInstanceOf(Promise);
+    await begun;
+    expect(done.some((what) => what.startsWith("told"))).toBe(false);
+    check.made(inode, "holds");
+    kernel.drops = 0;
+    check.end(inode, "holds", caller, true);
+    await Promise.all(told);
+    expect(done.filter((what) => what.startsWith("told"))).toEqual(["told 100", "told 100"]);
+    expect([kernel.size, check.counts.sizesUnknown]).toEqual([100, 0]);
+  });
+
   it("of what the kernel does not know, or of no file, is told at once", () => {
     const { check, inode } = bench(100);
     check.toldSentinel(inode);

@@ -63,6 +63,36 @@ describe("the gate of a file's size", () => {
     expect([await came.settled(), await next.settled()]).toEqual([["holding", "teller", "direct"], ["holding"]]);
   });
 
+  it("lets the changes in that waited, before tellers that come again: two that take turns would keep them out for ever", async () => {
+    const gate = new SizeGate();
+    await gate.tell();
+    await gate.tell();
+    const came = through({ first: gate.begin(false, alive), second: gate.begin(true, alive) });
+    gate.told();
+    const again = through({ again: gate.lettingIn() });
+    expect([await came.settled(), await again.settled()]).toEqual([[], []]);
+    gate.told();
+    expect([await came.settled(), await again.settled()]).toEqual([["first", "second"], ["again"]]);
+    // Those that come later wait for it.
+    const later = through({ teller: gate.tell(), later: gate.begin(false, alive) });
+    expect(await later.settled()).toEqual([]);
+    gate.end(false, alive);
+    gate.made();
+    gate.end(true, alive);
+    expect(await later.settled()).toEqual(["teller"]);
+    gate.told();
+    expect(await later.settled()).toEqual(["teller", "later"]);
+  });
+
+  it("lets a teller come again at once where no change waits", async () => {
+    const gate = new SizeGate();
+    gate.refresh();
+    const quiet = gate.quiet();
+    expect(gate.lettingIn()).toBeUndefined();
+    gate.refreshed();
+    await quiet;
+  });
+
   it("keeps a change out until the truncation of a repair is over, but not one that may hold the pages it waits for", async () => {
     const gate = new SizeGate();
     gate.refresh();
