@@ -220,10 +220,10 @@ export class SizeCheck implements KernelSizes {
         this.own.forgetEnded(cover);
         // It may wait for the page of a WRITE that waits for this pin.
         if (this.#mayCut(cover)) await inTime(this.#quiet(cover), ROUND_MS);
-        const gate = this.#gates.take(cover);
         // What puts the size right may be a change that waits for others who tell it.
-        const entering = tries === 0 ? undefined : gate.lettingIn();
+        const entering = tries === 0 ? undefined : this.#gates.get(cover)?.lettingIn();
         if (entering !== undefined) await inTime(entering, ROUND_MS);
+        const gate = this.#gates.take(cover);
         await gate.tell();
         try {
           const attr = await read();
