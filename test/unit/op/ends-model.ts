@@ -80,6 +80,8 @@ interface Filling {
   end: number;
 }
 
+const CHANGES: ReadonlySet<Operation["op"]> = new Set(["write", "setattr", "fallocate", "copyFileRange"]);
+
 class World {
   readonly steps: ModelSteps;
   readonly random: () => number;
@@ -106,6 +108,8 @@ class World {
     killed: 0,
   };
   readonly log: string[] = [];
+  /** How many, by node. */
+  readonly #leftBehind = new Map<number, number>();
 
   constructor(random: () => number) {
     this.random = random;
@@ -141,10 +145,20 @@ class World {
     if (this.states.length > 300) this.states.shift();
   }
 
-  /** The call of that node that has i_rwsem there is about to return. */
+  /** The call of that node that has i_rwsem there is about to return. What a killed caller left behind is under way until it has ended. */
   returned(node: number): void {
+    if ((this.#leftBehind.get(node) ?? 0) > 0) return;
     for (const state of this.states) if (state.by === node && state.until > this.moment) state.until = this.moment;
     this.moment += 1;
+  }
+
+  /** The caller of a change was killed: it has i_rwsem no more, and the change goes on. To be called when that has ended. */
+  leftBehind(node: number): () => void {
+    this.#leftBehind.set(node, (this.#leftBehind.get(node) ?? 0) + 1);
+    return () => {
+      this.#leftBehind.set(node, (this.#leftBehind.get(node) ?? 0) - 1);
+      this.returned(node);
+    };
   }
 
   /** Those that may be seen at some moment since. */
@@ -378,7 +392,11 @@ class Node {
           lease: endlessLease,
         },
       );
-      if (pid !== OWN_THREAD && this.world.random() < this.#killed) void this.#kill(call);
+      let over = (): void => undefined;
+      const killed = (): void => {
+        if (CHANGES.has(op)) over = this.world.leftBehind(id);
+      };
+      if (pid !== OWN_THREAD && this.world.random() < this.#killed) void this.#kill(call, killed);
       const decoded = { unique, uid: 0, gid: 0, pid, fuseNodeid: this.record.fuseNodeid, ...request } as unknown as Operation;
       const serve = async (): Promise<void> => {
         const node = inodes.get(decoded.fuseNodeid);
@@ -392,6 +410,7 @@ class Node {
           if (error instanceof Errno) call.error(error.errno);
           else this.world.note(`${op}: ${(error as Error).stack}`);
         } finally {
+          over();
           if (node !== undefined) inodes.leave(node);
         }
       };
@@ -408,12 +427,13 @@ class Node {
     for (let left = Math.floor(this.world.random() * 80); left > 0; left -= 1) await this.world.turn();
   }
 
-  async #kill(call: Call): Promise<void> {
+  async #kill(call: Call, killed: () => void): Promise<void> {
     for (let left = Math.floor(this.world.random() * 12); left > 0; left -= 1) await this.world.turn();
     if (call.answered) return;
     this.world.counts.killed += 1;
     this.world.say(`node ${this.id} pid ${call.pid}: ${call.op} is killed`);
     this.ended.add(call.pid);
+    killed();
     call.interrupt();
   }
 
