@@ -6,9 +6,10 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 
 /**
  * What the end of a call that was answered does to the kernel's size (size/doubt.ts). "raises": to the end of what was written. "misplaced": the same,
- * but that is not the file's true end. "sets": whatever the reply said. "zeroes": as "raises", and pages are zeroed where a hole was made.
+ * but that is not the file's true end. "sets": whatever the reply said. "clears": as "raises", and pages are zeroed or dropped, whatever the
+ * size is: where a hole was made, or something was copied to.
  */
-export type SizeEffect = "raises" | "zeroes" | "misplaced" | "sets";
+export type SizeEffect = "raises" | "clears" | "misplaced" | "sets";
 
 /** A reply that changes the kernel's size, answered, and perhaps not taken yet by its thread. */
 export interface LateReply {

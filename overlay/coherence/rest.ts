@@ -106,7 +106,7 @@ export class Rest {
       if (inode === null || size === null || size.late === null) continue;
       const { effect, tid, end } = size.late;
       // A hole was waited for, as long as for anything.
-      rows.push({ fuseNodeid: inode.fuseNodeid, effect: effect === "zeroes" ? "misplaced" : effect, tid, end });
+      rows.push({ fuseNodeid: inode.fuseNodeid, effect: effect === "clears" ? "misplaced" : effect, tid, end });
     }
     return rows;
   }

@@ -48,5 +48,5 @@ export function noteNoAskers({ size }: Cover): void {
 export function mustSettle({ size }: Cover): boolean {
   if (size === null) return false;
   const effect = size.late?.effect;
-  return effect === "sets" || effect === "zeroes" || size.askers !== null;
+  return effect === "sets" || effect === "clears" || size.askers !== null;
 }

@@ -38,8 +38,10 @@
  *    come, a revoke waits for it before it stores the sentinel.
  *    And for a READ that it cuts short the kernel's size is too large until then, from the moment at which the lower has made it: the READ is answered
  *    when the kernel's size was seen to be no larger. (The thread sets it before it waits for any page.)
- *    Of a hole that was made (fallocate(2)) a thread zeroes the pages, if they are there (mm/truncate.c, truncate_pagecache_range; "zeroes"). What another node
- *    has written there by then, and was read here, must not be zeroed. So a revoke waits for that as well.
+ *    Of a hole that was made (fallocate(2)) a thread zeroes the pages, if they are there (mm/truncate.c, truncate_pagecache_range; "clears"). What another
+ *    node has written there by then, and was read here, must not be zeroed. So a revoke waits for that as well. The target's pages of copy_file_range(2) are dropped
+ *    so (fs/fuse/file.c, __fuse_copy_file_range), with what a mapping has stored by then. And before a lock is lowered to PR it must have come, however the size
+ *    is: others see the file without what is in those pages.
  * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
@@ -89,7 +91,7 @@ export function noteKernelLock({ size }: Cover): void {
 export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect, end: number): void {
   const size = sizeOf(cover);
   // Most writes change what is there, and no size.
-  const nothing = (effect === "raises" || effect === "zeroes") && end <= size.least && sizeKnown(cover);
+  const nothing = (effect === "raises" || effect === "clears") && end <= size.least && sizeKnown(cover);
   if (effect === "sets") size.least = -1;
   size.late = { effect, tid, end, harms: false, seen: nothing };
   if (effect === "misplaced") doubtSize(cover);
@@ -115,7 +117,7 @@ export function noteThread(state: CoherenceState, tid: number): Cover | null {
 
 /** A lock that is lowered to PR has to wait for that. */
 export function mustBeTaken({ kind, size }: Cover): boolean {
-  return kind === "file" && size !== null && size.late !== null && !size.late.seen;
+  return kind === "file" && size !== null && size.late !== null && (!size.late.seen || size.late.effect === "clears");
 }
 
 /** The kernel has the file's size, as far as what was answered goes. */
@@ -142,7 +144,7 @@ export function judgeTold(cover: Cover, told: number, seen: number, mark: number
 
 /** As far as the size goes. */
 export function onlyRaises({ effect }: LateReply): boolean {
-  return effect === "raises" || effect === "zeroes";
+  return effect === "raises" || effect === "clears";
 }
 
 /** With EX held and nothing under way: a look found the kernel's size to be `seen`, so the late reply that raises it to no more than that changes nothing. */

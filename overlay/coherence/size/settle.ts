@@ -2,7 +2,7 @@
 import type { Cover, Inode } from "../cover.ts";
 import type { KernelRwsem } from "./kernel-rwsem.ts";
 import { mustSettle, noteNoAskers } from "./asked.ts";
-import { mustBeTaken, noteRaised, onlyRaises } from "./doubt.ts";
+import { mustBeTaken, noteRaised } from "./doubt.ts";
 import type { SizeGates } from "./gate.ts";
 import type { SizeThreads } from "./threads.ts";
 
@@ -45,7 +45,7 @@ export class Settling {
       const late = cover.size?.late ?? null;
       if (late === null) return;
       late.harms = true;
-      if (late.effect === "sets" || late.effect === "zeroes") late.effect = "misplaced";
+      if (late.effect === "sets" || late.effect === "clears") late.effect = "misplaced";
       late.end = Number.POSITIVE_INFINITY;
       return;
     }
@@ -59,7 +59,7 @@ export class Settling {
     // Its older reply might be taken after the look.
     await this.#gates.get(cover)?.quiet();
     const late = cover.size?.late ?? null;
-    if (late !== null && onlyRaises(late)) {
+    if (late?.effect === "raises") {
       const seen = await this.#threads.look(inode, late.end, Number.POSITIVE_INFINITY, RAISED_WAIT_MS);
       if (noteRaised(cover, seen)) return;
     }

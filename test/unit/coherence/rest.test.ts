@@ -79,7 +79,7 @@ describe("the old process", () => {
     file.cover.inode = file;
     sizeOf(file.cover).late = { effect: "raises", tid: 77, end: 4096, harms: true, seen: false };
     expect(shell.rest.lates()).toEqual([{ fuseNodeid: 13, effect: "raises", tid: 77, end: 4096 }]);
-    sizeOf(file.cover).late = { effect: "zeroes", tid: 77, end: 4096, harms: true, seen: false };
+    sizeOf(file.cover).late = { effect: "clears", tid: 77, end: 4096, harms: true, seen: false };
     expect(shell.rest.lates()).toEqual([{ fuseNodeid: 13, effect: "misplaced", tid: 77, end: 4096 }]);
     await shell.close();
   });

@@ -244,9 +244,9 @@ it("F5: while FALLOCATE waits for its lock the kernel takes no size from others,
 it.each([
   ["raises", 0, 30],
   ["raises", 1, 0],
-  ["zeroes", 3, 0],
-  ["zeroes", 0x10, 30],
-  ["zeroes", 0x11, 0],
+  ["clears", 3, 0],
+  ["clears", 0x10, 30],
+  ["clears", 0x11, 0],
 ])("FALLOCATE says what its caller still does to pages and size: %s, by mode %i", async (effect, mode, end) => {
   const bench = new Workbench();
   const replied: unknown[] = [];
@@ -254,6 +254,25 @@ it.each([
   const { fh } = bench.openFile();
   await bench.serve({ op: "fallocate", fh, fuseNodeid: bench.file.fuseNodeid, offset: 20, length: 10, mode });
   expect(replied).toEqual([effect, end]);
+});
+
+it("COPY_FILE_RANGE says that its caller still drops pages of the target", async () => {
+  const bench = new Workbench();
+  const replied: unknown[] = [];
+  bench.coherence.sizes = { ...bench.coherence.sizes, replied: (_inode, _tid, what, to) => void replied.push(what, to) };
+  const { fh } = bench.openFile();
+  await bench.serve({
+    op: "copyFileRange",
+    fh,
+    fuseNodeid: bench.file.fuseNodeid,
+    offset: 0,
+    outFh: fh,
+    outOffset: 50,
+    length: 10,
+    flags: 0,
+  });
+  const copied = bench.lower.calls.length > 0;
+  expect([copied, ...replied.slice(0, 1)]).toEqual([true, "clears"]);
 });
 
 it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {

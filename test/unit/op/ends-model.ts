@@ -161,6 +161,14 @@ class World {
     };
   }
 
+  /** That node has read what the file was not before the last of these states: if another node made it, nobody sees those before any more. */
+  seen(node: number, states: readonly State[], newest: number): void {
+    const before = states[newest - 1];
+    if (before === undefined || before.by === node) return;
+    for (const state of states.slice(0, newest)) state.until = Math.min(state.until, this.moment);
+    this.moment += 1;
+  }
+
   /** Those that may be seen at some moment since. */
   since(begin: number): readonly State[] {
     return this.states.filter(({ until }) => until >= begin);
@@ -639,11 +647,16 @@ class Program {
   #check(begin: number, offset: number, seen: Buffer, isEnd: boolean): void {
     const states = this.#world.since(begin);
     const fillings = this.#world.fillings.filter(({ end }) => end >= begin);
+    let newest = 0;
     const wrong = seen.findIndex((byte, at) => {
       const place = offset + at;
-      if (states.some(({ bytes }) => place < bytes.length && bytes[place] === byte)) return false;
-      return !fillings.some((one) => place >= one.offset && place < one.offset + one.data.length && one.data[place - one.offset] === byte);
+      if (fillings.some((one) => place >= one.offset && place < one.offset + one.data.length && one.data[place - one.offset] === byte))
+        return false;
+      const first = states.findIndex(({ bytes }) => place < bytes.length && bytes[place] === byte);
+      newest = Math.max(newest, first);
+      return first < 0;
     });
+    if (wrong < 0) this.#world.seen(this.#node.id, states, newest);
     if (wrong >= 0) {
       const place = offset + wrong;
       const were = states.map(({ bytes }) => (place < bytes.length ? bytes[place] : "end"));

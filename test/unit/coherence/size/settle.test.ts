@@ -2,16 +2,17 @@
 import { describe, expect, it, vi } from "vitest";
 import { E } from "../../../../dlmd/base/errno.ts";
 import { Mode } from "../../../../dlmd/wire/mode.ts";
-import { bench, caller, ENDED, READER, soon, WRITER } from "./size-lab.ts";
+import { mustBeTaken } from "../../../../overlay/coherence/size/doubt.ts";
+import { bench, caller, ENDED, READER, soon, tell, WRITER } from "./size-lab.ts";
 
 const { EAGAIN } = E;
 
 describe("a revoke", () => {
   it.each([
     ["sets", Mode.NL],
-    ["zeroes", Mode.NL],
+    ["clears", Mode.NL],
     ["raises", Mode.PR],
-    ["zeroes", Mode.PR],
+    ["clears", Mode.PR],
   ] as const)("waits for a reply that %s the size or pages as long as the lease keeps it back", async (effect, target) => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     try {
@@ -36,7 +37,7 @@ describe("a revoke", () => {
   it("waits until pages were zeroed where a hole was made, whatever the size is", async () => {
     const { check, inode, kernel } = bench(100);
     kernel.locked = true;
-    check.replied(inode, WRITER, "zeroes", 0);
+    check.replied(inode, WRITER, "clears", 0);
     let over = false;
     const settled = check.revoke.settle(inode).then(() => (over = true));
     await soon();
@@ -44,6 +45,26 @@ describe("a revoke", () => {
     check.heard(WRITER);
     await settled;
     expect(check.revoke.unsettled(inode.cover)).toBe(false);
+  });
+
+  it.each([
+    ["keeps the size", 0],
+    ["makes it what the kernel has by now", 100],
+  ])("to PR waits until pages were zeroed where a hole was made, though that %s: others see the hole by then", async (_, end) => {
+    const { check, inode, file, done, kernel } = bench(100);
+    check.toldSentinel(inode);
+    await tell(check, inode, file, done);
+    expect(check.known(inode)).toBe(true);
+    kernel.locked = true;
+    check.replied(inode, WRITER, "clears", end);
+    expect([check.known(inode), mustBeTaken(inode.cover)]).toEqual([true, true]);
+    let over = false;
+    const taken = check.revoke.taken(inode).then(() => (over = true));
+    for (let turns = 0; turns < 5; turns += 1) await soon();
+    expect(over).toBe(false);
+    check.heard(WRITER);
+    await taken;
+    expect([mustBeTaken(inode.cover), check.counts.sizesUnknown]).toEqual([false, 0]);
   });
 
   it("waits for who may be in lseek(2), and nobody is while a request has the inode's lock", async () => {
@@ -88,7 +109,7 @@ describe("a lock that is lowered to PR", () => {
 });
 
 describe("a thread that has ended", () => {
-  it.each(["raises", "zeroes", "sets", "misplaced"] as const)("is not waited for, whatever it was answered (%s)", async (effect) => {
+  it.each(["raises", "clears", "sets", "misplaced"] as const)("is not waited for, whatever it was answered (%s)", async (effect) => {
     const { check, inode, done, kernel } = bench(100);
     kernel.locked = true;
     check.replied(inode, ENDED, effect, 120);
