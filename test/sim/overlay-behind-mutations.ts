@@ -12,6 +12,23 @@ export const overlayBehindMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },
   {
+    id: "f23-made-over-newer",
+    hazard: "F23",
+    breaks: "a write whose answer was lost is made again at the next owner, over what was written and answered since",
+    file: "overlay/lower/server/server.ts",
+    find: "    session.answerAgain();\n",
+    replace: "",
+    caughtBy: "test/unit/lower/write-behind.test.ts",
+  },
+  {
+    id: "acks-taken-for-arrived",
+    breaks: "acknowledgements count as arrived that were lost: the owner remembers those answers without end",
+    file: "overlay/lower/remote/waiting-calls.ts",
+    find: "    if (!call.repeated) this.#acks.answered(call.transmission);",
+    replace: "    this.#acks.answered(call.transmission);",
+    caughtBy: "test/unit/lower/acknowledgements.test.ts",
+  },
+  {
     id: "f23-lock-leaves-first",
     hazard: "F23",
     breaks: "the lock of a file may leave before the owner has made what was written",

@@ -146,14 +146,6 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/remote-opens.test.ts",
   },
   {
-    id: "close-overtakes-lost-answers",
-    breaks: "a file whose close is answered is not open at the next owner, though that is asked for writes behind of it",
-    file: "overlay/lower/remote/opens.ts",
-    find: "      if (left.some((file) => file !== null && this.#behind.has(file))) await this.#behind.over();",
-    replace: "      void left;",
-    caughtBy: "test/unit/lower/write-behind.test.ts",
-  },
-  {
     id: "f22-renamed-over-here",
     hazard: "F22",
     breaks: "a file is replaced here before the owner knows that it is open",

@@ -37,7 +37,6 @@ export class Opens {
   readonly #log: Log;
   #tellTimer: NodeJS.Timeout | null = null;
   #stopped = false;
-  #reopenings = 0;
 
   constructor(
     session: RemoteSession,
@@ -121,28 +120,14 @@ export class Opens {
     if (told) this.closes.add(file, waits);
   }
 
-  /**
-   * What the owner did for an earlier connection it may answer before a write behind that came first, whose answer went with that one. Another owner may then be
-   * asked for that write, and has its file open for it: it is told of the close as well.
-   */
   async #tellClosed(handles: readonly LowerHandle[]): Promise<void> {
-    let reopenings: number;
-    do {
-      await this.#close(handles);
-      reopenings = this.#reopenings;
-      const left = handles.map((handle) => this.handles.find(handle));
-      if (left.some((file) => file !== null && this.#behind.has(file))) await this.#behind.over();
-    } while (reopenings !== this.#reopenings);
-    for (const handle of handles) this.handles.remove(handle);
-  }
-
-  async #close(handles: readonly LowerHandle[]): Promise<void> {
     try {
       await this.#session.call("close", { handles });
     } catch (error) {
       // That matters to nobody: an owner that is gone has closed them already.
       if (!(error instanceof Errno)) throw error;
     }
+    for (const handle of handles) this.handles.remove(handle);
   }
 
   /** The session ends, and all that it has open with it. */
@@ -268,7 +253,6 @@ export class Opens {
 
   /** All that are open now. */
   async reopen(callFirst: CallFirst): Promise<void> {
-    this.#reopenings += 1;
     await Promise.all(this.handles.all().map((file) => this.#reopen(file, callFirst)));
   }
 

@@ -197,7 +197,8 @@ export class WaitingCalls {
     this.#counters.roundTrips += 1;
     if (call.awaited) this.#counters.awaited += 1;
     this.#answered();
-    this.#acks.answered(call.transmission);
+    // Of one that was sent again the owner may give the answer that it had, before that comes.
+    if (!call.repeated) this.#acks.answered(call.transmission);
     const errno = type === FrameType.FAILED ? this.#judge(call, decodeErrno(body)) : null;
     if (call.remembered) {
       if (errno === null) this.#journal.answered(id, false, body);

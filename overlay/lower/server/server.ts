@@ -272,6 +272,7 @@ class ServerCore implements ConnectionHost {
   }
 
   welcomed(session: ServerSession): void {
+    session.answerAgain();
     session.startQueued();
   }
 

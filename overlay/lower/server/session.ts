@@ -162,6 +162,14 @@ export class ServerSession {
     this.sink?.answer(type, id, body, null, false);
   }
 
+  /**
+   * Over a connection that was just made, before anything else: the caller may not have seen them. So it sees no later call answered before a write behind that came
+   * first, and makes none at another owner over what was answered since (hazard F23).
+   */
+  answerAgain(): void {
+    for (const [id, { type, body }] of this.#answers) this.sink?.answer(type, id, body, null, false);
+  }
+
   acknowledge(ids: readonly number[]): void {
     for (const id of ids) this.#answers.delete(id);
   }

@@ -1,6 +1,13 @@
 /** Acknowledgements reach an owner that is still there, and are kept no longer than until that is certain. */
 import { expect, it } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
 import { ACK_WAITS_MAX, Acknowledgements, ACKS_MIN, MAX_ACKS_IN_FRAME } from "../../../overlay/lower/remote/acknowledgements.ts";
+import { NO_JOURNAL } from "../../../overlay/lower/remote/call-journal.ts";
+import type { RemoteConnection, RemoteCounters } from "../../../overlay/lower/remote/connection.ts";
+import { WaitingCalls } from "../../../overlay/lower/remote/waiting-calls.ts";
+import { CALLS } from "../../../overlay/lower/wire/calls.ts";
+import { FrameType } from "../../../overlay/lower/wire/frame.ts";
+import { name } from "./remote-lab.ts";
 
 /** Enough of them for a frame, the first of which is `first`. */
 function some(first: number): number[] {
@@ -83,4 +90,40 @@ it("many do not wait for the next call, and no frame has more than it may", () =
   expect(acks.take(0)).toHaveLength(MAX_ACKS_IN_FRAME);
   expect(acks.take(0)).toEqual(some(MAX_ACKS_IN_FRAME));
   expect(acks.take(0)).toBeNull();
+});
+
+it("the answer that an owner gives again before it is asked again proves nothing", () => {
+  const counters: RemoteCounters = {
+    roundTrips: 0,
+    awaited: 0,
+    messagesSent: 0,
+    messagesReceived: 0,
+    bytesSent: 0,
+    bytesReceived: 0,
+    flushes: 0,
+  };
+  const calls = new WaitingCalls(silentLog, counters, NO_JOURNAL, () => undefined);
+  const call = (): void => void calls.call("removexattr", { id: { ino: 2, generation: 0 }, name: name("user.a") }, []);
+  const answer = (id: number): void => calls.receive(CALLS.removexattr.type | FrameType.ANSWER, id, new Uint8Array(0));
+  /** Each frame leaves at once. Gives how many acknowledgements have. */
+  const connect = (): (() => number) => {
+    let acks = 0;
+    const send = (type: number): void => {
+      if (type === FrameType.ACK) acks += 1;
+      else calls.sendAcks();
+    };
+    calls.connect({ send, flush: () => undefined } as unknown as RemoteConnection);
+    calls.repeatAcks();
+    calls.run();
+    return () => acks;
+  };
+  connect();
+  for (let at = 0; at < ACKS_MIN + 2; at += 1) call();
+  for (const id of some(1)) answer(id);
+  calls.disconnect();
+  // The acknowledgements go behind the first of the two calls that are sent again.
+  expect(connect()()).toBe(1);
+  answer(ACKS_MIN + 2);
+  calls.disconnect();
+  expect(connect()()).toBe(1);
 });
