@@ -28,11 +28,16 @@ export interface SettledBy {
   readonly log: Log;
 }
 
-/** What a program was told to be made is not: an fsync(2) is to say so. */
+/** What a program was told to be made is not: an fsync(2) is to say so. Throws OperatingError "crash-lost" where none could: the file was closed since. */
 function lost(call: CallBefore, why: string, files: JournalBefore["files"], { remote, log }: SettledBy): void {
   const id = inodeOf(call, files);
   log.error({ ino: id?.ino, why }, "what a program was told to be made before the crash is lost");
-  if (id !== null) remote.noteLost(id);
+  if (id === null)
+    throw new OperatingError("what a program was told to be written is lost, and in which file is not known: no fsync could say so", {
+      code: "crash-lost",
+      hint: "umount -l, and mount again.",
+    });
+  remote.noteLost(id);
 }
 
 /** Whom the volume belongs to, and what the kernel has sent again. */

@@ -264,6 +264,15 @@ export const overlayCrashMutations: readonly Mutation[] = [
     caughtBy: "test/unit/serve/mount-crash.test.ts",
   },
   {
+    id: "f38-loss-of-a-closed-file",
+    hazard: "F38",
+    breaks: "an fsync says nothing of what was written behind, was refused, and is of a file that was closed before the crash",
+    file: "overlay/serve/crash-outcomes.ts",
+    find: "  if (id === null)\n    throw",
+    replace: "  if (id === null) return;\n  if (why === null)\n    throw",
+    caughtBy: "test/unit/serve/mount-crash.test.ts",
+  },
+  {
     id: "f38-unknown-to-the-third",
     hazard: "F38",
     breaks: "a third process makes a change that nobody knows of once more",

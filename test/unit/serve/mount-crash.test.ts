@@ -383,6 +383,16 @@ describe("a change that was made behind", () => {
     expect([asked, lost]).toEqual([[{ client: DEAD, calls: [] }], [FILE]]);
   });
 
+  it("and was refused to a file that is closed since: nobody could be told, and the mount ends", async () => {
+    const [body, data] = behindWrite();
+    journal.begun(2, CALLS.write.type, 0, body, data);
+    journal.answered(2, true, errno(E.ENOSPC));
+    journal.closedAtOwner(HANDLE);
+    const after = crashed();
+    await expect(goOnAfterCrash(after, hostOf(after))).rejects.toMatchObject({ code: "crash-lost" });
+    expect(lost).toEqual([]);
+  });
+
   it("goes before those that came after it", async () => {
     const [body, data] = behindWrite();
     journal.begun(3, CALLS.mkdir.type, 100, null, null);
