@@ -149,7 +149,8 @@ async function run(seed: number, world: World): Promise<void> {
       for (let at = 0; at < STEPS; at++) {
         await program.step();
         world.steps += 1;
-        if (random.below(3) === 0) await pause(3);
+        // Some do nothing for long: an owner ends, and the next one comes, while nothing of them is under way. Then it is certain what is lost.
+        if (random.below(3) === 0) await pause(random.below(8) === 0 ? 300 : 3);
       }
     } finally {
       world.running -= 1;

@@ -278,12 +278,12 @@ export class Program {
       this.#lower.close(closing);
       return;
     }
-    if (flags === 0) {
-      await this.#call("fsync of a reader", async () => await this.#lower.fsync(handle as LowerHandle, false), [file], true);
-      this.#lower.close(handle);
-      return;
-    }
-    this.#handles.push({ handle, file, lost: "may" });
+    const one: ModelHandle = { handle, file, lost: "may" };
+    this.#handles.push(one);
+    if (flags !== 0) return;
+    await this.#sync("fsync of a reader", one);
+    this.#handles.pop();
+    this.#lower.close(handle);
   }
 
   #data(): Buffer {
@@ -394,12 +394,16 @@ export class Program {
 
   async #fsync(): Promise<void> {
     const one = this.#any(this.#handles);
-    if (one === undefined) return;
+    if (one !== undefined) await this.#sync(`fsync ${says(one)}`, one);
+  }
+
+  /** Through whichever handle: what the file has is on the disk then. */
+  async #sync(what: string, one: ModelHandle): Promise<void> {
     const { file, handle } = one;
     this.#notice();
     const { failedSyncs } = this.#world;
     const before = this.#ownersSeen;
-    const errno = await this.#call(`fsync ${says(one)}`, async () => await this.#lower.fsync(handle, false), [file], true);
+    const errno = await this.#call(what, async () => await this.#lower.fsync(handle, false), [file], true);
     await this.#settled(file);
     const mayBeInjected = this.#world.failedSyncs > failedSyncs;
     if (errno !== 0 && errno !== E.EIO) this.#unexpected("fsync", errno);
@@ -410,6 +414,8 @@ export class Program {
     if (errno === 0 && one.lost === "must") this.#fail("fsync says 0, and something was lost");
     if (errno === E.EIO && one.lost === "no" && !mayBeInjected) this.#fail("fsync says EIO, and nothing was lost, or it was told");
     if (errno === E.EIO && mayBeInjected) {
+      // Another program's may be the one that was made to fail: then this one was made, and told of what was lost.
+      if (one.lost !== "no" && file.dirty === "must") file.dirty = "may";
       if (one.lost === "must") one.lost = "may";
       return;
     }
@@ -492,6 +498,7 @@ export class Program {
     const file = this.#any([...this.#files.values()]);
     if (file === undefined) return;
     const mode = this.#random.below(0o1000);
+    this.#notice();
     const behind = this.#random.below(2) === 0 ? this.#lower.setattrBehind(file.id, { mode }) : null;
     if (behind !== null) {
       this.#world.count("setattr behind");
