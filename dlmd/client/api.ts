@@ -75,7 +75,10 @@ export const LockFlag = {
 } as const;
 
 export interface RequestOptions {
-  /** The request ends with "timeout" after that time, or when lock service runs again after it. 0: never. */
+  /**
+   * The request ends with "timeout" after that time, or when lock service runs again after it. 0: never. Without a quorum, too, so the mode
+   * that the lock has then says nothing of what others have: the node's lease does (README.md).
+   */
   readonly timeoutMs?: number;
   /**
    * What belongs together: a number of the program's own, 1 to 2^32-1. Locks that wait for each other in a circle are looked for between

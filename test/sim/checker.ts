@@ -33,6 +33,8 @@ export class Checker {
   readonly #cluster: Cluster;
   /** Locks with a granted mode, by resource; those of dead clients stay until nobody serves them any more. */
   readonly #held: Map<string, Set<SimLock>> = new Map();
+  /** Locks of programs that live, and that others have nevertheless: they are to act on none of them again (hazard C4). */
+  readonly #lost: Set<SimLock> = new Set();
   readonly #writes: Map<string, LastWrite> = new Map();
   #version = 0;
   readonly #circles: Circles = new Circles();
@@ -77,17 +79,44 @@ export class Checker {
         );
       }
       locks.delete(other);
+      this.#loses(other);
     }
     locks.add(lock);
   }
 
-  /** A conversion of that lock has ended without what it asked for: it has what it had. */
+  /**
+   * A conversion of that lock has ended without what it asked for: it has what it had. A program whose node has no lease acts on nothing that it is
+   * told: it must not have one again with that lock.
+   */
   keeps(lock: SimLock): void {
     const mode = lock.mode as Mode;
     for (const other of this.#locks(lock.resource)) {
       if (other === lock || modesCompatible(worth(other), mode) || this.#stillCounts(lock, other) === null) continue;
       const has = `${other.client.name} has ${modeNames[other.mode as Mode]}`;
-      this.fail(`${lock.client.name} was told that it keeps ${modeNames[mode]} on ${lock.resource} while ${has}`);
+      if (this.#leaseMs(lock) > 0)
+        this.fail(`${lock.client.name} was told that it keeps ${modeNames[mode]} on ${lock.resource} while ${has}`);
+      this.#loses(lock);
+    }
+  }
+
+  /** For how long its program may act on it, as it sees by itself; 0: not. */
+  #leaseMs({ client }: SimLock): number {
+    return client.alive ? Math.max(0, client.node.leaseEndMs - this.nowMs()) : 0;
+  }
+
+  #loses(lock: SimLock): void {
+    if (!lock.client.alive) return;
+    this.#lost.add(lock);
+    this.#lostUnused();
+  }
+
+  /** From then on until its program ends or gives it up. */
+  #lostUnused(): void {
+    for (const lock of this.#lost) {
+      const leaseMs = this.#leaseMs(lock);
+      if (leaseMs > 0)
+        this.fail(`${lock.client.name} may act on its lock on ${lock.resource} for ${leaseMs} ms more, and others were granted it`);
+      if (!lock.client.alive) this.#lost.delete(lock);
     }
   }
 
@@ -131,6 +160,7 @@ export class Checker {
     lock.mode = mode;
     if (mode !== null) return;
     this.#locks(lock.resource).delete(lock);
+    this.#lost.delete(lock);
     const last = this.#writes.get(lock.resource);
     for (const write of [last, last?.before]) write?.keepers.delete(lock);
   }
@@ -201,8 +231,9 @@ export class Checker {
     if (!this.#circles.seen(lock)) this.fail(`${lock.client.name}: lock ${lock.id} on ${lock.resource} was never part of a deadlock`);
   }
 
-  /** Two views in which locks are served at one moment; somebody overtaken in a queue. */
+  /** Two views in which locks are served at one moment; somebody overtaken in a queue; a lease with locks that others have. */
   afterStep(stepped: SimNode): void {
+    this.#lostUnused();
     const overtaken = this.#turns.look(stepped);
     if (overtaken !== null) this.fail(overtaken);
     if (this.#cluster.transactions) this.#circles.look(this.#cluster.nodes);
