@@ -121,9 +121,15 @@ export class SimNode {
     this.leaseVersion = this.#toldVersion;
   }
 
-  /** The oldest configuration by which the votes of a lease are counted. */
+  /**
+   * The oldest configuration by which the votes of a lease are counted. That of the view where this node does not know yet that it is in force: then all
+   * members of the view have to acknowledge, which are a quorum by it (`leaseGrounds` in dlmd/membership/quorum.ts).
+   */
   get #countedVersion(): number {
     const { version, former } = this.core.configuration;
+    const { view } = this.core.engine.membership;
+    const counted = view?.quorum.quorate === true ? view.quorum.configVersion : 0;
+    if (version < counted || (version === counted && former !== undefined)) return counted;
     return former === undefined ? version : version - 1;
   }
 
