@@ -252,6 +252,7 @@ napi_value callInPool(napi_env env, napi_callback_info info) {
   }
   Environment* environment = Environment::of(env);
   napi_value promise = environment->begin(job);
+  if (promise == nullptr) return nullptr;
   int refused = target.pool->submit(job);
   if (refused != 0) {
     job->fail(refused);

@@ -98,7 +98,10 @@ Environment* Environment::of(napi_env env) {
 
 napi_value Environment::begin(Job* job) {
   napi_value promise = nullptr;
-  if (napi_create_promise(env, &job->deferred, &promise) != napi_ok) return nullptr;
+  if (napi_create_promise(env, &job->deferred, &promise) != napi_ok) {
+    delete job;
+    return nullptr;
+  }
   job->environment = shared_from_this();
   if (job->usesJavaScriptMemory()) {
     std::lock_guard<std::mutex> lock(mutex_);

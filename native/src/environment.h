@@ -39,7 +39,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   static Environment* of(napi_env env);
   ~Environment();
 
-  // Makes the promise of `job`, and keeps the process alive until it is settled.
+  // Makes the promise of `job`, and keeps the process alive until it is settled. nullptr: JavaScript is not called any more in this environment (a worker
+  // that is being ended still runs on to the next turn of a loop); the job is gone.
   napi_value begin(Job* job);
   // From any thread that has the descriptors of this process, or `mayFinish`; once, after run(). The environment owns the job from here on.
   void finish(Job* job);

@@ -184,6 +184,7 @@ napi_value mountDetachedInPool(napi_env env, napi_callback_info info) {
   auto* job = new MountJob(std::move(mount), reference);
   Environment* environment = Environment::of(env);
   napi_value promise = environment->begin(job);
+  if (promise == nullptr) return nullptr;
   int refused = syncPool().submit(job);
   if (refused != 0) {
     job->fail(refused);

@@ -18,6 +18,7 @@ class NotifyPoolJob : public Job {
 inline napi_value submitNotify(napi_env env, NotifyPoolJob* job) {
   Environment* environment = Environment::of(env);
   napi_value promise = environment->begin(job);
+  if (promise == nullptr) return nullptr;
   int refused = notifyPool().submit(job);
   if (refused != 0) {
     job->fail(refused);

@@ -204,6 +204,23 @@ describe("a process with pools", () => {
     expect([result.status, result.stdout]).toEqual([0, "worker 0\nmain 0 3\n"]);
   });
 
+  it("goes on when a worker is ended while it asks", () => {
+    const worker = `const n = require(${JSON.stringify(addon)}); const s = new Float64Array(20);
+      require("worker_threads").parentPort.postMessage("asks");
+      for (;;) { n.pool.metadata.stat(-1, s); n.notify(-1, []); n.mountDetachedInPool("no-fs", "", [], 0, []); }`;
+    const result = run(`const { Worker } = require("worker_threads"); const { once } = require("events");
+      (async () => {
+        for (let more = 10; more > 0; more--) {
+          const worker = new Worker(${JSON.stringify(worker)}, { eval: true });
+          await once(worker, "message");
+          await new Promise((resolve) => setTimeout(resolve, 5));
+          await worker.terminate();
+        }
+        console.log("goes on", await n.pool.data.stat(fd, stat));
+      })();`);
+    expect([result.status, result.stdout]).toEqual([0, "goes on 0\n"]);
+  });
+
   it("have threads for the own mount that keep nothing open but what wakes the loop, whichever environment asks", () => {
     const script = `
       const { Worker } = require("node:worker_threads");
