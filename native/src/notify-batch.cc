@@ -22,6 +22,8 @@ namespace {
 // As many as notify() takes.
 constexpr size_t kMessagesMax = 1u << 20;
 
+constexpr napi_type_tag kBatchTag = {0x7c0e5b2896d1f34a, 0x93a7481ed65c0b2f};
+
 struct Batch {
   std::vector<uint8_t> bytes;
   size_t messageBytes;
@@ -60,7 +62,7 @@ class BatchJob : public NotifyPoolJob {
 };
 
 bool readBatch(napi_env env, napi_value value, const char* call, size_t index, std::shared_ptr<Batch>** batch) {
-  return readExternal(env, value, call, index, "a batch", batch);
+  return readExternal(env, kBatchTag, value, call, index, "a batch", batch);
 }
 
 napi_value createNotifyBatch(napi_env env, napi_callback_info info) {
@@ -81,7 +83,7 @@ napi_value createNotifyBatch(napi_env env, napi_callback_info info) {
   if (bytes != 0) batch->bytes.assign(data, data + bytes);
   batch->messageBytes = static_cast<size_t>(messageBytes);
   batch->count = bytes / static_cast<size_t>(messageBytes);
-  return makeExternal(env, std::move(batch));
+  return makeExternal(env, kBatchTag, std::move(batch));
 }
 
 napi_value writeNotifyBatch(napi_env env, napi_callback_info info) {

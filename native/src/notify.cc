@@ -27,6 +27,8 @@ constexpr int kGateOpen = 0;
 constexpr int kGatePassed = 1;
 constexpr int kGateShut = 2;
 
+constexpr napi_type_tag kGateTag = {0x1f6a83c94e2b7d05, 0xb42e9d7051c86fa3};
+
 // Between the notifying thread and JavaScript: whoever comes first.
 struct Gate {
   std::atomic<int> state{kGateOpen};
@@ -114,7 +116,7 @@ bool addMessages(napi_env env, napi_value array, NotifyJob* job) {
 }
 
 bool readGate(napi_env env, napi_value value, const char* call, size_t index, std::shared_ptr<Gate>** gate) {
-  return readExternal(env, value, call, index, "a gate", gate);
+  return readExternal(env, kGateTag, value, call, index, "a gate", gate);
 }
 
 // The two arguments that may be left out.
@@ -129,7 +131,7 @@ bool addGate(napi_env env, napi_callback_info info, NotifyJob* job) {
   return true;
 }
 
-napi_value createGate(napi_env env, napi_callback_info) { return makeExternal(env, std::make_shared<Gate>()); }
+napi_value createGate(napi_env env, napi_callback_info) { return makeExternal(env, kGateTag, std::make_shared<Gate>()); }
 
 napi_value shutGate(napi_env env, napi_callback_info info) {
   napi_value value, result;

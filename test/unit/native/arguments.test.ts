@@ -72,4 +72,14 @@ describe("arguments", () => {
     expect(() => untyped["notify"]?.(0, [bytes("a"), 1])).toThrow(TypeError);
     expect(() => native.open("a\0b", 0, 0)).toThrow(RangeError);
   });
+
+  it("a gate is no batch, nor a batch a gate: TypeError", () => {
+    const untyped = native as unknown as Untyped;
+    const [gate, batch] = [native.createGate(), native.createNotifyBatch(bytes("ab"), 1)];
+    expect(() => untyped["notify"]?.(-1, [], batch, 0)).toThrow(TypeError);
+    for (const name of ["shutGate", "gateThread"]) expect(() => untyped[name]?.(batch)).toThrow(TypeError);
+    for (const name of ["notifyBatchBegun", "notifyBatchRefused"]) expect(() => untyped[name]?.(gate)).toThrow(TypeError);
+    expect(() => untyped["writeNotifyBatch"]?.(-1, gate)).toThrow(TypeError);
+    expect([native.shutGate(gate), native.notifyBatchBegun(batch)]).toEqual([true, 0]);
+  });
 });
