@@ -111,6 +111,12 @@ napi_value Environment::begin(Job* job) {
   return promise;
 }
 
+bool Environment::mayRun(const Job& job) {
+  if (!job.usesJavaScriptMemory()) return true;
+  std::lock_guard<std::mutex> lock(mutex_);
+  return !closed_;
+}
+
 void Environment::finish(Job* job) {
   std::shared_ptr<Environment> keep = job->environment;
   std::unique_lock<std::mutex> lock(mutex_);

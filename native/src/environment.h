@@ -42,6 +42,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   // Makes the promise of `job`, and keeps the process alive until it is settled. nullptr: JavaScript is not called any more in this environment (a worker
   // that is being ended still runs on to the next turn of a loop); the job is gone.
   napi_value begin(Job* job);
+  // From any thread, before run(). False: the environment has ended, and the memory that the job would use may be gone.
+  bool mayRun(const Job& job);
   // From any thread that has the descriptors of this process, or `mayFinish`; once, after run(). The environment owns the job from here on.
   void finish(Job* job);
 

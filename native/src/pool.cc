@@ -127,7 +127,7 @@ void Pool::work() {
     Job* job = take(lock);
     if (job == nullptr) return;
     lock.unlock();
-    if (!job->ran) job->run();
+    if (!job->ran && job->environment->mayRun(*job)) job->run();
     if (finisher_ == nullptr || job->environment->mayFinish()) {
       job->environment->finish(job);
     } else {

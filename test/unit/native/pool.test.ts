@@ -221,6 +221,29 @@ describe("a process with pools", () => {
     expect([result.status, result.stdout]).toEqual([0, "goes on 0\n"]);
   });
 
+  it("does not begin what a worker has asked for with its memory, once that has ended", () => {
+    const worker = `const n = require(${JSON.stringify(addon)}); const { workerData, parentPort } = require("worker_threads");
+      for (const fd of workerData) n.pool.data.read(fd, Buffer.alloc(8), 0, 8, ${CURRENT}, 0);
+      parentPort.postMessage("asked");`;
+    // One thread, which waits for "a"; what is asked of "b" is in the queue until then.
+    const result = run(`const { Worker } = require("worker_threads"); const { once } = require("events");
+      const { execFileSync } = require("child_process"); const os = require("os"); const fs = require("fs");
+      const dir = fs.mkdtempSync(os.tmpdir() + "/coverlay-native-"); execFileSync("mkfifo", [dir + "/a", dir + "/b"]);
+      const [a, b] = ["a", "b"].map((name) => n.open(dir + "/" + name, ${O_RDWR | O_NONBLOCK}, 0));
+      const waits = n.open(dir + "/a", ${O_RDWR}, 0); fs.rmSync(dir, { recursive: true });
+      n.setPoolThreads(1, 1, 1);
+      n.sync.write(b, Buffer.alloc(8), 0, 8, ${CURRENT}, 0);
+      (async () => {
+        const worker = new Worker(${JSON.stringify(worker)}, { eval: true, workerData: [waits, b] });
+        await once(worker, "message");
+        await worker.terminate();
+        n.sync.write(a, Buffer.alloc(8), 0, 8, ${CURRENT}, 0);
+        await n.pool.data.stat(fd, stat);
+        console.log(n.sync.read(b, Buffer.alloc(8), 0, 8, ${CURRENT}, 0));
+      })();`);
+    expect([result.status, result.stdout]).toEqual([0, "8\n"]);
+  });
+
   it("have threads for the own mount that keep nothing open but what wakes the loop, whichever environment asks", () => {
     const script = `
       const { Worker } = require("node:worker_threads");
