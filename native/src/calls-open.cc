@@ -157,6 +157,8 @@ int64_t statHandle(const Call& call) {
 }
 
 int64_t readlink(const Call& call) {
+  // As the kernel says it. An empty buffer may have no address, which the C library does not allow.
+  if (call.dataBytes == 0) return -EINVAL;
   return resultOf(::readlinkat(static_cast<int>(call.number[0]), "", reinterpret_cast<char*>(call.data), call.dataBytes));
 }
 
