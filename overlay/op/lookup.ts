@@ -6,17 +6,63 @@ import type { Named, ReplyTerms } from "../coherence/terms.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { type Attr, type Entry, fileKey } from "../lower/lower.ts";
-import { andThen, type MaybePromise, withErrors } from "../../dlmd/base/maybe-promise.ts";
+import { andThen, finallyDo, type MaybePromise, withErrors } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, remembered, waiting } from "./mount.ts";
 import { pinned } from "./pinned.ts";
 import { renameTarget } from "./placeholder-inodes.ts";
 
+/** So long a LOOKUP waits for its directory's lock. Then it looks without. */
+export const LOOK_WAIT_MS = 250;
+
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
 export function lookup(mount: Mount, call: Call, request: LookupRequest): MaybePromise<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
   if (isOnTheWay(mount, call)) mount.moved.askedOnTheWay();
-  return pinned(mount, call, dir, Mode.PR, () => lookupIn(mount, call, dir, request.name));
+  if (!mount.coherence.tryPin(dir, Mode.PR)) return lookupLater(mount, call, dir, request.name);
+  return lookupUntilUnpinned(mount, call, dir, request.name);
+}
+
+function lookupUntilUnpinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
+  return finallyDo(
+    () => lookupIn(mount, call, dir, name),
+    () => mount.coherence.unpin(dir, Mode.PR),
+  );
+}
+
+/**
+ * Hazard F4. A thread that takes a listing waits for each LOOKUP of a name in it (fs/fuse/readdir.c, fuse_direntplus_link: d_alloc_parallel), and a revoke of what the
+ * listing tells waits for the thread. So this wait has an end: whoever has the directory may be waiting for that revoke.
+ */
+async function lookupLater(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<void> {
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    call.onInterrupt?.();
+  }, LOOK_WAIT_MS);
+  try {
+    await mount.coherence.pin(dir, Mode.PR, call);
+  } catch (error) {
+    if (!isLate || call.interrupted || !isErrno(error, E.EINTR)) throw error;
+    return await lookupUnpinned(mount, call, dir, name);
+  } finally {
+    clearTimeout(timer);
+  }
+  await lookupUntilUnpinned(mount, call, dir, name);
+}
+
+/** Without the directory's lock: what the name was at some moment since it was asked. It has no validity. */
+async function lookupUnpinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<void> {
+  const since = mount.coherence.since();
+  let entry: Entry;
+  try {
+    entry = await mount.lower.lookup(dir.id, name);
+  } catch (error) {
+    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
+  }
+  // Who waits for a directory's lock meets what was made there when dlmd knows it (hazard F51).
+  await mount.coherence.untilBirthsKnown(call);
+  await replyFound(mount, call, { dir, name, revalidated: true, stands: false }, entry, since);
 }
 
 /** With the directory pinned, as all that follows. */
@@ -38,9 +84,10 @@ function askLower(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
   } catch (error) {
     return replyAbsent(mount, call, dir, name, error);
   }
-  if (!waiting(entry)) return replyFound(mount, call, dir, name, entry, since);
+  const named = { dir, name, revalidated: true };
+  if (!waiting(entry)) return replyFound(mount, call, named, entry, since);
   return entry.then(
-    (found) => replyFound(mount, call, dir, name, found, since),
+    (found) => replyFound(mount, call, named, found, since),
     (error: unknown) => replyAbsent(mount, call, dir, name, error),
   );
 }
@@ -52,16 +99,21 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   call.negativeEntry();
 }
 
-/** What a LOOKUP found, and which moment that is of. */
-interface Found extends Named {
+/** By which name. */
+interface Looked extends Named {
   readonly dir: InodeRecord;
+}
+
+/** What a LOOKUP found, and which moment that is of. */
+interface Found extends Looked {
   readonly child: InodeRecord;
   readonly since: Since;
 }
 
-function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry, since: Since): MaybePromise<void> {
+function replyFound(mount: Mount, call: Call, named: Looked, entry: Entry, since: Since): MaybePromise<void> {
   return remembered(mount, entry, (child) => {
-    const found: Found = { dir, name, revalidated: true, child, since };
+    const found: Found = { ...named, child, since };
+    const { dir, name } = named;
     const reply = mount.coherence.names.hasDoubtfulName(dir, name, child) ? replyRenamed : replyChild;
     return reply(mount, call, found, entry.attr);
   });

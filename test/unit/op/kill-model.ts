@@ -69,6 +69,7 @@ class KillModelCoherence extends RecordingCoherence {
   constructor(steps: KillModelSteps) {
     super();
     this.#steps = steps;
+    this.looksUnpinned = true;
     this.sizes = sizesOfGates();
   }
 
@@ -88,6 +89,10 @@ class KillModelCoherence extends RecordingCoherence {
       };
       void came();
     });
+  }
+  /** Nothing is made that nobody else knows. */
+  override untilBirthsKnown(): void {
+    // Others have pins at that moment.
   }
   override tryPin(inode: Inode, mode: PinMode): boolean {
     return !this.#steps.chance(0.1) && super.tryPin(inode, mode);
