@@ -292,6 +292,15 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/size/settle.test.ts",
   },
   {
+    id: "f5-hole-proved-by-a-reader",
+    hazard: "F5",
+    breaks: "a lock goes down to PR when a thread has taken a size, and another one has not dropped the pages of a hole or a copy yet",
+    file: "overlay/coherence/size/kernel-rwsem.ts",
+    find: "        if (proved && !isOver()) return;\n",
+    replace: "",
+    caughtBy: "test/unit/coherence/size/settle.test.ts",
+  },
+  {
     id: "f5-hole-proved-by-the-size",
     hazard: "F5",
     breaks: "pages count as zeroed because the kernel has the size",

@@ -47,20 +47,21 @@ export class KernelRwsem {
   }
 
   tellOver(cover: Cover): void {
-    const over = this.#over.get(cover);
-    if (over === undefined) return;
-    this.#over.delete(cover);
-    for (const end of over) end(true);
+    for (const end of this.#over.get(cover) ?? []) end(true);
   }
 
-  /** Until the late reply is over, as the request proves that another thread of ours makes, or somebody else's. False: that took too long. */
-  awaitOver(inode: Inode, timeoutMs: number): Promise<boolean> {
+  /**
+   * Until a late reply is over, as the request proves that another thread of ours makes, or somebody else's. False: that took too long. `isOver`: the one that is
+   * waited for, since it may be another one that told the size.
+   */
+  awaitOver(inode: Inode, timeoutMs: number, isOver: () => boolean = () => true): Promise<boolean> {
     const { cover } = inode;
     this.#ask(inode);
     return new Promise((resolve) => {
       const over = this.#over.get(cover) ?? new Set();
       this.#over.set(cover, over);
       const end = (proved: boolean): void => {
+        if (proved && !isOver()) return;
         clearTimeout(timer);
         over.delete(end);
         if (over.size === 0 && this.#over.get(cover) === over) this.#over.delete(cover);

@@ -63,7 +63,8 @@ export class Settling {
       const seen = await this.#threads.look(inode, late.end, Number.POSITIVE_INFINITY, RAISED_WAIT_MS);
       if (noteRaised(cover, seen)) return;
     }
-    while (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) {
+    const isTaken = (): boolean => !mustBeTaken(cover);
+    while (!isTaken() && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS, isTaken))) {
       if (this.#lapsed()) continue;
       this.counts.sizesUnknown += 1;
       return;

@@ -95,6 +95,24 @@ describe("a lock that is lowered to PR", () => {
     expect(done).toEqual(["look 120", "taken"]);
   });
 
+  it("waits for pages that are dropped or zeroed, whoever else takes a size that was told meanwhile", async () => {
+    const { check, inode, kernel } = bench(100);
+    kernel.locked = true;
+    check.replied(inode, WRITER, "clears", 100);
+    let over = false;
+    const taken = check.revoke.taken(inode).then(() => (over = true));
+    await soon();
+    for (const reader of [41, 42]) {
+      check.toldAsker(inode, reader);
+      check.heard(reader);
+      await soon();
+      expect(over).toBe(false);
+    }
+    check.heard(WRITER);
+    await taken;
+    expect([mustBeTaken(inode.cover), check.counts.sizesUnknown]).toEqual([false, 0]);
+  });
+
   it("waits until a truncation was taken", async () => {
     const { check, inode, done, kernel } = bench(100);
     kernel.locked = true;
