@@ -77,9 +77,13 @@ export function changedNames<T>(
   return andThen(changed(mount, call, inodes, make), (result) => andThen(attributesChanged(mount, call, named, victims), () => result));
 }
 
-/** A reply that changes the kernel's size is about to be given. A killed caller takes none: READs would wait for that in vain (hazard F5). */
-export function sizeReplied({ coherence }: Mount, call: Call, inode: Inode, effect: SizeEffect, end: number): void {
+/**
+ * A reply that changes the kernel's size is about to be given. A killed caller takes none: READs would wait for that in vain (hazard F5). `isEnd`: it does not make the
+ * size larger than the file's.
+ */
+export function sizeReplied({ coherence }: Mount, call: Call, inode: Inode, effect: SizeEffect, end: number, isEnd = true): void {
   if (!call.interrupted) coherence.sizes.replied(inode, call.pid, effect, end);
+  if (!isEnd) coherence.sizes.toldSentinel(inode);
 }
 
 /**

@@ -167,10 +167,8 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       made();
       // Where the size stays, the kernel only marks them.
       await attributesChanged(mount, call, [inode]);
-      // A hole that keeps the size is no more than that, whoever made it.
-      const misplaced = isMade && (unstable || !zeroes);
-      const effect = misplaced ? "misplaced" : zeroes ? "clears" : "raises";
-      sizeReplied(mount, call, inode, effect, unstable ? request.offset + request.length : 0);
+      const effect = zeroes ? "clears" : isMade ? "misplaced" : "raises";
+      sizeReplied(mount, call, inode, effect, unstable ? request.offset + request.length : 0, !isMade || !unstable);
       call.empty();
     });
   });
@@ -234,7 +232,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
     await resized(mount, call, target.inode, "plain", async (made) => {
       const bytes = await changed(mount, call, [target.inode], () => afterKill(mount, target, killed, make));
       made();
-      sizeReplied(mount, call, target.inode, copied === null ? "clears" : "misplaced", request.outOffset + bytes);
+      sizeReplied(mount, call, target.inode, "clears", request.outOffset + bytes, copied === null);
       call.written(bytes);
     });
   });

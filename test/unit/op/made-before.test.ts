@@ -263,7 +263,11 @@ describe("data that was written", () => {
   it("may end behind the file's end by now: the kernel's size counts for nothing until that was looked at (hazard F38)", async () => {
     const bench = new Workbench();
     const effects: string[] = [];
-    bench.coherence.sizes = { ...bench.coherence.sizes, replied: (_inode, _tid, effect) => void effects.push(effect) };
+    bench.coherence.sizes = {
+      ...bench.coherence.sizes,
+      replied: (_inode, _tid, effect) => void effects.push(effect),
+      toldSentinel: () => void effects.push("in doubt"),
+    };
     const { fh } = bench.openFile();
     const at = { fh, fuseNodeid: bench.file.fuseNodeid, offset: 0 };
     const write = { op: "write" as const, ...at, data: Buffer.alloc(10), flags: 2, fromCache: false, killSuidgid: false };
@@ -272,8 +276,11 @@ describe("data that was written", () => {
     await answer(bench, write, outcomeFor("write"));
     await answer(bench, copy, outcomeFor("copyFileRange"));
     await answer(bench, allocate, outcomeFor("fallocate"));
-    expect(effects.splice(0)).toEqual(["misplaced", "misplaced", "misplaced"]);
-    // Those that keep it: a hole is one all the same, and its pages are still to be zeroed.
+    // As of any copy, and any hole, pages are still to be dropped or zeroed.
+    expect(effects.splice(0)).toEqual(["misplaced", "clears", "in doubt", "misplaced", "in doubt"]);
+    await answer(bench, { ...allocate, mode: 0x10 }, outcomeFor("fallocate"));
+    expect(effects.splice(0)).toEqual(["clears", "in doubt"]);
+    // Those that keep it.
     await answer(bench, { ...allocate, mode: 1 }, outcomeFor("fallocate"));
     await answer(bench, { ...allocate, mode: 3 }, outcomeFor("fallocate"));
     expect(effects).toEqual(["misplaced", "clears"]);
