@@ -3,6 +3,15 @@ import type { Mutation } from "./mutation.ts";
 
 export const overlayLowerMutations: readonly Mutation[] = [
   {
+    id: "welcome-with-answers",
+    breaks:
+      "an owner counts as one that hangs where the path loses large packets: WELCOME goes in one with the answers that are given again",
+    file: "overlay/lower/server/connection.ts",
+    find: "    this.#flush();\n    this.#server.welcomed(session);",
+    replace: "    this.#server.welcomed(session);",
+    caughtBy: "test/unit/lower/remote.test.ts",
+  },
+  {
     id: "f10-fsync-once-for-all",
     hazard: "F10",
     breaks: "after an owner's death fsync tells one of those who had the file open",

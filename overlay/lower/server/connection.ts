@@ -247,6 +247,8 @@ export class ServerConnection {
     this.#beginHeartbeat();
     this.#reader.setLimit(MAX_FRAME_BYTES);
     this.#batch.add(FrameType.WELCOME, 0, handshake.encodeWelcome({ ...this.#server.welcome(), resumed }), null);
+    // By itself: what follows at once may be too large for the path, and that the owner lives is to be seen all the same (hazard H13).
+    this.#flush();
     this.#server.welcomed(session);
   }
 }

@@ -99,6 +99,25 @@ it("does a change once, though its connection broke before the answer came", asy
   expect(one.server.sessions[0]?.openHandles).toBe(1);
 });
 
+it("is welcomed also where large packets are lost: the answers that it gets again come behind that", async () => {
+  const one = await owner();
+  const proxy = await proxyTo(one);
+  let welcomes = 0;
+  const lower = remote({}, silentLog, { moves: { missed: () => void (welcomes += 1), moved: () => undefined } });
+  await lower.connect(proxy.address, 1);
+  proxy.holdAnswers = true;
+  const changes = Array.from({ length: 20 }, (_, n) => lower.mkdir(lower.root, name(`d${n}`), 0o755, caller));
+  await until(() => fs.existsSync(`${lab.place.path}/d19`));
+  await until(() => one.server.sessions[0]?.rememberedAnswers === changes.length);
+  proxy.recordMax = 1400;
+  proxy.cut();
+  await until(() => welcomes === 2);
+  proxy.recordMax = Number.POSITIVE_INFINITY;
+  proxy.holdAnswers = false;
+  proxy.cut();
+  await Promise.all(changes);
+});
+
 it("tells of a sync that failed, though its connection broke before the answer came: the kernel tells it once", async () => {
   const ran: string[] = [];
   const once = (call: string, good: () => MaybePromise<void>): MaybePromise<void> => {
