@@ -36,9 +36,9 @@ import type { Repair } from "./repairs.ts";
 import { Settling } from "./settle.ts";
 import { SizeThreads } from "./threads.ts";
 
-/** A READ waits so long for one repair, or for the end of one late reply, before it reads again ... */
+/** A READ waits so long for one repair, or for the end of one late reply, before it reads again; a reply with a size, for changes that wait beside it ... */
 const ROUND_MS = 20;
-/** ... so often: a second at most, most of it in a revoke's way. Then it gets EINTR; a reply with a size is given as it is. */
+/** ... so often: a second at most, most of it in a revoke's way, and two of a reply with a size. Then it gets EINTR; a reply with a size is given as it is. */
 const ROUNDS_MAX = 50;
 /** A READ waits so long for a repair to be over that is older than the file's size. */
 const STALE_MS = 2;

@@ -36,9 +36,10 @@ export class Settling {
     const { cover } = inode;
     this.counts.sizeSettles += 1;
     this.#threads.forgetEnded(cover);
+    const isSettled = (): boolean => !mustSettle(cover);
     while (this.unsettled(cover)) {
       await this.#gates.get(cover)?.quiet();
-      if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS)) || this.#lapsed()) continue;
+      if (isSettled() || (await this.#lock.awaitOver(inode, LATE_WAIT_MS, isSettled)) || this.#lapsed()) continue;
       this.counts.sizesUnknown += 1;
       // Not once more in the next round.
       noteNoAskers(cover);

@@ -34,6 +34,29 @@ describe("a revoke", () => {
     }
   });
 
+  it("waits no longer where others ask for the size all the time: each takes it, and the late reply is not taken", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const { check, inode, kernel } = bench(60);
+      kernel.locked = true;
+      check.replied(inode, WRITER, "sets");
+      let over = false;
+      const settled = check.revoke.settle(inode).then(() => (over = true));
+      for (let reader = 41; reader < 53; reader += 1) {
+        await vi.advanceTimersByTimeAsync(20);
+        check.toldAsker(inode, reader);
+        check.heard(reader);
+      }
+      await vi.advanceTimersByTimeAsync(9);
+      expect(over).toBe(false);
+      await vi.advanceTimersByTimeAsync(1);
+      await settled;
+      expect(check.counts.sizesUnknown).toBe(1);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it("waits until pages were zeroed where a hole was made, whatever the size is", async () => {
     const { check, inode, kernel } = bench(100);
     kernel.locked = true;
