@@ -54,12 +54,7 @@ async function lookupLater(mount: Mount, call: Call, dir: InodeRecord, name: Buf
 /** Without the directory's lock: what the name was at some moment since it was asked. It has no validity. */
 async function lookupUnpinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<void> {
   const since = mount.coherence.since();
-  let entry: Entry;
-  try {
-    entry = await mount.lower.lookup(dir.id, name);
-  } catch (error) {
-    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
-  }
+  const entry = await lookedUp(mount, dir, name);
   // Who waits for a directory's lock meets what was made there when dlmd knows it (hazard F51).
   await mount.coherence.untilBirthsKnown(call);
   await replyFound(mount, call, { dir, name, revalidated: true, stands: false }, entry, since);
@@ -196,8 +191,13 @@ export function unlessMoved({ moved }: Mount, inode: InodeRecord, terms: ReplyTe
 
 /** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
 export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
+  return await pinned(mount, call, dir, Mode.PR, () => lookedUp(mount, dir, name));
+}
+
+/** A removed directory has no names (hazard F18): ENOENT. */
+async function lookedUp(mount: Mount, dir: InodeRecord, name: Buffer): Promise<Entry> {
   try {
-    return await pinned(mount, call, dir, Mode.PR, () => mount.lower.lookup(dir.id, name));
+    return await mount.lower.lookup(dir.id, name);
   } catch (error) {
     throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
   }
