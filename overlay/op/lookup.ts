@@ -57,7 +57,7 @@ async function lookupUnpinned(mount: Mount, call: Call, dir: InodeRecord, name: 
   const entry = await lookedUp(mount, dir, name);
   // Who waits for a directory's lock meets what was made there when dlmd knows it (hazard F51).
   await mount.coherence.untilBirthsKnown(call);
-  await replyFound(mount, call, { dir, name, revalidated: true, stands: false }, entry, since);
+  await replyFound(mount, call, dir, name, entry, since, false);
 }
 
 /** With the directory pinned, as all that follows. */
@@ -79,10 +79,9 @@ function askLower(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
   } catch (error) {
     return replyAbsent(mount, call, dir, name, error);
   }
-  const named = { dir, name, revalidated: true };
-  if (!waiting(entry)) return replyFound(mount, call, named, entry, since);
+  if (!waiting(entry)) return replyFound(mount, call, dir, name, entry, since, true);
   return entry.then(
-    (found) => replyFound(mount, call, named, found, since),
+    (found) => replyFound(mount, call, dir, name, found, since, true),
     (error: unknown) => replyAbsent(mount, call, dir, name, error),
   );
 }
@@ -94,21 +93,25 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   call.negativeEntry();
 }
 
-/** By which name. */
-interface Looked extends Named {
-  readonly dir: InodeRecord;
-}
-
 /** What a LOOKUP found, and which moment that is of. */
-interface Found extends Looked {
+interface Found extends Named {
+  readonly dir: InodeRecord;
   readonly child: InodeRecord;
   readonly since: Since;
 }
 
-function replyFound(mount: Mount, call: Call, named: Looked, entry: Entry, since: Since): MaybePromise<void> {
+/** `stands`: with the directory pinned. */
+function replyFound(
+  mount: Mount,
+  call: Call,
+  dir: InodeRecord,
+  name: Buffer,
+  entry: Entry,
+  since: Since,
+  stands: boolean,
+): MaybePromise<void> {
   return remembered(mount, entry, (child) => {
-    const found: Found = { ...named, child, since };
-    const { dir, name } = named;
+    const found: Found = { dir, name, revalidated: true, stands, child, since };
     const reply = mount.coherence.names.hasDoubtfulName(dir, name, child) ? replyRenamed : replyChild;
     return reply(mount, call, found, entry.attr);
   });

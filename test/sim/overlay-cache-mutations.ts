@@ -34,8 +34,8 @@ export const overlayCacheMutations: readonly Mutation[] = [
     hazard: "F4",
     breaks: "a name that was looked up without its directory's lock is told as valid",
     file: "overlay/op/lookup.ts",
-    find: "revalidated: true, stands: false }",
-    replace: "revalidated: true }",
+    find: "entry, since, false);",
+    replace: "entry, since, true);",
     caughtBy: "test/unit/op/look-wait.test.ts",
   },
   {
