@@ -115,7 +115,8 @@ it("is welcomed also where large packets are lost: the answers that it gets agai
   proxy.recordMax = Number.POSITIVE_INFINITY;
   proxy.holdAnswers = false;
   proxy.cut();
-  await Promise.all(changes);
+  const names = (await Promise.all(changes.map(async (one) => await one))).map(({ attr }) => attr.nlink);
+  expect(names).toEqual(changes.map(() => 2));
 });
 
 it("tells of a sync that failed, though its connection broke before the answer came: the kernel tells it once", async () => {
