@@ -215,12 +215,14 @@ describe("an operation on a node that is not the owner", () => {
     const root = hazard.actor(here);
     await root.run(`os.makedirs("walked/below", exist_ok=True); put("walked/below/file", "x"); os.chmod(".", mode)`, { mode: 0o755 });
     const user = hazard.actor(here, USER);
-    const calls = async (): Promise<number> => {
-      await user.run(`os.stat("walked/below/file")`);
+    const calls = async (by: typeof user = user): Promise<number> => {
+      await by.run(`os.stat("walked/below/file")`);
       const before = (await hazard.counters(here))["fuseRequests"] ?? 0;
-      await user.run(`for _ in range(100): os.stat("walked/below/file")`);
+      await by.run(`for _ in range(100): os.stat("walked/below/file")`);
       return Math.round((((await hazard.counters(here))["fuseRequests"] ?? 0) - before) / 100);
     };
+    // The rows above may have let several nodes fight over it: its names have no validity for HOT_QUIET_MS then.
+    await until("the mount's root is not fought over", async () => (await calls(root)) === 0);
     // Older kernels begin to keep it.
     expect([0, 1]).toContain(await calls());
     await root.run(`os.chmod(".", mode)`, { mode: 0o705 });
