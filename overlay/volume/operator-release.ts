@@ -33,13 +33,13 @@ export async function releaseByWord(device: string, owner: string, ask: AskClust
   if (tryExclusive(device) === "busy") {
     throw refused("device-busy", `${device} is ${describeHolders(device)}`, "Unmount it here first.");
   }
-  // All of that may have taken long, and another word or proof may have let a node claim it meanwhile.
+  // All of that may have taken long. An owner that is back does not write its block while it is mounted: the view alone shows it.
+  requireGone(life, owner, await ask());
+  // Another word or proof may have let a node claim it meanwhile. Between this look and the write nothing is waited for.
   if (!isDeepStrictEqual(await readOwnerBlock(device, offset, bit.bit.uuid), block)) {
     const hint = `See what it says now: coverlay volume show ${device}`;
     throw refused("changed-meanwhile", `${device}: its owner's block has been written since this command read it`, hint);
   }
-  // An owner that is back does not write its block while it is mounted: the view alone shows it.
-  requireGone(life, owner, await ask());
   await writeOwnerBlock(device, offset, { ...block, state: "released", sequence: block.sequence + 1, atMs: Date.now() });
   return life;
 }

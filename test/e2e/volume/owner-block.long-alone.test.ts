@@ -268,16 +268,12 @@ describe("the owner's block", () => {
       // Another node claims it while the command looks.
       const claim = Buffer.from(encodeOwnerBlock({ ...(await blockOf(disk.device)), state: "owned", life: ofNode(3, {}), sequence: 9 }));
       const offset = storedBit(disk.device).ownerBlock ?? 0;
-      const named = cluster([1]);
-      const claimed = async () => {
-        const said = await named();
-        return {
-          info: said.info,
-          get view() {
-            overwrite(disk, offset, claim);
-            return said.view;
-          },
-        };
+      // At the last that it asks before it writes.
+      let asked = 0;
+      const claimed: Parameters<typeof releaseByWord>[2] = async () => {
+        asked += 1;
+        if (asked === 2) overwrite(disk, offset, claim);
+        return cluster([1])();
       };
       expect(await code("node2", claimed)).toBe("changed-meanwhile");
       expect((await blockOf(disk.device)).life).toMatchObject({ nodeid: 3 });
