@@ -191,7 +191,7 @@ describe("three bare machines", () => {
     const setup = `coverlay setup --cluster mycluster ${nodes} --device ${DEVICE} --multicast 239.192.77.1 --yes --json`;
     const { status, stdout, stderr } = await first.run(setup);
     // 1: a check has not ended within its limit, on a processor that is emulated.
-    expect({ status: status === 1 ? 0 : status, stderr }).toEqual({ status: 0, stderr: expect.any(String) });
+    expect([0, 1], `${setup}\n${stdout}${stderr}`).toContain(status);
     const { steps } = JSON.parse(stdout) as { steps: readonly SetupStep[] };
     expect(await first.type(EDIT_CONFIG)).toBe(`${nodeids.length}\n`);
     const typed: string[] = [];
