@@ -263,6 +263,10 @@ async function main(): Promise<void> {
   });
   manager.stepDone();
   process.on("uncaughtException", (error) => giveUp(log, error));
+  // `ready` alone goes there: to nobody who reads it any more, or to a full disk.
+  process.stdout.on("error", ({ message }) =>
+    log.warn({ error: message }, "`ready` cannot be written to standard output; this node goes on"),
+  );
   const processes = peerProcesses();
   const driver = await startDriver({
     kept,

@@ -1,9 +1,10 @@
-import { type SpawnSyncReturns, spawnSync } from "node:child_process";
+import { type SpawnSyncReturns, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type IncomingMessage, get } from "node:http";
 import { createConnection } from "node:net";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GoneClient } from "../../../dlmd/client/api.ts";
@@ -261,6 +262,29 @@ describe("starting and stopping", () => {
       programs: [expect.stringContaining(`(process ${process.pid})`)],
       hint: expect.stringContaining("unmount"),
     });
+  });
+
+  test.each(["a full disk", "a reader that is gone"])("serves, though its `ready` is not taken: %s", async (which) => {
+    const full = openSync("/dev/full", "w");
+    const words = ["--config", cluster.configFile, "--node", "node1", "--run-dir", cluster.runDir(1)];
+    const child = spawn(process.execPath, [dlmdProgram, ...words], { stdio: ["ignore", which === "a full disk" ? full : "pipe", "pipe"] });
+    closeSync(full);
+    child.stdout?.destroy();
+    const exited = once(child, "exit");
+    try {
+      const said = createInterface({ input: child.stderr as NodeJS.ReadableStream });
+      const isTold = new Promise<string>((resolve) => {
+        said.on("line", (line) => line.includes("cannot be written to standard output") && resolve(line));
+        said.on("close", () => resolve("it ended"));
+      });
+      expect(await isTold).toContain("this node goes on");
+      const client = await cluster.connect(1);
+      expect(client.client.info.nodeid).toBe(1);
+      child.kill("SIGTERM");
+      expect(await exited).toEqual([0, null]);
+    } finally {
+      child.kill("SIGKILL");
+    }
   });
 
   test("a damaged state file is not guessed at", async () => {
