@@ -2,7 +2,7 @@
  * The claim of a mount that begins: of two mount commands for one place, or for one volume on one node, one mounts, and the other is refused. The kernel would
  * put one mount over the other. And a node has one mount of a volume: the second one would wait for the first one's "mounter" lock without end (owner.ts).
  */
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, fstatSync, mkdirSync, openSync, rmSync, statSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import type { Native } from "../../native/index.ts";
@@ -33,14 +33,20 @@ export function claimMount(
   dir: string = RECORD_DIR,
 ): MountClaim {
   const open: number[] = [];
+  const files: string[] = [];
   const release = (): void => {
+    // While they are locked, so each is the file of this claim.
+    for (const file of files.splice(0)) rmSync(file, { force: true });
     for (const fd of open.splice(0)) closeSync(fd);
   };
   const claim = (what: string, key: string): void => {
-    const fd = openClaim(placeFile(key, EXTENSION, dir), dir);
+    const file = placeFile(key, EXTENSION, dir);
+    const fd = openClaim(file, dir);
     open.push(fd);
     const locked = native.tryLock(fd);
     if (locked < 0) throw alreadyMounting(what, errnoName(-locked));
+    if (!isStill(fd, file)) throw alreadyMounting(what, "it ends");
+    files.push(file);
   };
   try {
     claim(`at ${mountPoint}`, canonicalPlace(mountPoint));
@@ -53,7 +59,12 @@ export function claimMount(
   }
 }
 
-/** The file stays: who removed it would let two have it. Root's alone: a lock needs no more than a descriptor for reading. */
+/** False: its holder has removed the file after it was opened here, and the next one makes another. Two would have the claim. */
+function isStill(fd: number, file: string): boolean {
+  return statSync(file, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino;
+}
+
+/** Root's alone: a lock needs no more than a descriptor for reading. */
 function openClaim(file: string, dir: string): number {
   try {
     mkdirSync(dir, { recursive: true, mode: 0o755 });

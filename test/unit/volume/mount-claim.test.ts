@@ -1,5 +1,5 @@
 /** Of those that mount at one place, or one volume on one node, at one moment one has the claim; and what was mounted meanwhile is seen. */
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -49,6 +49,33 @@ test("it looks again once it has the claim; what that says against it leaves the
   expect(() => claim("a", "one", check)).toThrow("mounted meanwhile");
   expect(seen).toEqual(["looked"]);
   claim("a", "one").release();
+});
+
+test("nothing of it is left: places come and go, and the records are kept in memory", async () => {
+  const records = path.join(dir, "records");
+  const first = claim("a", "one");
+  expect(readdirSync(records)).toHaveLength(2);
+  // A refused one leaves those of the other.
+  await refused("a", "two");
+  await refused("b", "one");
+  expect(readdirSync(records)).toHaveLength(2);
+  first.release();
+  expect(readdirSync(records)).toEqual([]);
+});
+
+test("a file that its holder removes after another one has opened it is no claim", async () => {
+  const first = claim("a", "one");
+  const tryLock = (fd: number): number => {
+    first.release();
+    return nativeAddon().tryLock(fd);
+  };
+  const wanted: ClaimedMount = { mountPoint: path.join(dir, "a"), runDir: path.join(dir, "run"), volume: "one" };
+  const late = await refusal(() => claimMount({ tryLock }, wanted, () => undefined, path.join(dir, "records")));
+  expect([late.code, late.message.replace(dir, "")]).toEqual(["already-mounting", "another process mounts at /a just now (it ends)"]);
+  const next = claim("a", "one");
+  expect(await refused("a", "two")).toEqual(["already-mounting", "another process mounts at /a just now (EAGAIN)"]);
+  next.release();
+  expect(existsSync(path.join(dir, "records"))).toBe(true);
 });
 
 test("records that can not be made: in words", async () => {
