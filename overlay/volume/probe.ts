@@ -28,7 +28,7 @@ export interface Probe {
   readonly bit: BitState;
 }
 
-/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "device-short", "ufs", "unknown-fs", "member". */
+/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "device-short", "ufs", "damaged", "unknown-fs", "member". */
 export function probeSuperblock(device: string): VolumeSuperblock {
   requireBlockDevice(device);
   const superblock = volumeSuperblock(device, readDirect(device, 0, SUPERBLOCK_BYTES));
@@ -55,6 +55,8 @@ function refuseMember(device: string, { what, instead, at, is }: Signature, bloc
   });
 }
 
+const COPY_OF_SUPERBLOCK = "ext4 and XFS keep copies: unmount it everywhere, and see e2fsck(8), -b, or xfs_repair(8).";
+
 function volumeSuperblock(device: string, head: Uint8Array): VolumeSuperblock {
   const superblock = decodeSuperblock(head);
   if (superblock.type === "none" && head.length < SUPERBLOCK_BYTES) throw deviceShort(device, head.length, "a file system is expected");
@@ -69,11 +71,17 @@ function volumeSuperblock(device: string, head: Uint8Array): VolumeSuperblock {
         hint: "A UFS volume can be shared only by machines whose kernel writes UFS (FreeBSD). On Linux use ext4 or XFS.",
         exitStatus: 32,
       });
+    case "damaged":
+      throw new OperatingError(`${device} is damaged: it holds ${superblock.what}`, {
+        code: "damaged",
+        hint: `Make no new file system there. ${COPY_OF_SUPERBLOCK}`,
+        exitStatus: 32,
+      });
     case "other":
     case "none":
       throw new OperatingError(`${device} holds ${superblock.what}; ext4 or XFS is expected`, {
         code: "unknown-fs",
-        hint: "Is it the right device (lsblk -f)? A new volume is made with mkfs.ext4 or mkfs.xfs.",
+        hint: `Is it the right device (lsblk -f)? ${superblock.type === "none" ? `If a volume was here, its superblock is damaged. ${COPY_OF_SUPERBLOCK} ` : ""}A new volume is made with mkfs.ext4 or mkfs.xfs.`,
         exitStatus: 32,
       });
   }

@@ -39,8 +39,11 @@ export interface XfsSuperblock {
 }
 
 export interface OtherSuperblock {
-  /** `ufs` is known but cannot be written by Linux; `other` is named in `what`; `none`: nothing that we know. */
-  readonly type: "ufs" | "other" | "none";
+  /**
+   * `ufs` is known but cannot be written by Linux; `other` is named in `what`; `damaged`: ext4 or XFS with numbers that cannot be; `none`: nothing that we
+   * know.
+   */
+  readonly type: "ufs" | "other" | "damaged" | "none";
   readonly what: string;
 }
 
@@ -74,19 +77,27 @@ function decodeExt4(sb: Buffer): Superblock {
   if ((incompat & INCOMPAT_CASEFOLD) !== 0)
     return { type: "other", what: "ext4 with the feature casefold: names that differ in case alone are one" };
   const state = sb.readUInt16LE(0x3a);
+  const blockLog = sb.readUInt32LE(0x18);
+  // EXT4_MAX_BLOCK_LOG_SIZE: 64 KiB.
+  if (blockLog > 6) return { type: "damaged", what: "an ext4 superblock with an impossible block size" };
   const blocks = sb.readUInt32LE(0x4) + ((incompat & INCOMPAT_64BIT) === 0 ? 0 : sb.readUInt32LE(0x150) * 2 ** 32);
+  const bytes = blocks * 1024 * 2 ** blockLog;
+  if (!Number.isSafeInteger(bytes)) return { type: "damaged", what: "an ext4 superblock with an impossible number of blocks" };
+  const hasMmp = (incompat & INCOMPAT_MMP) !== 0;
+  const mmpOffset = Number(sb.readBigUInt64LE(0x168)) * 1024 * 2 ** blockLog;
+  if (hasMmp && mmpOffset > bytes) return { type: "damaged", what: "an ext4 superblock whose block of MMP is behind its end" };
   return {
     type: "ext4",
     uuid: uuidText(sb.subarray(0x68, 0x78)),
-    bytes: blocks * 1024 * 2 ** sb.readUInt32LE(0x18),
+    bytes,
     needsRecovery: (incompat & INCOMPAT_RECOVER) !== 0,
     valid: (state & STATE_VALID) !== 0,
     hasErrors: (state & STATE_ERROR) !== 0,
     // One on another device is named by its number there, which is another one on each machine (s_journal_dev).
     hasJournal: (compat & COMPAT_HAS_JOURNAL) !== 0 && sb.readUInt32LE(0xe4) === 0,
     hasFastCommit: (compat & COMPAT_FAST_COMMIT) !== 0,
-    hasMmp: (incompat & INCOMPAT_MMP) !== 0,
-    mmpOffset: Number(sb.readBigUInt64LE(0x168)) * 1024 * 2 ** sb.readUInt32LE(0x18),
+    hasMmp,
+    mmpOffset,
     mmpIntervalS: sb.readUInt16LE(0x166),
   };
 }
@@ -104,7 +115,7 @@ function decodeXfs(sb: Buffer): Superblock {
   const agBlockLog = sb.readUInt8(124);
   // Geometry that the kernel would refuse too (xfs_validate_sb_common): not to be computed with.
   if (blockLog < 9 || blockLog > 16 || inodeLog < 8 || inodeLog > 11 || agBlockLog > 31 || inodesPerBlockLog !== blockLog - inodeLog) {
-    return { type: "other", what: "an XFS superblock with impossible geometry (damaged?)" };
+    return { type: "damaged", what: "an XFS superblock with impossible geometry" };
   }
   const rootInode = sb.readBigUInt64BE(56);
   const inBlock = rootInode & ((1n << BigInt(inodesPerBlockLog)) - 1n);
@@ -112,9 +123,9 @@ function decodeXfs(sb: Buffer): Superblock {
   const ag = rootInode >> BigInt(inodesPerBlockLog + agBlockLog);
   const block = ag * BigInt(sb.readUInt32BE(84)) + agBlock;
   const offset = (block << BigInt(blockLog)) + (inBlock << BigInt(inodeLog));
-  if (offset > BigInt(Number.MAX_SAFE_INTEGER))
-    return { type: "other", what: "an XFS superblock with an impossible root inode (damaged?)" };
+  if (offset > BigInt(Number.MAX_SAFE_INTEGER)) return { type: "damaged", what: "an XFS superblock with an impossible root inode" };
   const bytes = Number(sb.readBigUInt64BE(8)) * 2 ** blockLog;
+  if (!Number.isSafeInteger(bytes)) return { type: "damaged", what: "an XFS superblock with an impossible number of blocks" };
   return { type: "xfs", uuid: uuidText(sb.subarray(32, 48)), bytes, inodeBytes: 1 << inodeLog, rootInodeOffset: Number(offset) };
 }
 

@@ -196,9 +196,37 @@ describe("superblocks", () => {
     const withMmp = ext4(1, 0x100);
     withMmp.writeUInt16LE(7, 1024 + 0x166);
     withMmp.writeBigUInt64LE(4385n, 1024 + 0x168);
+    withMmp.writeUInt32LE(65_536, 1024 + 0x4);
     expect(decodeSuperblock(withMmp)).toMatchObject({ mmpOffset: 4385 * 1024, mmpIntervalS: 7 });
     expect(decodeSuperblock(ext4(1, 8))).toMatchObject({ type: "other" });
     expect(decodeSuperblock(ext4(1, 0x2_0002))).toMatchObject({ type: "other", what: expect.stringContaining("casefold") as string });
+  });
+
+  test("numbers that cannot be are damage: nothing is computed with them", () => {
+    const ext4 = (change: (sb: Buffer) => void): Buffer =>
+      head((bytes) => {
+        bytes.writeUInt16LE(0xef53, 1024 + 0x38);
+        bytes.writeUInt32LE(65_536, 1024 + 0x4);
+        bytes.writeUInt32LE(0x180, 1024 + 0x60);
+        change(bytes.subarray(1024));
+      });
+    const xfs = (blocks: bigint, agBlockLog: number): Buffer =>
+      head((bytes) => {
+        bytes.write("XFSB");
+        bytes.writeBigUInt64BE(blocks, 8);
+        [12, 9, 3, agBlockLog].forEach((log, at) => bytes.writeUInt8(log, [120, 122, 123, 124][at] ?? 0));
+      });
+    expect([ext4(() => undefined), xfs(80n, 16)].map((bytes) => decodeSuperblock(bytes).type)).toEqual(["ext4", "xfs"]);
+    const damaged = [
+      ext4((sb) => sb.writeUInt32LE(7, 0x18)),
+      ext4((sb) => sb.writeUInt32LE(0xffff_ffff, 0x18)),
+      ext4((sb) => sb.writeUInt32LE(0xffff_ffff, 0x150)),
+      ext4((sb) => sb.writeBigUInt64LE(2n ** 64n - 1n, 0x168)),
+      ext4((sb) => sb.writeBigUInt64LE(65_537n, 0x168)),
+      xfs(2n ** 63n, 16),
+      xfs(80n, 32),
+    ].map((bytes) => decodeSuperblock(bytes));
+    expect(damaged.map(({ type }) => type)).toEqual(damaged.map(() => "damaged"));
   });
 
   test("names that differ in case alone and are one: not for us", () => {
@@ -217,7 +245,7 @@ describe("superblocks", () => {
       fc.property(fc.uint8Array({ maxLength: 4096 }), fc.boolean(), (noise, asXfs) => {
         const bytes = Buffer.from(noise);
         if (asXfs) bytes.write("XFSB");
-        expect(["ext4", "xfs", "ufs", "other", "none"]).toContain(decodeSuperblock(bytes).type);
+        expect(["ext4", "xfs", "ufs", "other", "damaged", "none"]).toContain(decodeSuperblock(bytes).type);
       }),
     );
   });
