@@ -4,6 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
 import { type Native, nativeAddon } from "../../native/index.ts";
 import { type KernelWait, kernelWaitOf } from "./kernel-wait.ts";
@@ -51,7 +52,7 @@ function handleOf(native: Native, pidfd: number, pid: number): ProcessHandle {
   const kill = async (): Promise<boolean> => {
     const sent = native.pidfdSignal(pidfd, SIGKILL);
     if (sent < 0 && sent !== -ESRCH)
-      throw new OperatingError(`SIGKILL was refused with errno ${-sent}`, { code: "cannot-kill", hint: "Run dlmd as root." });
+      throw new OperatingError(`SIGKILL was refused with ${errnoName(-sent)}`, { code: "cannot-kill", hint: "Run dlmd as root." });
     for (;;) {
       if (closed) return false;
       ended = native.pidfdEnded(pidfd) === 1;

@@ -5,6 +5,7 @@ import { writeFileSync } from "node:fs";
 import { fstatSync, statSync } from "node:fs";
 import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import type { CommandModule } from "yargs";
+import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/base/pino-log.ts";
@@ -164,7 +165,7 @@ function prepareProcess(log: Log): void {
   }
   raisePriority(PRIORITY, log);
   if (results.fs < 0)
-    throw new OperatingError(`unshare(CLONE_FS) failed: errno ${-results.fs}`, { code: "no-permission", hint: "Run as root." });
+    throw new OperatingError(`unshare(CLONE_FS) failed: ${errnoName(-results.fs)}`, { code: "no-permission", hint: "Run as root." });
   log.debug(results, "process prepared");
 }
 

@@ -5,7 +5,7 @@
  */
 import { closeSync, constants, openSync, realpathSync, statSync } from "node:fs";
 import path from "node:path";
-import { E } from "../../dlmd/base/errno.ts";
+import { E, errnoName } from "../../dlmd/base/errno.ts";
 import { machineId } from "../../dlmd/base/machine.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { checked } from "../../dlmd/base/maybe-promise.ts";
@@ -24,7 +24,7 @@ function placeOf(fd: number, where: string, machine: string = machineId()): stri
   if (result < 0) {
     throw refused(
       "unsupported-lower",
-      `${where}: its file system gives no file handles (errno ${-result})`,
+      `${where}: its file system gives no file handles (${errnoName(-result)})`,
       "Use a directory of ext4 or XFS.",
     );
   }

@@ -5,7 +5,7 @@
  *
  * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
  */
-import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import { E, Errno, errnoError, errnoName } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../../../native/index.ts";
@@ -116,7 +116,7 @@ function identifyRoot(native: Native, rootFd: number, fileSystem: string): { for
   if (result < 0) {
     fail(
       "unsupported-lower",
-      `the lower file system (${fileSystem}) gives no file handles: name_to_handle_at failed with errno ${-result}`,
+      `the lower file system (${fileSystem}) gives no file handles: name_to_handle_at failed with ${errnoName(-result)}`,
       "Use ext4 or XFS as the lower file system.",
     );
   }
@@ -127,7 +127,7 @@ function identifyRoot(native: Native, rootFd: number, fileSystem: string): { for
     const permission = opened === -E.EPERM || opened === -E.EACCES;
     fail(
       permission ? "no-permission" : "unsupported-lower",
-      `the root of the lower file system (${fileSystem}) can not be opened by its handle: errno ${-opened}`,
+      `the root of the lower file system (${fileSystem}) can not be opened by its handle: ${errnoName(-opened)}`,
       permission ? "Run as root: open_by_handle_at needs CAP_DAC_READ_SEARCH." : "Use ext4 or XFS as the lower file system.",
     );
   }
