@@ -20,9 +20,22 @@ export function usageError(message: string, hint: string): OperatingError {
   return new OperatingError(message, { code: "usage", hint, exitStatus: EXIT.FAILURE });
 }
 
+/** What a system call says of the machine or of a disk, by code: no defect of coverlay, whatever it was about to do. */
+const machineHints: ReadonlyMap<unknown, string> = new Map([
+  ["EMFILE", "The limit of open files of this process is too low: raise it (ulimit -n; LimitNOFILE= of a unit)."],
+  ["ENFILE", "This machine has too many files open: end programs, or raise fs.file-max (sysctl)."],
+  ["ENOMEM", "This machine has no memory left: end programs."],
+  ["ENOSPC", "Make room there: df shows how much there is, df -i for how many files."],
+  ["EDQUOT", "The quota there is used up: make room."],
+  ["EROFS", "The file system there is mounted read-only, or has turned so: dmesg says why."],
+  ["EIO", "The disk there fails: dmesg says how."],
+]);
+
 /** null: a defect of coverlay. */
 function operatingError(error: unknown): OperatingError | null {
   if (error instanceof OperatingError) return error;
+  const hint = error instanceof Error && "syscall" in error && "code" in error ? machineHints.get(error.code) : undefined;
+  if (hint !== undefined) return new OperatingError((error as Error).message, { code: "machine", hint });
   // NotBuilt of native/index.ts, which is not loaded for this.
   if (!(error instanceof Error) || !("code" in error) || error.code !== "not-built" || !("hint" in error)) return null;
   return new OperatingError(error.message, { code: "not-built", hint: String(error.hint) });

@@ -29,6 +29,19 @@ describe("an error", () => {
     expect(JSON.parse(describeError(new NotBuilt("the keeper of mounts"), true).text)).toMatchObject({ code: "not-built" });
   });
 
+  it("of the machine is none of ours: it is told with what helps", () => {
+    const open = Object.assign(new Error("EMFILE: too many open files, open '/x'"), { code: "EMFILE", syscall: "open" });
+    const { text, exitStatus } = describeError(open, false);
+    expect([text.split("\n")[0], exitStatus]).toEqual(["coverlay: EMFILE: too many open files, open '/x'", 1]);
+    expect(text).toContain("ulimit -n");
+    expect(JSON.parse(describeError(open, true).text)).toMatchObject({
+      code: "machine",
+      hint: expect.stringContaining("LimitNOFILE") as string,
+    });
+    const ours = Object.assign(new Error("EBADF: bad file descriptor, read"), { code: "EBADF", syscall: "read" });
+    expect(describeError(ours, false).text).toContain("internal error");
+  });
+
   it("of ours shows where", () => {
     const { text, exitStatus } = describeError(new TypeError("undefined is not a node"), false);
     expect(text).toContain("internal error: TypeError: undefined is not a node");
