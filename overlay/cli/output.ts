@@ -71,16 +71,34 @@ export async function runCommand(json: boolean, command: () => Promise<number | 
 }
 
 /**
- * A reader that has seen enough (`| head`) is no error, and the command goes on: what it does is not done with its words, and its status says how that
- * went. What does nothing but show ends then (watch.ts).
+ * An output that takes no more words ends no command: what it does is not done with its words, and would be left half done. A reader that has seen
+ * enough (`| head`) is no error, and the status says how the command went. An answer that a full disk did not take is a failure, which is said once.
+ * What does nothing but show ends in both cases (watch.ts).
  */
-export function outliveReaders(streams: readonly NodeJS.EventEmitter[] = [process.stdout, process.stderr]): void {
+export function outliveReaders(
+  streams: readonly NodeJS.EventEmitter[] = [process.stdout, process.stderr],
+  failed: (error: NodeJS.ErrnoException) => void = answerNotTaken,
+): void {
   for (const stream of streams) {
+    let isToldOf = false;
     stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code !== "EPIPE") throw error;
+      if (error.code !== "EPIPE" && stream !== process.stderr && !isToldOf) {
+        isToldOf = true;
+        failed(error);
+      }
       for (const hear of readerGone) hear();
     });
   }
+}
+
+function answerNotTaken({ message }: Error): void {
+  const hint = "The command goes on all the same. Make room where its answer goes, and look how it went.";
+  const lost = new OperatingError(`the answer could not be written: ${message}`, { code: "output-failed", hint });
+  process.stderr.write(describeError(lost, process.argv.includes("--json")).text);
+  // The command sets its own status when it ends, which is later.
+  process.once("exit", (status) => {
+    if (status === EXIT.OK) process.exitCode = EXIT.FAILURE;
+  });
 }
 
 /** They hear it when a reader is gone. */

@@ -2,7 +2,7 @@ import { EventEmitter } from "node:events";
 import { describe, expect, it, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { NotBuilt } from "../../../native/index.ts";
-import { describeError, outliveReaders, printJson, table } from "../../../overlay/cli/output.ts";
+import { EXIT, describeError, outliveReaders, printJson, table } from "../../../overlay/cli/output.ts";
 
 describe("an error", () => {
   const refused = new OperatingError("/dev/sdb1 should carry the clustered bit, but does not", {
@@ -87,15 +87,42 @@ describe("a table", () => {
   });
 });
 
-it("a reader that goes away ends no command, and changes no exit status; another error of an output counts", () => {
+it("a reader that goes away ends no command, and changes no exit status", () => {
   const before = process.exitCode;
   const exit = vi.spyOn(process, "exit").mockReturnValue(undefined as never);
   const streams = [new EventEmitter(), new EventEmitter()];
-  outliveReaders(streams);
-  for (const stream of streams) {
-    stream.emit("error", Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
-    expect(() => stream.emit("error", Object.assign(new Error("ENOSPC"), { code: "ENOSPC" }))).toThrow("ENOSPC");
-  }
-  expect([exit.mock.calls.length, process.exitCode]).toEqual([0, before]);
+  const failed: string[] = [];
+  outliveReaders(streams, ({ message }) => failed.push(message));
+  for (const stream of streams) stream.emit("error", Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
+  expect([exit.mock.calls.length, process.exitCode, failed]).toEqual([0, before, []]);
   vi.restoreAllMocks();
+});
+
+it("an output that is full ends no command either, and is a failure that is told once", () => {
+  const stream = new EventEmitter();
+  const failed: string[] = [];
+  outliveReaders([stream], ({ message }) => failed.push(message));
+  const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+  for (const error of [full, full]) stream.emit("error", error);
+  expect(failed).toEqual([full.message]);
+});
+
+it("an answer that was not taken makes the exit status of a command that went well a failure, and no other", () => {
+  const said: string[] = [];
+  vi.spyOn(process.stderr, "write").mockImplementation((words) => said.push(String(words)) > 0);
+  const atExit: ((status: number) => void)[] = [];
+  vi.spyOn(process, "once").mockImplementation((_, heard) => (atExit.push(heard), process));
+  const stream = new EventEmitter();
+  outliveReaders([stream]);
+  stream.emit("error", Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" }));
+  vi.restoreAllMocks();
+  const before = process.exitCode;
+  const after = [EXIT.MOUNT, EXIT.OK].map((status) => {
+    process.exitCode = status;
+    for (const heard of atExit) heard(status);
+    return process.exitCode;
+  });
+  process.exitCode = before;
+  expect(said.join("")).toMatch(/^coverlay: the answer could not be written: ENOSPC: no space left\n {2}The command goes on all the same/);
+  expect(after).toEqual([EXIT.MOUNT, EXIT.FAILURE]);
 });
