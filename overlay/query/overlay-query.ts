@@ -152,7 +152,7 @@ export interface OverlayEntry {
   readonly alive: boolean;
 }
 
-/** The mounts that overlays of that run directory have written of. Throws OperatingError "overlay-bad-answer" (a damaged file), "permission". */
+/** The mounts that overlays of that run directory have written of. Throws OperatingError "overlay-bad-record", "permission". */
 export function listOverlays(runDir: string): OverlayEntry[] {
   return overlayConnections(runDir).flatMap((connection) => {
     const file = readFile(runDir, connection);
@@ -197,12 +197,27 @@ function overlayConnections(runDir: string): number[] {
 /** null: it went meanwhile. */
 function readFile(runDir: string, connection: number): OverlayFile | null {
   const file = overlayFilePath(runDir, connection);
+  let text: string;
   try {
-    return parseAnswer(overlayFile, readFileSync(file, "utf8"), file);
+    text = readFileSync(file, "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw unreadable(file, error);
+    const caught = unreadable(file, error);
+    throw caught instanceof OperatingError ? caught : damagedRecord(file, (error as Error).message, error);
   }
+  try {
+    return parseAnswer(overlayFile, text, file);
+  } catch (error) {
+    throw damagedRecord(file, (error as Error).message, error);
+  }
+}
+
+function damagedRecord(file: string, found: string, cause: unknown): OperatingError {
+  return new OperatingError(`the record of a mount is damaged: ${found}`, {
+    code: "overlay-bad-record",
+    hint: `Look for a full or failing disk below ${path.dirname(file)}. The mount itself goes on: findmnt -t fuse.clustered has it. Unmount it, and mount it again.`,
+    cause,
+  });
 }
 
 /**
@@ -270,7 +285,7 @@ function parseAnswer<T>(shape: z.ZodType<T>, text: string, source: string): T {
     });
   }
   const result = shape.safeParse(value);
-  if (!result.success) throw badAnswer(source, z.prettifyError(result.error), text, result.error);
+  if (!result.success) throw badAnswer(source, z.prettifyError(result.error).replaceAll(/\s*\n\s*/g, " "), text, result.error);
   return result.data;
 }
 

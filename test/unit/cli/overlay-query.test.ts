@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { type Server, type Socket, createServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -100,7 +100,15 @@ describe("overlay-N.json", () => {
 
   it("is refused when damaged, and makes way for a new mount", () => {
     writeFileSync(`${runDir}/overlay-57.json`, "{");
-    expect(() => readOverlayFile(runDir)).toThrow(/expected JSON/);
+    const isNamed = { code: "overlay-bad-record", hint: expect.stringContaining("The mount itself goes on") as string };
+    expect(() => readOverlayFile(runDir)).toThrow(expect.objectContaining(isNamed) as Error);
+    writeFileSync(`${runDir}/overlay-57.json`, "{}");
+    expect(() => readOverlayFile(runDir)).toThrow(/^[^\n]*expected number[^\n]*at pid[^\n]*$/);
+    rmSync(`${runDir}/overlay-57.json`);
+    mkdirSync(`${runDir}/overlay-57.json`);
+    expect(() => readOverlayFile(runDir)).toThrow(expect.objectContaining(isNamed) as Error);
+    rmdirSync(`${runDir}/overlay-57.json`);
+    writeFileSync(`${runDir}/overlay-57.json`, "{");
     removeGoneOverlays(runDir);
     expect(readdirSync(runDir)).toEqual([]);
   });

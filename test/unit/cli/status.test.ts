@@ -2,7 +2,7 @@
 import { EventEmitter } from "node:events";
 import { outliveReaders, readerGone } from "../../../overlay/cli/output.ts";
 import { createServer, type Server } from "node:net";
-import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -82,7 +82,7 @@ it("no dlmd and no mount: 1 and an error as ever; 3 with --check, and one line",
 it("a file of a mount that cannot be read is an answer to --check, too", async () => {
   writeFileSync(path.join(dir, "overlay-7.json"), "{");
   expect(await status("--check")).toBe(3);
-  expect(stdout).toMatch(/^unknown: overlay-bad-answer: /);
+  expect(stdout).toMatch(/^unknown: overlay-bad-record: the record of a mount is damaged: /);
 });
 
 it.runIf(process.getuid?.() === 0)("another user is told to be root: 3 with --check, and no defect", async ({ skip }) => {
@@ -106,9 +106,10 @@ it.runIf(process.getuid?.() === 0)("another user is told to be root: 3 with --ch
 });
 
 it("--check says unknown of a defect, too, in one line: 1 would be degraded", async () => {
-  mkdirSync(path.join(dir, "overlay-7.json"));
+  rmSync(dir, { recursive: true });
+  writeFileSync(dir, "");
   expect(await status("--check")).toBe(3);
-  expect(stdout).toMatch(/^unknown: internal: EISDIR.*\n$/);
+  expect(stdout).toMatch(/^unknown: internal: ENOTDIR.*\n$/);
   stdout = "";
   expect(await status("--check", "--json")).toBe(3);
   expect(JSON.parse(stdout)).toMatchObject({ level: "unknown", error: { code: "internal", stack: expect.any(String) } });
