@@ -12,6 +12,7 @@ import { mountsOf, openPath } from "./open-paths.ts";
 import { listOverlays, type OverlayStatus, queryOverlays } from "./overlay-query.ts";
 import { type Waiter, waitersOf } from "../volume/mount-waiter.ts";
 import { RECORD_DIR } from "../volume/mount-record.ts";
+import { plainMountsOf } from "../volume/device.ts";
 import { type OverlayRequests, queryOverlayRequests } from "./overlay-requests.ts";
 
 /** dlmd and each mount, at the same time. dlmd gives other nodes 2 s of it. */
@@ -30,7 +31,7 @@ export interface NodeLook {
   readonly waiters: readonly Waiter[];
 }
 
-/** Never rejects for what a dlmd or a mount does. OperatingError "permission", "overlay-bad-answer": its files could not be read. */
+/** Never rejects for what a dlmd or a mount does. OperatingError "permission", "overlay-bad-record": its files could not be read. */
 export async function lookAtNode(runDir: string, limitMs: number = NODE_LIMIT_MS, records: string = RECORD_DIR): Promise<NodeLook> {
   const fromMs = performance.now();
   const [dlmd, overlays, requests] = await Promise.all([
@@ -231,6 +232,7 @@ function mountFacts(overlay: OverlayStatus, all: readonly CallsSeen[]): MountFac
     disk: overlay.disk ?? null,
     diskFault: overlay.diskFault ?? null,
     unwatched: overlay.unwatched ?? null,
+    plainlyAt: role === "owner" ? plainMountsOf(device) : [],
     ownerWait: overlay.ownerWait ?? null,
     groupWait: overlay.group?.wait ?? null,
     operatorBlocks: overlay.group?.operatorBlocks ?? false,

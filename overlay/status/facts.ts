@@ -111,6 +111,8 @@ export interface MountFacts {
   readonly diskFault: string | null;
   /** What of a lower directory is not watched, and what to do. */
   readonly unwatched: string | null;
+  /** Of an owner: where its disk is mounted past the cluster, too. */
+  readonly plainlyAt: readonly string[];
   readonly ownerWait: string | null;
   readonly groupWait: string | null;
   readonly operatorBlocks: boolean;

@@ -23,7 +23,7 @@ export function judgeMount(mount: MountFacts, name: Name): Problem[] {
     return [problem("mount-paused", about, `${mountpoint}: ${mount.why}`, action)];
   }
   const waits = judgeService(mount, about, name);
-  const disk = [...judgeDisk(mount, about), ...judgeWatch(mount, about)];
+  const disk = [...judgeDisk(mount, about), ...judgeWatch(mount, about), ...judgePlain(mount, about)];
   const long = waits.length > 0 || disk.some(({ level }) => level === "down") ? null : longCall(mount);
   const { calls } = mount;
   return [
@@ -104,6 +104,14 @@ function judgeWatch({ unwatched, mountpoint }: MountFacts, about: About): Proble
   if (unwatched === null) return [];
   const action = "until then programs of this node change files through the mount alone, and not in the directory itself";
   return [problem("changes-unseen", about, `${mountpoint}: ${unwatched}`, action)];
+}
+
+/** The kernel lets it have the owner's file system a second time, and MMP does not see that: it is no other machine. */
+function judgePlain({ mountpoint, device, plainlyAt }: MountFacts, about: About): Problem[] {
+  const [place] = plainlyAt;
+  if (place === undefined) return [];
+  const found = `${mountpoint}: ${device} is mounted plainly at ${plainlyAt.join(", ")}: other nodes do not see changes there, and none of them can take it over`;
+  return [problem("mounted-plainly", about, found, `umount ${place}, and use ${mountpoint} alone`)];
 }
 
 function longCall({ calls }: MountFacts): Call | null {

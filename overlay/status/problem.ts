@@ -26,6 +26,7 @@ export type ProblemCode =
   | "disk-read-only"
   | "disk-unread"
   | "changes-unseen"
+  | "mounted-plainly"
   | "mount-waits"
   | "lock-wait"
   | "call-wait"
@@ -54,6 +55,7 @@ export const problemLevels: Readonly<Record<ProblemCode, Level>> = {
   "disk-read-only": "degraded",
   "disk-unread": "degraded",
   "changes-unseen": "degraded",
+  "mounted-plainly": "degraded",
   "mount-waits": "degraded",
   "lock-wait": "degraded",
   "call-wait": "degraded",

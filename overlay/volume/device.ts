@@ -6,7 +6,7 @@ import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, stat
 import { errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
-import { mountsOfDevice, mountTable } from "../../dlmd/base/mount-table.ts";
+import { type MountEntry, mountsOfDevice, mountTable } from "../../dlmd/base/mount-table.ts";
 
 /** Alignment that every device accepts for O_DIRECT. */
 const DIRECT_ALIGN = 4096;
@@ -179,6 +179,13 @@ export function clusteredMountsOf(path: string): string[] {
   return mountTable()
     .filter((entry) => entry.type === "fuse.clustered" && (entry.source === path || isDevice(entry.source, number)))
     .map((entry) => entry.mountPoint);
+}
+
+/** Where a file system of that block device is mounted in our namespace, but by a cluster: the kernel gives a plain mount(2) the one that the owner has. */
+export function plainMountsOf(path: string, table: readonly MountEntry[] = mountTable()): string[] {
+  const { rdev = 0 } = statSync(path, { throwIfNoEntry: false }) ?? {};
+  const number = numberWords(rdev);
+  return rdev === 0 ? [] : table.filter(({ device }) => device === number).map(({ mountPoint }) => mountPoint);
 }
 
 /** Two names of one block device. */

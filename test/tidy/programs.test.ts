@@ -21,6 +21,7 @@ const ESSENTIAL = [
   "ln",
   "ls",
   "mkfifo",
+  "mknod",
   "prlimit",
   "readlink",
   "rm",

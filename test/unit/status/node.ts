@@ -63,6 +63,7 @@ export const wellMount: MountFacts = {
   disk: null,
   diskFault: null,
   unwatched: null,
+  plainlyAt: [],
   ownerWait: null,
   groupWait: null,
   operatorBlocks: false,

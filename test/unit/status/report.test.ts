@@ -116,6 +116,7 @@ const rows: readonly [ProblemCode, Partial<ClusterFacts>, Partial<MountFacts>, R
   ["disk-read-only", {}, { diskFault: "read-only", disk: "turned read-only" }, /turned read-only/, /fsck/],
   ["disk-unread", {}, { diskFault: "unread", disk: "block 7" }, /block 7/, /dmesg/],
   ["changes-unseen", {}, { unwatched: "a part of /x is not watched" }, /\/shared: a part of \/x/, /through the mount alone/],
+  ["mounted-plainly", {}, { role: "owner", plainlyAt: ["/mnt", "/srv"] }, /sdb1 is mounted plainly at \/mnt, \/srv/, /^umount \/mnt,/],
   [
     "call-wait",
     {},
