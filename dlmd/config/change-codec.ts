@@ -94,11 +94,18 @@ function pendingFrom(pending: z.infer<typeof pendingShape>): KeptConfig["pending
   return pending === null ? null : { ...pending, record: recordFrom(pending.record) };
 }
 
+/** The first of its issues, and where. */
+function issueWords({ issues: [first] }: z.ZodError): string {
+  return first === undefined ? "" : `${first.path.length === 0 ? "" : `${first.path.join(".")}: `}${first.message}`;
+}
+
 function parse<T>(bytes: string, shape: z.ZodType<T>): T {
   try {
     return shape.parse(JSON.parse(bytes));
   } catch (error) {
-    throw new WireError(`message of a configuration change: ${(error as Error).message.split("\n", 1)[0]}`);
+    // Zod's own message is a text of JSON in many lines.
+    const why = error instanceof z.ZodError ? issueWords(error) : (error as Error).message.split("\n", 1)[0];
+    throw new WireError(`message of a configuration change: ${why}`);
   }
 }
 

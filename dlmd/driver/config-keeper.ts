@@ -73,7 +73,7 @@ export async function readKeptConfig(file: string): Promise<KeptConfig | null> {
     text = await readFile(file, "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw error;
+    throw unkept("the configuration", file, error);
   }
   try {
     return decodeKeptConfig(text);

@@ -223,6 +223,26 @@ test("a disk that keeps nothing ends no dlmd: apply is refused, and a proposal o
   await node.close();
 });
 
+test("a kept file that cannot be read, or is damaged, is told in one line with what helps", async () => {
+  const file = path.join(dir, "config.json");
+  mkdirSync(file);
+  expect(await refusal(() => readKeptConfig(file))).toMatchObject({
+    code: "unkept",
+    message: expect.stringMatching(/^the configuration cannot be kept in .*config\.json: EISDIR/) as string,
+    exitStatus: 74,
+  });
+  rmSync(file, { recursive: true });
+  for (const [text, found] of [
+    ["null", "Invalid input: expected object, received null"],
+    ['{"committed":{"version":"1","text":""},"pending":null}', "committed.version: Invalid input: expected number, received string"],
+    ["{", "Expected property name"],
+  ] as const) {
+    writeFileSync(file, text);
+    const { code, message } = await refusal(() => readKeptConfig(file));
+    expect([code, message.split("\n").length, message]).toEqual(["bad-state", 1, expect.stringContaining(found)]);
+  }
+});
+
 test("a keeper that closes does not wait for a disk that keeps nothing", async () => {
   const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
   rmSync(dir, { recursive: true });
