@@ -17,7 +17,10 @@ export function makeOwnDirectory(what: string, dir: string, option: string): voi
     if (code === "ENOSPC" || code === "EDQUOT") throw unkept(`the ${what}`, dir, error);
     throw new OperatingError(`the ${what} ${dir} cannot be made: ${(error as Error).message}`, {
       code: "no-run-dir",
-      hint: `Start dlmd as root, or name a folder of your own with ${option}.`,
+      hint:
+        code === "EACCES" || code === "EPERM"
+          ? `Start dlmd as root, or name a folder of your own with ${option}.`
+          : `Look what stands there (ls -ld ${dir}), and move it away, or name another folder with ${option}.`,
       cause: error,
     });
   }

@@ -1,5 +1,16 @@
 /** What dlmd makes, and what it leaves alone: folders of its own, sockets at a path of a command line. */
-import { chmodSync, chownSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { spawnSync } from "node:child_process";
 import { type Server, createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -73,6 +84,18 @@ test.each([0o755, 0o711, 0o1777, 0o770])("a folder of mode %o that is there is r
   chmodSync(there, mode);
   expect(refusal(there)).toMatchObject({ code: "open-run-dir", hint: expect.stringContaining(`chmod 700 ${there}`) as string });
   expect(modeOf(there)).toBe(mode);
+});
+
+test("where something else stands no other user helps: it is to be looked at", () => {
+  const file = path.join(dir, "file");
+  writeFileSync(file, "");
+  const nowhere = path.join(dir, "nowhere");
+  symlinkSync(path.join(dir, "gone/on"), nowhere);
+  for (const place of [file, path.join(file, "below"), nowhere])
+    expect(refusal(place)).toMatchObject({
+      code: "no-run-dir",
+      hint: expect.stringContaining(`Look what stands there (ls -ld ${place})`) as string,
+    });
 });
 
 test.skipIf(process.geteuid?.() !== 0)("a folder of another user is refused, whatever its mode", () => {
