@@ -93,7 +93,7 @@ export function checkPrerequisites(lower: LowerKind, engine: LabEngine = "builti
   if (missing.length === 0) return;
   throw new OperatingError(`a lab cannot run here: ${missing.map(({ what }) => what).join("; ")}`, {
     code: "prerequisites",
-    hint: `${missing.map(({ todo }) => todo).join("; ")}.`,
+    hint: `${[...new Set(missing.map(({ todo }) => todo))].join("; ")}.`,
   });
 }
 

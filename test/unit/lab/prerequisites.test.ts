@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type Machine, checkPrerequisites, missingFor } from "../../../overlay/lab/prerequisites.ts";
+import { refusal } from "../../refusal.ts";
 
 const whole: Machine = { uid: 0, device: () => null, hasTool: () => true };
 
@@ -39,6 +40,11 @@ describe("what a lab needs", () => {
     const machine: Machine = { ...whole, hasTool: (asked) => asked !== "mkfs.xfs" };
     expect(missingFor("ext4", machine)).toEqual([]);
     expect(missingFor("xfs", machine).map(({ todo }) => todo)).toEqual(["apt-get install xfsprogs"]);
+  });
+
+  it("says once what several need", async () => {
+    const machine: Machine = { ...whole, hasTool: (asked) => !["mount", "umount", "losetup"].includes(asked) };
+    expect((await refusal(() => checkPrerequisites("ext4", "builtin", machine))).hint).toBe("apt-get install mount.");
   });
 
   it("is refused with everything that is missing at once", () => {
