@@ -167,7 +167,7 @@ export function testServer(
   lower: LocalLower,
   epoch: number,
   isGone: (session: LowerSessionId) => boolean = () => false,
-  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk" | "claimed" | "mayServe"> = {},
+  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk" | "claimed" | "received" | "mayServe"> = {},
 ): LowerServer {
   return createLowerServer({ ...testServerOptions(lower, epoch), isGone, ...after });
 }

@@ -96,6 +96,11 @@ export class CutPath {
     this.#left = bytes;
   }
 
+  /** Of the owner's, and of connections that are held: as far as they have come here. */
+  get heldBytes(): number {
+    return [...this.#pairs].reduce((sum, { far }) => sum + far.readableLength, 0);
+  }
+
   holdAnswers(): void {
     this.#held = true;
     for (const { far } of this.#pairs) far.pause();

@@ -110,7 +110,7 @@ export async function until(condition: () => boolean): Promise<void> {
 }
 
 /** What the owner knows of the one before, of its disk and its lease; and who has opened all at it. */
-type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk" | "claimed" | "mayServe">;
+type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk" | "claimed" | "received" | "mayServe">;
 type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds" | "journal" | "keeper" | "moves">;
 
 export interface RemoteLab {

@@ -5,6 +5,7 @@ import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import type { Random } from "../../seeded-random.ts";
 import { caller, name, RDWR } from "./remote-lab.ts";
+import type { Muster, World } from "./remote-world.ts";
 
 const O_EXCL = 0o200;
 const NAMES = ["a", "b", "c", "d"];
@@ -31,38 +32,6 @@ interface ModelHandle {
 }
 
 const says = ({ handle, file, lost }: ModelHandle): string => `${handle}/${file.id.ino}${file.unsure ? "?" : ""} ${lost} ${file.dirty}`;
-
-/** What the world has seen. */
-export class World {
-  /** Of the present owner, or of the next one while there is none. */
-  epoch = 1;
-  /** Owners that lost something, and fsyncs that were made to fail. */
-  deaths = 0;
-  failedSyncs = 0;
-  /** How often connections were cut. */
-  cuts = 0;
-  /** Nothing is made to fail any more. */
-  ended = false;
-  /** Programs that have not ended, and what they have done. */
-  running = 0;
-  steps = 0;
-  failed: unknown = null;
-  readonly counts: Map<string, number> = new Map();
-  /** All that was done, and when. */
-  readonly said: string[] = [];
-
-  say(who: string, text: string): void {
-    this.said.push(`${performance.now().toFixed(1)} ${who}: ${text}`);
-  }
-
-  get goesOn(): boolean {
-    return this.running > 0 && this.failed === null;
-  }
-
-  count(what: string): void {
-    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
-  }
-}
 
 /** One program: what it does is in order, in a directory of its own. */
 export class Program {
@@ -229,6 +198,7 @@ export class Program {
   ];
 
   async step(): Promise<void> {
+    if (this.#world.muster !== null) await this.#burst(this.#world.muster);
     await (this.#any(this.#steps) as () => Promise<void>)();
   }
 
@@ -292,7 +262,10 @@ export class Program {
 
   async #write(): Promise<void> {
     const one = this.#any(this.#handles);
-    if (one === undefined) return;
+    if (one !== undefined) await this.#writeTo(one);
+  }
+
+  async #writeTo(one: ModelHandle): Promise<void> {
     const { file, handle } = one;
     const data = this.#data();
     const offset = this.#random.below(file.content.length + 10);
@@ -337,11 +310,25 @@ export class Program {
 
   async #writeBehind(): Promise<void> {
     const one = this.#any(this.#handles);
-    if (one === undefined) return;
+    const places = (): number => this.#random.below(3);
+    if (one !== undefined) await this.#writesBehind(one, ({ length }) => (places() > 0 ? length : this.#random.below(length + 10)));
+  }
+
+  /** It writes behind once the others are about to, in one place. */
+  async #burst(muster: Muster): Promise<void> {
+    const one = this.#any(this.#handles);
+    if (one === undefined || one.file.unsure || one.file.content.length === 0) return;
+    await this.#writeTo(one);
+    muster.ready += 1;
+    await muster.all;
+    await this.#writesBehind(one, () => this.#random.below(8));
+  }
+
+  async #writesBehind(one: ModelHandle, placeIn: (content: Buffer) => number): Promise<void> {
     const { file, handle } = one;
     for (let count = 1 + this.#random.below(6); count > 0; count--) {
       const data = this.#data();
-      const offset = this.#random.below(3) > 0 ? file.content.length : this.#random.below(file.content.length + 10);
+      const offset = placeIn(file.content);
       if (!this.#lower.mayWriteBehind(handle, offset, data.length)) return;
       this.#notice();
       this.#say(`> behind ${says(one)} at ${offset} ${data.length} of ${data[0]}`);
