@@ -21,6 +21,15 @@ export const overlayBehindMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },
   {
+    id: "f23-made-and-hindered",
+    hazard: "F23",
+    breaks: "a change that an owner has made ends with an error of this end, and the owner remembers its answer without end",
+    file: "overlay/lower/remote/waiting-calls.ts",
+    find: "      if (asked && call.remembered) this.#send(call);\n      else this.#transmit(call);\n",
+    replace: "      this.#transmit(call);\n",
+    caughtBy: "test/unit/lower/write-behind.test.ts",
+  },
+  {
     id: "acks-taken-for-arrived",
     breaks: "acknowledgements count as arrived that were lost: the owner remembers those answers without end",
     file: "overlay/lower/remote/waiting-calls.ts",

@@ -301,7 +301,7 @@ export class RemoteSession {
     this.#options.moves?.missed();
     if (welcome.resumed && this.#welcomedEpoch === connection.epoch) {
       this.#calls.repeatAcks();
-      this.#run();
+      this.#run(true);
       return;
     }
     const first = this.#welcomedEpoch === null;
@@ -324,11 +324,12 @@ export class RemoteSession {
     if (this.#connection !== connection) return;
     this.#welcomedEpoch = connection.epoch;
     this.#cleanAfter = cleanAfter;
-    this.#run();
+    this.#run(false);
   }
 
-  #run(): void {
-    this.#calls.run();
+  /** `asked`: this owner has been asked for what was sent. */
+  #run(asked: boolean): void {
+    this.#calls.run(asked);
     this.#reopened = true;
     for (const waiter of this.#waiters.splice(0)) waiter.resolve();
   }

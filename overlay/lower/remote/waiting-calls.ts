@@ -139,12 +139,16 @@ export class WaitingCalls {
     this.#acks.sendAgain();
   }
 
-  /** All that were sent on an earlier connection go first, with the numbers they had: the owner does no change twice. */
-  run(): void {
+  /**
+   * All that were sent on an earlier connection go first, with the numbers they had: the owner does no change twice. `asked`: this owner was asked for them. It
+   * may have made such a change, so nothing hinders that any more, and its answer comes and is acknowledged.
+   */
+  run(asked: boolean): void {
     for (const call of this.#calls.values()) {
       if (!call.sent) continue;
       call.repeated = true;
-      this.#transmit(call);
+      if (asked && call.remembered) this.#send(call);
+      else this.#transmit(call);
     }
     this.#running = true;
     this.#pump();
@@ -163,6 +167,10 @@ export class WaitingCalls {
 
   #transmit(call: PendingCall): void {
     for (const { error } of call.hindrances) if (error !== null) return this.#hinder(call, error);
+    this.#send(call);
+  }
+
+  #send(call: PendingCall): void {
     this.#transmissions += 1;
     call.transmission = this.#transmissions;
     this.#connection?.send(call.type, call.id, call.body, call.data, call.awaited);

@@ -1,9 +1,11 @@
 /** Acknowledgements reach an owner that is still there, and are kept no longer than until that is certain. */
 import { expect, it } from "vitest";
+import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { ACK_WAITS_MAX, Acknowledgements, ACKS_MIN, MAX_ACKS_IN_FRAME } from "../../../overlay/lower/remote/acknowledgements.ts";
 import { NO_JOURNAL } from "../../../overlay/lower/remote/call-journal.ts";
 import type { RemoteConnection, RemoteCounters } from "../../../overlay/lower/remote/connection.ts";
+import type { Hindrance } from "../../../overlay/lower/remote/pending-call.ts";
 import { WaitingCalls } from "../../../overlay/lower/remote/waiting-calls.ts";
 import { CALLS } from "../../../overlay/lower/wire/calls.ts";
 import { FrameType } from "../../../overlay/lower/wire/frame.ts";
@@ -92,7 +94,13 @@ it("many do not wait for the next call, and no frame has more than it may", () =
   expect(acks.take(0)).toBeNull();
 });
 
-it("the answer that an owner gives again before it is asked again proves nothing", () => {
+/** Calls of this end, over connections by which each frame leaves at once. */
+function testCalls(): {
+  readonly calls: WaitingCalls;
+  readonly call: (hindrance?: Hindrance) => Promise<unknown>;
+  readonly answer: (id: number) => void;
+  readonly connect: (asked: boolean) => Sent;
+} {
   const counters: RemoteCounters = {
     roundTrips: 0,
     awaited: 0,
@@ -103,27 +111,71 @@ it("the answer that an owner gives again before it is asked again proves nothing
     flushes: 0,
   };
   const calls = new WaitingCalls(silentLog, counters, NO_JOURNAL, () => undefined);
-  const call = (): void => void calls.call("removexattr", { id: { ino: 2, generation: 0 }, name: name("user.a") }, []);
-  const answer = (id: number): void => calls.receive(CALLS.removexattr.type | FrameType.ANSWER, id, new Uint8Array(0));
-  /** Each frame leaves at once. Gives how many acknowledgements have. */
-  const connect = (): (() => number) => {
-    let acks = 0;
-    const send = (type: number): void => {
-      if (type === FrameType.ACK) acks += 1;
-      else calls.sendAcks();
-    };
-    calls.connect({ send, flush: () => undefined } as unknown as RemoteConnection);
-    calls.repeatAcks();
-    calls.run();
-    return () => acks;
+  return {
+    calls,
+    call: (hindrance) =>
+      calls.call("removexattr", { id: { ino: 2, generation: 0 }, name: name("user.a") }, hindrance === undefined ? [] : [hindrance]),
+    answer: (id) => calls.receive(CALLS.removexattr.type | FrameType.ANSWER, id, new Uint8Array(0)),
+    connect(asked) {
+      const sent: Sent = { acks: 0, ids: [] };
+      const send = (type: number, id: number): void => {
+        if (type === FrameType.ACK) sent.acks += 1;
+        else {
+          sent.ids.push(id);
+          calls.sendAcks();
+        }
+      };
+      calls.connect({ send, flush: () => calls.sendAcks() } as unknown as RemoteConnection);
+      if (asked) calls.repeatAcks();
+      calls.run(asked);
+      return sent;
+    },
   };
-  connect();
-  for (let at = 0; at < ACKS_MIN + 2; at += 1) call();
+}
+
+/** By one connection: frames of acknowledgements, and calls. */
+interface Sent {
+  acks: number;
+  readonly ids: number[];
+}
+
+it("the answer that an owner gives again before it is asked again proves nothing", () => {
+  const { calls, call, answer, connect } = testCalls();
+  connect(false);
+  for (let at = 0; at < ACKS_MIN + 2; at += 1) void call();
   for (const id of some(1)) answer(id);
   calls.disconnect();
   // The acknowledgements go behind the first of the two calls that are sent again.
-  expect(connect()()).toBe(1);
+  expect(connect(true).acks).toBe(1);
   answer(ACKS_MIN + 2);
   calls.disconnect();
-  expect(connect()()).toBe(1);
+  expect(connect(true).acks).toBe(1);
+});
+
+it("the answer to a change that its owner was asked for is acknowledged, whatever hinders that change since", async () => {
+  const { calls, call, answer, connect } = testCalls();
+  connect(false);
+  const hindrance: { error: Errno | null } = { error: null };
+  const made = Promise.all(some(1).map(() => call(hindrance)));
+  calls.disconnect();
+  hindrance.error = errnoError(E.EIO);
+  const again = connect(true);
+  expect(again.ids).toEqual(some(1));
+  for (const id of some(1)) answer(id);
+  await made;
+  calls.sendAcks();
+  expect(again.acks).toBe(1);
+});
+
+it("a change that another owner is to make is not asked for there, where something hinders it", async () => {
+  const { calls, call, connect } = testCalls();
+  connect(false);
+  const hindrance: { error: Errno | null } = { error: null };
+  const made = call(hindrance);
+  calls.disconnect();
+  hindrance.error = errnoError(E.EIO);
+  calls.settleUnknownOutcomes(true);
+  const { ids } = connect(false);
+  await expect(made).rejects.toThrow(hindrance.error);
+  expect(ids).toEqual([]);
 });

@@ -85,7 +85,7 @@ describe("a call whose answer the owner remembers is noted", () => {
     const answered = (): number => journal.lines.filter((line) => line === "removexattr made").length;
     const atFlush: number[] = [];
     calls.connect({ send: () => undefined, flush: () => void atFlush.push(answered()) } as unknown as RemoteConnection);
-    calls.run();
+    calls.run(false);
     for (let id = 1; id <= MANY_ACKS; id += 1) {
       void calls.call("removexattr", { id: { ino: 2, generation: 0 }, name: name("user.a") }, []);
       calls.receive(CALLS.removexattr.type | FrameType.ANSWER, id, new Uint8Array(0));

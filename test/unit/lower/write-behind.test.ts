@@ -193,6 +193,22 @@ describe("a file that replaces another one", () => {
     expect(await renamed).toBe(errno);
   });
 
+  it("and has done so, though the answer was lost with its connection, has done so whatever is lost since", async () => {
+    const one = await owner(1);
+    const proxy = await proxyTo(one);
+    const lower = remote();
+    await lower.connect(proxy.address, 1);
+    const { tmp, rename } = await replacing(lower);
+    proxy.holdAnswers = true;
+    const renamed = rename();
+    await until(() => !fs.existsSync(path.join(lab.place.path, "tmp")));
+    lower.noteLost(tmp.id);
+    proxy.holdAnswers = false;
+    proxy.cut();
+    expect(await renamed).toBe(0);
+    expect(await errnoOf(async () => lower.fsync(tmp.handle, false))).toBe(E.EIO);
+  });
+
   it("and is written behind without a loss replaces it", async () => {
     const { gate, lower } = await gated();
     gate.open();
