@@ -211,6 +211,16 @@ export class Unsynced {
     this.#names.allSynced(since);
   }
 
+  /** A sync of all that began then has failed: what was changed before may be lost, and no later sync says so (hazard H8). `open`: all that are open. */
+  syncFailed(since: number, open: readonly LossesTold[]): void {
+    this.#deaths += 1;
+    for (const { id, at, data } of this.#changed.values()) if (at <= since) this.#lose(id, data);
+    for (const { id, at } of this.#names.values()) if (at <= since) this.#lose(id, false);
+    this.allSynced(since);
+    this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
+    this.#syncfsFails = true;
+  }
+
   /** The owner that had them is gone. Gives how many. `open`: all that are open. */
   ownerDied(open: readonly LossesTold[]): number {
     const count = this.size;

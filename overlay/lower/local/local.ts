@@ -34,6 +34,7 @@ import { Orphans } from "./orphans.ts";
 import { RecentInodes } from "./recent-inodes.ts";
 import { RemovedInodes } from "./removed-inodes.ts";
 import { SmallWrites } from "./small-writes.ts";
+import { Syncs } from "./syncs.ts";
 import { WarmUp } from "./warm-up.ts";
 
 export interface LocalLowerOptions {
@@ -95,6 +96,8 @@ export interface LocalLower extends Lower {
   /** That inode is open at a caller, and could not be opened here: it counts as open, once more, until `unpin`. */
   pin(id: FileId): void;
   unpin(id: FileId): void;
+  /** How many times `syncfs` has failed. What was changed before may be lost, and only the caller of that one was told (hazard H8). */
+  failedSyncs(): number;
   /** So many more files may be opened here. */
   roomForHandles(): number;
   /** Inodes without a name that are kept. */
@@ -300,6 +303,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
   const context = createContext(options, fileSystem);
   const hasQuotas = quotasOn(context);
   const listed = whatIsListed(context, options.shared === true);
+  const syncs = new Syncs(() => syncfs(context));
   // Others change a shared one past this process.
   const namesListed = options.shared === true ? null : new NamesListed(context, options.nowMs ?? (() => performance.now()));
   let shutdown: Promise<void> | null = null;
@@ -328,6 +332,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),
     leaveOrphans: () => context.orphans.end(),
+    failedSyncs: () => syncs.failed,
     roomForHandles: () => context.handles.room,
     pin: (id) => context.handles.pin(id),
     unpin: (id) => context.handles.unpin(id),
@@ -393,6 +398,6 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     readdir: (handle, cookie, bytes, listing) => directory.readdir(context, handle, cookie, bytes, listing),
 
     statfs: () => statfs(context),
-    syncfs: () => syncfs(context),
+    syncfs: () => syncs.sync(),
   };
 }

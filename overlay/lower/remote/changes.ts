@@ -5,7 +5,7 @@
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { Attr, FileId } from "../lower.ts";
-import { type Changed, Unsynced } from "../unsynced.ts";
+import { type Changed, type LossesTold, Unsynced } from "../unsynced.ts";
 import type { Change, KnownInodes } from "./known.ts";
 import type { RemoteSession } from "./session.ts";
 import type { WritesBehind } from "./write-behind.ts";
@@ -16,13 +16,16 @@ export class Changes {
   readonly #known: KnownInodes;
   readonly #behind: WritesBehind;
   readonly #log: Log;
+  readonly #open: () => readonly LossesTold[];
   #syncing = false;
 
-  constructor(session: RemoteSession, known: KnownInodes, behind: WritesBehind, log: Log) {
+  /** `open`: files that are open here. */
+  constructor(session: RemoteSession, known: KnownInodes, behind: WritesBehind, log: Log, open: () => readonly LossesTold[]) {
     this.#session = session;
     this.#known = known;
     this.#behind = behind;
     this.#log = log;
+    this.#open = open;
   }
 
   /** A change was made, and may not be on disk. */
@@ -49,7 +52,13 @@ export class Changes {
   async #syncAll(): Promise<void> {
     const since = this.unsynced.now();
     const behind = this.#behind.over();
-    await this.#session.call("syncfs", undefined);
+    try {
+      await this.#session.call("syncfs", undefined);
+    } catch (error) {
+      // Hazard H8: the next one may say 0 of it.
+      this.unsynced.syncFailed(since, this.#open());
+      throw error;
+    }
     await behind;
     this.unsynced.allSynced(since);
   }
@@ -60,8 +69,14 @@ export class Changes {
   }
 
   async syncfs(): Promise<void> {
-    await this.#syncAll();
-    if (this.unsynced.takeAnyLost()) throw errnoError(E.EIO);
+    let wasLost = false;
+    try {
+      await this.#syncAll();
+    } finally {
+      // Its caller is told by the one or by the other.
+      wasLost = this.unsynced.takeAnyLost();
+    }
+    if (wasLost) throw errnoError(E.EIO);
   }
 
   /** `call` changes something of that inode, and says nothing of it. */

@@ -65,7 +65,7 @@ export class RemoteCore {
         setImmediate(() => this.#allSynced());
       },
     });
-    this.changes = new Changes(this.session, this.known, this.behind, this.log);
+    this.changes = new Changes(this.session, this.known, this.behind, this.log, () => this.opens.handles.all());
     this.opens = new Opens(this.session, this.known, this.behind, this.changes, this.log, options.files ?? null);
     this.ahead = new DataAhead(this.session, this.known);
   }

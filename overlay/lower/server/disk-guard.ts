@@ -144,6 +144,7 @@ export class DiskGuard {
       () => this.#own.target === local,
       () => !this.isGiven,
       () => this.#syncInBackground(),
+      () => local.failedSyncs(),
     );
     this.served = this.#servedLower(local);
     this.own = this.#ownLower(local);
@@ -411,6 +412,7 @@ export class DiskGuard {
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),
       leaveOrphans: () => local.leaveOrphans(),
+      failedSyncs: () => local.failedSyncs(),
       roomForHandles: () => local.roomForHandles(),
       pin: (id) => local.pin(id),
       unpin: (id) => local.unpin(id),

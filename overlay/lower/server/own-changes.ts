@@ -4,7 +4,7 @@
  */
 import { RENAME } from "../linux.ts";
 import type { FileId, Lower, LowerHandle } from "../lower.ts";
-import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, type MaybePromise, promised } from "../../../dlmd/base/maybe-promise.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
 
 type Call = (...args: readonly unknown[]) => MaybePromise<unknown>;
@@ -19,18 +19,28 @@ export class OwnChanges {
   readonly #isWell: () => boolean;
   /** Many files wait for a sync: never rejects. */
   readonly #sync: () => Promise<void>;
+  /** Of the lower. */
+  readonly #failedSyncs: () => number;
   #syncing = false;
 
-  constructor(idOf: (handle: LowerHandle) => FileId | undefined, isHere: () => boolean, isWell: () => boolean, sync: () => Promise<void>) {
+  constructor(
+    idOf: (handle: LowerHandle) => FileId | undefined,
+    isHere: () => boolean,
+    isWell: () => boolean,
+    sync: () => Promise<void>,
+    failedSyncs: () => number,
+  ) {
     this.#idOf = idOf;
     this.#isHere = isHere;
     this.#isWell = isWell;
     this.#sync = sync;
+    this.#failedSyncs = failedSyncs;
   }
 
   /** The call, noted when it is done: one that is not is made again. */
   noting(name: keyof Lower, call: Call): Call {
-    if (name === "syncfs" || name === "fsync" || name === "fsyncdir") return this.#syncs(name, call);
+    if (name === "syncfs") return this.#syncsAll(call);
+    if (name === "fsync" || name === "fsyncdir") return this.#syncs(call);
     return (...args) => {
       // Its caller may be killed, and close it meanwhile.
       const through = this.#changedThrough(name, args);
@@ -55,20 +65,35 @@ export class OwnChanges {
     }
   }
 
-  #syncs(name: "syncfs" | "fsync" | "fsyncdir", call: Call): Call {
+  #syncs(call: Call): Call {
     return (...args) => {
       const since = this.unsynced.now();
       return andThen(call(...args), (result) => {
-        // A sync that overlaps the shutdown of its file system may end well although nothing was written: ext4, before Linux 6.13 or so.
-        if (!this.#isHere() || !this.#isWell()) return result;
-        if (name === "syncfs") this.unsynced.allSynced(since);
-        else {
-          const [handle, dataOnly] = args as Of<"fsync">;
-          const id = this.#idOf(handle);
-          if (id !== undefined) this.unsynced.synced(id, since, dataOnly);
-        }
+        const [handle, dataOnly] = args as Of<"fsync">;
+        const id = this.#idOf(handle);
+        if (id !== undefined && this.#isTrue) this.unsynced.synced(id, since, dataOnly);
         return result;
       });
+    };
+  }
+
+  /** What a sync says. One that overlaps the shutdown of its file system may end well although nothing was written: ext4, before Linux 6.13 or so. */
+  get #isTrue(): boolean {
+    return this.#isHere() && this.#isWell();
+  }
+
+  #syncsAll(call: Call): Call {
+    // That of another node's caller may have been told what is lost here (hazard H8).
+    let known = 0;
+    return async (...args) => {
+      const since = this.unsynced.now();
+      let error: unknown = null;
+      const result = await promised(() => call(...args)).catch((reason: unknown) => void (error = reason));
+      if (this.#isHere() && this.#failedSyncs() > known) this.unsynced.syncFailed(since, []);
+      else if (error === null && this.#isTrue) this.unsynced.allSynced(since);
+      known = this.#failedSyncs();
+      if (error !== null) throw error;
+      return result;
     };
   }
 

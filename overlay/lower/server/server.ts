@@ -383,6 +383,11 @@ class ServerCore implements ConnectionHost {
       this.options.log.warn({ error: String(error) }, "the lower could not be synced before the end: callers are told nothing");
       return;
     }
+    // An earlier one was told what is lost, and this one is not (hazard H8).
+    if (this.options.lower.failedSyncs() > 0) {
+      this.options.log.warn({}, "a sync of the lower has failed, and what it did not write may be lost: callers are told nothing");
+      return;
+    }
     // A sync that a shutdown overlapped may have said that all is well.
     if (!(await this.#hasDisk())) return;
     await Promise.all(served().map((connection) => connection.farewell()));

@@ -1,6 +1,6 @@
 /** What a call of another node does at the owner: one of the lower, or of the owner itself, and what its answer says beside that. */
 import { assertNever } from "../../../dlmd/base/assert.ts";
-import { E, Errno } from "../../../dlmd/base/errno.ts";
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { andThen, type MaybePromise, withErrors } from "../../../dlmd/base/maybe-promise.ts";
 import { BEHIND_BYTES_MAX, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import { O } from "../linux.ts";
@@ -57,11 +57,14 @@ export class SessionCalls {
   readonly #asked: AskedOfOwner;
   readonly #xattrs: XattrWords;
   #waitUntilMs: number = Number.NEGATIVE_INFINITY;
+  /** Of the lower, of which this caller knows. */
+  #failedSyncs: number;
 
   constructor(lower: LocalLower, handles: SessionHandles, asked: AskedOfOwner) {
     this.#lower = lower;
     this.#handles = handles;
     this.#asked = asked;
+    this.#failedSyncs = lower.failedSyncs();
     this.#xattrs = new XattrWords(lower, () => performance.now());
   }
 
@@ -186,7 +189,7 @@ export class SessionCalls {
         return lower.setFileAttributes(this.#handles.get(handle), kind, value);
       }
       case "syncfs":
-        return lower.syncfs();
+        return this.#syncfs();
       case "claimed":
         this.#handles.claim();
         return this.#asked.claimed();
@@ -305,6 +308,17 @@ export class SessionCalls {
         return { attr, data: later ? Uint8Array.from(data) : data };
       }),
     );
+  }
+
+  /** Hazard H8. The sync of another caller may have been told what is lost of this one. */
+  async #syncfs(): Promise<void> {
+    const known = this.#failedSyncs;
+    try {
+      await this.#lower.syncfs();
+    } finally {
+      this.#failedSyncs = this.#lower.failedSyncs();
+    }
+    if (this.#failedSyncs > known) throw errnoError(E.EIO);
   }
 
   async #readMany(ids: readonly FileId[]): Promise<AnswerOf<"readMany">> {

@@ -466,7 +466,7 @@ describe("what this node's own mount had changed when the disk was let go of", (
       const handle = 7 as unknown as LowerHandle;
       const guard = new DiskGuard({
         ...plain,
-        local: { open: () => handle, write: () => 1, fsync: sync, syncfs: sync } as unknown as LocalLower,
+        local: { open: () => handle, write: () => 1, fsync: sync, syncfs: sync, failedSyncs: () => 0 } as unknown as LocalLower,
         probe: () => Promise.resolve(true),
         mayWithdraw: () => true,
         withdraw: () => undefined,
@@ -492,7 +492,7 @@ describe("what this node's own mount had changed when the disk was let go of", (
     const opened = [plainFile, dsync, sync];
     const guard = new DiskGuard({
       ...plain,
-      local: { open: () => opened.shift(), ...calls } as unknown as LocalLower,
+      local: { open: () => opened.shift(), failedSyncs: () => 0, ...calls } as unknown as LocalLower,
       probe: () => Promise.resolve(true),
       mayWithdraw: () => true,
       withdraw: () => undefined,

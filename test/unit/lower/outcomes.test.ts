@@ -343,6 +343,7 @@ describe("a session whose process has died", () => {
       xattrNames: () => null,
       room: () => 0,
       close: () => undefined,
+      failedSyncs: () => 0,
     } as unknown as LocalLower;
     const nobody = (): Promise<never> => Promise.reject(new Error("not asked for"));
     const session = new ServerSession(

@@ -49,7 +49,7 @@ function bodyOf<K extends CallName>(call: K, request: RequestOf<K>): Uint8Array 
 function sessionOf(lower: Partial<LocalLower>, mayServe?: () => boolean): { session: ServerSession; answers: number[] } {
   const session = new ServerSession(
     sessionId,
-    lower as LocalLower,
+    { failedSyncs: () => 0, ...lower } as LocalLower,
     silentLog,
     () => undefined,
     () => Promise.reject(new Error("not asked for")),

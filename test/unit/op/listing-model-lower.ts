@@ -368,7 +368,7 @@ export function lowersOf(world: ListingWorld, now: () => number): (node: number,
     const session = new ModelSession(owner, node) as unknown as RemoteSession;
     const known = new KnownInodes(holds, () => true);
     const behind = new WritesBehind(now);
-    const changes = new Changes(session, known, behind, silentLog);
+    const changes = new Changes(session, known, behind, silentLog, () => []);
     const opens = new Opens(session, known, behind, changes, silentLog);
     const core = { session, known, behind, changes, opens, ahead: new DataAhead(session, known), log: silentLog };
     const parts = core as unknown as RemoteCore;
