@@ -100,7 +100,7 @@ export class RemoteSession {
   /** Of its welcome. */
   #cleanAfter = 0;
   #refused: OperatingError | null = null;
-  /** Why the two seem to have no key in common, while they seem to; null: they do, or nothing was tried. */
+  /** Why the owner and this node seem to have no key in common, while they seem to; null: they do, nothing was tried, or there is no owner. */
   keyTrouble: string | null = null;
   #retryMs = RECONNECT_MIN_MS;
   #patienceMs = WELCOME_TIMEOUT_MS;
@@ -173,7 +173,9 @@ export class RemoteSession {
     const known = this.#owner;
     const same = known?.epoch === epoch && known.address.host === address.host && known.address.port === address.port;
     if (same && this.#connection !== null) return;
+    const { keyTrouble } = this;
     this.ownerLost();
+    if (same) this.keyTrouble = keyTrouble;
     this.#owner = { address, epoch };
     this.#reopened &&= epoch === this.#welcomedEpoch;
     this.#ownerThere = false;
@@ -187,6 +189,7 @@ export class RemoteSession {
   /** Nothing that an earlier owner still says counts from now on (hazard C7). */
   ownerLost(): void {
     this.#owner = null;
+    this.keyTrouble = null;
     this.#disconnect();
   }
 

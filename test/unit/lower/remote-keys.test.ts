@@ -132,3 +132,21 @@ it("a mount that is a step behind when its connection breaks waits until it has 
     expect(refusals).toEqual([]);
   });
 });
+
+it("what an owner did not take is said of that owner, once, and of no other one, nor while there is none", async () => {
+  await keyedOwner({ keys: steps.pruned }, async (_, address) => {
+    const said: string[] = [];
+    const log = { ...silentLog, error: (__: unknown, message: string) => void said.push(message) };
+    const lower = remote({ keyring: () => createKeyring(steps.before) }, log);
+    lower.ownerFound(address, 1);
+    await until(() => lower.keyTrouble !== null);
+    lower.ownerFound(address, 1);
+    expect([lower.keyTrouble !== null, said.length]).toEqual([true, 1]);
+    lower.ownerFound(address, 2);
+    expect(lower.keyTrouble).toBe(null);
+    await until(() => lower.keyTrouble !== null);
+    expect(said.length).toBe(2);
+    lower.ownerLost();
+    expect(lower.keyTrouble).toBe(null);
+  });
+});
