@@ -104,7 +104,7 @@ function harmless(lower: LocalLower): LocalLower {
   const refuse = (): never => {
     throw errnoError(E.ESTALE);
   };
-  const kept = new Set<string | symbol>(["root", "hasAcls", "shutdown", "close", "syncfs", "leaveOrphans"]);
+  const kept = new Set<string | symbol>(["root", "hasAcls", "shutdown", "close", "syncfs", "failedSyncs", "leaveOrphans"]);
   return new Proxy(lower, { get: (target, key) => (kept.has(key) ? Reflect.get(target, key) : refuse) });
 }
 
