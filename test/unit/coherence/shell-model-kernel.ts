@@ -7,6 +7,7 @@ import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-roun
 import type { InodeKind } from "../../../overlay/coherence/cover.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
 import { Mutex } from "./mutex.ts";
+import { sweepGate } from "./sweep-gate.ts";
 
 /** Locked: its page, or the directory. */
 export class KernelInode extends Mutex {
@@ -147,19 +148,14 @@ export class ModelKernel {
       retrieved: () => undefined,
       raiseSize: () => Promise.resolve([0]),
       invalidatePagesAndSize: (fuseNodeid, except) => {
-        let state: "open" | "shut" | "passed" = "open";
-        const shut = (): boolean => {
-          if (state === "open") state = "shut";
-          return state === "shut";
-        };
+        const gate = sweepGate();
         const write = async (): Promise<number[]> => {
           const result = await this.#invalidate(fuseNodeid, except.length === 0);
-          if (state === "shut") return [result, -E.ECANCELED];
-          state = "passed";
+          if (!gate.pass()) return [result, -E.ECANCELED];
           await this.#turn();
           return [result, result];
         };
-        return { gate: { shut }, results: write() };
+        return { gate, results: write() };
       },
       invalidateAttributes: async (fuseNodeid) => [await this.#invalidate(fuseNodeid, false)],
       invalidateAttributesNow: (fuseNodeid) => {

@@ -9,6 +9,7 @@ import { PAGE_BYTES, type PageRange } from "../../../overlay/coherence/page-rang
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { Mutex } from "../coherence/mutex.ts";
+import { sweepGate } from "../coherence/sweep-gate.ts";
 
 export class Page {
   readonly lock: Mutex = new Mutex();
@@ -198,15 +199,10 @@ export class EndsKernel {
         return [0];
       },
       invalidatePagesAndSize: (_nodeid, except) => {
-        let state: "open" | "shut" | "passed" = "open";
-        const shut = (): boolean => {
-          if (state === "open") state = "shut";
-          return state === "shut";
-        };
+        const gate = sweepGate();
         const write = async (): Promise<number[]> => {
           const result = await this.#invalidate(but(except));
-          if (state === "shut") return [result, -E.ECANCELED, -E.ECANCELED];
-          state = "passed";
+          if (!gate.pass()) return [result, -E.ECANCELED, -E.ECANCELED];
           this.counts.sentinels += 1;
           await this.#turn();
           this.#store(SENTINEL_SIZE);
@@ -215,7 +211,7 @@ export class EndsKernel {
           this.attrValid = false;
           return [result, 0, 0];
         };
-        return { gate: { shut }, results: write() };
+        return { gate, results: write() };
       },
       invalidateAttributes: async () => [await this.#invalidate(null)],
       invalidateAttributesNow: () => {

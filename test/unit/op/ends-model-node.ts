@@ -1,20 +1,20 @@
 /** A node of the model of ends (ends-model.ts): the real shell and the real operations over its lower, and how its kernel asks and is answered. */
-import { Errno } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { andThen } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import type { Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
-import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
+import type { Call } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
 import type { ModelLockManager } from "../coherence/shell-model-locks.ts";
 import { type AttrReply, EndsKernel } from "./ends-model-kernel.ts";
 import { EndsLower, FILE, ROOT } from "./ends-model-lower.ts";
 import type { EndsWorld } from "./ends-model-world.ts";
+import { modelCall, type Reply, serve } from "./model-call.ts";
 import { modelMount } from "./model-mount.ts";
 
 const OWN_THREAD = 7;
@@ -22,11 +22,6 @@ export const ATTR_AT = 16;
 export const ENTRY_ATTR_AT = 40;
 
 const CHANGES: ReadonlySet<Operation["op"]> = new Set(["write", "setattr", "fallocate", "copyFileRange"]);
-
-export interface Answer {
-  readonly errno: number;
-  readonly body: Buffer;
-}
 
 export class EndsNode {
   readonly id: number;
@@ -117,58 +112,29 @@ export class EndsNode {
   async ask(
     pid: number,
     request: Record<string, unknown> & { op: string },
-    answered: (answer: Answer) => void = () => undefined,
-  ): Promise<Answer> {
+    answered: (answer: Reply) => void = () => undefined,
+  ): Promise<Reply> {
     await this.world.turn();
     const unique = this.#nextUnique;
     this.#nextUnique += 2;
-    const { inodes, coherence } = this.mount;
     const { id, kernel } = this;
     this.world.say(`node ${id} pid ${pid}: ${request.op} ${JSON.stringify(request["offset"] ?? null)} is asked (K ${kernel.size})`);
-    const reply = await new Promise<Answer>((resolve) => {
-      const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
-      const write = (body: Uint8Array, headBytes: number): number => {
-        const head = buffer.subarray(0, headBytes);
-        const answer = { errno: Math.abs(head.readInt32LE(4)), body: Buffer.concat([head.subarray(16), body]) };
-        this.world.say(`node ${id} pid ${pid}: ${request.op} is answered ${answer.errno} ${answer.body.length} (K ${kernel.size})`);
+    const reply = await new Promise<Reply>((resolve) => {
+      const op = request.op as Operation["op"];
+      const { fuseNodeid } = this.record;
+      const call = modelCall({ unique, op, fuseNodeid, pid }, endlessLease, (answer) => {
+        this.world.say(`node ${id} pid ${pid}: ${op} is answered ${answer.errno} ${answer.body.length} (K ${kernel.size})`);
         answered(answer);
         resolve(answer);
-        return 0;
-      };
-      const op = request.op as Operation["op"];
-      const call = new Call(
-        { unique, op, fuseNodeid: this.record.fuseNodeid, uid: 0, gid: 0, pid },
-        {
-          buffer,
-          write: (bytes) => write(new Uint8Array(0), bytes),
-          writeWithBody: (headBytes, body, at, bytes) => write(body.subarray(at, at + bytes), headBytes),
-          log: silentLog,
-          lease: endlessLease,
-        },
-      );
+      });
       let over = (): void => undefined;
       const killed = (): void => {
         if (CHANGES.has(op)) over = this.world.leftBehind(id);
       };
       if (pid !== OWN_THREAD && this.world.random() < this.#killed) void this.#kill(call, killed);
-      const decoded = { unique, uid: 0, gid: 0, pid, fuseNodeid: this.record.fuseNodeid, ...request } as unknown as Operation;
-      const serve = async (): Promise<void> => {
-        const node = inodes.get(decoded.fuseNodeid);
-        coherence.sizes.heard(pid);
-        coherence.names.heard(decoded, node);
-        if (node !== undefined) inodes.use(node);
-        try {
-          await perform(this.mount, call, decoded);
-          if (!call.answered) this.world.note(`${op} ended without an answer`);
-        } catch (error) {
-          if (error instanceof Errno) call.error(error.errno);
-          else this.world.note(`${op}: ${(error as Error).stack}`);
-        } finally {
-          over();
-          if (node !== undefined) inodes.leave(node);
-        }
-      };
-      void serve();
+      const decoded = { unique, uid: 0, gid: 0, pid, fuseNodeid, ...request } as unknown as Operation;
+      const work = (): MaybePromise<void> => perform(this.mount, call, decoded);
+      void serve(this.mount, call, decoded, work, (text) => this.world.note(text)).then(() => over());
     });
     await this.world.turn();
     if (pid !== OWN_THREAD) await this.heldUp(0.05);

@@ -3,9 +3,10 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { PAGE_BYTES } from "../../../overlay/coherence/page-range.ts";
 import { O_RDWR } from "../../../overlay/op/linux.ts";
 import { type EndsKernel, Page } from "./ends-model-kernel.ts";
-import { type Answer, attrIn, ENTRY_ATTR_AT, type EndsNode } from "./ends-model-node.ts";
+import { attrIn, ENTRY_ATTR_AT, type EndsNode } from "./ends-model-node.ts";
 import { type EndsThread, SIZE_MAX } from "./ends-model-thread.ts";
 import type { EndsWorld } from "./ends-model-world.ts";
+import type { Reply } from "./model-call.ts";
 
 export class EndsReads {
   readonly #thread: EndsThread;
@@ -112,7 +113,7 @@ export class EndsReads {
   async #fill(index: number, made: readonly Page[]): Promise<boolean> {
     const asked = this.#kernel.asks();
     const isLate = this.#world.random() < 0.3;
-    const take = ({ errno, body }: Answer): void => {
+    const take = ({ errno, body }: Reply): void => {
       if (errno === 0) {
         if (body.length < made.length * PAGE_BYTES) this.#kernel.shortRead(index * PAGE_BYTES + body.length, asked);
         made.forEach((page, more) => {

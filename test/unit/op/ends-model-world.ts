@@ -28,8 +28,6 @@ export class EndsWorld {
   states: FileState[] = [{ bytes: Buffer.alloc(5000, 0x2e), by: null, until: Number.POSITIVE_INFINITY }];
   readonly fillings: Filling[] = [];
   readonly counts = {
-    operations: 0,
-    unfinished: 0,
     reads: 0,
     directReads: 0,
     interrupted: 0,

@@ -6,7 +6,8 @@
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Dentry, KernelInode } from "./listing-model-kernel.ts";
 import { WHENEVER } from "./listing-model-kernel.ts";
-import { type Asking, attrReplyIn, entryIn, type ListingNode, type Reply } from "./listing-model-node.ts";
+import { type Asking, attrReplyIn, entryIn, type ListingNode } from "./listing-model-node.ts";
+import type { Reply } from "./model-call.ts";
 import { RENAME_EXCHANGE } from "./listing-model-world.ts";
 
 const ENTRY_OUT_BYTES = 128;

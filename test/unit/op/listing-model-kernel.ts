@@ -5,6 +5,7 @@
  */
 import { E } from "../../../dlmd/base/errno.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { sweepGate } from "../coherence/sweep-gate.ts";
 import type { ListingWorld } from "./listing-model-world.ts";
 
 /** i_rwsem: in the order in which it is asked for. */
@@ -346,19 +347,14 @@ export class ListingKernel {
       retrieved: () => undefined,
       raiseSize: () => Promise.resolve([0]),
       invalidatePagesAndSize: (fuseNodeid) => {
-        let state: "open" | "shut" | "passed" = "open";
-        const shut = (): boolean => {
-          if (state === "open") state = "shut";
-          return state === "shut";
-        };
+        const gate = sweepGate();
         const write = async (): Promise<number[]> => {
           const result = await this.#invalidate(fuseNodeid);
-          if (state === "shut") return [result, -E.ECANCELED];
-          state = "passed";
+          if (!gate.pass()) return [result, -E.ECANCELED];
           await this.#world.turn();
           return [result, result];
         };
-        return { gate: { shut }, results: write() };
+        return { gate, results: write() };
       },
       invalidateAttributes: async (fuseNodeid) => [await this.#invalidate(fuseNodeid)],
       invalidateAttributesNow: (fuseNodeid) => this.#invalidateNow(fuseNodeid),

@@ -1,11 +1,12 @@
 /** A node of the model of listings (listing-model.ts): the real shell and the real operations over its lower, and how its kernel asks and is answered. */
-import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { InodeTable } from "../../../overlay/inode/table.ts";
 import type { KeptAnswer, LeaseGate } from "../../../overlay/lease/lease.ts";
-import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
+import type { Call } from "../../../overlay/op/call.ts";
 import { forget } from "../../../overlay/op/lookup.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
@@ -14,6 +15,7 @@ import type { ModelLockManager } from "../coherence/shell-model-locks.ts";
 import { type EntryReply, type KernelAttr, ListingKernel } from "./listing-model-kernel.ts";
 import type { ModelLower } from "./listing-model-lower.ts";
 import type { ListingWorld } from "./listing-model-world.ts";
+import { modelCall, type Reply, serve } from "./model-call.ts";
 import { modelMount } from "./model-mount.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 
@@ -25,11 +27,6 @@ const S_IFDIR = 0o040000;
 const SIZE = 0;
 /** Nobody can be killed in these. */
 const DEAF: ReadonlySet<string> = new Set(["release", "releasedir"]);
-
-export interface Reply {
-  readonly errno: number;
-  readonly body: Buffer;
-}
 
 export type Asking = Record<string, unknown> & {
   readonly op: Operation["op"];
@@ -217,49 +214,24 @@ export class ListingNode {
   }
 
   #serve(pid: number, unique: number, asking: Asking, resolve: (reply: Reply) => void): void {
-    const { mount } = this;
-    const { inodes, coherence } = mount;
     const { op, fuseNodeid } = asking;
-    const buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
-    const write = (body: Uint8Array, headBytes: number): number => {
-      const head = buffer.subarray(0, headBytes);
+    const call = modelCall({ unique, op, fuseNodeid, pid }, this.#lease(), (reply) => {
       this.world.unsettled += 1;
-      resolve({ errno: Math.abs(head.readInt32LE(4)), body: Buffer.concat([head.subarray(16), body]) });
-      return 0;
-    };
-    const call = new Call(
-      { unique, op, fuseNodeid, uid: 0, gid: 0, pid },
-      {
-        buffer,
-        write: (bytes) => write(new Uint8Array(0), bytes),
-        writeWithBody: (headBytes, body, at, bytes) => write(body.subarray(at, at + bytes), headBytes),
-        log: silentLog,
-        lease: this.#lease(),
-      },
-    );
+      resolve(reply);
+    });
     const request = { unique, uid: 0, gid: 0, pid, ...asking } as unknown as Operation;
     const isDeaf = DEAF.has(op);
-    const work = async (node: ReturnType<InodeTable["get"]>): Promise<void> => {
-      coherence.sizes.heard(pid);
-      coherence.names.heard(request, node);
-      if (node !== undefined) inodes.use(node);
-      try {
-        if (this.#kept !== null && !isDeaf) {
-          call.late = true;
-          await this.#lease().again(call);
-        }
-        const working = perform(mount, call, request);
-        call.late = true;
-        await working;
-        if (!call.answered) this.world.note(`${op} ended without an answer`);
-      } catch (error) {
-        if (error instanceof Errno) call.error(error.errno);
-        else this.world.note(`${op}: ${(error as Error).stack}`);
-      } finally {
-        if (node !== undefined) inodes.leave(node);
-      }
+    const begin = (): MaybePromise<void> => {
+      const working = perform(this.mount, call, request);
+      call.late = true;
+      return working;
     };
-    void work(inodes.get(fuseNodeid));
+    const work = (): MaybePromise<void> => {
+      if (this.#kept === null || isDeaf) return begin();
+      call.late = true;
+      return this.#lease().again(call).then(begin);
+    };
+    void serve(this.mount, call, request, work, (text) => this.world.note(text));
     if (!call.answered && !isDeaf && this.world.random() < this.#killed) void this.#kill(call);
   }
 

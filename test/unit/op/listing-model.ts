@@ -11,6 +11,7 @@ import { lowersOf } from "./listing-model-lower.ts";
 import { ListingNode } from "./listing-model-node.ts";
 import { ListingProgram } from "./listing-model-programs.ts";
 import { ListingWorld } from "./listing-model-world.ts";
+import { ModelRun } from "./model-run.ts";
 
 export interface ListingModelOptions {
   readonly nodes: number;
@@ -35,8 +36,6 @@ const CHANGES = [0.02, 0.15, 0.4];
 const LONG_MS = [1100, 2500, 12_000];
 const LAPSE_STEPS = 60;
 
-const flushed = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-
 function fill(world: ListingWorld): void {
   const { root } = world;
   const directories = [root, world.make(null, root, "x", true).id];
@@ -56,25 +55,12 @@ export async function runListingModel(seed: number, options: ListingModelOptions
     (_, id) => new ListingNode(id, world, locks, lowerOf, clock.now, options.killed ?? 0),
   );
   const longOften = world.pick([0.02, 0.1, 0.5]);
-  const budget = { left: options.steps };
-  let unfinished = 0;
-  const program = async (node: ListingNode, pid: number, changes: number): Promise<void> => {
-    const of = new ListingProgram(node, pid, changes);
-    unfinished += 1;
-    while (budget.left > 0) {
-      await world.turn();
-      try {
-        await of.run();
-        world.count("operations");
-      } catch (error) {
-        world.note(`node ${node.id}: ${(error as Error).stack}`);
-      }
-    }
-    unfinished -= 1;
-  };
+  const run = new ModelRun(world, clock, options.steps);
   for (const node of nodes) {
     const changes = world.pick(CHANGES);
-    for (let at = 0; at < options.programsPerNode; at += 1) void program(node, 100 * (node.id + 1) + at, changes);
+    for (let at = 0; at < options.programsPerNode; at += 1) {
+      void run.program(node.id, new ListingProgram(node, 100 * (node.id + 1) + at, changes));
+    }
   }
   const lapse = async (node: ListingNode): Promise<void> => {
     if (random() < 0.4) return await node.ownerDied();
@@ -83,24 +69,12 @@ export async function runListingModel(seed: number, options: ListingModelOptions
     for (let more = Math.floor(random() * LAPSE_STEPS); more > 0; more -= 1) await world.turn();
     node.resume();
   };
-  let idle = 0;
-  for (let taken = 0; taken < options.steps * 8 && world.violation === null; taken += 1) {
-    budget.left -= 1;
-    if (options.lapses === true && budget.left > 0 && random() < 0.002) void lapse(world.pick(nodes));
+  await run.take(async () => {
+    if (options.lapses === true && run.goesOn && random() < 0.002) void lapse(world.pick(nodes));
     if (random() < 0.03) await clock.advance(1);
     if (world.unsettled === 0 && random() < longOften) await clock.advance(world.pick(LONG_MS));
-    if (world.steps.take()) idle = 0;
-    else {
-      if (unfinished === 0) break;
-      idle += 1;
-      // Longer than any wait.
-      if (idle > 2000) break;
-      await clock.advance(5);
-    }
-    await flushed();
-  }
-  if (unfinished > 0) world.note(`${unfinished} programs have not ended`);
-  const sums: Record<string, number> = { ...world.counts };
+  });
+  const sums: Record<string, number> = { ...world.counts, operations: run.operations };
   for (const { shell } of nodes) for (const [key, count] of Object.entries(shell.counters)) sums[key] = (sums[key] ?? 0) + count;
   return { violation: world.violation, history: world.log.join("\n"), counts: sums };
 }
