@@ -9,15 +9,19 @@ import { PAGE_BYTES, type PageRange } from "../coherence/page-range.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
 import { changeFor } from "../lower/lower.ts";
-import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized, sizeReplied } from "./change.ts";
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
+import { answerRead, beginRead, dropStored, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
+import { Overwrite } from "../coherence/pages/write-order.ts";
 import { dropChanged } from "./orphans.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
 import { afterKill, checkReach, hasSetId, killSetId } from "./set-id.ts";
+
+/** What is left to wait for after the answer, and the pins; null: nothing. */
+type Left = (() => Promise<void>) | null;
 
 const NOTHING = new Uint8Array(0);
 
@@ -143,7 +147,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
   // One that keeps the size leaves the kernel to take it from others (fs/fuse/file.c, fuse_file_fallocate).
   const unstable = (request.mode & FALLOC_FL_KEEP_SIZE) === 0;
   const zeroes = (request.mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0;
-  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }, async () => {
+  const left = pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }, async (): Promise<Left> => {
     let killed: Since | null = null;
     if (!isMade && (await kills(mount, call, file))) {
       await checkReach(mount, file, request.offset + request.length);
@@ -153,24 +157,63 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       isMade
         ? undefined
         : changeFor(lower, call.unique, () => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
-    await resized(mount, call, inode, "plain", async (made) => {
+    const hole = zeroes && inode.mappableCount > 0 ? new Overwrite(inode, call) : null;
+    const range = { from: request.offset, to: request.offset + request.length };
+    return await resizedOver(mount, call, inode, hole, async (made) => {
       const before = unstable && !isMade ? await lower.getattr(inode.id) : null;
       try {
-        await changed(mount, call, [inode], () => afterKill(mount, file, killed, make));
+        await changed(mount, call, [inode], () => letGoIfKilled(call, hole, () => afterKill(mount, file, killed, make)));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then, and keeps its pages.
+        hole?.madeThere(request.offset, request.length);
         await dropChanged(mount, call, [inode], false);
         if (zeroes) await coherence.dropPages(inode, request.offset, request.length);
         if (before !== null && !call.interrupted) await raiseToEnd(mount, inode, before.size);
         throw error;
       }
       made();
+      hole?.madeThere(request.offset, request.length);
+      const left = hole === null ? null : await dropStored(coherence, inode, range, call);
       // Where the size stays, the kernel only marks them.
       await attributesChanged(mount, call, [inode]);
       const effect = zeroes ? "clears" : isMade ? "misplaced" : "raises";
       sizeReplied(mount, call, inode, effect, unstable ? request.offset + request.length : 0, !isMade || !unstable);
       call.empty();
+      return left;
     });
+  });
+  return andThen(left, (finish) => finish?.());
+}
+
+/**
+ * As `resized`, of a hole or a copy in a file that may be mapped (`over`; null: it is not). What a mapping stores to the same pages meanwhile is written back with
+ * them, whole, and must not bring back what was there before (coherence/pages/write-order.ts).
+ */
+function resizedOver(
+  mount: Mount,
+  call: Call,
+  inode: InodeRecord,
+  over: Overwrite | null,
+  work: (made: () => void) => Promise<Left>,
+): MaybePromise<Left> {
+  if (over === null) return resized(mount, call, inode, "plain", work);
+  const begun = async (made: () => void): Promise<Left> => {
+    await over.begin();
+    // Others may have written since.
+    if (call.interrupted) throw errnoError(E.EINTR);
+    return await work(made);
+  };
+  return finallyDo(
+    () => resized(mount, call, inode, "plain", begun),
+    () => over.over(),
+  );
+}
+
+/** Before what the kernel cached is dropped (change.ts): that waits for the pages of write-backs, which wait for this. */
+function letGoIfKilled<T>(call: Call, over: Overwrite | null, make: () => MaybePromise<T>): MaybePromise<T> {
+  if (over === null) return make();
+  return finallyDo(make, () => {
+    if (call.interrupted) over.over();
   });
 }
 
@@ -209,10 +252,10 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
     { inode: target.inode, mode: Mode.EX },
   ];
   const pin = { wants, unstable: target.inode };
-  return pinnedAll(mount, call, pin, async () => {
+  const left = pinnedAll(mount, call, pin, async (): Promise<Left> => {
     if (request.offset > Number.MAX_SAFE_INTEGER) {
       call.written(0);
-      return;
+      return null;
     }
     let killed: Since | null = null;
     if (copied === null && (await kills(mount, call, target))) {
@@ -220,7 +263,7 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       // Nothing to copy, so nothing changes.
       if ((await lower.getattr(source.inode.id)).size <= request.offset) {
         call.written(0);
-        return;
+        return null;
       }
       killed = await killSetId(mount, call, target);
     }
@@ -229,11 +272,19 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       changeFor(lower, call.unique, () =>
         lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length),
       );
-    await resized(mount, call, target.inode, "plain", async (made) => {
-      const bytes = await changed(mount, call, [target.inode], () => afterKill(mount, target, killed, make));
+    const over = target.inode.mappableCount > 0 ? new Overwrite(target.inode, call) : null;
+    return await resizedOver(mount, call, target.inode, over, async (made) => {
+      const bytes = await changed(mount, call, [target.inode], () =>
+        letGoIfKilled(call, over, () => afterKill(mount, target, killed, make)),
+      );
       made();
+      over?.madeThere(request.outOffset, bytes);
+      const range = { from: request.outOffset, to: request.outOffset + bytes };
+      const left = over === null || bytes === 0 ? null : await dropStored(coherence, target.inode, range, call);
       sizeReplied(mount, call, target.inode, "clears", request.outOffset + bytes, copied === null);
       call.written(bytes);
+      return left;
     });
   });
+  return andThen(left, (finish) => finish?.());
 }

@@ -193,7 +193,9 @@ async function writeFromCache(
   before: Written | null,
 ): Promise<void> {
   mount.coherence.noteCachedWrite(file.inode);
-  await back.make(request.offset, request.data, async () => {
+  // A mapping that is stored to is of a handle that reads, too.
+  const read = (offset: number, bytes: number): MaybePromise<Uint8Array> => mount.lower.read(file.lowerHandle, offset, bytes);
+  await back.make(request.offset, request.data, read, async () => {
     const attr = await mount.lower.getattr(file.inode.id);
     const wanted = request.data.length;
     const bytes = Math.min(wanted, Math.max(0, attr.size - request.offset));

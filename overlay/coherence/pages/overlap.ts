@@ -123,6 +123,21 @@ export async function dropReread(
 }
 
 /**
+ * Before a hole is answered, or what was copied: the pages go that a mapping may have stored to, and that have the rest of it from before. Gives what is left to wait for after
+ * that. A READ that has one locked may wait for the kernel's size, which may wait for this call.
+ */
+export async function dropStored(
+  coherence: Coherence,
+  inode: PagedInode,
+  made: PageRange,
+  call: WriteCall,
+): Promise<(() => Promise<void>) | null> {
+  const dropped = coherence.dropPages(inode, made.from, made.to - made.from);
+  const mayLast = (): boolean => call.interrupted || (isBeingRead(inode, made) && !isWrittenBack(inode));
+  return (await isGone(dropped, mayLast)) ? null : () => dropped;
+}
+
+/**
  * The page that a WRITE may have locked: its last, if it fills a part of it. Those that it fills whole are up to date, and unlocked before it is sent
  * (fs/fuse/file.c, fuse_fill_write_pages); it ends with one that is not.
  */

@@ -24,7 +24,13 @@ export interface WriteOrder {
   writeBacks: number;
   readonly writingBack: Set<number>;
   /** What was made, where pages from before may be left. */
-  readonly made: Set<{ readonly offset: number; readonly data: Uint8Array; readonly call: { readonly interrupted: boolean } }>;
+  readonly made: Set<{
+    readonly offset: number;
+    readonly bytes: number;
+    /** Null: as the lower has it, for a hole, or what was copied. */
+    readonly data: Uint8Array | null;
+    readonly call: { readonly interrupted: boolean };
+  }>;
   waiting: (() => void)[];
 }
 

@@ -28,9 +28,18 @@ export class Overwrite {
 
   /** In the turn in which the lower has answered; `data` has to stay as it is until `over`. */
   made(offset: number, data: Uint8Array): void {
+    this.#enter({ offset, bytes: data.byteLength, data, call: this.#call });
+  }
+
+  /** The same, of a hole or of what was copied. */
+  madeThere(offset: number, bytes: number): void {
+    this.#enter({ offset, bytes, data: null, call: this.#call });
+  }
+
+  #enter(made: Made): void {
     const order = orderOf(this.#inode);
-    this.#made = { offset, data, call: this.#call };
-    order.made.add(this.#made);
+    this.#made = made;
+    order.made.add(made);
     this.#end(order);
   }
 
@@ -61,14 +70,19 @@ export class WriteBack {
 
   /**
    * `work` writes `data` to the lower, from `offset` on, or the beginning of it. What WRITEs have made of it since the page was read is put on top
-   * first.
+   * first. `read`: what the lower has there.
    */
-  async make(offset: number, data: Uint8Array, work: () => Promise<void>): Promise<void> {
+  async make(
+    offset: number,
+    data: Uint8Array,
+    read: (offset: number, bytes: number) => MaybePromise<Uint8Array>,
+    work: () => Promise<void>,
+  ): Promise<void> {
     const order = orderOf(this.#inode);
     const no = enter(order, order.writingBack);
     try {
       if (!isFirst(order.making, no)) await turnOf(order, order.making, no);
-      for (const made of order.made) if (!made.call.interrupted) putOnTop(data, offset, made);
+      for (const made of order.made) if (!made.call.interrupted) await putOnTop(data, offset, made, read);
       await work();
     } finally {
       order.writingBack.delete(no);
@@ -88,10 +102,16 @@ export function isWrittenBack({ requests }: PagedInode): boolean {
   return (requests?.writeOrder?.writeBacks ?? 0) > 0;
 }
 
-function putOnTop(data: Uint8Array, offset: number, made: Made): void {
+async function putOnTop(
+  data: Uint8Array,
+  offset: number,
+  made: Made,
+  read: (offset: number, bytes: number) => MaybePromise<Uint8Array>,
+): Promise<void> {
   const from = Math.max(offset, made.offset);
-  const to = Math.min(offset + data.byteLength, made.offset + made.data.byteLength);
-  if (from < to) data.set(made.data.subarray(from - made.offset, to - made.offset), from - offset);
+  const to = Math.min(offset + data.byteLength, made.offset + made.bytes);
+  if (from >= to) return;
+  data.set(made.data?.subarray(from - made.offset, to - made.offset) ?? (await read(from, to - from)), from - offset);
 }
 
 function orderOf(inode: PagedInode): WriteOrder {

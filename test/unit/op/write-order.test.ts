@@ -15,7 +15,8 @@ function writingBack(bench: Workbench) {
   const data = Buffer.from("....");
   const seen: string[] = [];
   let end = (): void => {};
-  const made = back.make(10, data, async () => {
+  const read = (offset: number, bytes: number): Buffer => Buffer.from("0123456789ABCDEF").subarray(offset, offset + bytes);
+  const made = back.make(10, data, read, async () => {
     seen.push(data.toString());
     await new Promise<void>((resolve) => (end = resolve));
   });
@@ -79,6 +80,23 @@ describe("a WRITE and a write-back of the same file", () => {
     await later.end();
   });
 
+  it("of a hole, and of what was copied, what the lower has is on top of what is written back", async () => {
+    const bench = new Workbench();
+    const hole = new Overwrite(bench.file, waits);
+    expect(hole.begin()).toBeUndefined();
+    hole.madeThere(12, 100);
+    const meanwhile = writingBack(bench);
+    await turns();
+    expect(meanwhile.seen).toEqual(["..CD"]);
+    await meanwhile.end();
+    hole.over();
+    const later = writingBack(bench);
+    await turns();
+    expect(later.seen).toEqual(["...."]);
+    await later.end();
+    expect(bench.file.requests).toBeNull();
+  });
+
   it("wait for those that came before them only: neither is kept waiting by many of the others", async () => {
     const { file } = new Workbench();
     const order: string[] = [];
@@ -92,7 +110,8 @@ describe("a WRITE and a write-back of the same file", () => {
       const back = new WriteBack(file);
       let end = (): void => {};
       const ended = new Promise<void>((resolve) => (end = resolve));
-      const made = back.make(0, Buffer.alloc(1), async () => {
+      const read = (): Buffer => Buffer.alloc(0);
+      const made = back.make(0, Buffer.alloc(1), read, async () => {
         order.push(called);
         await ended;
       });
@@ -184,6 +203,30 @@ describe("served", () => {
     expect(later.toString()).toBe("old old old");
     expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
   });
+
+  for (const op of ["fallocate", "copyFileRange"] as const) {
+    it(`a page that was stored to and is written back before ${op} is answered has what that has made`, async () => {
+      const bench = new Workbench();
+      const { fh } = bench.openFile();
+      bench.file.mappableCount = 1;
+      bench.lower.read = () => Buffer.from("MADE");
+      let drop = (): void => {};
+      bench.coherence.dropPages = () => new Promise((resolve) => (drop = resolve));
+      const common = { fh, fuseNodeid: bench.file.fuseNodeid, flags: 2, lockOwner: 0n, killSuidgid: false };
+      const rest = { offset: 4, length: 4, outFh: fh, outOffset: 4, mode: 0x03 };
+      const making = bench.serve({ ...common, ...rest, op, flags: 0 });
+      await turns();
+      const page = Buffer.from("old old old");
+      await bench.serve({ op: "write", ...common, offset: 0, data: page, fromCache: true });
+      expect(page.toString()).toBe("old MADEold");
+      drop();
+      await making;
+      const later = Buffer.from("old old old");
+      await bench.serve({ op: "write", ...common, offset: 0, data: later, fromCache: true });
+      expect(later.toString()).toBe("old old old");
+      expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+    });
+  }
 
   it("a WRITE that waited for a write-back is not made any more if its caller was killed meanwhile", async () => {
     const bench = new Workbench();
