@@ -8,6 +8,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { PAGE_BYTES, type PageRange } from "../../../overlay/coherence/page-range.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { type SendPage, type Stored, storeGone, WriteBacks } from "./ends-model-mapping.ts";
 import { Mutex } from "../coherence/mutex.ts";
 import { sweepGate } from "../coherence/sweep-gate.ts";
 
@@ -15,6 +16,25 @@ export class Page {
   readonly lock: Mutex = new Mutex();
   readonly data: Buffer = Buffer.alloc(PAGE_BYTES);
   isUptodate = false;
+  /** What mappings have stored since it was written back the last time, and the write-back that is under way. */
+  stored: Stored = new Map();
+  writingBack: Promise<void> | null = null;
+  /** Zeroed by a hole, though something was stored there since that was made: the lower may have it. */
+  readonly zeroed: Set<number> = new Set();
+
+  /** With its lock held. */
+  fill(from: number, data: Buffer): void {
+    data.copy(this.data, from);
+    for (const at of this.zeroed) if (at >= from && at < from + data.length) this.zeroed.delete(at);
+    for (const [at] of this.stored) if (at >= from && at < from + data.length) storeGone(this.stored, at);
+  }
+
+  /** Of a hole: the same. */
+  zero(from: number, to: number): void {
+    const had = Array.from({ length: to - from }, (_, at) => from + at).filter((at) => this.data[at] !== 0);
+    this.fill(from, Buffer.alloc(to - from));
+    for (const at of had) this.zeroed.add(at);
+  }
 }
 
 export interface AttrReply {
@@ -31,13 +51,15 @@ export class EndsKernel {
   isUnstable = false;
   readonly rwsem: Mutex = new Mutex();
   readonly pages: Map<number, Page> = new Map();
+  readonly writeBacks: WriteBacks;
   readonly #turn: () => Promise<void>;
   readonly #say: (text: string) => void;
   #attrVersion = 1;
   #versions = 1;
-  readonly counts = { cuts: 0, sentinels: 0, droppedReplies: 0 };
+  readonly counts = { cuts: 0, sentinels: 0, droppedReplies: 0, laundered: 0, dirtyDropped: 0 };
 
-  constructor(size: number, turn: () => Promise<void>, say: (text: string) => void) {
+  constructor(size: number, turn: () => Promise<void>, say: (text: string) => void, send: SendPage) {
+    this.writeBacks = new WriteBacks(send);
     this.size = size;
     this.#turn = turn;
     this.#say = say;
@@ -78,15 +100,18 @@ export class EndsKernel {
     this.counts.cuts += 1;
     for (const [index, page] of this.#from(Math.floor(size / PAGE_BYTES))) {
       await page.lock.lock();
+      await page.writingBack;
       const start = index * PAGE_BYTES;
       if (start >= size) this.#forgetPage(index, page);
-      else page.data.fill(0, size - start);
+      else page.fill(size - start, Buffer.alloc(PAGE_BYTES - size + start));
       page.lock.unlock();
       await this.#turn();
     }
   }
 
   #forgetPage(index: number, page: Page): void {
+    if (page.stored.size > 0) this.counts.dirtyDropped += 1;
+    for (const [at] of page.stored) storeGone(page.stored, at);
     if (this.pages.get(index) === page) this.pages.delete(index);
   }
 
@@ -98,6 +123,31 @@ export class EndsKernel {
   async dropPages(from: number, to: number): Promise<void> {
     for (const [index, page] of this.#from(Math.floor(from / PAGE_BYTES), Math.ceil(to / PAGE_BYTES))) {
       await page.lock.lock();
+      // folio_launder
+      if (page.stored.size > 0) this.counts.laundered += 1;
+      await this.writeBacks.begin(index, page, () => this.size);
+      await page.writingBack;
+      this.#forgetPage(index, page);
+      page.lock.unlock();
+    }
+  }
+
+  /** filemap_write_and_wait_range: bytes from, and up to. */
+  async writeBack(from = 0, to: number = Number.POSITIVE_INFINITY): Promise<void> {
+    const parts = this.#from(Math.floor(from / PAGE_BYTES), Math.ceil(to / PAGE_BYTES));
+    for (const [index, page] of parts) {
+      await page.lock.lock();
+      if (this.pages.get(index) === page) await this.writeBacks.begin(index, page, () => this.size);
+      page.lock.unlock();
+    }
+    for (const [, page] of parts) await page.writingBack;
+  }
+
+  /** truncate_inode_pages_range of whole pages: what is stored in them is lost. */
+  async forgetPages(from: number, to: number): Promise<void> {
+    for (const [index, page] of this.#from(Math.floor(from / PAGE_BYTES), Math.ceil(to / PAGE_BYTES))) {
+      await page.lock.lock();
+      await page.writingBack;
       this.#forgetPage(index, page);
       page.lock.unlock();
     }
@@ -123,20 +173,25 @@ export class EndsKernel {
     const isWhole = (index: number): boolean => index * PAGE_BYTES >= from && (index + 1) * PAGE_BYTES <= to;
     for (const [index, page] of parts.toSorted(([a], [b]) => Number(isWhole(b)) - Number(isWhole(a)))) {
       await page.lock.lock();
+      await page.writingBack;
       if (isWhole(index)) this.#forgetPage(index, page);
-      else page.data.fill(0, Math.max(0, from - index * PAGE_BYTES), Math.min(PAGE_BYTES, to - index * PAGE_BYTES));
+      else {
+        const start = Math.max(0, from - index * PAGE_BYTES);
+        page.zero(start, Math.min(PAGE_BYTES, to - index * PAGE_BYTES));
+      }
       page.lock.unlock();
       await this.#turn();
     }
   }
 
   /** fuse_do_setattr: with the lock held. */
-  async truncated({ size, mtime }: AttrReply): Promise<void> {
+  async truncated({ size, mtime }: AttrReply, set: () => void = () => undefined): Promise<void> {
     this.#bump();
     const old = this.size;
     this.attrValid = false;
     this.size = size;
     this.mtime = mtime;
+    set();
     if (old === size) return;
     await this.#turn();
     await this.#cut(size);

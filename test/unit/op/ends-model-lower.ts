@@ -42,6 +42,9 @@ export class EndsLower extends KillModelRest {
     const copy = Buffer.from(data);
     await this.#world.maybeTurn();
     const at = append ? this.#world.bytes.length : offset;
+    const stored = this.#world.writeBacks.get(data.buffer);
+    if (stored !== undefined) this.#world.checkWriteBack(this.#node, stored, at, copy);
+    else this.#world.makes(this.#node, at, copy.length);
     const bytes = Buffer.alloc(Math.max(this.#world.bytes.length, at + copy.length));
     this.#world.bytes.copy(bytes);
     copy.copy(bytes, at);
@@ -72,6 +75,7 @@ export class EndsLower extends KillModelRest {
     const isFull = this.#world.random() < 0.1;
     const zeroed = isFull ? Math.floor(length / 2) : length;
     if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0 && offset < end) bytes.fill(0, offset, Math.min(end, offset + zeroed));
+    this.#world.makes(this.#node, offset, length);
     this.#world.set(this.#node, bytes);
     this.#world.say(`lower: fallocate ${mode} ${offset}+${zeroed}, size ${end}`);
     await this.#world.maybeTurn();
@@ -85,6 +89,7 @@ export class EndsLower extends KillModelRest {
       const bytes = Buffer.alloc(Math.max(old.length, outOffset + data.length));
       old.copy(bytes);
       data.copy(bytes, outOffset);
+      this.#world.makes(this.#node, outOffset, data.length);
       this.#world.set(this.#node, bytes);
       this.#world.say(`lower: copy ${data.length} of ${length} from ${offset} to ${outOffset}, size ${bytes.length}`);
     }

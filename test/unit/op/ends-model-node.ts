@@ -8,16 +8,20 @@ import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import type { Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Call } from "../../../overlay/op/call.ts";
+import { O_RDWR } from "../../../overlay/op/linux.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
 import type { ModelLockManager } from "../coherence/shell-model-locks.ts";
 import { type AttrReply, EndsKernel } from "./ends-model-kernel.ts";
 import { EndsLower, FILE, ROOT } from "./ends-model-lower.ts";
 import type { EndsWorld } from "./ends-model-world.ts";
+import type { Stored } from "./ends-model-mapping.ts";
 import { modelCall, type Reply, serve } from "./model-call.ts";
 import { modelMount } from "./model-mount.ts";
 
 const OWN_THREAD = 7;
+/** Of a write-back: no thread's. */
+const FLUSHER = 0;
 export const ATTR_AT = 16;
 export const ENTRY_ATTR_AT = 40;
 
@@ -44,7 +48,8 @@ export class EndsNode {
     this.#killed = killed;
     this.world = world;
     const turn = (): Promise<void> => world.turn();
-    this.kernel = new EndsKernel(SENTINEL_SIZE, turn, (text) => world.say(`node ${id}: ${text}`));
+    const say = (text: string): void => world.say(`node ${id}: ${text}`);
+    this.kernel = new EndsKernel(SENTINEL_SIZE, turn, say, (fh, offset, page, stored) => this.#sendPage(fh, offset, page, stored));
     this.shell = new CoherenceShell({
       lockspace: locks.lockspace(id),
       caches: this.kernel.caches(),
@@ -131,7 +136,7 @@ export class EndsNode {
       const killed = (): void => {
         if (CHANGES.has(op)) over = this.world.leftBehind(id);
       };
-      if (pid !== OWN_THREAD && this.world.random() < this.#killed) void this.#kill(call, killed);
+      if (pid !== OWN_THREAD && pid !== FLUSHER && this.world.random() < this.#killed) void this.#kill(call, killed);
       const decoded = { unique, uid: 0, gid: 0, pid, fuseNodeid, ...request } as unknown as Operation;
       const work = (): MaybePromise<void> => perform(this.mount, call, decoded);
       void serve(this.mount, call, decoded, work, (text) => this.world.note(text)).then(() => over());
@@ -139,6 +144,19 @@ export class EndsNode {
     await this.world.turn();
     if (pid !== OWN_THREAD) await this.heldUp(0.05);
     return reply;
+  }
+
+  async #sendPage(fh: number, offset: number, page: Buffer, stored: Stored): Promise<void> {
+    const { world } = this;
+    const data = Buffer.alloc(page.length);
+    page.copy(data);
+    world.counts.writeBacks += 1;
+    world.writeBacks.set(data.buffer, stored);
+    const rest = { killSuidgid: false, lockOwner: 0n, flags: O_RDWR };
+    const { errno } = await this.ask(FLUSHER, { op: "write", fh, offset, data, fromCache: true, ...rest });
+    world.writeBacks.delete(data.buffer);
+    if (errno !== 0) world.note(`node ${this.id}: a write-back ended with ${errno}`);
+    for (const store of stored.values()) store.state = "written";
   }
 
   /** A thread that was answered may not be given a processor for a while. */

@@ -1,6 +1,7 @@
 /** What programs of the model of ends (ends-model.ts) do. */
 import { O_RDWR } from "../../../overlay/op/linux.ts";
 import type { EndsNode } from "./ends-model-node.ts";
+import { EndsMapping } from "./ends-model-mapping.ts";
 import { EndsReads } from "./ends-model-reads.ts";
 import { EndsThread, SIZE_MAX } from "./ends-model-thread.ts";
 import { EndsWrites } from "./ends-model-writes.ts";
@@ -13,6 +14,8 @@ export interface ProgramOptions {
   readonly appendsOnly?: boolean;
   /** Mostly holes are made, in one page that is written and read. */
   readonly holes?: boolean;
+  /** Shared mappings are stored to, where there may be some. */
+  readonly mapped?: boolean;
 }
 
 export class EndsProgram {
@@ -23,8 +26,9 @@ export class EndsProgram {
   readonly #writes: EndsWrites;
   readonly #appendsOnly: boolean;
   readonly #holes: boolean;
+  readonly #isMapped: boolean;
 
-  constructor(node: EndsNode, pid: number, { appendsOnly = false, holes = false }: ProgramOptions) {
+  constructor(node: EndsNode, pid: number, { appendsOnly = false, holes = false, mapped = false }: ProgramOptions) {
     this.#node = node;
     this.#world = node.world;
     this.#thread = new EndsThread(node, pid, holes);
@@ -32,6 +36,7 @@ export class EndsProgram {
     this.#writes = new EndsWrites(this.#thread);
     this.#appendsOnly = appendsOnly;
     this.#holes = holes;
+    this.#isMapped = mapped;
   }
 
   /** Whoever was killed does nothing more: another one comes. */
@@ -58,6 +63,14 @@ export class EndsProgram {
     else await this.#overwrite();
   }
 
+  async #store(mapping: EndsMapping): Promise<void> {
+    for (let left = this.#thread.below(4); left > 0 && !this.#thread.isDead; left -= 1) await mapping.store();
+    const luck = this.#world.random();
+    if (luck < 0.1) await mapping.sync();
+    // The kernel's own flusher.
+    else if (luck < 0.3) void this.#node.kernel.writeBack();
+  }
+
   async #overwrite(): Promise<void> {
     const { errno, body } = await this.#node.ask(this.#thread.pid, { op: "open", flags: O_RDWR });
     if (errno !== 0) return this.#thread.failed("open", errno);
@@ -65,7 +78,9 @@ export class EndsProgram {
     const isDirect = (body.readUInt32LE(8) & FOPEN_DIRECT_IO) !== 0;
     // O_TRUNC
     if (this.#world.random() < (this.#holes ? 0.02 : 0.15)) await this.#writes.truncate(null, 0);
+    const mapping = this.#isMapped && !isDirect ? new EndsMapping(this.#thread, this.#reads, fh) : null;
     for (let left = this.#thread.below(4); left > 0 && !this.#thread.isDead; left -= 1) {
+      if (mapping !== null) await this.#store(mapping);
       const luck = this.#world.random();
       const offset = this.#world.random() < 0.85 ? this.#thread.place() : this.#thread.below(SIZE_MAX);
       if (luck < 0.15) await this.#writes.fallocate(fh);
@@ -76,6 +91,7 @@ export class EndsProgram {
       else if (isDirect) await this.#writes.writeDirect(fh, offset);
       else await this.#writes.writeCached(fh, offset);
     }
+    await mapping?.unmap();
     await this.#node.ask(0, { op: "release", fh, flags: 0, lockOwner: 0n, flockUnlock: false });
   }
 }

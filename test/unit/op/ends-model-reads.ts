@@ -67,7 +67,7 @@ export class EndsReads {
     while (at < offset + bytes) {
       const index = Math.floor(at / PAGE_BYTES);
       const start = at;
-      const part = await this.#withPage(index, (page) => {
+      const part = await this.withPage(index, (page) => {
         const to = Math.max(start, Math.min(kernel.size, offset + bytes, (index + 1) * PAGE_BYTES));
         this.#thread.say(`looks at page ${index} from ${start} to ${to}`);
         return Buffer.from(page.data.subarray(start - index * PAGE_BYTES, to - index * PAGE_BYTES));
@@ -84,7 +84,7 @@ export class EndsReads {
   }
 
   /** In the very step in which it is up to date; null: EINTR. */
-  async #withPage<T>(index: number, use: (page: Page) => T): Promise<T | null> {
+  async withPage<T>(index: number, use: (page: Page) => T, fh: number = this.#node.readFh): Promise<T | null> {
     const { pages } = this.#kernel;
     for (;;) {
       const page = pages.get(index);
@@ -94,7 +94,7 @@ export class EndsReads {
         const stands = pages.get(index) === page;
         if (stands && !page.isUptodate) {
           // fuse_read_folio
-          if (!(await this.#fill(index, [page]))) return null;
+          if (!(await this.#fill(index, [page], fh))) return null;
           continue;
         }
         page.lock.unlock();
@@ -105,12 +105,12 @@ export class EndsReads {
       if (this.#world.random() < 0.4 && !pages.has(index + 1)) made.push(new Page());
       made.forEach((one, more) => pages.set(index + more, one));
       for (const one of made) await one.lock.lock();
-      if (!(await this.#fill(index, made))) return null;
+      if (!(await this.#fill(index, made, fh))) return null;
     }
   }
 
   /** Their locks go with it. False: EINTR. */
-  async #fill(index: number, made: readonly Page[]): Promise<boolean> {
+  async #fill(index: number, made: readonly Page[], fh: number): Promise<boolean> {
     const asked = this.#kernel.asks();
     const isLate = this.#world.random() < 0.3;
     const take = ({ errno, body }: Reply): void => {
@@ -128,7 +128,7 @@ export class EndsReads {
       this.#thread.pid,
       {
         op: "read",
-        fh: this.#node.readFh,
+        fh,
         offset: index * PAGE_BYTES,
         size: made.length * PAGE_BYTES,
         lockOwner: 0n,

@@ -64,11 +64,13 @@ export class EndsWrites {
     await kernel.rwsem.lock();
     try {
       const size = to ?? this.#thread.below(this.#world.random() < 0.9 ? this.#world.bytes.length + 1 : SIZE_MAX);
+      await kernel.writeBacks.hold();
       kernel.isUnstable = true;
       this.#thread.say(`truncate ${size}`);
       const { errno, body } = await this.#node.ask(this.#thread.pid, { op: "setattr", fh, change: { size } });
       this.#world.counts.cuts += 1;
-      if (errno === 0) await kernel.truncated(attrIn(body, ATTR_AT, 0));
+      if (errno !== 0) kernel.writeBacks.release();
+      if (errno === 0) await kernel.truncated(attrIn(body, ATTR_AT, 0), () => kernel.writeBacks.release());
       else this.#thread.failed("truncate", errno);
       kernel.isUnstable = false;
       this.#thread.say(`truncated`);
@@ -98,18 +100,20 @@ export class EndsWrites {
     const kernel = this.#kernel;
     const mode = FALLOCATE_MODES[this.#thread.below(FALLOCATE_MODES.length)] as number;
     const keeps = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    const zeroes = (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0;
     const offset = this.#thread.place();
     const length = 1 + this.#thread.below(this.#world.random() < 0.5 ? 200 : 2 * PAGE_BYTES);
     await kernel.rwsem.lock();
     try {
       this.#world.counts.fallocates += 1;
       if (!keeps) kernel.isUnstable = true;
+      if (zeroes) await kernel.writeBack(offset);
       this.#thread.say(`fallocate ${mode} ${offset}+${length}`);
       const { errno } = await this.#node.ask(this.#thread.pid, { op: "fallocate", fh, offset, length, mode });
       if (errno !== 0) return this.#thread.unmade("fallocate", errno);
       await this.#node.heldUp(0.3);
       if (!keeps) kernel.written(offset + length);
-      if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) !== 0) await kernel.punched(offset, offset + length);
+      if (zeroes) await kernel.punched(offset, offset + length);
       kernel.attrValid = false;
       this.#thread.say(`fallocated`);
     } finally {
@@ -139,9 +143,11 @@ export class EndsWrites {
     this.#world.counts.copies += 1;
     const isUnstable = outOffset + length > kernel.size;
     await kernel.rwsem.lock();
+    await kernel.writeBack(offset);
     kernel.rwsem.unlock();
     await kernel.rwsem.lock();
     try {
+      await kernel.writeBack(outOffset);
       if (isUnstable) kernel.isUnstable = true;
       this.#thread.say(`copy ${length} from ${offset} to ${outOffset}`);
       const { errno, body } = await this.#node.ask(this.#thread.pid, {
@@ -156,7 +162,7 @@ export class EndsWrites {
       if (errno !== 0) return this.#thread.unmade("copy", errno);
       const bytes = body.readUInt32LE(0);
       check(bytes);
-      await kernel.dropPages(outOffset, outOffset + bytes);
+      await kernel.forgetPages(outOffset, outOffset + bytes);
       kernel.written(bytes > 0 ? outOffset + bytes : 0);
       this.#thread.say(`copied ${bytes}`);
     } finally {
@@ -221,7 +227,7 @@ export class EndsWrites {
           const index = Math.floor(to / PAGE_BYTES);
           const page = await this.#lockedPage(index);
           const end = Math.min((index + 1) * PAGE_BYTES, from + data.length);
-          data.copy(page.data, to - index * PAGE_BYTES, to - from, end - from);
+          page.fill(to - index * PAGE_BYTES, data.subarray(to - from, end - from));
           const whole = end - to === PAGE_BYTES;
           if (whole) page.isUptodate = true;
           if (page.isUptodate) page.lock.unlock();
@@ -229,6 +235,8 @@ export class EndsWrites {
           pages.push({ page, whole });
           to = end;
         }
+        // fuse_send_write_pages
+        for (const { page } of pages) await page.writingBack;
         const written = await this.#write(fh, offset, data.subarray(offset - from, to - from));
         if (written === 0) for (const { page } of pages) page.isUptodate = false;
         held?.lock.unlock();

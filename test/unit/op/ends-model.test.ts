@@ -20,6 +20,8 @@ describe("F5: programs that append to, cut and read one file", () => {
     { nodes: 2, programsPerNode: 3 },
     { nodes: 3, programsPerNode: 3 },
     { nodes: 2, programsPerNode: 2, holes: true },
+    { nodes: 1, programsPerNode: 4, mapped: true },
+    { nodes: 2, programsPerNode: 3, mapped: true },
     { nodes: 1, programsPerNode: 4, killed: 0.1 },
     { nodes: 2, programsPerNode: 3, killed: 0.05 },
     { nodes: 2, programsPerNode: 3, lapses: true },
@@ -38,9 +40,11 @@ describe("F5: programs that append to, cut and read one file", () => {
           for (const [key, count] of Object.entries(counts)) sums[key] = (sums[key] ?? 0) + count;
         }
         const { reads = 0, readsRefused = 0, sentinels = 0, seeks = 0, callerRepairs = 0, sizeSettles = 0, killed = 0, writes = 0 } = sums;
-        expect(readsRefused).toBeLessThan(reads / ("holes" in shape ? 5 : 20));
+        expect(readsRefused).toBeLessThan(reads / ("holes" in shape ? 5 : "mapped" in shape ? 8 : 20));
         expect([sentinels > 0, sizeSettles > 0]).toEqual(Array(2).fill(shape.nodes > 1));
         expect(seeks > 0 || "holes" in shape).toBe(true);
+        const { stores = 0, writeBacks = 0, laundered = 0 } = sums;
+        expect([stores, writeBacks, laundered].map((count) => count > 0)).toEqual(Array(3).fill("mapped" in shape));
         repairsOfAll += callerRepairs;
         expect([killed > 0, writes > 0]).toEqual(["killed" in shape, !("appendsOnly" in shape)]);
       },
