@@ -250,7 +250,10 @@ export class Call implements Waiter, KeptAnswer, GivingCall {
   }
 
   #written(result: number): boolean {
-    this.onAnswered?.();
+    const { onAnswered } = this;
+    // Whoever still has the call does not keep its request for that.
+    this.onAnswered = null;
+    onAnswered?.();
     if (result >= 0) return true;
     // ENOENT: aborted meanwhile. ENODEV, ENOTCONN, EPERM: the connection is gone.
     if (result !== -E.ENOENT && result !== -E.ENODEV && result !== -E.ENOTCONN && result !== -E.EPERM) this.#refused(-result);

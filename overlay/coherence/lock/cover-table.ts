@@ -71,7 +71,11 @@ export class CoverTable {
 
   forgotten(inode: Inode): void {
     const { cover } = inode;
-    if (cover.size !== null) cover.size.least = -1;
+    if (cover.size !== null) {
+      cover.size.least = -1;
+      // Of what the kernel does not know it asks for nothing; the lock may stay for long.
+      cover.size.lockHolder = null;
+    }
     if (cover.inode === inode) cover.inode = null;
     cover.attrTold = false;
     cover.attrTaker = NO_TAKER;

@@ -1,7 +1,7 @@
 /** Covers by inode number, and those whose number an inode of another generation has. */
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { attach, type Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { attach, type Cover, type Inode, sizeOf } from "../../../overlay/coherence/cover.ts";
 import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 
@@ -47,4 +47,14 @@ it("of one identity that is of another kind now the new one is found, and each g
   expect([covers.find(id(1)), covers.size, [...covers.all()]]).toEqual([directory, 1, [directory, file]]);
   covers.forgotten(inode);
   expect([unlocked, covers.find(id(1)), [...covers.all()]]).toEqual([[file], directory, [directory]]);
+});
+
+it("a lock that stays when the kernel has forgotten its inode keeps no call", () => {
+  const covers = new CoverTable(new CoherenceState(), () => undefined);
+  const cover = covers.take(id(1), "file");
+  cover.mode = Mode.PR;
+  const size = sizeOf(cover);
+  size.lockHolder = { answered: true };
+  covers.forgotten(known(cover));
+  expect([covers.find(id(1)), size.lockHolder]).toEqual([cover, null]);
 });
