@@ -379,8 +379,8 @@ const onBoth: readonly Mutant[] = [
     id: "stale-after-fallocate",
     breaks: "fallocate(2) is made under a lock for reading",
     file: dataOp,
-    find: "return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }, async () => {",
-    replace: "return pinnedData(mount, call, { inode, mode: Mode.PR, cached, unstable }, async () => {",
+    find: "pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable }",
+    replace: "pinnedData(mount, call, { inode, mode: Mode.PR, cached, unstable }",
     through: "both",
   },
   {
