@@ -225,6 +225,15 @@ export const overlayOpMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/write-order.test.ts",
   },
   {
+    id: "f9-failed-hole-on-top",
+    hazard: "F9",
+    breaks: "a hole that could not be made takes away what mappings store there",
+    file: "overlay/op/data.ts",
+    find: "        hole?.over();\n",
+    replace: "        hole?.madeThere(request.offset, request.length);\n",
+    caughtBy: "test/unit/op/write-order.test.ts",
+  },
+  {
     id: "f9-killed-write-on-top",
     hazard: "F9",
     breaks: "a killed WRITE is put over what others have written since",

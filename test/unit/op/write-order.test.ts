@@ -1,5 +1,6 @@
 /** WRITEs and the write-back of mappings, of the same pages: write-order.ts. */
 import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import { isWrittenBack, Overwrite, WriteBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -227,6 +228,20 @@ describe("served", () => {
       expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
     });
   }
+
+  it("what a mapping stored to a hole that could not be made is not lost", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    bench.lower.errors.set("fallocate", [E.EOPNOTSUPP]);
+    bench.lower.read = () => Buffer.from("old ");
+    const common = { fh, fuseNodeid: bench.file.fuseNodeid, flags: 2, lockOwner: 0n, killSuidgid: false };
+    const page = Buffer.from("old NEW old");
+    // As the kernel does with a page that is dropped.
+    bench.coherence.dropPages = () => bench.serve({ op: "write", ...common, offset: 0, data: page, fromCache: true }).then(() => undefined);
+    const reply = await bench.serve({ op: "fallocate", ...common, offset: 4, length: 4, mode: 0x03 });
+    expect([reply?.errno, page.toString()]).toEqual([E.EOPNOTSUPP, "old NEW old"]);
+    expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+  });
 
   it("a WRITE that waited for a write-back is not made any more if its caller was killed meanwhile", async () => {
     const bench = new Workbench();
