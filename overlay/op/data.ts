@@ -157,7 +157,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
       isMade
         ? undefined
         : changeFor(lower, call.unique, () => lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
-    const hole = zeroes && inode.mappableCount > 0 ? new Overwrite(inode, call) : null;
+    const hole = zeroes ? new Overwrite(inode, call) : null;
     const range = { from: request.offset, to: request.offset + request.length };
     return await resizedOver(mount, call, inode, hole, async (made) => {
       const before = unstable && !isMade ? await lower.getattr(inode.id) : null;
@@ -173,8 +173,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
         throw error;
       }
       made();
-      hole?.madeThere(request.offset, request.length);
-      const left = hole === null ? null : await dropStored(coherence, inode, range, call);
+      const left = hole === null ? null : await madeOver(mount, call, inode, hole, range);
       // Where the size stays, the kernel only marks them.
       await attributesChanged(mount, call, [inode]);
       const effect = zeroes ? "clears" : isMade ? "misplaced" : "raises";
@@ -187,8 +186,8 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
 }
 
 /**
- * As `resized`, of a hole or a copy in a file that may be mapped (`over`; null: it is not). What a mapping stores to the same pages meanwhile is written back with
- * them, whole, and must not bring back what was there before (coherence/pages/write-order.ts).
+ * As `resized`, of a hole or a copy (`over`; null: it is neither). What a mapping stores to the same pages meanwhile is written back with them, whole, and must
+ * not bring back what was there before (coherence/pages/write-order.ts). The mapping may come when this has begun.
  */
 function resizedOver(
   mount: Mount,
@@ -208,6 +207,12 @@ function resizedOver(
     () => resized(mount, call, inode, "plain", begun),
     () => over.over(),
   );
+}
+
+/** In the turn in which the lower has answered. Gives what is left to wait for after the answer. */
+async function madeOver({ coherence }: Mount, call: Call, inode: InodeRecord, over: Overwrite, { from, to }: PageRange): Promise<Left> {
+  over.madeThere(from, to - from);
+  return inode.mappableCount > 0 && from < to ? await dropStored(coherence, inode, { from, to }, call) : null;
 }
 
 /** Before what the kernel cached is dropped (change.ts): that waits for the pages of write-backs, which wait for this. */
@@ -273,15 +278,13 @@ export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRe
       changeFor(lower, call.unique, () =>
         lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length),
       );
-    const over = target.inode.mappableCount > 0 ? new Overwrite(target.inode, call) : null;
+    const over = new Overwrite(target.inode, call);
     return await resizedOver(mount, call, target.inode, over, async (made) => {
       const bytes = await changed(mount, call, [target.inode], () =>
         letGoIfKilled(call, over, () => afterKill(mount, target, killed, make)),
       );
       made();
-      over?.madeThere(request.outOffset, bytes);
-      const range = { from: request.outOffset, to: request.outOffset + bytes };
-      const left = over === null || bytes === 0 ? null : await dropStored(coherence, target.inode, range, call);
+      const left = await madeOver(mount, call, target.inode, over, { from: request.outOffset, to: request.outOffset + bytes });
       sizeReplied(mount, call, target.inode, "clears", request.outOffset + bytes, copied === null);
       call.written(bytes);
       return left;

@@ -229,6 +229,40 @@ describe("served", () => {
     });
   }
 
+  for (const [op, made] of [
+    ["fallocate", undefined],
+    ["copyFileRange", 4],
+  ] as const) {
+    const serveAt4 = (bench: Workbench, fh: number): Promise<unknown> => {
+      const common = { fh, fuseNodeid: bench.file.fuseNodeid };
+      return bench.serve({ ...common, op, offset: 4, length: 4, outFh: fh, outOffset: 4, mode: 0x03, flags: 0 });
+    };
+
+    it(`a page of a mapping that came while ${op} was made has what that has made, too`, async () => {
+      const bench = new Workbench();
+      const { fh } = bench.openFile();
+      bench.file.mappableCount = 0;
+      let answer = (): void => {};
+      bench.lower[op] = () => new Promise<never>((resolve) => (answer = () => resolve(made as never)));
+      bench.lower.read = () => Buffer.from("MADE");
+      let drop = (): void => {};
+      bench.coherence.dropPages = () => new Promise((resolve) => (drop = resolve));
+      const making = serveAt4(bench, fh);
+      await turns();
+      bench.file.mappableCount = 1;
+      const page = Buffer.from("old old old");
+      const common = { fh, fuseNodeid: bench.file.fuseNodeid, flags: 2, lockOwner: 0n, killSuidgid: false };
+      const back = bench.serve({ op: "write", ...common, offset: 0, data: page, fromCache: true });
+      await turns();
+      answer();
+      await back;
+      expect(page.toString()).toBe("old MADEold");
+      drop();
+      await making;
+      expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+    });
+  }
+
   it("what a mapping stored to a hole that could not be made is not lost", async () => {
     const bench = new Workbench();
     const { fh } = bench.openFile();
