@@ -14,7 +14,7 @@ import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized, sizeReplied } from "./change.ts";
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead, dropStored, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
+import { answerRead, beginRead, dropStored, endRead, isOutdated, noteRead, outdateReads } from "../coherence/pages/overlap.ts";
 import { Overwrite } from "../coherence/pages/write-order.ts";
 import { dropChanged } from "./orphans.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
@@ -212,6 +212,7 @@ function resizedOver(
 /** In the turn in which the lower has answered. Gives what is left to wait for after the answer. */
 async function madeOver({ coherence }: Mount, call: Call, inode: InodeRecord, over: Overwrite, { from, to }: PageRange): Promise<Left> {
   over.madeThere(from, to - from);
+  outdateReads(inode, { from, to });
   return inode.mappableCount > 0 && from < to ? await dropStored(coherence, inode, { from, to }, call) : null;
 }
 

@@ -234,6 +234,15 @@ export const overlayOpMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/write-order.test.ts",
   },
   {
+    id: "f9-read-older-than-hole",
+    hazard: "F9",
+    breaks: "a READ brings a page back that is older than a hole or a copy there",
+    file: "overlay/op/data.ts",
+    find: "  outdateReads(inode, { from, to });\n",
+    replace: "",
+    caughtBy: "test/unit/op/write-order.test.ts",
+  },
+  {
     id: "f9-failed-hole-on-top",
     hazard: "F9",
     breaks: "a hole that could not be made takes away what mappings store there",

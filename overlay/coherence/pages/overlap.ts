@@ -70,7 +70,7 @@ function mayBeLeft({ requests, cover }: PagedInode): Reread[] {
     : rereads.filter((read) => read.sweep === cover.sweeps);
 }
 
-/** To be called in the turn in which the lower has answered a WRITE. */
+/** To be called in the turn in which the lower has answered a WRITE, or has made a hole or a copy. */
 export function outdateReads(inode: PagedInode, write: PageRange): void {
   for (const read of inode.requests?.pendingReads ?? []) read.outdated ||= overlap(read, write);
 }

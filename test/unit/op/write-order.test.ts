@@ -261,6 +261,21 @@ describe("served", () => {
       await making;
       expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
     });
+
+    it(`a READ of its pages that is under way when ${op} is made reads again`, async () => {
+      const bench = new Workbench();
+      const { fh } = bench.openFile();
+      const reads: ((data: string) => void)[] = [];
+      bench.lower.read = () => new Promise((resolve) => reads.push((data) => resolve(Buffer.alloc(4096, data))));
+      const read = { op: "read" as const, fh, fuseNodeid: bench.file.fuseNodeid, offset: 0, size: 4096, flags: 2, lockOwner: 0n };
+      const reading = bench.serve(read, bench.call("read", 43));
+      await serveAt4(bench, fh);
+      reads.shift()?.("old");
+      await turns();
+      reads.shift()?.("new");
+      expect((await reading)?.body.subarray(0, 3).toString()).toBe("new");
+      expect([bench.file.requests, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+    });
   }
 
   it("what a mapping stored to a hole that could not be made is not lost", async () => {
