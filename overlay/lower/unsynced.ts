@@ -211,14 +211,22 @@ export class Unsynced {
     this.#names.allSynced(since);
   }
 
-  /** A sync of all that began then has failed: what was changed before may be lost, and no later sync says so (hazard H8). `open`: all that are open. */
-  syncFailed(since: number, open: readonly LossesTold[]): void {
-    this.#deaths += 1;
-    for (const { id, at, data } of this.#changed.values()) if (at <= since) this.#lose(id, data);
-    for (const { id, at } of this.#names.values()) if (at <= since) this.#lose(id, false);
-    this.allSynced(since);
-    this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
+  /**
+   * A sync of all has failed: what was changed may be lost, and no later sync says so (hazard H8). So may be what was changed since that began: what goes wrong
+   * until it ends is told to it. `open`: all that are open.
+   */
+  syncFailed(open: readonly LossesTold[]): void {
+    this.#loseAll(open);
     this.#syncfsFails = true;
+  }
+
+  #loseAll(open: readonly LossesTold[]): void {
+    this.#deaths += 1;
+    for (const { id, data } of this.#changed.values()) this.#lose(id, data);
+    for (const { id } of this.#names.values()) this.#lose(id, false);
+    this.#changed.clear();
+    this.#names.clear();
+    this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
   }
 
   /** The owner that had them is gone. Gives how many. `open`: all that are open. */
@@ -226,12 +234,7 @@ export class Unsynced {
     const count = this.size;
     const waiting = new Set(open.filter((file) => this.#isUntold(file)).map(({ id }) => fileKey(id)));
     for (const [key, loss] of this.#lost) if (loss.told && !waiting.has(key)) this.#lost.delete(key);
-    this.#deaths += 1;
-    for (const { id, data } of this.#changed.values()) this.#lose(id, data);
-    for (const { id } of this.#names.values()) this.#lose(id, false);
-    this.#changed.clear();
-    this.#names.clear();
-    this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
+    this.#loseAll(open);
     if (count > 0) this.#syncfsFails = true;
     return count;
   }

@@ -130,7 +130,7 @@ export const failoverMutations: readonly Mutation[] = [
     hazard: "H8",
     breaks: "a caller whose sync failed takes what it had changed for synced after the next one, which says 0",
     file: "overlay/lower/remote/changes.ts",
-    find: "      this.unsynced.syncFailed(since, this.#open());\n",
+    find: "      this.unsynced.syncFailed(this.#open());\n",
     replace: "",
     caughtBy: "test/unit/lower/failed-syncs.test.ts",
   },

@@ -56,7 +56,7 @@ export class Changes {
       await this.#session.call("syncfs", undefined);
     } catch (error) {
       // Hazard H8: the next one may say 0 of it.
-      this.unsynced.syncFailed(since, this.#open());
+      this.unsynced.syncFailed(this.#open());
       throw error;
     }
     await behind;

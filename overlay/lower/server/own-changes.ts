@@ -89,7 +89,7 @@ export class OwnChanges {
       const since = this.unsynced.now();
       let error: unknown = null;
       const result = await promised(() => call(...args)).catch((reason: unknown) => void (error = reason));
-      if (this.#isHere() && this.#failedSyncs() > known) this.unsynced.syncFailed(since, []);
+      if (this.#isHere() && this.#failedSyncs() > known) this.unsynced.syncFailed([]);
       else if (error === null && this.#isTrue) this.unsynced.allSynced(since);
       known = this.#failedSyncs();
       if (error !== null) throw error;

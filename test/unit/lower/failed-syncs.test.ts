@@ -13,9 +13,14 @@ const lab = remoteLab();
 /** Its next syncs end with these, and then with 0. */
 class FailingDisk {
   readonly results: number[] = [];
-  readonly syncs: Syncs = new Syncs(() => {
+  /** A sync waits for it. */
+  held: Promise<unknown> | null = null;
+  onSync: () => void = () => undefined;
+  readonly syncs: Syncs = new Syncs(async () => {
     const errno = this.results.shift() ?? 0;
-    return errno === 0 ? Promise.resolve() : Promise.reject(errnoError(errno));
+    this.onSync();
+    await this.held;
+    if (errno !== 0) throw errnoError(errno);
   });
 
   readonly wrap = (lower: LocalLower): LocalLower => ({ ...lower, syncfs: () => this.syncs.sync(), failedSyncs: () => this.syncs.failed });
@@ -100,6 +105,26 @@ it("a caller whose sync failed takes what it had changed for lost, though the ne
   expect([await fsync(handle), await fsync(handle), await fsync(later)]).toEqual([E.EIO, 0, 0]);
 });
 
+it("what was changed while a sync was on its way that failed is lost, too: it may be what that was told of", async () => {
+  const { disk, one, callers } = await bench();
+  const [lower] = callers;
+  let end = (): void => {};
+  disk.held = new Promise<void>((resolve) => (end = resolve));
+  const begun = new Promise<void>((resolve) => (disk.onSync = resolve));
+  disk.results.push(E.ENOSPC);
+  const sync = errnoOf(() => lower.syncBefore());
+  await begun;
+  const handle = await unsyncedFile(lower, "f");
+  end();
+  expect(await sync).toBe(E.ENOSPC);
+  await lower.syncBefore();
+  await one.server.abandon();
+  const two = await lab.owner(2, undefined, undefined, { cleanAfter: 1 });
+  lower.ownerFound(two.address, 2);
+  const fsync = (): Promise<number> => errnoOf(async () => lower.fsync(handle, false));
+  expect([await fsync(), await fsync()]).toEqual([E.EIO, 0]);
+});
+
 it("the owner's own mount takes for lost what another one's sync was told of", async () => {
   const disk = new FailingDisk();
   const id = { ino: 7, generation: 1 };
@@ -120,6 +145,31 @@ it("the owner's own mount takes for lost what another one's sync was told of", a
   expect(await errnoOf(() => disk.syncs.sync())).toBe(E.ENOSPC);
   await sync();
   expect([changes.unsynced.size, isLost()]).toEqual([0, true]);
+});
+
+it("of two syncs of the owner's own mount that overlap, and one that fails, neither says 0 of what was changed between them", async () => {
+  const [one, two] = [
+    { ino: 7, generation: 1 },
+    { ino: 8, generation: 1 },
+  ];
+  const ends: (() => void)[] = [];
+  let failed = 0;
+  const changes = new OwnChanges(
+    () => undefined,
+    () => true,
+    () => true,
+    () => Promise.resolve(),
+    () => failed,
+  );
+  const sync = changes.noting("syncfs", () => new Promise<void>((resolve) => ends.push(resolve)));
+  changes.unsynced.note(one, "data");
+  const first = sync();
+  changes.unsynced.note(two, "data");
+  const second = sync();
+  failed = 1;
+  for (const end of ends) end();
+  await Promise.all([first, second]);
+  expect([one, two].map((id) => changes.unsynced.takeLost({ id, lossesTold: 0 }))).toEqual([true, true]);
 });
 
 it("of two syncs that overlap both are told, or those that failed are counted before either says 0", async () => {
