@@ -1,6 +1,6 @@
 /** How a new process goes on with a mount after a crash: the steps between the tables and the first request (overlay/crash/README.md, hazards F38, F39). */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Errno } from "../../dlmd/base/errno.ts";
+import { E, Errno } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
@@ -141,7 +141,10 @@ export async function goOnAfterCrash(afterCrash: AfterCrash, host: GoOnAfterCras
   handOff.begin(held);
 }
 
-/** Until all is on the disk that the process before had changed. False: the mount ends before. */
+/**
+ * Until all is on the disk that the process before had changed. False: the mount ends before; or a sync has failed, and no later one says what that has lost (hazard
+ * H8).
+ */
 export async function syncBefore(remote: Pick<RemoteLower, "syncBefore">, isEnding: () => boolean, log: Log): Promise<boolean> {
   while (!isEnding()) {
     try {
@@ -149,7 +152,9 @@ export async function syncBefore(remote: Pick<RemoteLower, "syncBefore">, isEndi
       return true;
     } catch (error) {
       if (!(error instanceof Errno)) throw error;
-      log.warn({ error: String(error) }, "what was changed before the crash could not be synced yet");
+      log.warn({ error: String(error) }, "what was changed before the crash could not be synced");
+      // Any other is told by the disk, and once.
+      if (error.errno !== E.ENOMEM) return false;
     }
     await sleep(SYNC_AGAIN_MS, undefined, { ref: false });
   }

@@ -153,6 +153,15 @@ export const failoverMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/failed-syncs.test.ts",
   },
   {
+    id: "h8-asked-again-after-a-crash",
+    hazard: "H8",
+    breaks: "what a crashed process had changed counts as synced after a sync that failed, as the next one says 0",
+    file: "overlay/serve/mount-crash.ts",
+    find: "      if (error.errno !== E.ENOMEM) return false;\n",
+    replace: "",
+    caughtBy: "test/unit/serve/mount-crash.test.ts",
+  },
+  {
     id: "r7-all-lockspaces-wait",
     hazard: "R7",
     breaks: "a program that hangs in one lockspace holds up all of them",

@@ -482,9 +482,9 @@ it("locks that do not come for files which dlmd does not know are waited for one
   vi.useRealTimers();
 });
 
-it("what was changed before is synced again and again, until it is on the disk or the mount ends", async () => {
+it("what was changed before is synced again where there was no memory, until it is on the disk or the mount ends", async () => {
   vi.useFakeTimers();
-  const results: (Error | null)[] = [errnoError(E.EIO), errnoError(E.ENOSPC), null];
+  const results: (Error | null)[] = [errnoError(E.ENOMEM), errnoError(E.ENOMEM), null];
   let tries = 0;
   const remote = {
     syncBefore: async (): Promise<void> => {
@@ -504,6 +504,20 @@ it("what was changed before is synced again and again, until it is on the disk o
   expect([await never, tries]).toEqual([false, 1]);
   vi.useRealTimers();
 });
+
+it.each([E.ENOSPC, E.EIO])(
+  "a sync that failed with %i is not asked again, as the next one would say 0 of what is lost (hazard H8)",
+  async (errno) => {
+    let tries = 0;
+    const remote = {
+      syncBefore: (): Promise<void> => {
+        tries += 1;
+        return tries === 1 ? Promise.reject(errnoError(errno)) : Promise.resolve();
+      },
+    };
+    expect([await syncBefore(remote, () => false, silentLog), tries]).toEqual([false, 1]);
+  },
+);
 
 it("file locks in dlmd's service go over when the old process is gone for dlmd, and calls begin when they are here (hazard F45)", async () => {
   let [here, there] = [false, false];
