@@ -1,5 +1,5 @@
 /** The remote lower: open files and directories, and what is in them. What comes with it is known under locks (hazard F21). */
-import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import { andThen } from "../../../dlmd/base/maybe-promise.ts";
 import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_READ_MANY } from "../limits.ts";
 import type { Fetched, LowerData, LowerHandle } from "../lower.ts";
@@ -123,7 +123,13 @@ async function fsync(core: RemoteCore, call: "fsync" | "fsyncdir", handle: Lower
   const file = opens.handles.get(handle);
   const since = changes.unsynced.now();
   const written = behind.over();
-  await opens.call(call, { handle, dataOnly }, [file]);
+  try {
+    await opens.call(call, { handle, dataOnly }, [file]);
+  } catch (error) {
+    // Its caller is told by that, too, what was lost before.
+    if (isErrno(error, E.EIO) || isErrno(error, E.ENOSPC) || isErrno(error, E.EDQUOT)) changes.unsynced.takeLost(file);
+    throw error;
+  }
   // They were answered before.
   await written;
   changes.unsynced.synced(file.id, since, dataOnly);

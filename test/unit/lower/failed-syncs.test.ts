@@ -105,6 +105,29 @@ it("a caller whose sync failed takes what it had changed for lost, though the ne
   expect([await fsync(handle), await fsync(handle), await fsync(later)]).toEqual([E.EIO, 0, 0]);
 });
 
+it("an fsync that the disk fails tells of what a sync before has lost: it is told once", async () => {
+  const disk = new FailingDisk();
+  const fsyncs = [E.ENOMEM, E.ENOSPC];
+  const one = await lab.owner(1, (lower) => ({
+    ...disk.wrap(lower),
+    fsync: (handle, dataOnly) => {
+      const errno = fsyncs.shift();
+      if (errno !== undefined) throw errnoError(errno);
+      return lower.fsync(handle, dataOnly);
+    },
+  }));
+  const lower = lab.remote({ clientId: 5 });
+  await lower.connect(one.address, 1);
+  const handle = await unsyncedFile(lower, "f");
+  const other = await lower.open((await lower.lookup(lower.root, name("f"))).id, RDWR);
+  disk.results.push(E.ENOSPC);
+  expect(await errnoOf(() => lower.syncBefore())).toBe(E.ENOSPC);
+  const fsync = (file: LowerHandle): Promise<number> => errnoOf(async () => lower.fsync(file, false));
+  expect([await fsync(handle), await fsync(handle), await fsync(handle)]).toEqual([E.ENOMEM, E.ENOSPC, 0]);
+  // Through the other descriptor it is told, too.
+  expect([await fsync(other), await fsync(other)]).toEqual([E.EIO, 0]);
+});
+
 it("what was changed while a sync was on its way that failed is lost, too: it may be what that was told of", async () => {
   const { disk, one, callers } = await bench();
   const [lower] = callers;
