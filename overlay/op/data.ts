@@ -165,8 +165,9 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest, i
         await changed(mount, call, [inode], () => letGoIfKilled(call, hole, () => afterKill(mount, file, killed, make)));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then, and keeps its pages.
-        // What mappings store there is written back as it is: what of it is a hole now is not known.
-        hole?.over();
+        if (isErrno(error, E.ENOSPC) || isErrno(error, E.EDQUOT) || isErrno(error, E.EIO)) hole?.madeThere(request.offset, request.length);
+        // Nothing was made: what mappings store there is written back as it is.
+        else hole?.over();
         await dropChanged(mount, call, [inode], false);
         if (zeroes) await coherence.dropPages(inode, request.offset, request.length);
         if (before !== null && !call.interrupted) await raiseToEnd(mount, inode, before.size);

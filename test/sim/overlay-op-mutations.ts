@@ -247,8 +247,8 @@ export const overlayOpMutations: readonly Mutation[] = [
     hazard: "F9",
     breaks: "a hole that could not be made takes away what mappings store there",
     file: "overlay/op/data.ts",
-    find: "        hole?.over();\n",
-    replace: "        hole?.madeThere(request.offset, request.length);\n",
+    find: "        else hole?.over();\n",
+    replace: "        else hole?.madeThere(request.offset, request.length);\n",
     caughtBy: "test/unit/op/write-order.test.ts",
   },
   {
