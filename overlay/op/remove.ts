@@ -39,6 +39,7 @@ function removeOnce(
   victim: Victim,
   inode: InodeRecord,
 ): MaybePromise<boolean> {
+  mount.walkAhead.noteRemoval(dir, inode);
   if (inode.kind !== "directory") mount.removalsAhead.note(dir, inode, request.name);
   const wants = [
     { inode: dir, mode: Mode.EX },

@@ -525,6 +525,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/walk-ahead.test.ts",
   },
   {
+    id: "walk-ahead-of-removals",
+    breaks: "a directory whose files are removed is read ahead in PR: each removal gives that lock up and asks for another",
+    file: "overlay/op/walk-ahead.ts",
+    find: "if (walked?.costlyNodeid === child.fuseNodeid) walked.costlyNodeid = 0;",
+    replace: "",
+    caughtBy: "test/unit/op/walk-ahead.test.ts",
+  },
+  {
     id: "files-ahead-when-all-is-read",
     breaks: "the data of the next files is asked for when one is read that has not come: that read waits for all of it",
     file: "overlay/op/files-ahead.ts",

@@ -480,6 +480,7 @@ describe("a removal", () => {
   it("is noted before its locks are asked for: of a file, not of a directory", async () => {
     const bench = new Workbench();
     const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    const noLook = vi.spyOn(bench.mount.walkAhead, "noteRemoval");
     bench.coherence.told.set("2.0 name", bench.file);
     expect((await bench.serve({ op: "unlink", name: Buffer.from("name") }))?.errno).toBe(0);
     expect(noted.mock.calls).toEqual([[bench.inodes.root, bench.file, Buffer.from("name")]]);
@@ -487,5 +488,9 @@ describe("a removal", () => {
     bench.coherence.told.set("2.0 below", below);
     expect((await bench.serve({ op: "rmdir", name: Buffer.from("below") }))?.errno).toBe(0);
     expect(noted).toHaveBeenCalledOnce();
+    expect(noLook.mock.calls).toEqual([
+      [bench.inodes.root, bench.file],
+      [bench.inodes.root, below],
+    ]);
   });
 });
