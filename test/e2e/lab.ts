@@ -99,9 +99,7 @@ export function leftovers(dir: string, id: string | null): string[] {
   const found: string[] = mountsUnder(dir).map(({ mountPoint }) => `mount ${mountPoint}`);
   found.push(...loopsOver(labFiles(dir).image).map((device) => `loop device ${device}`));
   const records = existsSync(RECORD_DIR) ? readdirSync(RECORD_DIR) : [];
-  found.push(
-    ...records.filter((name) => readFileSync(path.join(RECORD_DIR, name), "utf8").includes(`"${dir}/`)).map((name) => `record ${name}`),
-  );
+  found.push(...records.filter((name) => textIfThere(path.join(RECORD_DIR, name)).includes(`"${dir}/`)).map((name) => `record ${name}`));
   if (existsSync(dir)) found.push(...readdirSync(dir).map((file) => `file ${dir}/${file}`));
   if (id === null) return found;
   const names = new Set([hubName(id), homeName(id), ...Array.from({ length: 16 }, (_, at) => nodeLayout(dir, id, at + 1).netns)]);
@@ -109,6 +107,16 @@ export function leftovers(dir: string, id: string | null): string[] {
   found.push(...netns.filter((name) => names.has(name)).map((name) => `network namespace ${name}`));
   found.push(...findProcesses({ netns: new Set(), marks: [`${id}:`] }).map(({ pid }) => `process ${pid}: ${commandLine(pid)}`));
   return found;
+}
+
+/** Other labs come and go meanwhile: "" of what is gone. */
+function textIfThere(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return "";
+  }
 }
 
 function commandLine(pid: number): string {
