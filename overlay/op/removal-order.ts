@@ -1,6 +1,11 @@
-/** In which order a program removes the names of a directory, as far as those that it has removed tell: `rm *` goes by the names, who removes the oldest first by the numbers. */
+/**
+ * In which order a program removes the names of a directory, as far as those that it has removed tell: `rm *` goes by the names; who counts, and removes f9 before f10,
+ * by those with their digits read as numbers; who removes the oldest first by the inodes' numbers.
+ */
 
-export type Order = "name" | "number";
+/** The first of those that last as long counts. */
+const ORDERS = ["name", "count", "number"] as const;
+export type Order = (typeof ORDERS)[number];
 
 /** So many removals in a row, each behind the one before it, are an order. Of such as go by the listing one in 24 is. */
 export const ORDERED_MIN = 4;
@@ -10,30 +15,61 @@ export interface Named {
   readonly ino: number;
 }
 
+const isDigit = (byte: number | undefined): boolean => byte !== undefined && byte >= 0x30 && byte <= 0x39;
+
+/** Where the digits end that begin there, and where they begin without the zeros before them. */
+function digitsAt(name: Buffer, from: number): { readonly first: number; readonly end: number } {
+  let first = from;
+  while (name[first] === 0x30) first += 1;
+  let end = first;
+  while (isDigit(name[end])) end += 1;
+  return { first, end };
+}
+
+/** As `sort -V` has them, where that is all that differs. */
+function compareCounted(a: Buffer, b: Buffer): number {
+  let [at, other] = [0, 0];
+  while (at < a.length && other < b.length) {
+    if (isDigit(a[at]) && isDigit(b[other])) {
+      const [one, two] = [digitsAt(a, at), digitsAt(b, other)];
+      const longer = one.end - one.first - (two.end - two.first);
+      const differ = longer === 0 ? a.compare(b, two.first, two.end, one.first, one.end) : longer;
+      if (differ !== 0) return differ;
+      [at, other] = [one.end, two.end];
+    } else {
+      const differ = (a[at] ?? 0) - (b[other] ?? 0);
+      if (differ !== 0) return differ;
+      at += 1;
+      other += 1;
+    }
+  }
+  return a.length - at - (b.length - other) || Buffer.compare(a, b);
+}
+
 /** Above zero: `a` comes after `b`. */
 const compare: Readonly<Record<Order, (a: Named, b: Named) => number>> = {
   name: (a, b) => Buffer.compare(a.name, b.name),
+  count: (a, b) => compareCounted(a.name, b.name),
   number: (a, b) => a.ino - b.ino,
 };
 
 export class RemovalOrder {
   #last: Named | null = null;
   /** Removals in a row that went by it. */
-  #byName = 0;
-  #byNumber = 0;
+  readonly #inARow: Record<Order, number> = { name: 0, count: 0, number: 0 };
 
   /** One more. */
   note(removed: Named): void {
     const last = this.#last;
-    this.#byName = last !== null && compare.name(removed, last) > 0 ? this.#byName + 1 : 1;
-    this.#byNumber = last !== null && compare.number(removed, last) > 0 ? this.#byNumber + 1 : 1;
+    for (const order of ORDERS) this.#inARow[order] = last !== null && compare[order](removed, last) > 0 ? this.#inARow[order] + 1 : 1;
     this.#last = removed;
   }
 
   /** null: none. */
   get order(): Order | null {
-    if (Math.max(this.#byName, this.#byNumber) < ORDERED_MIN) return null;
-    return this.#byName >= this.#byNumber ? "name" : "number";
+    const lasted = this.#inARow;
+    const most = Math.max(lasted.name, lasted.count, lasted.number);
+    return most < ORDERED_MIN ? null : (ORDERS.find((order) => lasted[order] === most) ?? null);
   }
 
   /** Those that come after the last removal, the next one first. */

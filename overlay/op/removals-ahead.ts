@@ -2,7 +2,7 @@
  * A program that removes the files of a directory one after the other pays for the lock of each, and where another node has it that node must give it up first.
  * `rm -r` goes by the listing. So after the second removal that cost a lock the locks of the names that are listed first are asked for ahead, in one message,
  * with the attributes under them: a LOOKUP comes before each removal. Names that are gone are not listed, so these are the ones that such a program comes to.
- * Where that was in vain, and the removals go by the names or the numbers (removal-order.ts), those that come next in that order are asked for.
+ * Where that was in vain, and the removals go by another order (removal-order.ts), those that come next in that order are asked for.
  *
  * Other nodes give their locks up for this, before anything is removed. So names have to be earned, by removals that found such a lock here.
  */
@@ -142,7 +142,7 @@ export class RemovalsAhead {
   #begin(dir: InodeRecord): Removing {
     const [costlyMs, never] = [this.#options.now(), Number.NEGATIVE_INFINITY];
     const none = { newer: new Map(), older: new Map(), cookie: null, gone: null, sorted: null };
-    const times = { costlyMs, askedMs: never, sortedMs: { name: never, number: never } };
+    const times = { costlyMs, askedMs: never, sortedMs: { name: never, count: never, number: never } };
     const removing: Removing = { ...times, earned: 0, next: REMOVALS_FIRST, hits: 0, misses: 0, order: new RemovalOrder(), ...none };
     this.#removing.set(dir, removing);
     return removing;
