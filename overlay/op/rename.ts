@@ -11,7 +11,7 @@ import { inGoneDirectory } from "./create.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
 import { inodeOf, type Mount, withRestarts } from "./mount.ts";
 import { pinnedAll } from "./pinned.ts";
-import { checkVictim, noteNameGone, type Victim, withVictim } from "./victim.ts";
+import { checkVictim, noteNameGoes, noteNameGone, type Victim, withVictim } from "./victim.ts";
 
 interface Renaming {
   readonly mount: Mount;
@@ -88,6 +88,7 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
   // Every directory whose entries or link count change, and every inode whose ctime, link count or ".." does.
   const inodes = [oldDir, newDir, inode, ...(replaced.inode === null ? [] : [replaced.inode])];
   const wants = inodes.map((one) => ({ inode: one, mode: Mode.EX }));
+  noteNamesGo(renaming, inode, replaced.inode);
   return pinnedAll(mount, call, { wants }, async () => {
     try {
       await checkRename(renaming, inode, replaced.inode, moved.told && replaced.told);
@@ -106,6 +107,13 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
       return mount.staleOnce.answer(call, request.name, moved.told && replaced.told);
     }
   });
+}
+
+/** A program that moves files away from a directory, or puts others in their places, removes them from it as `rm` does. */
+function noteNamesGo({ mount, request, oldDir, newDir }: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {
+  if ((request.flags & RENAME_EXCHANGE) !== 0) return;
+  if (replaced === null) noteNameGoes(mount, oldDir, inode, request.name);
+  else noteNameGoes(mount, newDir, replaced, request.newName);
 }
 
 async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null, told: boolean): Promise<void> {

@@ -57,6 +57,12 @@ async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Bu
   }
 }
 
+/** Before its locks are asked for: those of what goes next are asked for ahead. */
+export function noteNameGoes(mount: Mount, dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
+  mount.walkAhead.noteRemoval(dir, victim);
+  if (victim.kind !== "directory") mount.removalsAhead.note(dir, victim, name);
+}
+
 /** One name of it is gone. */
 export function noteNameGone(victim: InodeRecord): void {
   victim.nlinkHint = victim.kind === "directory" ? 0 : Math.max(0, victim.nlinkHint - 1);

@@ -6,6 +6,7 @@ import { Cover } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import type { Attr, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { LISTING_BYTES_MAX } from "../../../overlay/op/call.ts";
+import { RENAME_EXCHANGE } from "../../../overlay/op/linux.ts";
 import { RemovalsAhead, SORTED_NAMES_MAX, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -492,5 +493,22 @@ describe("a removal", () => {
       [bench.inodes.root, bench.file],
       [bench.inodes.root, below],
     ]);
+  });
+
+  it("is a rename, too: of what moves away, or of what another file takes the place of; not an exchange", async () => {
+    const bench = new Workbench();
+    const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    const target = bench.inodes.remember({ ino: 31, generation: 1 }, 0o100644);
+    const renamed = async (replaced: InodeRecord | null, flags = 0): Promise<unknown> => {
+      bench.coherence.told.set("2.0 name", bench.file);
+      bench.coherence.told.set("2.0 new", replaced);
+      const names = { name: Buffer.from("name"), newName: Buffer.from("new") };
+      expect((await bench.serve({ op: "rename", newFuseNodeid: 1, flags, ...names }))?.errno).toBe(0);
+      return noted.mock.calls.splice(0);
+    };
+    const { root } = bench.inodes;
+    expect(await renamed(null)).toEqual([[root, bench.file, Buffer.from("name")]]);
+    expect(await renamed(target)).toEqual([[root, target, Buffer.from("new")]]);
+    expect(await renamed(target, RENAME_EXCHANGE)).toEqual([]);
   });
 });
