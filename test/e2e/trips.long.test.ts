@@ -130,6 +130,15 @@ const ROWS: readonly Row[] = [
   },
   { what: "look, as of ls -l", made: "here", asked: true, run: `look(f)`, most: { trips: 0, locks: 0 } },
   { what: "second open, read, close", made: "elsewhere", others: true, prepare: `get(f)`, run: `get(f)`, most: { trips: 0, locks: 0 } },
+  { what: "no such name", made: "elsewhere", others: true, run: `assert not os.path.exists(f + ".none")`, most: { trips: 0.1, locks: 0 } },
+  { what: "mkdir", made: "elsewhere", run: `os.mkdir(f + ".dir")`, most: { trips: 1.1, locks: 0.1 } },
+  {
+    what: "rename",
+    made: "elsewhere",
+    run: `os.rename(f, f + ".moved")`,
+    files: WALK_FILES,
+    most: { trips: 1.1, locks: 0.5, answers: 0.4 },
+  },
   { what: "first stat", made: "owner", others: true, run: `os.stat(f)`, files: WALK_FILES, most: { trips: 0.1, locks: 0.1 } },
   { what: "unlink", made: "elsewhere", run: `os.unlink(f)`, files: WALK_FILES, most: { trips: 1.1, locks: 0.5, answers: 0.4 } },
   {

@@ -525,6 +525,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/walk-ahead.test.ts",
   },
   {
+    id: "names-not-asked-for-where-none-is-found",
+    breaks: "each name that another node looks for in vain in a directory that was not made there is a trip",
+    file: "overlay/lower/remote/known.ts",
+    find: "known.absents >= ABSENT_NAMES_MIN || ",
+    replace: "",
+    caughtBy: "test/unit/lower/known-names.test.ts",
+  },
+  {
     id: "walk-ahead-of-removals",
     breaks: "a directory whose files are removed is read ahead in PR: each removal gives that lock up and asks for another",
     file: "overlay/op/walk-ahead.ts",

@@ -26,6 +26,9 @@ export const KNOWN_INODES_MAX = 8192;
 /** Data of small files, in all: beyond, what came first is forgotten. */
 export const KNOWN_DATA_BYTES_MAX: number = 2 * 1024 * 1024;
 
+/** So many LOOKUPs in a directory found nothing, under one grant: the next one asks for all its names. A compiler looks for each header in each of its directories. */
+export const ABSENT_NAMES_MIN = 3;
+
 /** An access ACL that is longer is asked for each time: as many as inodes are known may be kept. */
 export const KNOWN_ACL_BYTES_MAX = 1024;
 
@@ -52,6 +55,8 @@ interface Known extends Directory, Changing, Recent<Known> {
   data: Uint8Array | null;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
   changedHold: number;
+  /** Names that were asked for under this grant, and are not there. */
+  absents: number;
   /** Of others than its owner the kernel asks for it; null: it has none; undefined: not known. */
   acl: Buffer | null | undefined;
   /** When the last change began. */
@@ -240,7 +245,9 @@ export class KnownInodes {
   readName(reading: Reading, directory: FileId, name: Buffer, id: FileId | null): void {
     const key = nameKey(name);
     const known = this.#stillNamed(reading, directory, key);
-    if (known !== null) this.#names.set(known, key, id);
+    if (known === null) return;
+    this.#names.set(known, key, id);
+    if (id === null) known.absents += 1;
   }
 
   readEntry(reading: Reading, directory: FileId, name: Buffer, { id, attr }: Entry): void {
@@ -256,7 +263,8 @@ export class KnownInodes {
     this.#under(known, hold);
     const all = known.complete && known.namesHold === hold;
     const fought = known.changedHold !== 0 && known.changedHold !== hold;
-    return fought && !all ? known.version : null;
+    const ofUse = fought || known.absents >= ABSENT_NAMES_MIN || known.version !== 0;
+    return ofUse && !all ? known.version : null;
   }
 
   /** Hazard F32. The owner's answer to `namesSince`: these names are to be asked for, or are gone, and of all others is known what was known then. */
@@ -447,6 +455,7 @@ export class KnownInodes {
   #under(known: Known, hold: number): Known {
     if (known.hold === hold && hold !== 0) return known;
     known.hold = hold;
+    known.absents = 0;
     known.attr = null;
     known.expected = null;
     known.owned = null;
@@ -477,6 +486,7 @@ export class KnownInodes {
         namesHold: 0,
         version: 0,
         changedHold: 0,
+        absents: 0,
         acl: undefined,
         changing: 0,
         begunAt: 0,

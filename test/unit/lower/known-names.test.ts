@@ -70,6 +70,29 @@ describe("names of a directory that several nodes change (hazard F32)", () => {
     expect(known.namesSince(dir)).toBe(0);
   });
 
+  it("are asked for where nobody fights, too, after ABSENT_NAMES_MIN LOOKUPs under one lock that found nothing", () => {
+    const { locks, known } = create();
+    const lookUp = (name: string, id: FileId | null): number | null => {
+      known.readName(known.reading(), dir, bytes(name), id);
+      return known.namesSince(dir);
+    };
+    expect([lookUp("a", null), lookUp("b", null), lookUp("c", child)]).toEqual([null, null, null]);
+    locks.comeAgain();
+    expect([lookUp("a", null), lookUp("b", null), lookUp("c", child), lookUp("d", null)]).toEqual([null, null, null, 0]);
+    read(known, told(7, true, "c"));
+    expect([known.namesSince(dir), ...absent(known, "c", "e")]).toEqual([null, false, true]);
+    // What was known then is of use at once.
+    locks.comeAgain();
+    expect([known.namesSince(dir), ...absent(known, "e")]).toEqual([7, false]);
+    known.readName(known.reading(), dir, bytes("e"), child);
+    known.readName(known.reading(), dir, bytes("c"), null);
+    read(known, told(9, false, "c", "e"));
+    expect(absent(known, "c", "e", "f")).toEqual([false, false, true]);
+    locks.comeAgain();
+    read(known, null);
+    expect([known.namesSince(dir), lookUp("a", null), lookUp("b", null), lookUp("d", null)]).toEqual([null, null, null, 0]);
+  });
+
   it("that the owner tells as gone are not there", () => {
     const { locks, known } = fought();
     read(known, told(7, true, "a", "b"));
