@@ -19,6 +19,7 @@ import {
 } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
+import { readSmallText } from "../base/small-file.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
 import { type Keyring, clusterKeyId, createKeyring } from "../tls/keyring.ts";
 
@@ -47,7 +48,7 @@ export interface ClusterConfigFile {
 export function readClusterConfig(file: string, minimumMs: number = MIN_TIMEOUT_MS): ClusterConfigFile {
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readSmallText(file);
   } catch (error) {
     throw unreadable("cluster configuration", file, error, "Name the file with --config; examples/cluster.yaml is one to start from.");
   }

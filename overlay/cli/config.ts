@@ -2,10 +2,10 @@
  * `coverlay config check FILE`, `show`, `apply FILE`: the cluster's configuration. `check` needs no dlmd; `apply` gives a new version to
  * every node in order, and returns when it is in force.
  */
-import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { readSmallText } from "../../dlmd/base/small-file.ts";
 import { type ShownConfig, askAdmin } from "../../dlmd/client/admin.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
 import { fencingMistakes } from "../../dlmd/fence-agent/check.ts";
@@ -23,7 +23,7 @@ interface FileArguments {
 
 function readText(file: string): string {
   try {
-    return readFileSync(file, "utf8");
+    return readSmallText(file);
   } catch (cause) {
     throw new OperatingError(`a configuration expected in ${file}, found: ${(cause as Error).message}`, {
       code: "no-cluster-configuration",

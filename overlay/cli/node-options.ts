@@ -10,11 +10,16 @@ export interface NodeOptions {
 
 /** --run-dir, of which every command that looks at a node has the same. */
 export function runDirOption<T>(yargs: Argv<T>): Argv<T & Pick<NodeOptions, "runDir">> {
-  return yargs.option("run-dir", {
+  const named = yargs.option("run-dir", {
     type: "string",
     default: defaultRunDir(),
     requiresArg: true,
     describe: "where this node's dlmd and mounts have their sockets",
+  });
+  // Else it would be the directory in which the command was typed.
+  return named.check(({ runDir }) => {
+    if (runDir === "") throw usageError("--run-dir is empty", "Give a directory, or leave the option out.");
+    return true;
   }) as unknown as Argv<T & Pick<NodeOptions, "runDir">>;
 }
 

@@ -3,13 +3,14 @@
  * replaced whole at each change of role, and listens on `<runDir>/overlay-N.sock`: one JSON line {"query":"status"} in, one JSON line out.
  */
 import { createConnection } from "node:net";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { isOfRunDir, isServing, type MountRecord, readMountRecord, RECORD_DIR } from "../volume/mount-record.ts";
 import { unreadable } from "../volume/unreadable.ts";
 import { mountAt, type MountEntry, minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
+import { readSmallFile } from "../../dlmd/base/small-file.ts";
 import type { OwnerChangesSeen } from "../status/facts.ts";
 
 /** An overlay answers from memory; one that takes longer is stuck, and the caller wants to say so. */
@@ -182,12 +183,22 @@ function isAlive({ pid, startTime }: OverlayFile): boolean {
   return startTime === undefined || isServing({ pid, startTime });
 }
 
+function noDirectory(runDir: string, cause: unknown): OperatingError {
+  return new OperatingError(`the run directory of dlmd expected at ${runDir}, found: no directory`, {
+    code: "bad-run-dir",
+    hint: "Give the directory that dlmd was started with as --run-dir, or that of this node: /run/dlmd.",
+    cause,
+  });
+}
+
 function overlayConnections(runDir: string): number[] {
   let names: string[];
   try {
     names = readdirSync(runDir);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return [];
+    if (code === "ENOTDIR") throw noDirectory(runDir, error);
     throw unreadable(runDir, error);
   }
   const found = names.map((name) => /^overlay-(\d+)\.json$/.exec(name)?.[1]);
@@ -199,7 +210,7 @@ function readFile(runDir: string, connection: number): OverlayFile | null {
   const file = overlayFilePath(runDir, connection);
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readSmallFile(file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     const caught = unreadable(file, error);

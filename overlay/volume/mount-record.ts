@@ -3,11 +3,12 @@
  * `umount` can wait for the process whose mount point it took away, whatever run directory that uses.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { startTimeOf } from "../../dlmd/base/process.ts";
+import { NoSmallFileError, readSmallFile } from "../../dlmd/base/small-file.ts";
 import { canonicalPath } from "./canonical-path.ts";
 import { unreadable } from "./unreadable.ts";
 
@@ -97,14 +98,14 @@ export function readRecordIfThere(file: string): MountRecord | null {
 
 /** null: it is damaged. */
 function readRecord(file: string): MountRecord | null {
-  const text = readFileSync(file, "utf8");
   try {
+    const text = readSmallFile(file);
     const record = JSON.parse(text) as Partial<MountRecord> | null;
     const { pid, startTime, source, mountPoint, runDir } = record ?? {};
     const isWhole = Number.isSafeInteger(pid) && [startTime, source, mountPoint, runDir].every((value) => typeof value === "string");
     return isWhole ? (record as MountRecord) : null;
   } catch (error) {
-    if (error instanceof SyntaxError) return null;
+    if (error instanceof SyntaxError || error instanceof NoSmallFileError) return null;
     throw error;
   }
 }

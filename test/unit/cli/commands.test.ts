@@ -113,8 +113,11 @@ describe("the command line", () => {
     [["lab", "status", "--dir="], /--dir is empty/],
     [["lab", "start", "node2,", "--dir", "/none"], /found an empty one in "node2,"/],
     [["lab", "cut", "", "--dir", "/none"], /found an empty one in ""/],
+    [["status", "--run-dir="], /--run-dir is empty/],
     [["status", "--run-dir", "/none/a", "--run-dir", "/none/b"], /--run-dir is given more than once/],
     [["why", "one", "two", "--run-dir", "/none"], /dlmd/],
+    [["config", "check", "/dev/zero"], /a configuration expected in \/dev\/zero, found: at most 1048576 bytes expected, found more/],
+    [["status", "--run-dir", "/dev/null"], /the run directory of dlmd expected at \/dev\/null, found: no directory/],
   ])("%j ends with status 1 and one error", async (words, expected) => {
     expect(await coverlay(...words)).toBe(1);
     expect(stderr).toMatch(/^coverlay: /);

@@ -108,6 +108,9 @@ describe("overlay-N.json", () => {
     mkdirSync(`${runDir}/overlay-57.json`);
     expect(() => readOverlayFile(runDir)).toThrow(expect.objectContaining(isNamed) as Error);
     rmdirSync(`${runDir}/overlay-57.json`);
+    expect(spawnSync("mkfifo", [`${runDir}/overlay-57.json`]).status).toBe(0);
+    expect(() => readOverlayFile(runDir)).toThrow(expect.objectContaining(isNamed) as Error);
+    rmSync(`${runDir}/overlay-57.json`);
     writeFileSync(`${runDir}/overlay-57.json`, "{");
     removeGoneOverlays(runDir);
     expect(readdirSync(runDir)).toEqual([]);

@@ -2,7 +2,7 @@
 import { EventEmitter } from "node:events";
 import { outliveReaders, readerGone } from "../../../overlay/cli/output.ts";
 import { createServer, type Server } from "node:net";
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -107,9 +107,9 @@ it.runIf(process.getuid?.() === 0)("another user is told to be root: 3 with --ch
 
 it("--check says unknown of a defect, too, in one line: 1 would be degraded", async () => {
   rmSync(dir, { recursive: true });
-  writeFileSync(dir, "");
+  symlinkSync(dir, dir);
   expect(await status("--check")).toBe(3);
-  expect(stdout).toMatch(/^unknown: internal: ENOTDIR.*\n$/);
+  expect(stdout).toMatch(/^unknown: internal: ELOOP.*\n$/);
   stdout = "";
   expect(await status("--check", "--json")).toBe(3);
   expect(JSON.parse(stdout)).toMatchObject({ level: "unknown", error: { code: "internal", stack: expect.any(String) } });

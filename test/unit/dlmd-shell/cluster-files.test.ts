@@ -169,6 +169,7 @@ test("keys that are being replaced are known as unfinished; where that fails, th
 test("files that are not there are named", () => {
   expect(codeOf(() => readKeyring(path.join(dir, "none")))).toBe("no-cluster-key");
   expect(codeOf(() => readClusterConfig(path.join(dir, "none")))).toBe("no-cluster-configuration");
+  expect(codeOf(() => readClusterConfig("/dev/zero"))).toBe("no-cluster-configuration");
 });
 
 test("the environment lowers the least time-out, and never raises it", () => {
