@@ -71,6 +71,12 @@ export class ToldNames implements KernelNames {
     return told.inode ?? undefined;
   }
 
+  placeOf(child: Inode): { readonly dir: Inode; readonly name: Buffer } | null {
+    const told = child.cover.toldIn;
+    const dir = told?.dir.inode ?? null;
+    return told === null || dir === null ? null : { dir, name: Buffer.from(told.key, "latin1") };
+  }
+
   dropEntry(dir: Inode, name: Buffer): void {
     dropName(dir.cover, name);
   }

@@ -69,6 +69,8 @@ interface Removing {
   older: Map<number, number>;
   /** Where the listing goes on; null: it has ended. */
   cookie: bigint | null;
+  /** Of the last one. */
+  lastIno: number;
   readonly order: RemovalOrder;
   /** What is asked for goes by that; null: by the listing. */
   sorted: Order | null;
@@ -124,10 +126,16 @@ export class RemovalsAhead {
     const removing = this.#removing.get(dir);
     const isHere = this.#options.coherence.has(victim, Mode.EX);
     const { ino } = victim.id;
+    // chown(2) and chmod(2) of one file.
+    if (removing?.lastIno === ino) return;
     if (removing === undefined) {
-      if (!isHere) this.#begin(dir).order.note({ name, ino });
+      if (isHere) return;
+      const begun = this.#begin(dir);
+      begun.lastIno = ino;
+      begun.order.note({ name, ino });
       return;
     }
+    removing.lastIno = ino;
     removing.order.note({ name, ino });
     removing.gone?.add(ino);
     const wasAhead = takeOut(removing, victim.id);
@@ -143,7 +151,16 @@ export class RemovalsAhead {
     const [costlyMs, never] = [this.#options.now(), Number.NEGATIVE_INFINITY];
     const none = { newer: new Map(), older: new Map(), cookie: null, gone: null, sorted: null };
     const times = { costlyMs, askedMs: never, sortedMs: { name: never, count: never, number: never } };
-    const removing: Removing = { ...times, earned: 0, next: REMOVALS_FIRST, hits: 0, misses: 0, order: new RemovalOrder(), ...none };
+    const removing: Removing = {
+      ...times,
+      earned: 0,
+      next: REMOVALS_FIRST,
+      hits: 0,
+      misses: 0,
+      lastIno: 0,
+      order: new RemovalOrder(),
+      ...none,
+    };
     this.#removing.set(dir, removing);
     return removing;
   }

@@ -30,6 +30,8 @@ export interface KernelNames {
   isTold(dir: Inode, name: Buffer): boolean;
   /** The child that this kernel was last told under that name (hazard F12); null: told negative; undefined: nothing. */
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined;
+  /** A name by which this kernel knows it, the one that was told last; null: none. */
+  placeOf(child: Inode): { readonly dir: Inode; readonly name: Buffer } | null;
   /** The kernel dropped the name itself: after a successful UNLINK, RMDIR, and for the old name of a RENAME. */
   dropEntry(dir: Inode, name: Buffer): void;
   /** After a successful RENAME: the kernel moved the dentry, with the validity that it had. */

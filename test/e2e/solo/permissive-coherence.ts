@@ -149,6 +149,9 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
     return this.#told.get(dir)?.get(name.toString("latin1"));
   }
+  placeOf(): null {
+    return null;
+  }
   dropEntry(dir: Inode, name: Buffer): void {
     this.#told.get(dir)?.delete(name.toString("latin1"));
   }

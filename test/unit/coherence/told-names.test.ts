@@ -33,6 +33,19 @@ describe("a directory that the kernel was told under another parent", () => {
     await shell.close();
   });
 
+  it("has the place that was told last, and none when that is gone", async () => {
+    const { shell, from, to, child } = moved(() => Promise.resolve([0]));
+    const { names } = shell.operations;
+    expect(names.placeOf(child)).toEqual({ dir: from, name });
+    names.tellEntry(to, Buffer.from("é"), child);
+    expect(names.placeOf(child)).toEqual({ dir: to, name: Buffer.from("é") });
+    names.dropEntry(to, Buffer.from("é"));
+    expect(names.placeOf(child)).toEqual({ dir: from, name });
+    names.dropEntry(from, name);
+    expect(names.placeOf(child)).toBeNull();
+    await shell.close();
+  });
+
   it("is waited for a moment only, and by the next one again", async () => {
     let drops = 0;
     let done: (results: number[]) => void = () => {};

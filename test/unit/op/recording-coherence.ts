@@ -22,6 +22,7 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   readonly events: string[] = [];
   readonly violations: string[] = [];
   readonly told: Map<string, Inode | null> = new Map<string, Inode | null>();
+  readonly places: Map<Inode, { readonly dir: Inode; readonly name: Buffer }> = new Map();
   /** What the kernel has with validity. */
   readonly valid: Set<string> = new Set<string>();
   /** "away": a wait that ends well; "never": one that only an interruption ends. */
@@ -210,6 +211,9 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
     return this.told.get(`${dir.cover.key} ${name.toString()}`);
+  }
+  placeOf(child: Inode): { readonly dir: Inode; readonly name: Buffer } | null {
+    return this.places.get(child) ?? null;
   }
   dropEntry(dir: Inode, name: Buffer): void {
     this.events.push(`drop ${dir.cover.key} ${name.toString()}`);

@@ -4,7 +4,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
-import type { Attr, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Attr, AttrChange, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { LISTING_BYTES_MAX } from "../../../overlay/op/call.ts";
 import { RENAME_EXCHANGE } from "../../../overlay/op/linux.ts";
 import { RemovalsAhead, SORTED_NAMES_MAX, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
@@ -318,6 +318,13 @@ describe("removals by the names or the numbers", () => {
     expect([world.files, world.open.size]).toEqual([[], 0]);
   });
 
+  it("may take two changes of each file, as chown and chmod", async () => {
+    const files = byName();
+    const wereHere = await world.remove(...files.flatMap((ino) => [ino, ino]));
+    expect(wereHere.filter((isHere, at) => at % 2 === 0 && !isHere).length).toBeLessThanOrEqual(5);
+    expect(world.asked[1]).toEqual(files.slice(4, 20).filter((ino) => world.asked[0]?.includes(ino) !== true));
+  });
+
   it("go by the numbers if that has lasted longer", async () => {
     // Up to the 31st they go by the names as well.
     expect(await costs(range(100, 400))).toBeLessThanOrEqual(40);
@@ -493,6 +500,22 @@ describe("a removal", () => {
       [bench.inodes.root, bench.file],
       [bench.inodes.root, below],
     ]);
+  });
+
+  it("is a change of the owner or mode, too: of a file of which a name is known; not of its size or times", async () => {
+    const bench = new Workbench();
+    const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    const changed = async (change: AttrChange): Promise<unknown> => {
+      expect(await bench.serve({ op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change })).toBeDefined();
+      return noted.mock.calls.splice(0);
+    };
+    const name = Buffer.from("name");
+    expect(await changed({ mode: 0o600 })).toEqual([]);
+    bench.coherence.places.set(bench.file, { dir: bench.inodes.root, name });
+    const isNoted = [[bench.inodes.root, bench.file, name]];
+    for (const change of [{ mode: 0o600 }, { uid: 1 }, { gid: 0 }]) expect(await changed(change)).toEqual(isNoted);
+    expect(await changed({ size: 0, mode: 0o600 })).toEqual([]);
+    expect(await changed({ mtime: "now" })).toEqual([]);
   });
 
   it("is a rename, too: of what moves away, or of what another file takes the place of; not an exchange", async () => {
