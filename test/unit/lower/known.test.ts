@@ -455,18 +455,22 @@ describe("limits", () => {
 
 /**
  * A directory and a file at the owner, calls whose requests and answers arrive in any order, and a lock that leaves between calls: another node changes
- * both while it is away.
+ * both while it is away. The owner forgets the directory, or tells no more than two names; there is another owner.
  */
 it("says nothing false, whatever the order in which the owner does things and answers", () => {
+  const NAMES = [0, 1, 2, 3, 4];
+  const none = bytes("none");
+  const name = fc.integer({ min: 0, max: NAMES.length - 1 });
+  const rare = fc.record({ do: fc.constantFrom("forget" as const, "succeed" as const) });
   const step = fc.oneof(
-    fc.record({ do: fc.constant("change" as const), name: fc.integer({ min: 0, max: 2 }), adds: fc.boolean() }),
-    fc.record({ do: fc.constant("read" as const), name: fc.integer({ min: 0, max: 2 }) }),
-    fc.record({ do: fc.constant("ask" as const), name: fc.integer({ min: 0, max: 2 }) }),
-    fc.record({ do: fc.constant("execute" as const), which: fc.nat() }),
-    fc.record({ do: fc.constant("answer" as const), which: fc.nat() }),
-    fc.record({ do: fc.constant("lose" as const), which: fc.nat() }),
-    fc.record({ do: fc.constant("elsewhere" as const), name: fc.integer({ min: 0, max: 2 }) }),
-    fc.record({ do: fc.constant("list" as const) }),
+    { weight: 3, arbitrary: fc.record({ do: fc.constant("change" as const), name, adds: fc.boolean() }) },
+    { weight: 6, arbitrary: fc.record({ do: fc.constantFrom("read" as const, "ask" as const), name }) },
+    { weight: 20, arbitrary: fc.record({ do: fc.constantFrom("execute" as const, "answer" as const), which: fc.nat() }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant("lose" as const), which: fc.nat() }) },
+    { weight: 15, arbitrary: fc.record({ do: fc.constant("look" as const), name, lists: fc.boolean() }) },
+    { weight: 4, arbitrary: fc.record({ do: fc.constant("elsewhere" as const), name }) },
+    { weight: 4, arbitrary: fc.record({ do: fc.constant("list" as const) }) },
+    { weight: 1, arbitrary: rare },
   );
   interface Sent {
     readonly change: Change | null;
@@ -476,69 +480,99 @@ it("says nothing false, whatever the order in which the owner does things and an
     /** Null: its changed names are not asked for. */
     readonly since: number | null;
   }
+  // Names that count: of a node that has changed none, and behind names that were read by themselves under this grant. And none told, though some were known.
+  const reached = { afterAbsents: 0, afterPlain: 0, untold: 0 };
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 80 }), fc.boolean(), (steps, madeThere) => {
+    fc.property(fc.array(step, { maxLength: 120, size: "max" }), fc.boolean(), fc.constantFrom(2, 10), (steps, madeThere, most) => {
       const { locks, known } = create();
       const names = new Set<number>();
-      const owner = new DirectoryNames();
+      let owner = new DirectoryNames();
       if (madeThere) owner.made(dir);
-      const change = (name: number, adds: boolean): void => {
-        owner.changing(dir, bytes(`${name}`));
-        if (adds) owner.is(dir, bytes(`${name}`), child);
-        else owner.gone(dir, bytes(`${name}`));
-        if (adds) names.add(name);
-        else names.delete(name);
+      const change = (changed: number, adds: boolean): void => {
+        owner.changing(dir, bytes(`${changed}`));
+        if (adds) owner.is(dir, bytes(`${changed}`), child);
+        else owner.gone(dir, bytes(`${changed}`));
+        if (adds) names.add(changed);
+        else names.delete(changed);
       };
       let mtime = 0;
+      let hasChanged = false;
+      /** Under this grant names were read by themselves. */
+      let plain = false;
       const now = (): Attr => ({ ...attr, mtimeSec: mtime });
       const sent: Sent[] = [];
       const executed: (Sent & { attr: Attr; there: boolean; told: NamesTold | null })[] = [];
+      const execute = (call: Sent): void => {
+        if (call.change !== null) {
+          mtime += 1;
+          change(call.name, call.adds);
+        }
+        const told = call.since === null ? null : owner.since(dir, call.since, most);
+        executed.push({ ...call, attr: now(), there: names.has(call.name), told });
+      };
+      const answer = (call: (typeof executed)[number], lost: boolean): void => {
+        if (call.change !== null) known.end(call.change, lost ? null : call.attr, ...(lost ? [] : [call.there ? child : null]));
+        if (call.change !== null || lost) return;
+        known.read(call.reading, dir, call.attr);
+        if (call.since !== null) {
+          const knewAll = known.isAbsent(dir, none);
+          known.readNames(call.reading, dir, call.since, call.told);
+          if (call.since > 0 && call.told === null) reached.untold += 1;
+          if (!knewAll && known.isAbsent(dir, none)) {
+            if (call.since === 0 && !hasChanged) reached.afterAbsents += 1;
+            if (call.told?.all === false && plain) reached.afterPlain += 1;
+          }
+        }
+        known.readName(call.reading, dir, bytes(`${call.name}`), call.there ? child : null);
+        plain ||= call.since === null && call.reading.grants === locks.count;
+      };
       known.read(known.reading(), child, childAttr);
       for (const one of steps) {
         if (one.do === "change" || one.do === "read" || one.do === "ask") {
           const begun = one.do === "change" ? known.begin(dir, bytes(`${one.name}`)) : null;
+          hasChanged ||= begun !== null;
           const since = one.do === "ask" ? known.namesSince(dir) : null;
           sent.push({ change: begun, reading: known.reading(), name: one.name, adds: one.do === "change" && one.adds, since });
+        } else if (one.do === "look") {
+          // A listing brings names, too, and asks for no others.
+          const since = one.lists ? null : known.namesSince(dir);
+          execute({ change: null, reading: known.reading(), name: one.name, adds: false, since });
+          answer(executed.pop() as (typeof executed)[number], false);
         } else if (one.do === "execute") {
           const [call] = sent.splice(one.which % Math.max(1, sent.length), 1);
-          if (call === undefined) continue;
-          if (call.change !== null) {
-            mtime += 1;
-            change(call.name, call.adds);
-          }
-          const told = call.since === null ? null : owner.since(dir, call.since, 10);
-          executed.push({ ...call, attr: now(), there: names.has(call.name), told });
+          if (call !== undefined) execute(call);
         } else if (one.do === "elsewhere") {
           // A change keeps its lock here until it is answered; what reads without one may be on its way.
-          if ([...sent, ...executed].some(({ change }) => change !== null)) continue;
+          if ([...sent, ...executed].some((call) => call.change !== null)) continue;
           mtime += 1;
           change(one.name, !names.has(one.name));
           locks.comeAgain();
+          plain = false;
           known.read(known.reading(), child, childAttr);
         } else if (one.do === "list") {
           if (owner.listing(dir))
             owner.listed(
               dir,
-              [...names].map((name) => bytes(`${name}`)),
+              [...names].map((listed) => bytes(`${listed}`)),
             );
-        } else {
+        } else if (one.do === "answer" || one.do === "lose") {
           const [call] = executed.splice(one.which % Math.max(1, executed.length), 1);
-          if (call === undefined) continue;
-          const lost = one.do === "lose";
-          if (call.change !== null) known.end(call.change, lost ? null : call.attr, ...(lost ? [] : [call.there ? child : null]));
-          else if (!lost) {
-            known.read(call.reading, dir, call.attr);
-            if (call.since !== null) known.readNames(call.reading, dir, call.since, call.told);
-            known.readName(call.reading, dir, bytes(`${call.name}`), call.there ? child : null);
-          }
+          if (call !== undefined) answer(call, one.do === "lose");
+        } else if (one.do === "forget") owner.forget(dir);
+        else {
+          owner = new DirectoryNames();
+          known.clear();
+          known.read(known.reading(), child, childAttr);
         }
-        for (const name of [0, 1, 2]) {
-          const entry = known.entry(dir, bytes(`${name}`));
-          expect([name, entry === undefined || (entry !== null) === names.has(name)]).toEqual([name, true]);
-        }
+        const wrong = NAMES.filter((looked) => {
+          const entry = known.entry(dir, bytes(`${looked}`));
+          return entry !== undefined && (entry !== null) !== names.has(looked);
+        });
+        expect(wrong).toEqual([]);
         expect([null, mtime]).toContain(known.attr(dir)?.mtimeSec ?? null);
       }
     }),
     { numRuns: 1000 },
   );
+  for (const [what, times] of Object.entries(reached)) expect([what, times >= 20]).toEqual([what, true]);
 });
