@@ -259,7 +259,8 @@ export class KnownInodes {
   namesSince(directory: FileId): number | null {
     const known = this.#inodes.get(directory);
     const hold = this.#holds.of(directory);
-    if (known === undefined || hold === 0) return null;
+    // Beside a change of it the answer does not count, which may be of all names.
+    if (known === undefined || hold === 0 || known.changing > 0) return null;
     this.#under(known, hold);
     const all = known.complete && known.namesHold === hold;
     const fought = known.changedHold !== 0 && known.changedHold !== hold;
