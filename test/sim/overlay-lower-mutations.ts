@@ -533,6 +533,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
+    id: "names-asked-for-again-and-again",
+    breaks: "where there is no room for the names of all directories, up to 1024 come with each LOOKUP, and push others out",
+    file: "overlay/lower/remote/known.ts",
+    find: "ofUse && !all && known.absents >= 0 ?",
+    replace: "ofUse && !all ?",
+    caughtBy: "test/unit/lower/known-names.test.ts",
+  },
+  {
     id: "names-asked-for-beside-a-change",
     breaks: "up to 1024 names come with each answer that cannot count",
     file: "overlay/lower/remote/known.ts",

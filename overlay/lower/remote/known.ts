@@ -28,6 +28,8 @@ export const KNOWN_DATA_BYTES_MAX: number = 2 * 1024 * 1024;
 
 /** So many LOOKUPs in a directory found nothing, under one grant: the next one asks for all its names. A compiler looks for each header in each of its directories. */
 export const ABSENT_NAMES_MIN = 3;
+/** For each that found nothing so many names may be told again under that grant: where there is no room for the names of all directories, they push each other out. */
+export const NAMES_AN_ABSENT = 8;
 
 /** An access ACL that is longer is asked for each time: as many as inodes are known may be kept. */
 export const KNOWN_ACL_BYTES_MAX = 1024;
@@ -55,7 +57,7 @@ interface Known extends Directory, Changing, Recent<Known> {
   data: Uint8Array | null;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
   changedHold: number;
-  /** Names that were asked for under this grant, and are not there. */
+  /** Names that were asked for under this grant, and are not there: since the owner told its names last, and less for those. */
   absents: number;
   /** Of others than its owner the kernel asks for it; null: it has none; undefined: not known. */
   acl: Buffer | null | undefined;
@@ -265,11 +267,13 @@ export class KnownInodes {
     const all = known.complete && known.namesHold === hold;
     const fought = known.changedHold !== 0 && known.changedHold !== hold;
     const ofUse = fought || known.absents >= ABSENT_NAMES_MIN || known.version !== 0;
-    return ofUse && !all ? known.version : null;
+    return ofUse && !all && known.absents >= 0 ? known.version : null;
   }
 
   /** Hazard F32. The owner's answer to `namesSince`: these names are to be asked for, or are gone, and of all others is known what was known then. */
   readNames(reading: Reading, directory: FileId, since: number, told: NamesTold | null): void {
+    const asked = this.#inodes.get(directory);
+    if (asked !== undefined) asked.absents = 0;
     const known = this.#stillTrue(reading, directory);
     if (known === null || (known.complete && known.namesHold === known.hold)) return;
     const before = known.complete && known.version === since;
@@ -278,6 +282,7 @@ export class KnownInodes {
     if ((!isTold || told.all) && known.namesHold !== known.hold) this.#names.drop(known);
     if (!isTold) return;
     const found = known.namesHold === known.hold ? known.names : null;
+    known.absents = told.all ? -Math.ceil(told.names.length / NAMES_AN_ABSENT) : 0;
     known.complete = true;
     known.version = told.version;
     known.namesHold = known.hold;

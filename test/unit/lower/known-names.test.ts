@@ -94,6 +94,40 @@ describe("names of a directory that several nodes change (hazard F32)", () => {
     expect([known.namesSince(dir), lookUp("a", null), lookUp("b", null), lookUp("d", null)]).toEqual([null, null, null, 0]);
   });
 
+  it("are asked for again under one lock when as many were looked for in vain as pay for those that were told", () => {
+    const { locks, known } = create();
+    const lookUps = (): number => {
+      for (let count = 0; ; count += 1) {
+        if (known.namesSince(dir) !== null || count === 1000) return count;
+        known.readName(known.reading(), dir, bytes(`none${count}`), null);
+      }
+    };
+    const forget = (): void => {
+      for (let no = 0; no <= KNOWN_NAMES_MAX; no += 1) known.readName(known.reading(), dir, bytes(`n${no}`), child);
+    };
+    const names = Array.from({ length: 80 }, (_, no) => `f${no}`);
+    expect(lookUps()).toBe(3);
+    read(known, told(7, true, ...names));
+    expect(absent(known, "none")).toEqual([true]);
+    forget();
+    expect([...absent(known, "none"), lookUps()]).toEqual([false, 13]);
+    // It cannot tell.
+    read(known, null);
+    expect(lookUps()).toBe(3);
+    const before = known.reading();
+    known.end(known.begin(dir, bytes("mine")), attr, child);
+    known.readNames(before, dir, 0, told(8, true, ...names));
+    expect(lookUps()).toBe(3);
+    read(known, told(8, true, ...names));
+    forget();
+    locks.comeAgain();
+    // Where nodes fight, too, once the names were told under the lock that has come.
+    expect(lookUps()).toBe(0);
+    read(known, told(9, true, ...names));
+    forget();
+    expect(lookUps()).toBe(10);
+  });
+
   it("are not asked for beside a change of the directory: the answer would not count", () => {
     const { locks, known } = fought();
     for (const change of [known.begin(dir, bytes("b")), known.begin(dir)]) {
