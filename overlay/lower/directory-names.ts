@@ -16,7 +16,7 @@ import { type FileId, fileKey } from "./lower.ts";
 export const NAMES_OF_A_DIRECTORY_MAX = 16_384;
 /** Names remembered in all, about 120 bytes each: beyond, the directory whose first name was entered the longest ago is forgotten. */
 export const NAMES_MAX = 32_768;
-/** Directories whose changes are noted: beyond, those of the one that was asked about first are forgotten. */
+/** Directories whose changes are noted: beyond, those of the one that was asked about longest ago are forgotten. */
 export const NOTED_DIRECTORIES_MAX = 256;
 /** Changes noted of one directory: beyond, the older half is forgotten. */
 export const NOTED_CHANGES_MAX = 512;
@@ -120,6 +120,7 @@ export class DirectoryNames {
     const keys = [...new Set(changed)];
     if (keys.length > most) return null;
     if (changes === null) this.#beginToNote(found);
+    else this.#noteOn(found);
     // Changes are noted where all names are known.
     const isGone = (key: string): boolean => !found.names.has(key);
     const bytes = (some: readonly string[]): Buffer[] => some.map((key) => Buffer.from(key, "latin1"));
@@ -157,6 +158,12 @@ export class DirectoryNames {
     if (this.#noted.size <= NOTED_DIRECTORIES_MAX) return;
     const [oldest] = this.#noted;
     if (oldest !== undefined) this.#noteNoMore(oldest);
+  }
+
+  /** Nodes that only look for names begin as many as they look in; who fights for one asks about it again and again. */
+  #noteOn(found: Directory): void {
+    this.#noted.delete(found);
+    this.#noted.add(found);
   }
 
   #noteNoMore(found: Directory): void {

@@ -533,6 +533,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/known-names.test.ts",
   },
   {
+    id: "first-noted-is-first-forgotten",
+    breaks: "a node that looks for names in many directories has the owner forget the changes of one that others fight for",
+    file: "overlay/lower/directory-names.ts",
+    find: "    else this.#noteOn(found);\n",
+    replace: "",
+    caughtBy: "test/unit/lower/directory-names.test.ts",
+  },
+  {
     id: "names-asked-for-again-and-again",
     breaks: "where there is no room for the names of all directories, up to 1024 come with each LOOKUP, and push others out",
     file: "overlay/lower/remote/known.ts",

@@ -173,6 +173,21 @@ describe("changed names", () => {
     expect(names.since(id(100), now, 10)?.all).toBe(false);
     expect(names.since(dir, now, 10)?.all).toBe(true);
   });
+
+  it("are noted of a directory that is asked about again and again, however many others are", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    let [version = 0] = told(names, 0) ?? [];
+    for (let no = 0; no < 2 * NOTED_DIRECTORIES_MAX; no += 1) {
+      names.made(id(100 + no));
+      names.since(id(100 + no), 0, 10);
+      if (no % 100 !== 0) continue;
+      make(names, `f${no}`);
+      const answer = told(names, version);
+      expect(answer?.slice(1)).toEqual([false, [`f${no}`]]);
+      version = answer?.[0] ?? 0;
+    }
+  });
 });
 
 describe("bounds", () => {
