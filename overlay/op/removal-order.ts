@@ -65,6 +65,10 @@ export class RemovalOrder {
     this.#last = removed;
   }
 
+  isLast(name: Buffer): boolean {
+    return this.#last?.name.equals(name) === true;
+  }
+
   /** null: none. */
   get order(): Order | null {
     const lasted = this.#inARow;

@@ -69,8 +69,6 @@ interface Removing {
   older: Map<number, number>;
   /** Where the listing goes on; null: it has ended. */
   cookie: bigint | null;
-  /** Of the last one. */
-  lastIno: number;
   readonly order: RemovalOrder;
   /** What is asked for goes by that; null: by the listing. */
   sorted: Order | null;
@@ -126,19 +124,16 @@ export class RemovalsAhead {
     const removing = this.#removing.get(dir);
     const isHere = this.#options.coherence.has(victim, Mode.EX);
     const { ino } = victim.id;
-    // chown(2) and chmod(2) of one file.
-    if (removing?.lastIno === ino) return;
     if (removing === undefined) {
-      if (isHere) return;
-      const begun = this.#begin(dir);
-      begun.lastIno = ino;
-      begun.order.note({ name, ino });
+      if (!isHere) this.#begin(dir).order.note({ name, ino });
       return;
     }
-    removing.lastIno = ino;
-    removing.order.note({ name, ino });
+    // chown(2) and chmod(2) of one, one that is begun again, or nodes that replace a file by turns: no other name follows from that.
+    const isSame = removing.order.isLast(name);
+    if (!isSame) removing.order.note({ name, ino });
     removing.gone?.add(ino);
     const wasAhead = takeOut(removing, victim.id);
+    if (isSame) return;
     if (!isHere) this.#noteCostly(dir, removing, victim);
     else if (wasAhead) {
       removing.hits += 1;
@@ -157,7 +152,7 @@ export class RemovalsAhead {
       next: REMOVALS_FIRST,
       hits: 0,
       misses: 0,
-      lastIno: 0,
+
       order: new RemovalOrder(),
       ...none,
     };

@@ -394,6 +394,15 @@ describe("nothing is asked for", () => {
     world = new World();
   });
 
+  it("by one removal that is begun again, or by files that replace each other under one name, as of another node", async () => {
+    world.nameOf = () => Buffer.from("state");
+    await world.remove(100, 101, 102, 103);
+    expect(world.asked).toEqual([]);
+    world.nameOf = (ino) => Buffer.from(`f${ino}`);
+    await world.remove(104);
+    expect(world.asked).toEqual([range(105, 15)]);
+  });
+
   it("F21: of a listing that was read after the directory's lock had left", async () => {
     world.onRead = () => (world.hold += 1);
     await world.remove(100, 101);
