@@ -146,16 +146,7 @@ export class RemovalsAhead {
     const [costlyMs, never] = [this.#options.now(), Number.NEGATIVE_INFINITY];
     const none = { newer: new Map(), older: new Map(), cookie: null, gone: null, sorted: null };
     const times = { costlyMs, askedMs: never, sortedMs: { name: never, count: never, number: never } };
-    const removing: Removing = {
-      ...times,
-      earned: 0,
-      next: REMOVALS_FIRST,
-      hits: 0,
-      misses: 0,
-
-      order: new RemovalOrder(),
-      ...none,
-    };
+    const removing: Removing = { ...times, earned: 0, next: REMOVALS_FIRST, hits: 0, misses: 0, order: new RemovalOrder(), ...none };
     this.#removing.set(dir, removing);
     return removing;
   }

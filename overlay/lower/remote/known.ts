@@ -273,7 +273,7 @@ export class KnownInodes {
   /** Hazard F32. The owner's answer to `namesSince`: these names are to be asked for, or are gone, and of all others is known what was known then. */
   readNames(reading: Reading, directory: FileId, since: number, told: NamesTold | null): void {
     const asked = this.#inodes.get(directory);
-    if (asked !== undefined) asked.absents = 0;
+    if (asked !== undefined && told !== null) asked.absents = Math.min(asked.absents, 0);
     const known = this.#stillTrue(reading, directory);
     if (known === null || (known.complete && known.namesHold === known.hold)) return;
     const before = known.complete && known.version === since;

@@ -217,7 +217,7 @@ describe("under any sequence of changes", () => {
       what: fc.constantFrom("make", "create", "remove", "fail", "look", "list", "listed"),
     });
     fc.assert(
-      fc.property(fc.array(change, { maxLength: 60 }), (changes) => {
+      fc.property(fc.array(change, { maxLength: 60, size: "max" }), (changes) => {
         const names = new DirectoryNames({ directory: 4, all: 6 });
         const truth = new Map<number, Map<string, FileId>>([2, 3, 4].map((ino) => [ino, new Map<string, FileId>()]));
         const listings = new Map<number, Buffer[]>();
