@@ -10,7 +10,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { UnderWay } from "../../dlmd/base/under-way.ts";
 import type { Prefetch } from "./prefetch.ts";
-import type { RemovalsAhead } from "./removals-ahead.ts";
+import type { ChangesAhead } from "./changes-ahead.ts";
 import type { FilesAhead } from "./files-ahead.ts";
 import type { WalkAhead } from "./walk-ahead.ts";
 import type { Credentials } from "../caller/status.ts";
@@ -28,7 +28,7 @@ export interface Mount {
   readonly moved: MovedDirectories;
   readonly ahead: Prefetch;
   readonly walkAhead: WalkAhead;
-  readonly removalsAhead: RemovalsAhead;
+  readonly changesAhead: ChangesAhead;
   readonly filesAhead: FilesAhead;
   /** Writes that the lower makes after they were answered (hazard F23), with a pin and a use of their inode. */
   readonly writesBehind: UnderWay;

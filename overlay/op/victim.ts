@@ -60,7 +60,7 @@ async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Bu
 /** Before its locks are asked for: those of what goes next are asked for ahead. */
 export function noteNameGoes(mount: Mount, dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
   mount.walkAhead.noteRemoval(dir, victim);
-  if (victim.kind !== "directory") mount.removalsAhead.note(dir, victim, name);
+  if (victim.kind !== "directory") mount.changesAhead.note(dir, victim, name);
 }
 
 /** One name of it is gone. */

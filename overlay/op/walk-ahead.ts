@@ -161,7 +161,7 @@ export class WalkAhead {
     );
   }
 
-  /** Removed is no file of a walk, though a LOOKUP came before: its locks are asked for by removals-ahead.ts, in EX, and one in PR would be in the way of that. */
+  /** Removed is no file of a walk, though a LOOKUP came before: its locks are asked for by changes-ahead.ts, in EX, and one in PR would be in the way of that. */
   noteRemoval(dir: InodeRecord, child: InodeRecord): void {
     const walked = this.#walked.get(dir);
     if (walked?.costlyNodeid === child.fuseNodeid) walked.costlyNodeid = 0;

@@ -108,7 +108,7 @@ export class Dispatch {
    */
   hold(passes: HoldRules): void {
     this.#options.mount.moved.hold(true);
-    this.#options.mount.removalsAhead.hold(true);
+    this.#options.mount.changesAhead.hold(true);
     this.#held ??= { requests: [], bytes: 0, yielded: 0, passes };
   }
 
@@ -150,7 +150,7 @@ export class Dispatch {
     const { heldRequests } = this;
     this.#held = null;
     this.#options.mount.moved.hold(false);
-    this.#options.mount.removalsAhead.hold(false);
+    this.#options.mount.changesAhead.hold(false);
     for (const bytes of heldRequests) this.begin(bytes);
   }
 

@@ -17,7 +17,7 @@ import type { Mount } from "../op/mount.ts";
 import { MovedDirectories } from "../op/moved-directories.ts";
 import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
 import { Prefetch } from "../op/prefetch.ts";
-import { RemovalsAhead } from "../op/removals-ahead.ts";
+import { ChangesAhead } from "../op/changes-ahead.ts";
 import { WalkAhead } from "../op/walk-ahead.ts";
 import type { Dispatch } from "./dispatch.ts";
 import type { SessionJournal } from "./session-journal.ts";
@@ -112,7 +112,7 @@ export function createMount(parts: MountParts): Mount {
       listed: ({ cover }, entries, first) => filesAhead.listed(cover.key, entries, first),
       now,
     }),
-    removalsAhead: new RemovalsAhead({ lower, coherence: operations, inodes, now }),
+    changesAhead: new ChangesAhead({ lower, coherence: operations, inodes, now }),
     filesAhead,
     writesBehind: new UnderWay(),
     log,
@@ -149,7 +149,7 @@ export async function endState({ mount, dispatch, coherence }: SessionState, low
     lower.close(file.lowerHandle);
     if (file.writeToken) mount.coherence.closeForWrite(file.inode);
   }
-  await Promise.all([mount.walkAhead.stop(), mount.removalsAhead.stop(), mount.filesAhead.stop()]);
+  await Promise.all([mount.walkAhead.stop(), mount.changesAhead.stop(), mount.filesAhead.stop()]);
   mount.inodes.clear();
   await coherence.close(isGiven);
 }

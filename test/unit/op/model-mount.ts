@@ -8,7 +8,7 @@ import type { Mount } from "../../../overlay/op/mount.ts";
 import { MovedDirectories } from "../../../overlay/op/moved-directories.ts";
 import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
 import { Prefetch } from "../../../overlay/op/prefetch.ts";
-import { RemovalsAhead } from "../../../overlay/op/removals-ahead.ts";
+import { ChangesAhead } from "../../../overlay/op/changes-ahead.ts";
 import { WalkAhead } from "../../../overlay/op/walk-ahead.ts";
 
 export function modelMount({ lower, coherence, inodes }: Pick<Mount, "lower" | "coherence" | "inodes">): Mount {
@@ -23,7 +23,7 @@ export function modelMount({ lower, coherence, inodes }: Pick<Mount, "lower" | "
     moved: new MovedDirectories({ inodes, pathOf: () => Buffer.from(""), walk: () => Promise.resolve(0), log: silentLog }),
     ahead: new Prefetch(lower, coherence),
     walkAhead: new WalkAhead({ lower, coherence, inodes, listed: () => undefined, now }),
-    removalsAhead: new RemovalsAhead({ lower, coherence, inodes, now }),
+    changesAhead: new ChangesAhead({ lower, coherence, inodes, now }),
     filesAhead: new FilesAhead({ lower, now }),
     writesBehind: new UnderWay(),
     log: silentLog,

@@ -1,6 +1,6 @@
 /** A mount of doubles, served by the real dispatch: requests go in as the kernel would send them decoded, replies are collected. */
 import { UnderWay } from "../../../dlmd/base/under-way.ts";
-import { RemovalsAhead } from "../../../overlay/op/removals-ahead.ts";
+import { ChangesAhead } from "../../../overlay/op/changes-ahead.ts";
 import { WalkAhead } from "../../../overlay/op/walk-ahead.ts";
 import { FilesAhead } from "../../../overlay/op/files-ahead.ts";
 import { Prefetch } from "../../../overlay/op/prefetch.ts";
@@ -72,7 +72,7 @@ export class Workbench {
       moved: this.moved,
       ahead: new Prefetch(this.lower, coherence),
       walkAhead: new WalkAhead({ lower: this.lower, coherence, inodes: this.inodes, listed: () => undefined, now: () => 0 }),
-      removalsAhead: new RemovalsAhead({ lower: this.lower, coherence, inodes: this.inodes, now: () => 0 }),
+      changesAhead: new ChangesAhead({ lower: this.lower, coherence, inodes: this.inodes, now: () => 0 }),
       filesAhead: new FilesAhead({ lower: this.lower, now: () => 0 }),
       writesBehind: new UnderWay(),
       log,

@@ -15,7 +15,7 @@ it.each([false, true])("ends what uses the locks before it closes, and says whet
     writesBehind: { idle: step("behind") },
     handles: { takeAll: () => [{ lowerHandle: 7, writeToken: false }] },
     walkAhead: ahead,
-    removalsAhead: ahead,
+    changesAhead: ahead,
     filesAhead: ahead,
     inodes: { clear: step("inodes") },
   };

@@ -69,7 +69,7 @@ it("what has not begun is kept as it came, and begins once, in its order", async
 
 it("F33: no lock is asked for ahead meanwhile", () => {
   const { bench, dispatch } = setUp();
-  const held = vi.spyOn(bench.mount.removalsAhead, "hold");
+  const held = vi.spyOn(bench.mount.changesAhead, "hold");
   dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
   expect(held.mock.calls).toEqual([[true]]);
   dispatch.letGo();

@@ -1,13 +1,13 @@
 /**
- * In which order a program removes the names of a directory, as far as those that it has removed tell: `rm *` goes by the names; who counts, and removes f9 before f10,
- * by those with their digits read as numbers; who removes the oldest first by the inodes' numbers.
+ * In which order a program changes the names of a directory (changes-ahead.ts), as far as those that it has changed tell: `rm *` goes by the names; who counts,
+ * and comes to f9 before f10, by those with their digits read as numbers; who removes the oldest first by the inodes' numbers.
  */
 
 /** The first of those that last as long counts. */
 const ORDERS = ["name", "count", "number"] as const;
 export type Order = (typeof ORDERS)[number];
 
-/** So many removals in a row, each behind the one before it, are an order. Of such as go by the listing one in 24 is. */
+/** So many changes in a row, each behind the one before it, are an order. Of such as go by the listing one in 24 is. */
 export const ORDERED_MIN = 4;
 
 export interface Named {
@@ -53,16 +53,16 @@ const compare: Readonly<Record<Order, (a: Named, b: Named) => number>> = {
   number: (a, b) => a.ino - b.ino,
 };
 
-export class RemovalOrder {
+export class ChangeOrder {
   #last: Named | null = null;
-  /** Removals in a row that went by it. */
+  /** Changes in a row that went by it. */
   readonly #inARow: Record<Order, number> = { name: 0, count: 0, number: 0 };
 
   /** One more. */
-  note(removed: Named): void {
+  note(changed: Named): void {
     const last = this.#last;
-    for (const order of ORDERS) this.#inARow[order] = last !== null && compare[order](removed, last) > 0 ? this.#inARow[order] + 1 : 1;
-    this.#last = removed;
+    for (const order of ORDERS) this.#inARow[order] = last !== null && compare[order](changed, last) > 0 ? this.#inARow[order] + 1 : 1;
+    this.#last = changed;
   }
 
   isLast(name: Buffer): boolean {
@@ -76,7 +76,7 @@ export class RemovalOrder {
     return most < ORDERED_MIN ? null : (ORDERS.find((order) => lasted[order] === most) ?? null);
   }
 
-  /** Those that come after the last removal, the next one first. */
+  /** Those that come after the last change, the next one first. */
   rest<T extends Named>(names: readonly T[], order: Order): T[] {
     const last = this.#last;
     const rest = last === null ? [...names] : names.filter((one) => compare[order](one, last) > 0);

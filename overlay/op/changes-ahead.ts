@@ -1,10 +1,12 @@
 /**
- * A program that removes the files of a directory one after the other pays for the lock of each, and where another node has it that node must give it up first.
- * `rm -r` goes by the listing. So after the second removal that cost a lock the locks of the names that are listed first are asked for ahead, in one message,
- * with the attributes under them: a LOOKUP comes before each removal. Names that are gone are not listed, so these are the ones that such a program comes to.
- * Where that was in vain, and the removals go by another order (removal-order.ts), those that come next in that order are asked for.
+ * A program that removes the files of a directory one after the other, moves them, or changes their owner or mode, pays for the lock of each, and where another
+ * node has it that node must give it up first. `rm -r` goes by the listing. So after the second change that cost a lock the locks of the names that are listed
+ * first are asked for ahead, in one message, with the attributes under them: a LOOKUP comes before each change. Names that are gone are not listed, so these
+ * are the ones that such a program comes to; `chown -R` comes to the first ones first as well. Where that was in vain, and the changes go by another order
+ * (change-order.ts), those that come next in that order are asked for.
  *
- * Other nodes give their locks up for this, before anything is removed. So names have to be earned, by removals that found such a lock here.
+ * Other nodes give their locks up for this, before anything is changed. So names have to be earned, by changes that found such a lock here. Writes are none of
+ * these: nodes that each write to their own files of one directory would take them from each other.
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
@@ -13,21 +15,21 @@ import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { DirEntry, DirPage, FileId, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
-import { type Order, RemovalOrder } from "./removal-order.ts";
+import { type Order, ChangeOrder } from "./change-order.ts";
 import { listAhead, NAME_BYTES } from "./walk-ahead.ts";
 
-/** Two removals that cost a lock, with no longer pause between them. */
-const REMOVALS_MS = 1000;
+/** Two changes that cost a lock, with no longer pause between them. */
+const CHANGES_MS = 1000;
 /** So many directories at a time. */
-const REMOVALS_MAX = 4;
+const CHANGES_MAX = 4;
 /** So many names at first, then twice as many each time, up to so many. */
-const REMOVALS_FIRST = 16;
-const REMOVALS_NAMES_MAX = 64;
-/** And never more than so many for each removal that was one of those, which are kept up to so many. */
+const CHANGES_FIRST = 16;
+const CHANGES_NAMES_MAX = 64;
+/** And never more than so many for each change that was one of those, which are kept up to so many. */
 const NAMES_A_HIT = 8;
 const NAMES_EARNED_MAX = 256;
-/** The first names may be asked for again so long after the last ones: so many are in vain at most where the removals go by another order. */
-const REMOVALS_AGAIN_MS = 10_000;
+/** The first names may be asked for again so long after the last ones: so many are in vain at most where the changes go by another order. */
+const CHANGES_AGAIN_MS = 10_000;
 /** Locks that have not come are waited for no longer before more are asked for. */
 const FETCH_WAIT_MS = 250;
 /** A directory of more names is not sorted. The names of one are kept, the last that was. */
@@ -48,37 +50,37 @@ interface Found {
 
 /** What is left of a directory in that order, under that hold of its lock. */
 interface Left {
-  readonly of: Removing;
+  readonly of: Changing;
   readonly order: Order;
   readonly hold: number;
   readonly entries: readonly DirEntry[];
 }
 
-interface Removing {
-  /** The last removal that cost a lock; when names were last asked for. */
+interface Changing {
+  /** The last change that cost a lock; when names were last asked for. */
   costlyMs: number;
   askedMs: number;
   /** Names that may be asked for; how many are next. */
   earned: number;
   next: number;
-  /** Removals since something was asked for last: of that, and of others, which cost a lock. */
+  /** Changes since something was asked for last: of that, and of others, which cost a lock. */
   hits: number;
   misses: number;
-  /** Generations, by number, of what was asked for and not removed since: of the last piece, and of those before it. */
+  /** Generations, by number, of what was asked for and not changed since: of the last piece, and of those before it. */
   newer: Map<number, number>;
   older: Map<number, number>;
   /** Where the listing goes on; null: it has ended. */
   cookie: bigint | null;
-  readonly order: RemovalOrder;
+  readonly order: ChangeOrder;
   /** What is asked for goes by that; null: by the listing. */
   sorted: Order | null;
   /** When each was begun. */
   readonly sortedMs: Record<Order, number>;
-  /** Numbers of what is removed since a listing was asked for, which may still name it; null: none is under way. */
+  /** Numbers of what is changed since a listing was asked for, which may still name it; null: none is under way. */
   gone: Set<number> | null;
 }
 
-export interface RemovalsAheadOptions {
+export interface ChangesAheadOptions {
   readonly lower: Pick<Lower, "opendir" | "readdir" | "knows" | "prefetch" | "close">;
   readonly coherence: Pick<Coherence, "has" | "fetchLocks" | "grantId">;
   readonly inodes: InodeTable;
@@ -87,7 +89,7 @@ export interface RemovalsAheadOptions {
 }
 
 /** True: it was asked for. What was listed before is not come to any more. */
-function takeOut({ newer, older }: Removing, { ino, generation }: FileId): boolean {
+function takeOut({ newer, older }: Changing, { ino, generation }: FileId): boolean {
   if (newer.get(ino) === generation) {
     older.clear();
     return newer.delete(ino);
@@ -95,16 +97,16 @@ function takeOut({ newer, older }: Removing, { ino, generation }: FileId): boole
   return older.get(ino) === generation && older.delete(ino);
 }
 
-export class RemovalsAhead {
-  readonly #options: RemovalsAheadOptions;
-  readonly #removing = new WeakMap<InodeRecord, Removing>();
+export class ChangesAhead {
+  readonly #options: ChangesAheadOptions;
+  readonly #changing = new WeakMap<InodeRecord, Changing>();
   readonly #fetches: UnderWay = new UnderWay();
   /** Of the directory that was sorted last. */
   #left: Left | null = null;
   #stopped = false;
   #held = false;
 
-  constructor(options: RemovalsAheadOptions) {
+  constructor(options: ChangesAheadOptions) {
     this.#options = options;
   }
 
@@ -119,83 +121,83 @@ export class RemovalsAhead {
     this.#held = held;
   }
 
-  /** A removal begins. */
+  /** A change begins. */
   note(dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
-    const removing = this.#removing.get(dir);
+    const changing = this.#changing.get(dir);
     const isHere = this.#options.coherence.has(victim, Mode.EX);
     const { ino } = victim.id;
-    if (removing === undefined) {
+    if (changing === undefined) {
       if (!isHere) this.#begin(dir).order.note({ name, ino });
       return;
     }
     // chown(2) and chmod(2) of one, one that is begun again, or nodes that replace a file by turns: no other name follows from that.
-    const isSame = removing.order.isLast(name);
-    if (!isSame) removing.order.note({ name, ino });
-    removing.gone?.add(ino);
-    const wasAhead = takeOut(removing, victim.id);
+    const isSame = changing.order.isLast(name);
+    if (!isSame) changing.order.note({ name, ino });
+    changing.gone?.add(ino);
+    const wasAhead = takeOut(changing, victim.id);
     if (isSame) return;
-    if (!isHere) this.#noteCostly(dir, removing, victim);
+    if (!isHere) this.#noteCostly(dir, changing, victim);
     else if (wasAhead) {
-      removing.hits += 1;
-      removing.earned = Math.min(removing.earned + NAMES_A_HIT, NAMES_EARNED_MAX);
-      this.#start(dir, removing, victim);
+      changing.hits += 1;
+      changing.earned = Math.min(changing.earned + NAMES_A_HIT, NAMES_EARNED_MAX);
+      this.#start(dir, changing, victim);
     }
   }
 
-  #begin(dir: InodeRecord): Removing {
+  #begin(dir: InodeRecord): Changing {
     const [costlyMs, never] = [this.#options.now(), Number.NEGATIVE_INFINITY];
     const none = { newer: new Map(), older: new Map(), cookie: null, gone: null, sorted: null };
     const times = { costlyMs, askedMs: never, sortedMs: { name: never, count: never, number: never } };
-    const removing: Removing = { ...times, earned: 0, next: REMOVALS_FIRST, hits: 0, misses: 0, order: new RemovalOrder(), ...none };
-    this.#removing.set(dir, removing);
-    return removing;
+    const changing: Changing = { ...times, earned: 0, next: CHANGES_FIRST, hits: 0, misses: 0, order: new ChangeOrder(), ...none };
+    this.#changing.set(dir, changing);
+    return changing;
   }
 
-  #noteCostly(dir: InodeRecord, removing: Removing, victim: InodeRecord): void {
+  #noteCostly(dir: InodeRecord, changing: Changing, victim: InodeRecord): void {
     const now = this.#options.now();
-    const again = now - removing.costlyMs <= REMOVALS_MS;
-    removing.costlyMs = now;
-    removing.misses += 1;
-    if (!again || removing.gone !== null) return;
-    const { order } = removing.order;
-    const isOther = order !== null && order !== removing.sorted && now - removing.sortedMs[order] >= REMOVALS_AGAIN_MS;
-    if (now - removing.askedMs >= REMOVALS_AGAIN_MS || (removing.misses > removing.hits && isOther)) {
-      const earned = Math.max(removing.earned, REMOVALS_FIRST);
-      Object.assign(removing, { earned, next: REMOVALS_FIRST, cookie: null, sorted: order });
-      if (order !== null) removing.sortedMs[order] = now;
+    const again = now - changing.costlyMs <= CHANGES_MS;
+    changing.costlyMs = now;
+    changing.misses += 1;
+    if (!again || changing.gone !== null) return;
+    const { order } = changing.order;
+    const isOther = order !== null && order !== changing.sorted && now - changing.sortedMs[order] >= CHANGES_AGAIN_MS;
+    if (now - changing.askedMs >= CHANGES_AGAIN_MS || (changing.misses > changing.hits && isOther)) {
+      const earned = Math.max(changing.earned, CHANGES_FIRST);
+      Object.assign(changing, { earned, next: CHANGES_FIRST, cookie: null, sorted: order });
+      if (order !== null) changing.sortedMs[order] = now;
     }
     // Others have made names since it ended.
-    if (removing.cookie === null) Object.assign(removing, { newer: new Map(), older: new Map(), cookie: 0n });
-    this.#start(dir, removing, victim);
+    if (changing.cookie === null) Object.assign(changing, { newer: new Map(), older: new Map(), cookie: 0n });
+    this.#start(dir, changing, victim);
   }
 
   /** `victim`: the listing will name it still. */
-  #start(dir: InodeRecord, removing: Removing, victim: InodeRecord): void {
-    const { cookie, earned, next, newer, older } = removing;
-    if (this.#stopped || this.#held || cookie === null || removing.gone !== null || this.#fetches.count >= REMOVALS_MAX) return;
+  #start(dir: InodeRecord, changing: Changing, victim: InodeRecord): void {
+    const { cookie, earned, next, newer, older } = changing;
+    if (this.#stopped || this.#held || cookie === null || changing.gone !== null || this.#fetches.count >= CHANGES_MAX) return;
     const hold = this.#options.coherence.grantId(dir);
     if (hold === 0 || earned < next || newer.size + older.size > next) return;
-    removing.gone = new Set([victim.id.ino]);
-    removing.earned -= next;
-    Object.assign(removing, { hits: 0, misses: 0 });
-    removing.askedMs = this.#options.now();
-    removing.next = Math.min(2 * next, REMOVALS_NAMES_MAX);
-    removing.cookie = null;
+    changing.gone = new Set([victim.id.ino]);
+    changing.earned -= next;
+    Object.assign(changing, { hits: 0, misses: 0 });
+    changing.askedMs = this.#options.now();
+    changing.next = Math.min(2 * next, CHANGES_NAMES_MAX);
+    changing.cookie = null;
     this.#fetches.add(
-      this.#fetch(dir, removing, { cookie, names: next, hold }).finally(() => {
-        removing.gone = null;
+      this.#fetch(dir, changing, { cookie, names: next, hold }).finally(() => {
+        changing.gone = null;
       }),
     );
   }
 
-  #fetch(dir: InodeRecord, removing: Removing, piece: Piece): Promise<void> {
-    const { sorted } = removing;
+  #fetch(dir: InodeRecord, changing: Changing, piece: Piece): Promise<void> {
+    const { sorted } = changing;
     return listAhead(this.#options, dir, async (handle) => {
-      const found = sorted === null ? await this.#listed(handle, piece) : await this.#inOrder(handle, removing, sorted, piece);
+      const found = sorted === null ? await this.#listed(handle, piece) : await this.#inOrder(handle, changing, sorted, piece);
       // Else it may name what another node has just made, and holds without a message (hazard F21).
       if (this.#stopped || this.#held || this.#options.coherence.grantId(dir) !== piece.hold) return;
-      removing.cookie = found.cookie;
-      await this.#lock(dir, removing, found.entries);
+      changing.cookie = found.cookie;
+      await this.#lock(dir, changing, found.entries);
     });
   }
 
@@ -207,11 +209,11 @@ export class RemovalsAhead {
   }
 
   /** The cookie says only whether something is left. */
-  async #inOrder(handle: LowerHandle, removing: Removing, order: Order, { names, hold }: Piece): Promise<Found> {
+  async #inOrder(handle: LowerHandle, changing: Changing, order: Order, { names, hold }: Piece): Promise<Found> {
     const last = this.#left;
-    const isLeft = last !== null && last.of === removing && last.order === order && last.hold === hold;
-    const left = removing.order.rest(isLeft ? last.entries : await this.#listWhole(handle), order);
-    this.#left = { of: removing, order, hold, entries: left.slice(names) };
+    const isLeft = last !== null && last.of === changing && last.order === order && last.hold === hold;
+    const left = changing.order.rest(isLeft ? last.entries : await this.#listWhole(handle), order);
+    this.#left = { of: changing, order, hold, entries: left.slice(names) };
     return { entries: left.slice(0, names), cookie: left.length > names ? 0n : null };
   }
 
@@ -227,15 +229,15 @@ export class RemovalsAhead {
     return entries;
   }
 
-  async #lock(dir: InodeRecord, removing: Removing, entries: readonly DirEntry[]): Promise<void> {
+  async #lock(dir: InodeRecord, changing: Changing, entries: readonly DirEntry[]): Promise<void> {
     const { inodes, lower, coherence } = this.#options;
-    removing.older = new Map([...removing.older, ...removing.newer]);
-    removing.newer = new Map();
+    changing.older = new Map([...changing.older, ...changing.newer]);
+    changing.newer = new Map();
     const named: { readonly child: InodeRecord; readonly name: Buffer }[] = [];
     for (const { entry, name } of entries) {
-      if (entry === undefined || (entry.attr.mode & S_IFMT) === S_IFDIR || removing.gone?.has(entry.id.ino) === true) continue;
+      if (entry === undefined || (entry.attr.mode & S_IFMT) === S_IFDIR || changing.gone?.has(entry.id.ino) === true) continue;
       named.push({ child: inodes.remember(entry.id, entry.attr.mode), name });
-      removing.newer.set(entry.id.ino, entry.id.generation);
+      changing.newer.set(entry.id.ino, entry.id.generation);
     }
     const has = (child: InodeRecord): boolean => coherence.has(child, Mode.EX);
     try {

@@ -1,4 +1,4 @@
-/** Locks are asked for ahead for a program that removes one file of a directory after the other (overlay/op/removals-ahead.ts). */
+/** Locks are asked for ahead for a program that removes one file of a directory after the other (overlay/op/changes-ahead.ts). */
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
@@ -7,7 +7,7 @@ import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import type { Attr, AttrChange, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { LISTING_BYTES_MAX } from "../../../overlay/op/call.ts";
 import { RENAME_EXCHANGE } from "../../../overlay/op/linux.ts";
-import { RemovalsAhead, SORTED_NAMES_MAX, type RemovalsAheadOptions } from "../../../overlay/op/removals-ahead.ts";
+import { ChangesAhead, SORTED_NAMES_MAX, type ChangesAheadOptions } from "../../../overlay/op/changes-ahead.ts";
 import { Workbench } from "./workbench.ts";
 
 const id = (ino: number): FileId => ({ ino, generation: 1 });
@@ -41,7 +41,7 @@ class World {
   most = 0;
   running = 0;
 
-  readonly lower: RemovalsAheadOptions["lower"] = {
+  readonly lower: ChangesAheadOptions["lower"] = {
     opendir: async () => {
       if (this.failing) throw errnoError(E.EIO);
       this.opened += 1;
@@ -76,7 +76,7 @@ class World {
     },
   };
 
-  readonly removals = new RemovalsAhead({
+  readonly removals = new ChangesAhead({
     now: () => this.nowMs,
     inodes: this.inodes,
     lower: this.lower,
@@ -132,7 +132,7 @@ describe("removals in the order of the listing", () => {
     world = new World();
   });
 
-  it("find their locks here after the second that cost one, within REMOVALS_MS", async () => {
+  it("find their locks here after the second that cost one, within CHANGES_MS", async () => {
     expect(await world.remove(100)).toEqual([false]);
     world.nowMs = 1000;
     expect(await world.remove(101)).toEqual([false]);
@@ -161,7 +161,7 @@ describe("removals in the order of the listing", () => {
     expect(world.asked.slice(1)).toEqual([range(118, 32)]);
   });
 
-  it("have twice as many locks asked for each time, up to REMOVALS_NAMES_MAX, NAMES_A_HIT for each that was used, and never more than two such pieces", async () => {
+  it("have twice as many locks asked for each time, up to CHANGES_NAMES_MAX, NAMES_A_HIT for each that was used, and never more than two such pieces", async () => {
     await world.remove(...range(100, 2 + 3));
     expect(world.asked.map(({ length }) => length)).toEqual([15]);
     await world.remove(105);
@@ -228,7 +228,7 @@ describe("removals in the order of the listing", () => {
       const found = await world.remove(...world.files);
       costly.push(found.filter((isHere) => !isHere).length);
     }
-    // The second one within REMOVALS_MS is the first of the next round.
+    // The second one within CHANGES_MS is the first of the next round.
     expect(costly).toEqual([2, 1, 1]);
   });
 
@@ -246,7 +246,7 @@ describe("removals in the order of the listing", () => {
 describe("removals by another order", () => {
   const stranger = 499;
 
-  it("have the first names asked for once in REMOVALS_AGAIN_MS", async () => {
+  it("have the first names asked for once in CHANGES_AGAIN_MS", async () => {
     const world = new World();
     await world.remove(...range(450, 50).toReversed());
     expect(world.asked).toEqual([range(100, 16)]);
@@ -371,7 +371,7 @@ describe("removals by the names or the numbers", () => {
     expect((await smaller.remove(...range(0, 200))).filter((isHere) => !isHere).length).toBeLessThanOrEqual(12);
   });
 
-  it("are tried once in REMOVALS_AGAIN_MS", async () => {
+  it("are tried once in CHANGES_AGAIN_MS", async () => {
     // In order, and each time far from the last.
     const far = range(0, 60).map((at) => byName()[at * 6] as number);
     world.placeOf = (ino) => 1000 - ino;
@@ -418,7 +418,7 @@ describe("nothing is asked for", () => {
     expect(world.asked).toEqual([range(103, 15)]);
   });
 
-  it("of a listing that fails; it is tried again after REMOVALS_AGAIN_MS", async () => {
+  it("of a listing that fails; it is tried again after CHANGES_AGAIN_MS", async () => {
     world.failing = true;
     await world.remove(100, 101);
     world.failing = false;
@@ -444,7 +444,7 @@ describe("nothing is asked for", () => {
     expect(world.asked).toEqual([range(105, 16)]);
   });
 
-  it("for more than REMOVALS_MAX directories at a time", async () => {
+  it("for more than CHANGES_MAX directories at a time", async () => {
     let go = (): void => undefined;
     world.gate = new Promise((resolve) => (go = resolve));
     for (let ino = 10; ino < 15; ino++) {
@@ -496,7 +496,7 @@ describe("nothing is asked for", () => {
 describe("a removal", () => {
   it("is noted before its locks are asked for: of a file, not of a directory", async () => {
     const bench = new Workbench();
-    const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    const noted = vi.spyOn(bench.mount.changesAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
     const noLook = vi.spyOn(bench.mount.walkAhead, "noteRemoval");
     bench.coherence.told.set("2.0 name", bench.file);
     expect((await bench.serve({ op: "unlink", name: Buffer.from("name") }))?.errno).toBe(0);
@@ -513,7 +513,7 @@ describe("a removal", () => {
 
   it("is a change of the owner or mode, too: of a file of which a name is known; not of its size or times", async () => {
     const bench = new Workbench();
-    const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    const noted = vi.spyOn(bench.mount.changesAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
     const changed = async (change: AttrChange): Promise<unknown> => {
       expect(await bench.serve({ op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change })).toBeDefined();
       return noted.mock.calls.splice(0);
@@ -529,7 +529,7 @@ describe("a removal", () => {
 
   it("is a rename, too: of what moves away, or of what another file takes the place of; not an exchange", async () => {
     const bench = new Workbench();
-    const noted = vi.spyOn(bench.mount.removalsAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
+    const noted = vi.spyOn(bench.mount.changesAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
     const target = bench.inodes.remember({ ino: 31, generation: 1 }, 0o100644);
     const renamed = async (replaced: InodeRecord | null, flags = 0): Promise<unknown> => {
       bench.coherence.told.set("2.0 name", bench.file);
