@@ -16,7 +16,7 @@ import { allowedChange } from "./ownership.ts";
 import { isOnTheWay, unlessMoved } from "./lookup.ts";
 import { pinned, pinnedData } from "./pinned.ts";
 import { announced, isAnnouncement } from "./set-id.ts";
-import { noteNameGoes } from "./victim.ts";
+import { noteChangeOf } from "./victim.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
@@ -171,7 +171,7 @@ function noteOwnership(mount: Mount, { fuseNodeid, change }: SetattrRequest): vo
   const inode = inodeOf(mount, fuseNodeid);
   const place = mount.coherence.names.placeOf(inode);
   const dir = place === null ? undefined : mount.inodes.get(place.dir.fuseNodeid);
-  if (place !== null && dir !== undefined) noteNameGoes(mount, dir, inode, place.name);
+  if (place !== null && dir !== undefined) noteChangeOf(mount, dir, inode, place.name);
 }
 
 /** Hazard F38: the process before has set them. */

@@ -9,7 +9,7 @@ import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
 import { inodeOf, type Mount, withRestarts } from "./mount.ts";
 import { pinned, pinnedAll } from "./pinned.ts";
-import { checkVictim, noteNameGoes, noteNameGone, type Victim, withVictim } from "./victim.ts";
+import { checkVictim, noteChangeOf, noteNameGone, type Victim, withVictim } from "./victim.ts";
 
 /** Answered within the turn wherever nothing has to wait. */
 export function remove(mount: Mount, call: Call, request: UnlinkRequest | RmdirRequest): MaybePromise<void> {
@@ -39,7 +39,7 @@ function removeOnce(
   victim: Victim,
   inode: InodeRecord,
 ): MaybePromise<boolean> {
-  noteNameGoes(mount, dir, inode, request.name);
+  noteChangeOf(mount, dir, inode, request.name);
   const wants = [
     { inode: dir, mode: Mode.EX },
     { inode, mode: Mode.EX },

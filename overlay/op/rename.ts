@@ -11,7 +11,7 @@ import { inGoneDirectory } from "./create.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
 import { inodeOf, type Mount, withRestarts } from "./mount.ts";
 import { pinnedAll } from "./pinned.ts";
-import { checkVictim, noteNameGoes, noteNameGone, type Victim, withVictim } from "./victim.ts";
+import { checkVictim, noteChangeOf, noteNameGone, type Victim, withVictim } from "./victim.ts";
 
 interface Renaming {
   readonly mount: Mount;
@@ -112,8 +112,8 @@ function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, repla
 /** A program that moves files away from a directory, or puts others in their places, removes them from it as `rm` does. */
 function noteNamesGo({ mount, request, oldDir, newDir }: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {
   if ((request.flags & RENAME_EXCHANGE) !== 0) return;
-  if (replaced === null) noteNameGoes(mount, oldDir, inode, request.name);
-  else noteNameGoes(mount, newDir, replaced, request.newName);
+  if (replaced === null) noteChangeOf(mount, oldDir, inode, request.name);
+  else noteChangeOf(mount, newDir, replaced, request.newName);
 }
 
 async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null, told: boolean): Promise<void> {

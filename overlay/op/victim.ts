@@ -57,9 +57,9 @@ async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Bu
   }
 }
 
-/** Before its locks are asked for: those of what goes next are asked for ahead. */
-export function noteNameGoes(mount: Mount, dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
-  mount.walkAhead.noteRemoval(dir, victim);
+/** It is about to lose that name, or to get another owner or mode. Before its locks are asked for: those of what is changed so next are asked for ahead. */
+export function noteChangeOf(mount: Mount, dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
+  mount.walkAhead.noteChange(dir, victim);
   if (victim.kind !== "directory") mount.changesAhead.note(dir, victim, name);
 }
 

@@ -40,7 +40,7 @@ const WALK_PAGES_MAX = 8;
 interface Walked {
   /** The last LOOKUP. */
   lookedMs: number;
-  /** What the last one that cost a lock found; 0: nothing, or what is removed since. */
+  /** What the last one that cost a lock found; 0: nothing, or what is changed since. */
   costlyNodeid: number;
   /** Earned by LOOKUPs of this walk; names that were read ahead in it, and how many are next. */
   earned: number;
@@ -161,8 +161,8 @@ export class WalkAhead {
     );
   }
 
-  /** Removed is no file of a walk, though a LOOKUP came before: its locks are asked for by changes-ahead.ts, in EX, and one in PR would be in the way of that. */
-  noteRemoval(dir: InodeRecord, child: InodeRecord): void {
+  /** What is changed is no file of a walk, though a LOOKUP came before: its locks are asked for by changes-ahead.ts, in EX, and one in PR would be in the way of that. */
+  noteChange(dir: InodeRecord, child: InodeRecord): void {
     const walked = this.#walked.get(dir);
     if (walked?.costlyNodeid === child.fuseNodeid) walked.costlyNodeid = 0;
   }

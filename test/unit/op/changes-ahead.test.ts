@@ -497,7 +497,7 @@ describe("a removal", () => {
   it("is noted before its locks are asked for: of a file, not of a directory", async () => {
     const bench = new Workbench();
     const noted = vi.spyOn(bench.mount.changesAhead, "note").mockImplementation(() => expect(bench.coherence.held).toBe(0));
-    const noLook = vi.spyOn(bench.mount.walkAhead, "noteRemoval");
+    const noLook = vi.spyOn(bench.mount.walkAhead, "noteChange");
     bench.coherence.told.set("2.0 name", bench.file);
     expect((await bench.serve({ op: "unlink", name: Buffer.from("name") }))?.errno).toBe(0);
     expect(noted.mock.calls).toEqual([[bench.inodes.root, bench.file, Buffer.from("name")]]);

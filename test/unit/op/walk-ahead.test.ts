@@ -274,12 +274,12 @@ describe("a directory", () => {
   it("is not read ahead for who removes what was looked at, but for who looks at two that stay", async () => {
     for (let ino = 1000; ino < 1003; ino += 1) {
       world.costly(world.inodes.root, ino);
-      world.walkAhead.noteRemoval(world.inodes.root, world.inodes.remember(id(ino), 0o100644));
+      world.walkAhead.noteChange(world.inodes.root, world.inodes.remember(id(ino), 0o100644));
     }
     expect(world.walkAhead.walks).toBe(0);
     world.costly(world.inodes.root, 1003);
     // Another one.
-    world.walkAhead.noteRemoval(world.inodes.root, world.inodes.remember(id(1000), 0o100644));
+    world.walkAhead.noteChange(world.inodes.root, world.inodes.remember(id(1000), 0o100644));
     expect(await world.walked()).toEqual(["opendir", "readdir", "prefetch"]);
   });
 
