@@ -6,7 +6,17 @@ import type { Invalidation } from "./kernel/revoke-round.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
 import type { Heard } from "./names/listings.ts";
 import { isCovered } from "./lock/lock-cache.ts";
-import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names/names.ts";
+import {
+  dropName,
+  exchangeNames,
+  hasDoubtfulName,
+  hasFewValid,
+  moveName,
+  namesElsewhere,
+  tellName,
+  toldName,
+  validName,
+} from "./names/names.ts";
 
 export interface ToldNamesOptions {
   /** This kernel has epochs: names may be told with validity. */
@@ -63,6 +73,10 @@ export class ToldNames implements KernelNames {
     const state = this.#state;
     const child = validName(dir.cover, name, state.epoch);
     return child !== null && child.attrTold && kernelKnows(child) && isCovered(state, child) && isCovered(state, dir.cover);
+  }
+
+  hasFew(dir: Inode): boolean {
+    return !isCovered(this.#state, dir.cover) || hasFewValid(dir.cover, this.#state.epoch);
   }
 
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {

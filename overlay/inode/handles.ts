@@ -20,6 +20,8 @@ export interface OpenFile {
   readonly directory: boolean;
   /** Directories: most names of the last listing were new to the kernel. */
   manyNew: boolean;
+  /** The listing was told to its end, and this is the position behind its last name; null: not just now. */
+  endCookie: bigint | null;
 }
 
 /** What is written down for a process that goes on after a crash (overlay/crash/). */
@@ -74,6 +76,7 @@ export class HandleTable {
       mappable,
       directory: inode.kind === "directory",
       manyNew: false,
+      endCookie: null,
     };
     this.#nextFh += 1;
     this.#files.set(file.fh, file);

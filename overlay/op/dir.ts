@@ -23,8 +23,16 @@ interface Row {
   pinned: boolean;
 }
 
-export async function readdir(mount: Mount, call: Call, request: ReaddirRequest): Promise<void> {
+export function readdir(mount: Mount, call: Call, request: ReaddirRequest): MaybePromise<void> {
   const file = fileOf(mount, request.fh);
+  const { endCookie } = file;
+  file.endCookie = null;
+  // The kernel asks for more once, right behind the last name. Who comes there later may find what was made since.
+  if (endCookie !== request.cookie) return list(mount, call, request, file);
+  call.listed(call.listing(request.size, request.op === "readdirplus"));
+}
+
+async function list(mount: Mount, call: Call, request: ReaddirRequest, file: OpenFile): Promise<void> {
   if (request.op === "readdir") {
     await pinned(mount, call, file.inode, Mode.PR, async () => answerPlain(call, request, await readPage(mount, file, request, "plain")));
     return;
@@ -63,7 +71,9 @@ const END: DirPage = { entries: [], end: true };
 /** A removed directory has no entries (hazard F18); an open one says ENOENT itself. */
 async function readPage(mount: Mount, file: OpenFile, request: ReaddirRequest, listing: Listing): Promise<DirPage> {
   try {
-    return await mount.lower.readdir(file.lowerHandle, request.cookie, Math.min(request.size, LISTING_BYTES_MAX), listing);
+    const page = await mount.lower.readdir(file.lowerHandle, request.cookie, Math.min(request.size, LISTING_BYTES_MAX), listing);
+    file.endCookie = page.end ? (page.entries.at(-1)?.cookie ?? null) : null;
+    return page;
   } catch (error) {
     if (isErrno(error, E.ESTALE) || isErrno(error, E.ENOENT)) return END;
     throw error;
@@ -72,12 +82,12 @@ async function readPage(mount: Mount, file: OpenFile, request: ReaddirRequest, l
 
 /**
  * The names, and what is behind those that the kernel does not have: the others go as plain entries, which leave alone what it has. Where
- * most were new the next part of the listing is read in one trip.
+ * most were new, or it has hardly any, that is read in one trip.
  */
 async function readPlus(mount: Mount, file: OpenFile, request: ReaddirRequest): Promise<DirPage> {
   const { coherence, lower } = mount;
   const dir = file.inode;
-  const atOnce = file.manyNew;
+  const atOnce = file.manyNew || (request.cookie === 0n && coherence.names.hasFew(dir));
   const page = await readPage(mount, file, request, atOnce ? "entries" : "names");
   const fresh = page.entries.filter(({ name }) => !isDots(name) && !coherence.names.isTold(dir, name));
   file.manyNew = fresh.length * 2 > page.entries.length;

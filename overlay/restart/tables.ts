@@ -180,7 +180,7 @@ export function restoreTables(mount: Mount, state: RestartState, keptOf?: (inode
     const inode = inodeOf(fuseNodeid);
     mount.inodes.opened(inode, handle.mappable);
     if (handle.writeToken) users.set(inode, (users.get(inode) ?? 0) + 1);
-    files.push({ ...handle, inode, lowerHandle: lowerHandle as LowerHandle, directory: inode.kind === "directory" });
+    files.push({ ...handle, inode, lowerHandle: lowerHandle as LowerHandle, directory: inode.kind === "directory", endCookie: null });
   }
   mount.handles.restore(files, state.nextFh);
   mount.staleOnce.restore(state.staleOnce);

@@ -28,6 +28,8 @@ export interface KernelNames {
    * itself, and then asks): a listing need not tell them again.
    */
   isTold(dir: Inode, name: Buffer): boolean;
+  /** Of that directory the kernel has a few names at most that are valid still: nearly all of a listing are new to it. */
+  hasFew(dir: Inode): boolean;
   /** The child that this kernel was last told under that name (hazard F12); null: told negative; undefined: nothing. */
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined;
   /** A name by which this kernel knows it, the one that was told last; null: none. */

@@ -13,6 +13,8 @@ import { type Cover, NOBODY, type ToldName, ToldNames } from "../cover.ts";
 export const NEGATIVE_NAMES_MAX = 1000;
 /** More names than this are expired all at once, by epoch (hazard F6): one takes about 2 us, and who wants the directory waits for all of them. */
 export const EXPIRE_NAMES_MAX = 10_000;
+/** So many names that it has already are not worth a trip more to the owner, when all others of a listing are new to it. */
+export const FEW_NAMES_MAX = 16;
 /** A re-armed name counts as installed after this time: the woken waiter has run by then. */
 const REARM_SETTLED_MS = 2000;
 
@@ -110,6 +112,16 @@ export function toldName(dir: Cover, name: Buffer): Cover | null | undefined {
 export function validName(dir: Cover, name: Buffer, epoch: number): Cover | null {
   const told = dir.names?.byKey.get(nameKey(name));
   return told !== undefined && told.validEpoch === epoch ? told.child : null;
+}
+
+/** Names of files, and no more than FEW_NAMES_MAX of them. */
+export function hasFewValid(dir: Cover, epoch: number): boolean {
+  let valid = 0;
+  for (const { child, validEpoch } of dir.names?.byKey.values() ?? []) {
+    if (child !== null && validEpoch === epoch) valid += 1;
+    if (valid > FEW_NAMES_MAX) return false;
+  }
+  return true;
 }
 
 /** The kernel itself dropped the name. */

@@ -17,6 +17,8 @@ const DIRENT_HEAD_BYTES = 24;
 const DIRENT_PLUS_HEAD_BYTES = 152;
 const GETDENTS_MIN_BYTES = 512;
 const GETDENTS_MAX_BYTES = 131_072;
+/** Of one entry: struct linux_dirent64 with a name of 255 bytes. */
+const LARGEST_ENTRY_BYTES = 280;
 const COOKIE_LIMIT = 1n << 63n;
 
 function replyBytes(name: Buffer, plus: boolean): number {
@@ -32,6 +34,11 @@ function seekTo(context: LocalContext, fd: number, cookie: bigint): void {
   const low = Number(cookie & 0xffff_ffffn);
   checked(context.sync.lseek(fd, Number(cookie >> 32n) * 0x1_0000_0000, SEEK.SET));
   if (low !== 0) checked(context.sync.lseek(fd, low, SEEK.CUR));
+}
+
+/** Whether nothing follows what has just been read there. It moves the position of that descriptor. */
+async function isAtEnd(context: LocalContext, fd: number): Promise<boolean> {
+  return checked(await context.native.pool.metadata.getdents(fd, Buffer.allocUnsafeSlow(GETDENTS_MIN_BYTES))) === 0;
 }
 
 /** Those that fit the reply, in order. */
@@ -97,17 +104,22 @@ async function readPage(
     return { entries: [], end: true };
   }
   const all = parseEntries(buffer.subarray(0, count));
-  directory.position = all.at(-1)?.cookie ?? -1n;
+  const last = all.at(-1)?.cookie ?? -1n;
+  // One more would have had room: that was the end, or the file system has stopped early.
+  const isShort = buffer.length - count >= LARGEST_ENTRY_BYTES;
+  const end = isShort && (await isAtEnd(context, fd));
+  directory.position = isShort ? -1n : last;
   const root = context.root.ino;
   const shown = directory.id.ino === root ? all.filter((entry) => !isReservedName(entry.name)) : all;
   // Nothing but what is hidden: an empty page would read like the end.
-  if (shown.length === 0) return await readPage(context, directory, fd, directory.position, bytes, listing);
+  if (shown.length === 0) return await readPage(context, directory, fd, last, bytes, listing);
   const fit = fitting(shown, bytes, plus);
   // Not even one: the caller's buffer is too small, and an empty page would read like the end.
   if (fit.length === 0) throw errnoError(E.EINVAL);
   // ".." of the volume's root is the root: what is above it is not part of the volume.
   const inside = directory.id.ino === root ? fit.map((entry) => (isDots(entry.name) ? { ...entry, ino: root } : entry)) : fit;
-  return { entries: listing === "entries" ? await withAttributes(context, directory, inside) : inside, end: false };
+  const entries = listing === "entries" ? await withAttributes(context, directory, inside) : inside;
+  return { entries, end: end && fit.length === shown.length };
 }
 
 export async function readdir(

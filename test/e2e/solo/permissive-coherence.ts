@@ -146,6 +146,9 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   isTold(): boolean {
     return false;
   }
+  hasFew(): boolean {
+    return false;
+  }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
     return this.#told.get(dir)?.get(name.toString("latin1"));
   }

@@ -409,9 +409,9 @@ describe("a READDIRPLUS that looks at a name before the rename of a killed calle
     // The kernel has let go of the directory.
     call.interrupt();
     let look = (): void => undefined;
-    lower.held.set("lookupMany", new Promise((resolve) => (look = resolve)));
+    lower.held.set("readdir", new Promise((resolve) => (look = resolve)));
     const listed = serve({ op: "readdirplus", fh, cookie: 0n, size: 4096 });
-    while (!lower.calls.includes("lookupMany")) await turn();
+    while (!lower.calls.includes("readdir")) await turn();
     rename();
     await renamed;
     expect([bench.replies.map(({ errno }) => errno), done]).toEqual([[E.EINTR], ["epoch"]]);

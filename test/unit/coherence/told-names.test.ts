@@ -5,6 +5,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
+import { FEW_NAMES_MAX } from "../../../overlay/coherence/names/names.ts";
 import { attrValid, inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 describe("a directory that the kernel was told under another parent", () => {
@@ -109,6 +110,30 @@ it.each([
     await shell.close();
   },
 );
+
+it("the kernel has few names of a directory: FEW_NAMES_MAX at most, that lead somewhere and are valid still", async () => {
+  const { lockspace, handlers } = lockspaceThatGrants([]);
+  const shell = shellOver(lockspace);
+  const { names } = shell.operations;
+  const [dir, child] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
+  await shell.operations.pin(dir, Mode.PR, { interrupted: false, onInterrupt: null });
+  shell.operations.unpin(dir, Mode.PR);
+  const tell = (count: number, to: typeof child | null): void => {
+    for (let n = 0; n < count; n += 1) names.tellEntry(dir, Buffer.from(`${to === null ? "absent" : "name"} ${n}`), to);
+  };
+  tell(FEW_NAMES_MAX + 1, null);
+  tell(FEW_NAMES_MAX, child);
+  expect(names.hasFew(dir)).toBe(true);
+  tell(FEW_NAMES_MAX + 1, child);
+  expect(names.hasFew(dir)).toBe(false);
+  const [lock, told] = [...handlers].find(([{ resource }]) => resource === `i${dir.cover.key}`) as [Lock, LockHandlers];
+  told.bast(lock, Mode.EX);
+  await vi.waitFor(() => expect(lock.mode).toBe(Mode.NL));
+  await shell.operations.pin(dir, Mode.PR, { interrupted: false, onInterrupt: null });
+  shell.operations.unpin(dir, Mode.PR);
+  expect(names.hasFew(dir)).toBe(true);
+  await shell.close();
+});
 
 it("a listing knows what the kernel has with its attributes: until these change, are revoked, or the name goes", async () => {
   const { lockspace, handlers } = lockspaceThatGrants([]);

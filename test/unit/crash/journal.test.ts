@@ -50,7 +50,7 @@ function told(table: InodeTable, id: FileId): InodeRecord {
 }
 
 function fileOf(fh: number, inode: InodeRecord, lowerHandle: number): OpenFile {
-  const flags = { writable: true, cached: true, writeToken: true, mappable: false, directory: false, manyNew: false };
+  const flags = { writable: true, cached: true, writeToken: true, mappable: false, directory: false, manyNew: false, endCookie: null };
   return { fh, inode, lowerHandle: lowerHandle as LowerHandle, ...flags };
 }
 

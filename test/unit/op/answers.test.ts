@@ -384,6 +384,40 @@ describe("listings", () => {
     expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);
   });
 
+  it("READDIRPLUS: where the kernel has hardly any name, the first part comes with its attributes in one trip", async () => {
+    const bench = new Workbench();
+    bench.coherence.few = true;
+    const request = list(bench, "readdirplus");
+    const reply = await bench.serve(request);
+    expect(bench.lower.calls).toEqual(["readdir"]);
+    expect(Number(reply?.body.readBigUInt64LE(0))).toBe(bench.file.fuseNodeid);
+    // Of a later part the one before it tells.
+    await bench.serve({ ...request, fh: bench.openDirectory().fh, cookie: 5n });
+    expect(bench.lower.calls).toEqual(["readdir", "readdir", "lookupMany"]);
+  });
+
+  it.each(["readdir", "readdirplus"] as const)("%s behind the last name asks nobody, once", async (op) => {
+    const bench = new Workbench();
+    bench.coherence.few = true;
+    const request = list(bench, op);
+    await bench.serve(request);
+    const end = { ...request, cookie: 1n };
+    bench.coherence.events.length = 0;
+    const reply = await bench.serve(end);
+    expect([reply?.errno, reply?.body.length, bench.lower.calls, bench.coherence.events]).toEqual([0, 0, ["readdir"], ["reply"]]);
+    // Who comes there again may find what was made since.
+    expect((await bench.serve(end))?.body.length).toBeGreaterThan(0);
+    expect(bench.lower.calls).toEqual(["readdir", "readdir"]);
+  });
+
+  it("from anywhere else than behind the last name it asks, and then also there", async () => {
+    const bench = new Workbench();
+    const request = list(bench, "readdir");
+    await bench.serve(request);
+    bench.lower.ends = false;
+    for (const cookie of [0n, 1n, 1n]) expect((await bench.serve({ ...request, cookie }))?.body.length).toBeGreaterThan(0);
+  });
+
   it("READDIRPLUS: where most names were new, the next part comes with its attributes in one trip", async () => {
     const bench = new Workbench();
     const request = list(bench, "readdirplus");

@@ -54,9 +54,10 @@ class Owner {
     if (fit === 0) throw errnoError(E.EINVAL);
     const entries = this.world.list(directory, cookie, Math.min(fit, 1 + this.world.below(this.world.pick(NAMES_MAX))));
     if (entries.length === 0) return { entries: [], end: true };
-    if (listing !== "entries") return { entries, end: false };
+    const end = this.world.list(directory, entries.at(-1)?.cookie ?? cookie, 1).length === 0;
+    if (listing !== "entries") return { entries, end };
     await this.world.turns(1);
-    return { entries: this.#withAttributes(directory, entries), end: false };
+    return { entries: this.#withAttributes(directory, entries), end };
   }
 
   #withAttributes(directory: FileId, entries: readonly DirEntry[]): DirEntry[] {

@@ -25,6 +25,7 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   readonly places: Map<Inode, { readonly dir: Inode; readonly name: Buffer }> = new Map();
   /** What the kernel has with validity. */
   readonly valid: Set<string> = new Set<string>();
+  few = false;
   /** "away": a wait that ends well; "never": one that only an interruption ends. */
   locks: Locks = "here";
   child: ChildPin = { pinned: true, trip: false };
@@ -208,6 +209,9 @@ export class RecordingCoherence implements Coherence, KernelNames, TermsPort {
   }
   isTold(dir: Inode, name: Buffer): boolean {
     return this.valid.has(`${dir.cover.key} ${name.toString()}`);
+  }
+  hasFew(): boolean {
+    return this.few;
   }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
     return this.told.get(`${dir.cover.key} ${name.toString()}`);

@@ -42,6 +42,8 @@ export class ScriptedLower implements Lower {
   /** The next such call is answered when that has resolved. */
   readonly held: Map<Call, Promise<void>> = new Map<Call, Promise<void>>();
   later = false;
+  /** Of a listing. */
+  ends = true;
   size = 100;
   /** What READ answers from; null: zeros of its own each time. */
   data: Buffer | null = null;
@@ -252,7 +254,7 @@ export class ScriptedLower implements Lower {
     const entry = { name, type: 8, ino: FILE.ino, cookie: 1n };
     return this.#answer("readdir", {
       entries: [listing === "entries" ? { ...entry, entry: { id: FILE, attr: this.#attr(FILE) } } : entry],
-      end: true,
+      end: this.ends,
     });
   }
   statfs(): ReturnType<Lower["statfs"]> {
