@@ -63,6 +63,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       counted = true;
       if (pending !== null) pending.outdated = false;
       const mark = coherence.sizes.mark(inode);
+      if (tries === 0 && request.offset === 0) mount.filesAhead.noteReading(inode.cover.key);
       const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size, call.pid) : null;
       const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
       data = waiting(found) ? await found : found;

@@ -1,13 +1,14 @@
 /**
  * A program that reads the small files of a directory one after the other (tar, grep -r, cp -r) pays a trip for each. After the second one the data of
  * those that are next is brought, in the order in which they were listed. The lower keeps it under their locks until it is read (lower/remote/known.ts, hazard F21). Of
- * files whose locks and attributes came with a listing, or were read ahead (walk-ahead.ts).
+ * files whose locks and attributes came with a listing, or were read ahead (walk-ahead.ts). In a tree that is read that is done from the first one on (tree-walk.ts).
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Errno } from "../../dlmd/base/errno.ts";
 import { READ_MANY_FILE_BYTES_MAX } from "../lower/limits.ts";
 import { type Entry, type FileId, fileKey, type Lower } from "../lower/lower.ts";
 import { S_IFMT, S_IFREG } from "./linux.ts";
+import { TreeWalk } from "./tree-walk.ts";
 
 /** Two such reads of a directory's files, with no longer pause between reads of such. */
 const READS_MS = 1000;
@@ -35,6 +36,9 @@ interface Listed {
   /** How many were brought last. */
   last: number;
   underWay: boolean;
+  /** What was read first, if all was brought from there on; a file was read then that was brought before. */
+  first: string | null;
+  used: boolean;
 }
 
 export interface FilesAheadOptions {
@@ -50,6 +54,7 @@ export class FilesAhead {
   readonly #byFile = new Map<string, Listed>();
   readonly #byUnread = new Map<string, Listed>();
   readonly #underWay: UnderWay = new UnderWay();
+  readonly #tree: TreeWalk = new TreeWalk();
   #stopped = false;
 
   constructor(options: FilesAheadOptions) {
@@ -80,6 +85,8 @@ export class FilesAhead {
       next: FILES_FIRST,
       last: 0,
       underWay: false,
+      first: null,
+      used: false,
     };
     this.#listed.delete(directory);
     this.#listed.set(directory, listed);
@@ -110,31 +117,49 @@ export class FilesAhead {
     listed.unread.clear();
   }
 
+  /** Its beginning is about to be read: what comes with that is waited for. `key`: fileKey. */
+  noteReading(key: string): void {
+    const now = this.#options.now();
+    if (!this.#tree.isWalked(now)) return;
+    const listed = this.#byFile.get(key);
+    if (listed === undefined || listed.underWay || now - listed.readMs <= READS_MS || this.#stopped) return;
+    this.#tree.begins(now);
+    this.#restart(listed);
+    Object.assign(listed, { readMs: now, first: key });
+    this.#beginBringing(listed);
+  }
+
   /** Its beginning was read. `key`: fileKey; `cost`: a trip, or a wait for one. */
   noteRead(key: string, cost: boolean): void {
     const brought = this.#byUnread.get(key);
     if (brought !== undefined) {
       this.#byUnread.delete(key);
       brought.unread.delete(key);
-      this.#noteBroughtRead(brought);
+      this.#noteBroughtRead(brought, key);
       return;
     }
     const listed = cost ? this.#byFile.get(key) : undefined;
     if (listed === undefined) return;
     this.#take(listed, key);
     const now = this.#options.now();
-    if (now - listed.readMs > READS_MS) {
-      Object.assign(listed, { reads: 0, next: FILES_FIRST });
-      this.#forgetUnread(listed);
-    }
+    if (now - listed.readMs > READS_MS) this.#restart(listed);
     listed.readMs = now;
     listed.reads += 1;
     if (listed.reads >= 2) this.#beginBringing(listed);
   }
 
+  #restart(listed: Listed): void {
+    Object.assign(listed, { reads: 0, next: FILES_FIRST, first: null, used: false });
+    this.#forgetUnread(listed);
+  }
+
   /** What comes next is asked for when fewer than half of the last are unread: else one read of each piece would wait for it. */
-  #noteBroughtRead(listed: Listed): void {
+  #noteBroughtRead(listed: Listed, key: string): void {
     const now = this.#options.now();
+    if (!listed.used && key !== listed.first) {
+      listed.used = true;
+      this.#tree.noteUse(now);
+    }
     const isInRow = now - listed.readMs <= READS_MS;
     listed.readMs = now;
     if (!isInRow || listed.unread.size >= listed.last / 2) return;
@@ -157,10 +182,17 @@ export class FilesAhead {
     this.#byFile.delete(key);
   }
 
+  /** In their order; but what is being read now comes first. */
+  *#next({ files, first }: Listed): Generator<readonly [string, FileId]> {
+    const id = first === null ? undefined : files.get(first);
+    if (first !== null && id !== undefined) yield [first, id];
+    yield* files;
+  }
+
   async #bring(listed: Listed): Promise<void> {
     const most = Math.min(listed.next, UNREAD_MAX - listed.unread.size);
     const ids: FileId[] = [];
-    for (const [key, id] of listed.files) {
+    for (const [key, id] of this.#next(listed)) {
       if (ids.length === most) break;
       ids.push(id);
       this.#take(listed, key);

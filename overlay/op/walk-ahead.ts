@@ -1,7 +1,8 @@
 /**
  * A program that looks at the files of a directory one after the other pays a lock and a trip or two for each. After the second one that cost a lock,
- * the directory is read ahead: its names, the locks of what they name where no other node has to give one up, and the attributes under those. The kernel is
- * told nothing. The lower keeps what it may (lower/remote/known.ts, hazard F21), and the LOOKUPs that follow are answered from that.
+ * the directory is read ahead: its names, the locks of what they name, and the attributes under those. No other node has to give up the lock of a file. The kernel is
+ * told nothing. The lower keeps what it may (lower/remote/known.ts, hazard F21), and the LOOKUPs that follow are answered from that. In a tree that is walked it is
+ * read ahead from the first LOOKUP on, which waits for that (tree-walk.ts).
  *
  * For each LOOKUP that cost a lock WALK_NAMES_A_LOOK are read ahead at most, and WALK_NAMES_A_HIT for one that did not, which shows that it is of use. But
  * never more than WALK_UNUSED_MAX beyond what was looked at: who goes through a huge directory by its sorted names meets few of those that are listed next,
@@ -15,6 +16,8 @@ import type { ChildPin } from "../coherence/cover.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { Entry, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
+import { S_IFDIR, S_IFMT } from "./linux.ts";
+import { TreeWalk } from "./tree-walk.ts";
 
 /** Two such LOOKUPs in a directory, of different files, with no longer pause between its LOOKUPs. */
 const WALK_MS = 1000;
@@ -34,6 +37,8 @@ const WALK_NAMES_MAX = 512;
 /** Of a listing, for a name: enough for one of some 100 bytes. What comes beside is cut off. */
 export const NAME_BYTES = 320;
 const LISTING_BYTES_MIN = 4096;
+/** Locks of directories that have not come are waited for no longer. */
+const BRING_WAIT_MS = 20;
 /** What is known already is passed over, but so many pieces of a listing are asked for at a time. */
 const WALK_PAGES_MAX = 8;
 
@@ -52,6 +57,10 @@ interface Walked {
   begunMs: number;
   cookie: bigint | null;
   underWay: boolean;
+  /** It waits for other nodes: no LOOKUP waits for that. */
+  bringing: boolean;
+  /** A LOOKUP was answered by what was read ahead in this walk. */
+  used: boolean;
   /** LOOKUPs that wait for the piece of the listing that is being read. */
   waiting: (() => void)[];
 }
@@ -91,7 +100,7 @@ export async function listAhead(
 
 export interface WalkAheadOptions {
   readonly lower: Pick<Lower, "opendir" | "readdir" | "keeps" | "knows" | "prefetch" | "close">;
-  readonly coherence: Pick<Coherence, "tryPin" | "unpin" | "grantId" | "pinChildren" | "since">;
+  readonly coherence: Pick<Coherence, "tryPin" | "unpin" | "grantId" | "pinChildren" | "since" | "fetchLocks" | "has">;
   readonly inodes: InodeTable;
   /** Of these the locks came. `first`: the directory's listing begins with them. */
   readonly listed: (dir: InodeRecord, entries: readonly Entry[], first: boolean) => void;
@@ -103,7 +112,9 @@ export class WalkAhead {
   readonly #options: WalkAheadOptions;
   readonly #walked = new WeakMap<InodeRecord, Walked>();
   readonly #walks: UnderWay = new UnderWay();
+  readonly #tree: TreeWalk = new TreeWalk();
   #stopped = false;
+  #held = false;
 
   constructor(options: WalkAheadOptions) {
     this.#options = options;
@@ -120,19 +131,45 @@ export class WalkAhead {
     await this.#walks.idle();
   }
 
+  /** True: locks are given up for the next process of this mount (hazard F33), and other nodes are asked for none; false: they are again. */
+  hold(held: boolean): void {
+    this.#held = held;
+  }
+
   /** Of that name. Where it would ask the owner while the directory is read ahead: what it waits for; else null. */
   noteLookup(dir: InodeRecord, name: Buffer): Promise<void> | null {
-    const walked = this.#walked.get(dir);
-    if (walked === undefined) return null;
     const { lower } = this.#options;
     const now = this.#options.now();
-    if (now - walked.lookedMs > WALK_MS) this.#restart(walked);
+    const walked = this.#walked.get(dir);
+    if (walked === undefined) return this.#beginInTree(dir, name, now);
+    const isFirst = now - walked.lookedMs > WALK_MS;
+    if (isFirst) this.#restart(walked);
     walked.lookedMs = now;
     walked.earned += WALK_NAMES_A_HIT;
     walked.unused = Math.max(walked.unused - 1, 0);
     // On the owner itself a look takes no longer than that.
-    if (!walked.underWay || !lower.keeps || lower.knows(dir.id, name)) return null;
+    if (!lower.keeps) return null;
+    if (lower.knows(dir.id, name)) {
+      if (walked.names > 0 && !walked.used) this.#tree.noteUse(now);
+      walked.used ||= walked.names > 0;
+      return null;
+    }
+    if (isFirst) this.#startInTree(dir, walked, now);
+    if (!walked.underWay || walked.bringing) return null;
     return new Promise((resolve) => walked.waiting.push(resolve));
+  }
+
+  /** Its first LOOKUP of all. */
+  #beginInTree(dir: InodeRecord, name: Buffer, now: number): Promise<void> | null {
+    const { lower } = this.#options;
+    if (!lower.keeps || !this.#tree.isWalked(now) || lower.knows(dir.id, name)) return null;
+    const walked = this.#begin(dir, 0, now);
+    this.#startInTree(dir, walked, now);
+    return walked.underWay ? new Promise((resolve) => walked.waiting.push(resolve)) : null;
+  }
+
+  #startInTree(dir: InodeRecord, walked: Walked, now: number): void {
+    if (this.#mayStart(walked, now) && this.#tree.begins(now)) this.#start(dir, walked, now);
   }
 
   /** One of the LOOKUPs that were noted had to ask for the lock of what it found, and has it. */
@@ -140,16 +177,23 @@ export class WalkAhead {
     const now = this.#options.now();
     const walked = this.#walked.get(dir);
     if (walked === undefined) {
-      this.#begin(dir, child, now);
+      this.#begin(dir, child.fuseNodeid, now);
       return;
     }
     walked.earned += WALK_NAMES_A_LOOK - WALK_NAMES_A_HIT;
     const { costlyNodeid } = walked;
     walked.costlyNodeid = child.fuseNodeid;
     if (costlyNodeid === 0 || costlyNodeid === child.fuseNodeid) return;
-    if (this.#stopped || walked.underWay || this.#walks.count >= WALKS_MAX) return;
-    if (walked.cookie === null && now - walked.begunMs < WALK_AGAIN_MS) return;
-    if (walked.names + walked.next > WALK_NAMES_FIRST + walked.earned) return;
+    if (this.#mayStart(walked, now)) this.#start(dir, walked, now);
+  }
+
+  #mayStart(walked: Walked, now: number): boolean {
+    if (this.#stopped || walked.underWay || this.#walks.count >= WALKS_MAX) return false;
+    if (walked.cookie === null && now - walked.begunMs < WALK_AGAIN_MS) return false;
+    return walked.names + walked.next <= WALK_NAMES_FIRST + walked.earned;
+  }
+
+  #start(dir: InodeRecord, walked: Walked, now: number): void {
     if (walked.cookie === null) Object.assign(walked, { begunMs: now, unused: 0 });
     if (walked.unused + walked.next > WALK_UNUSED_MAX) return;
     walked.underWay = true;
@@ -167,15 +211,16 @@ export class WalkAhead {
     if (walked?.costlyNodeid === child.fuseNodeid) walked.costlyNodeid = 0;
   }
 
-  #begin(dir: InodeRecord, child: InodeRecord, now: number): void {
-    const costlyNodeid = child.fuseNodeid;
-    const begun = { begunMs: Number.NEGATIVE_INFINITY, cookie: null, underWay: false, waiting: [] };
-    this.#walked.set(dir, { lookedMs: now, costlyNodeid, earned: 0, names: 0, next: WALK_NAMES_FIRST, unused: 0, ...begun });
+  #begin(dir: InodeRecord, costlyNodeid: number, now: number): Walked {
+    const begun = { begunMs: Number.NEGATIVE_INFINITY, cookie: null, underWay: false, bringing: false, used: false, waiting: [] };
+    const walked: Walked = { lookedMs: now, costlyNodeid, earned: 0, names: 0, next: WALK_NAMES_FIRST, unused: 0, ...begun };
+    this.#walked.set(dir, walked);
+    return walked;
   }
 
   /** Another walk, which goes on where the last one was. */
   #restart(walked: Walked): void {
-    Object.assign(walked, { costlyNodeid: 0, earned: 0, names: 0, next: WALK_NAMES_FIRST });
+    Object.assign(walked, { costlyNodeid: 0, earned: 0, names: 0, next: WALK_NAMES_FIRST, used: false });
   }
 
   async #walk(dir: InodeRecord, walked: Walked): Promise<void> {
@@ -211,8 +256,9 @@ export class WalkAhead {
         cookie = after;
       }
       if (page.entries.length === 0) return null;
-      await this.#readChildren(dir, some, first);
+      const away = await this.#readChildren(dir, some, first);
       letGo(walked);
+      await this.#bringDirectories(dir, walked, away);
       if (page.end && cookie === page.entries.at(-1)?.cookie) return null;
       left -= some.length;
       pageNames = some.length === 0 ? WALK_NAMES_MAX : left;
@@ -229,19 +275,43 @@ export class WalkAhead {
     return hold;
   }
 
-  async #readChildren(dir: InodeRecord, entries: readonly Entry[], first: boolean): Promise<void> {
-    if (entries.length === 0) return;
+  /** Gives the directories that other nodes keep to themselves. */
+  async #readChildren(dir: InodeRecord, entries: readonly Entry[], first: boolean): Promise<readonly Entry[]> {
+    if (entries.length === 0) return [];
     const pins = await this.#lockChildren(entries);
     const came = entries.filter((_, at) => pins[at]?.pinned === true && pins[at].trip);
-    if (this.#stopped || came.length === 0 || this.#holdOf(dir) === 0) return;
-    await this.#options.lower.prefetch(
-      came.map(({ id }) => id),
-      "attributes",
-    );
-    this.#options.listed(dir, came, first);
+    if (this.#stopped || this.#holdOf(dir) === 0) return [];
+    if (came.length > 0) {
+      await this.#prefetch(came);
+      this.#options.listed(dir, came, first);
+    }
+    return entries.filter(({ attr }, at) => pins[at]?.pinned === false && (attr.mode & S_IFMT) === S_IFDIR);
   }
 
-  /** Nothing stays pinned. No other node is asked to give a lock up, not even later. */
+  async #prefetch(entries: readonly Entry[]): Promise<void> {
+    await this.#options.lower.prefetch(
+      entries.map(({ id }) => id),
+      "attributes",
+    );
+  }
+
+  /** Who has made a directory has it in EX, whatever it does now, and keeps PR when it is asked, as by a listing (dir.ts). */
+  async #bringDirectories(dir: InodeRecord, walked: Walked, entries: readonly Entry[]): Promise<void> {
+    if (entries.length === 0 || this.#stopped || this.#held) return;
+    const { coherence, inodes } = this.#options;
+    const children = entries.map(({ id, attr }) => inodes.remember(id, attr.mode));
+    walked.bringing = true;
+    try {
+      await coherence.fetchLocks(children, Mode.PR, BRING_WAIT_MS);
+      const came = entries.filter((_, at) => coherence.has(children[at] as InodeRecord, Mode.PR));
+      if (came.length > 0 && !this.#stopped && this.#holdOf(dir) !== 0) await this.#prefetch(came);
+    } finally {
+      walked.bringing = false;
+      for (const child of children) inodes.leave(child);
+    }
+  }
+
+  /** Nothing stays pinned. No other node is asked to give one of these up, not even later. */
   async #lockChildren(entries: readonly Entry[]): Promise<readonly ChildPin[]> {
     const { coherence, inodes } = this.#options;
     const children = entries.map(({ id, attr }) => inodes.remember(id, attr.mode));

@@ -108,8 +108,14 @@ export class Dispatch {
    */
   hold(passes: HoldRules): void {
     this.#options.mount.moved.hold(true);
-    this.#options.mount.changesAhead.hold(true);
+    this.#holdAhead(true);
     this.#held ??= { requests: [], bytes: 0, yielded: 0, passes };
+  }
+
+  #holdAhead(held: boolean): void {
+    const { changesAhead, walkAhead } = this.#options.mount;
+    changesAhead.hold(held);
+    walkAhead.hold(held);
   }
 
   /** Those that may have pages again begin: their lock came back for an operation that ran. */
@@ -150,7 +156,7 @@ export class Dispatch {
     const { heldRequests } = this;
     this.#held = null;
     this.#options.mount.moved.hold(false);
-    this.#options.mount.changesAhead.hold(false);
+    this.#holdAhead(false);
     for (const bytes of heldRequests) this.begin(bytes);
   }
 

@@ -53,6 +53,56 @@ describe("the data of a directory's files", () => {
     expect([await world.read(3), world.ahead.files]).toEqual([[], 0]);
   });
 
+  /** A program begins to read it: what is brought for that. */
+  const reading = async (ino: number): Promise<number[]> => {
+    world.ahead.noteReading(fileKey(id(ino)));
+    await new Promise((resolve) => setImmediate(resolve));
+    return world.brought.splice(0).flat();
+  };
+
+  it("of a tree that is read is brought from the first read on, that file first, where it was of use in two directories before", async () => {
+    const readThree = async (directory: number): Promise<number[][]> => {
+      list(
+        [1, 2, 3].map((at) => directory + at),
+        `d${directory}`,
+      );
+      const [first, second, third] = [await reading(directory + 2), await world.read(directory + 2), await world.read(directory + 1)];
+      return [first, second, third, await world.read(directory + 3, false)];
+    };
+    expect(await readThree(10)).toEqual([[], [], [13], []]);
+    expect(await readThree(20)).toEqual([[], [], [23], []]);
+    for (const directory of [30, 40, 50])
+      expect(await readThree(directory)).toEqual([[directory + 2, directory + 1, directory + 3], [], [], []]);
+    // Only what was read first: no use.
+    const begun: boolean[] = [];
+    for (const directory of [60, 70, 80, 90, 100, 110, 120]) {
+      list([directory + 1, directory + 2], `d${directory}`);
+      begun.push((await reading(directory + 1)).length > 0);
+      expect(await world.read(directory + 1)).toEqual([]);
+    }
+    expect(begun).toEqual([true, true, true, true, true, false, false]);
+  });
+
+  it("of a tree is not brought again before READS_MS are over since a read, nor once the mount ends", async () => {
+    for (const directory of [10, 20, 30]) {
+      list(
+        [1, 2, 3].map((at) => directory + at),
+        `d${directory}`,
+      );
+      for (const at of [1, 2, 3]) await world.read(directory + at);
+    }
+    list(
+      [1, 2, 3, 4].map((at) => 100 + at),
+      "d100",
+    );
+    await world.read(101);
+    world.nowMs = 1000;
+    expect(await reading(102)).toEqual([]);
+    await world.ahead.stop();
+    list([201, 202], "d200");
+    expect(await reading(201)).toEqual([]);
+  });
+
   it("is brought before all of the last is read, while nobody waits", async () => {
     list(from(1, 300));
     await world.read(1);

@@ -39,6 +39,10 @@ class World {
   onAsked: (() => unknown) | null = null;
   gate: Promise<void> | null = null;
   attributes: Promise<void> | null = null;
+  /** Locks of directories: until when they are waited for, and which come. */
+  fetching: Promise<void> | null = null;
+  readonly brought = new Set<number>();
+  mode: (at: number) => number = () => 0o100644;
   #children = 1000;
 
   readonly lower: { keeps: boolean } & Omit<WalkAheadOptions["lower"], "keeps"> = {
@@ -59,13 +63,12 @@ class World {
       await this.gate;
       const from = Number(cookie);
       const count = Math.min(this.page, this.files - from);
-      const attr = { mode: 0o100644 } as Attr;
       const entries = Array.from({ length: count }, (_, at) => ({
         name: Buffer.from(`f${from + at}`),
         type: 8,
         ino: 100 + from + at,
         cookie: BigInt(from + at + 1),
-        entry: { id: id(100 + from + at), attr },
+        entry: { id: id(100 + from + at), attr: { mode: this.mode(from + at) } as Attr },
       }));
       return { entries, end: from + count === this.files };
     },
@@ -92,6 +95,11 @@ class World {
       },
       unpin: ({ cover }: Inode, mode) => void this.pinned.splice(this.pinned.indexOf(`${cover.key} ${mode}`), 1),
       grantId: () => this.hold,
+      fetchLocks: async (inodes, mode, waitMs) => {
+        this.calls.push(`fetch ${inodes.map(({ cover }) => cover.id.ino).join(" ")} ${mode} ${waitMs} ms`);
+        await this.fetching;
+      },
+      has: ({ cover }) => this.brought.has(cover.id.ino),
       pinChildren: async (inodes, _since, asks) => {
         this.asked += 1;
         this.onAsked?.();
@@ -325,6 +333,109 @@ describe("a directory", () => {
     expect(world.read.length).toBe(64);
     await world.over();
     expect(world.walkAhead.noteLookup(world.inodes.root, name)).toBeNull();
+  });
+
+  /** A directory that was read ahead to some use. */
+  const useful = async (ino: number): Promise<void> => {
+    const dir = world.directory(ino);
+    world.costly(dir);
+    world.costly(dir);
+    await world.over();
+    world.known.add(`used ${ino}`);
+    for (let at = 0; at < 2; at += 1) expect(world.walkAhead.noteLookup(dir, Buffer.from(`used ${ino}`))).toBeNull();
+  };
+  const begun = async (ino: number): Promise<boolean> => {
+    const before = world.calls.length;
+    const waits = world.walkAhead.noteLookup(world.directory(ino), name);
+    await waits;
+    await world.over();
+    expect(waits !== null).toBe(world.calls.length > before);
+    return waits !== null;
+  };
+
+  it("of a tree that is walked is read ahead from its first LOOKUP on, which waits for that: where it was of use in two, and goes on to be", async () => {
+    await useful(10);
+    expect(await begun(11)).toBe(false);
+    await useful(12);
+    expect(await begun(13)).toBe(true);
+    expect(world.calls.slice(-3)).toEqual(["opendir", "readdir", "prefetch"]);
+    // That LOOKUP itself is no use of it, and no more directories are paid for.
+    expect(await begun(14)).toBe(true);
+    expect(await begun(15)).toBe(false);
+    expect(world.walkAhead.noteLookup(world.directory(14), Buffer.from("used 10"))).toBeNull();
+    expect([await begun(16), await begun(17)]).toEqual([true, true]);
+    // What is known of it already needs none.
+    expect(world.walkAhead.noteLookup(world.directory(18), Buffer.from("used 10"))).toBeNull();
+  });
+
+  it("of a tree is read ahead again only after WALK_AGAIN_MS, and not after a pause of all the tree, nor on the owner", async () => {
+    for (const ino of [10, 11, 12, 13]) await useful(ino);
+    expect(await begun(14)).toBe(true);
+    for (let ms = 900; ms < 10_000; ms += 900) {
+      world.nowMs = ms;
+      await useful(100 + ms);
+    }
+    expect(await begun(14)).toBe(false);
+    world.nowMs = 10_000;
+    expect([await begun(14), await begun(15)]).toEqual([false, true]);
+    world.nowMs = 11_001;
+    expect([await begun(14), await begun(16)]).toEqual([false, false]);
+    for (const ino of [20, 21]) await useful(ino);
+    expect(await begun(14)).toBe(false);
+    world.nowMs = 12_002;
+    for (const ino of [22, 23]) await useful(ino);
+    expect(await begun(14)).toBe(true);
+    for (const ino of [24, 25]) await useful(ino);
+    world.lower.keeps = false;
+    expect(await begun(30)).toBe(false);
+  });
+
+  it("of a tree counts as one of WALKS_MAX, and is none of those paid for where it is not begun", async () => {
+    for (const ino of [10, 11, 12, 13, 14, 15]) await useful(ino);
+    let go = (): void => undefined;
+    world.gate = new Promise((resolve) => (go = resolve));
+    for (const ino of [20, 21, 22, 23]) {
+      world.costly(world.directory(ino));
+      world.costly(world.directory(ino));
+    }
+    expect([world.walkAhead.walks, world.walkAhead.noteLookup(world.directory(30), name), world.walkAhead.walks]).toEqual([4, null, 4]);
+    go();
+    await world.over();
+    expect([await begun(31), await begun(32), await begun(33)]).toEqual([true, true, false]);
+  });
+
+  it("names directories that other nodes keep: their locks are waited for BRING_WAIT_MS, without any LOOKUP, and those that come are read", async () => {
+    world.files = 5;
+    world.mode = (at) => (at < 3 ? 0o040755 : 0o100644);
+    world.pin = (at) => [REFUSED, REFUSED, HERE, REFUSED, CAME][at] ?? CAME;
+    world.brought.add(101);
+    let come = (): void => undefined;
+    world.fetching = new Promise((resolve) => (come = resolve));
+    world.costly();
+    world.costly();
+    const waits = world.walkAhead.noteLookup(world.inodes.root, name);
+    await waits;
+    while (!world.calls.includes("fetch 100 101 3 20 ms")) await Promise.resolve();
+    expect([waits, world.read, world.walkAhead.walks]).toEqual([expect.any(Promise), [104], 1]);
+    expect(world.walkAhead.noteLookup(world.inodes.root, name)).toBeNull();
+    come();
+    await world.over();
+    expect([world.read, world.listed]).toEqual([[104, 101], [104]]);
+  });
+
+  it.each(["held", "stopped", "wanted"] as const)("asks no other node for a directory where it is %s", async (how) => {
+    world.mode = () => 0o040755;
+    world.pin = () => REFUSED;
+    world.brought.add(100);
+    if (how === "held") world.walkAhead.hold(true);
+    else world.onAsked = () => (how === "stopped" ? void world.walkAhead.stop() : (world.wanted = true));
+    world.costly();
+    expect(await world.walked()).toEqual(["opendir", "readdir"]);
+    if (how !== "held") return;
+    world.walkAhead.hold(false);
+    world.nowMs = 10_000;
+    world.costly();
+    expect(await world.walked()).toEqual(["opendir", "readdir", "fetch 100 101 102 3 20 ms", "prefetch"]);
   });
 
   it("makes no LOOKUP wait on the owner itself", async () => {

@@ -69,11 +69,14 @@ it("what has not begun is kept as it came, and begins once, in its order", async
 
 it("F33: no lock is asked for ahead meanwhile", () => {
   const { bench, dispatch } = setUp();
-  const held = vi.spyOn(bench.mount.changesAhead, "hold");
+  const held = [vi.spyOn(bench.mount.changesAhead, "hold"), vi.spyOn(bench.mount.walkAhead, "hold")];
   dispatch.hold({ mayHavePages: () => false, isOwn: () => false });
-  expect(held.mock.calls).toEqual([[true]]);
+  expect(held.map(({ mock }) => mock.calls)).toEqual([[[true]], [[true]]]);
   dispatch.letGo();
-  expect(held.mock.calls).toEqual([[true], [false]]);
+  expect(held.map(({ mock }) => mock.calls)).toEqual([
+    [[true], [false]],
+    [[true], [false]],
+  ]);
 });
 
 it("requests of this process's own threads pass, and data of inodes that may have pages; other data does when it may", async () => {
