@@ -3,7 +3,8 @@
  * node has it that node must give it up first. `rm -r` goes by the listing. So after the second change that cost a lock the locks of the names that are listed
  * first are asked for ahead, in one message, with the attributes under them: a LOOKUP comes before each change. Names that are gone are not listed, so these
  * are the ones that such a program comes to; `chown -R` comes to the first ones first as well. Where that was in vain, and the changes go by another order
- * (change-order.ts), those that come next in that order are asked for.
+ * (change-order.ts), those that come next in that order are asked for. In a tree that is gone through that is done from the first change of a directory on
+ * (tree-walk.ts).
  *
  * Other nodes give their locks up for this, before anything is changed. So names have to be earned, by changes that found such a lock here. Writes are none of
  * these: nodes that each write to their own files of one directory would take them from each other.
@@ -16,6 +17,7 @@ import type { DirEntry, DirPage, FileId, Lower, LowerHandle } from "../lower/low
 import { LISTING_BYTES_MAX } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 import { type Order, ChangeOrder } from "./change-order.ts";
+import { TreeWalk } from "./tree-walk.ts";
 import { listAhead, NAME_BYTES } from "./walk-ahead.ts";
 
 /** Two changes that cost a lock, with no longer pause between them. */
@@ -66,6 +68,8 @@ interface Changing {
   /** Changes since something was asked for last: of that, and of others, which cost a lock. */
   hits: number;
   misses: number;
+  /** Something was changed that was asked for. */
+  used: boolean;
   /** Generations, by number, of what was asked for and not changed since: of the last piece, and of those before it. */
   newer: Map<number, number>;
   older: Map<number, number>;
@@ -101,6 +105,7 @@ export class ChangesAhead {
   readonly #options: ChangesAheadOptions;
   readonly #changing = new WeakMap<InodeRecord, Changing>();
   readonly #fetches: UnderWay = new UnderWay();
+  readonly #tree: TreeWalk = new TreeWalk();
   /** Of the directory that was sorted last. */
   #left: Left | null = null;
   #stopped = false;
@@ -127,7 +132,7 @@ export class ChangesAhead {
     const isHere = this.#options.coherence.has(victim, Mode.EX);
     const { ino } = victim.id;
     if (changing === undefined) {
-      if (!isHere) this.#begin(dir).order.note({ name, ino });
+      if (!isHere) this.#begin(dir, victim, name);
       return;
     }
     // chown(2) and chmod(2) of one, one that is begun again, or nodes that replace a file by turns: no other name follows from that.
@@ -136,6 +141,10 @@ export class ChangesAhead {
     changing.gone?.add(ino);
     const wasAhead = takeOut(changing, victim.id);
     if (isSame) return;
+    if (wasAhead && !changing.used) {
+      changing.used = true;
+      this.#tree.noteUse(this.#options.now());
+    }
     if (!isHere) this.#noteCostly(dir, changing, victim);
     else if (wasAhead) {
       changing.hits += 1;
@@ -144,11 +153,31 @@ export class ChangesAhead {
     }
   }
 
-  #begin(dir: InodeRecord): Changing {
+  /** The first change of it. */
+  #begin(dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
+    const changing = this.#enter(dir);
+    changing.order.note({ name, ino: victim.id.ino });
+    const now = this.#options.now();
+    if (!this.#tree.isWalked(now)) return;
+    Object.assign(changing, { earned: CHANGES_FIRST, cookie: 0n });
+    this.#start(dir, changing, victim);
+    if (changing.gone !== null) this.#tree.begins(now);
+  }
+
+  #enter(dir: InodeRecord): Changing {
     const [costlyMs, never] = [this.#options.now(), Number.NEGATIVE_INFINITY];
     const none = { newer: new Map(), older: new Map(), cookie: null, gone: null, sorted: null };
     const times = { costlyMs, askedMs: never, sortedMs: { name: never, count: never, number: never } };
-    const changing: Changing = { ...times, earned: 0, next: CHANGES_FIRST, hits: 0, misses: 0, order: new ChangeOrder(), ...none };
+    const changing: Changing = {
+      ...times,
+      earned: 0,
+      next: CHANGES_FIRST,
+      hits: 0,
+      misses: 0,
+      used: false,
+      order: new ChangeOrder(),
+      ...none,
+    };
     this.#changing.set(dir, changing);
     return changing;
   }

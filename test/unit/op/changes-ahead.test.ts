@@ -147,6 +147,51 @@ describe("removals in the order of the listing", () => {
     expect([world.open.size, world.inodes.root.useCount, world.inodes.size]).toEqual([0, 0, 1]);
   });
 
+  it("in a tree have locks asked for from the first of a directory on, where that was of use in two directories before, and goes on to be", async () => {
+    let next = 10;
+    /** What is asked for with each removal of another directory of five files. */
+    const removeSome = async (count: number): Promise<number[][]> => {
+      const dir = world.inodes.remember(id(next), 0o040755);
+      world.files = range(next + 1, 5);
+      next += 10;
+      world.here.clear();
+      const asked: number[][] = [];
+      for (const ino of world.files.slice(0, count)) {
+        world.note(ino, dir);
+        await world.over();
+        world.files = world.files.filter((other) => other !== ino);
+        asked.push(world.asked.splice(0).flat());
+      }
+      world.inodes.leave(dir);
+      return asked;
+    };
+    expect(await removeSome(5)).toEqual([[], [13, 14, 15], [], [], []]);
+    expect(await removeSome(5)).toEqual([[], [23, 24, 25], [], [], []]);
+    for (const first of [31, 41, 51]) expect(await removeSome(5)).toEqual([range(first + 1, 4), [], [], [], []]);
+    // Of no use: nothing else of it is removed.
+    const begun: boolean[] = [];
+    for (let at = 0; at < 8; at += 1) begun.push((await removeSome(1)).flat().length > 0);
+    expect(begun).toEqual([true, true, true, true, true, false, false, false]);
+  });
+
+  it("in a tree have none asked for ahead in a restart (hazard F33), which uses nothing up", async () => {
+    const dirs = [10, 20, 30, 40].map((ino) => world.inodes.remember(id(ino), 0o040755));
+    for (const dir of dirs.slice(0, 2)) {
+      for (const ino of [100, 101, 102]) {
+        world.note(ino, dir);
+        await world.over();
+      }
+      world.here.clear();
+    }
+    world.asked.length = 0;
+    for (const held of [true, false]) {
+      world.removals.hold(held);
+      world.note(100, dirs[held ? 2 : 3]);
+      await world.over();
+      expect(world.asked.length).toBe(held ? 0 : 1);
+    }
+  });
+
   it("ask for nothing after a longer pause than that", async () => {
     await world.remove(100);
     world.nowMs = 1001;
