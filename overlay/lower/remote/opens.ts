@@ -21,8 +21,8 @@ export const TELL_OPENS_MS = 1000;
 /** So many at a time, the next ones when those are answered: programs' calls wait behind them. */
 export const TELL_OPENS_MAX = 256;
 
-/** The owner makes these when the directory is open, if that is asked for before (server/session-handles.ts, whenOpen). */
-const WAIT_FOR_OPENING: ReadonlySet<CallName> = new Set(["readdir", "fsyncdir"]);
+/** The owner makes these when what they go through is open, if that is asked for before (server/session-handles.ts, whenOpen). Of files only the source of a copy is opened here. */
+const WAIT_FOR_OPENING: ReadonlySet<CallName> = new Set(["readdir", "fsyncdir", "copyFileRange"]);
 
 /** As every listing of a directory that is removed (fs/readdir.c, iterate_dir). */
 const REMOVED_DIRECTORY = errnoError(E.ENOENT);
@@ -148,13 +148,13 @@ export class Opens {
     return WAIT_FOR_OPENING.has(call) ? this.#behindOpening(first, carried) : this.#openedFor(unsent, carried);
   }
 
-  /** The owner opens that directory first, and makes what is asked behind that then: one trip. */
-  async #behindOpening<T>(directory: RemoteHandle, call: () => Promise<T>): Promise<T> {
-    const opening = this.#tell(directory);
+  /** The owner opens that first, and makes what is asked behind that then: no trip more. */
+  async #behindOpening<T>(file: RemoteHandle, call: () => Promise<T>): Promise<T> {
+    const opening = this.#tell(file);
     try {
       return await call();
     } catch (error) {
-      throw (await opening) ?? directory.error ?? error;
+      throw (await opening) ?? file.error ?? error;
     }
   }
 

@@ -162,7 +162,9 @@ export class SessionCalls {
         return lower.lseek(this.#handles.get(one.request.handle), one.request.offset, one.request.whence);
       case "copyFileRange": {
         const { inHandle, inOffset, outHandle, outOffset, bytes } = one.request;
-        return lower.copyFileRange(this.#handles.get(inHandle), inOffset, this.#handles.get(outHandle), outOffset, bytes);
+        return this.#handles.whenOpen(inHandle, (source) =>
+          lower.copyFileRange(source, inOffset, this.#handles.get(outHandle), outOffset, bytes),
+        );
       }
       case "readdir": {
         const { handle, cookie, bytes, listing } = one.request;

@@ -187,6 +187,41 @@ describe("a directory that is opened under a lock that is here (hazard F22)", ()
   });
 });
 
+it("a copy from one waits at the owner until it is open there, and says why it cannot be", async () => {
+  const { file } = await bench();
+  const id = await file("f", "first");
+  let open = (): void => undefined;
+  const mayOpen = new Promise<void>((resolve) => (open = resolve));
+  let full = false;
+  const two = await owner(2, (lower) => ({
+    ...lower,
+    async open(of, flags) {
+      await mayOpen;
+      if (full) throw errnoError(E.ENFILE);
+      return lower.open(of, flags);
+    },
+  }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(two.address, 2);
+  await lower.getattr(id);
+  const { handle: target } = await lower.create(lower.root, name("copy"), RDWR, 0o644, caller);
+  const source = opened(lower, id);
+  const sent = lower.counters.messagesSent;
+  const copied = Promise.resolve(lower.copyFileRange(source, 0, target, 0, 100));
+  const before = lower.counters.roundTrips;
+  for (let calls = 0; calls < 5; calls += 1) await lower.statfs();
+  // The opening and the copy have gone there before, and neither is answered.
+  expect([lower.counters.roundTrips - before, lower.counters.messagesSent - sent]).toEqual([5, 7]);
+  open();
+  expect([await copied, Buffer.from(await lower.read(target, 0, 100)).toString()]).toEqual([5, "first"]);
+  full = true;
+  await lower.getattr(id);
+  const other = opened(lower, id);
+  await expect(lower.copyFileRange(other, 0, target, 5, 100)).rejects.toMatchObject({ errno: E.ENFILE });
+  full = false;
+  expect(await lower.copyFileRange(other, 0, target, 5, 100)).toBe(5);
+});
+
 it("two READs at a time open it once", async () => {
   const { lower, one, file, text } = await bench();
   const handle = opened(lower, await file("f"));
