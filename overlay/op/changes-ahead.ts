@@ -3,7 +3,7 @@
  * node has it that node must give it up first. `rm -r` goes by the listing. So after the second change that cost a lock the locks of the names that are listed
  * first are asked for ahead, in one message, with the attributes under them: a LOOKUP comes before each change. Names that are gone are not listed, so these
  * are the ones that such a program comes to; `chown -R` comes to the first ones first as well. Where that was in vain, and the changes go by another order
- * (change-order.ts), those that come next in that order are asked for. In a tree that is gone through that is done from the first change of a directory on
+ * (name-order.ts), those that come next in that order are asked for. In a tree that is gone through that is done from the first change of a directory on
  * (tree-walk.ts).
  *
  * Other nodes give their locks up for this, before anything is changed. So names have to be earned, by changes that found such a lock here. Writes are none of
@@ -16,7 +16,7 @@ import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { DirEntry, DirPage, FileId, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
-import { type Order, ChangeOrder } from "./change-order.ts";
+import { type Order, NameOrder } from "./name-order.ts";
 import { TreeWalk } from "./tree-walk.ts";
 import { listAhead, NAME_BYTES } from "./walk-ahead.ts";
 
@@ -75,7 +75,7 @@ interface Changing {
   older: Map<number, number>;
   /** Where the listing goes on; null: it has ended. */
   cookie: bigint | null;
-  readonly order: ChangeOrder;
+  readonly order: NameOrder;
   /** What is asked for goes by that; null: by the listing. */
   sorted: Order | null;
   /** When each was begun. */
@@ -175,7 +175,7 @@ export class ChangesAhead {
       hits: 0,
       misses: 0,
       used: false,
-      order: new ChangeOrder(),
+      order: new NameOrder(),
       ...none,
     };
     this.#changing.set(dir, changing);

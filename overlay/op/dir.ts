@@ -145,7 +145,9 @@ async function answerPlus(
     await pinRows(mount, rows, since);
     mount.filesAhead.listed(
       dir.cover.key,
-      rows.flatMap(({ child, attr, pinned }) => (child === null || attr === null || !pinned ? [] : [{ id: child.id, attr }])),
+      rows.flatMap(({ entry: { name }, child, attr, pinned }) =>
+        child === null || attr === null || !pinned ? [] : [{ id: child.id, attr, name }],
+      ),
       request.cookie === 0n,
     );
     const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));

@@ -1,6 +1,6 @@
 /**
  * A program that reads the small files of a directory one after the other (tar, grep -r, cp -r) pays a trip for each. After the second one the data of
- * those that are next is brought, in the order in which they were listed. The lower keeps it under their locks until it is read (lower/remote/known.ts, hazard F21). Of
+ * those that are next is brought, in the order in which they were listed, or in that of the reads (name-order.ts). The lower keeps it under their locks until it is read (lower/remote/known.ts, hazard F21). Of
  * files whose locks and attributes came with a listing, or were read ahead (walk-ahead.ts). In a tree that is read that is done from the first one on (tree-walk.ts).
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
@@ -8,6 +8,7 @@ import { Errno } from "../../dlmd/base/errno.ts";
 import { READ_MANY_FILE_BYTES_MAX } from "../lower/limits.ts";
 import { type Entry, type FileId, fileKey, type Lower } from "../lower/lower.ts";
 import { S_IFMT, S_IFREG } from "./linux.ts";
+import { NameOrder, type Named, type Order } from "./name-order.ts";
 import { TreeWalk } from "./tree-walk.ts";
 
 /** Two such reads of a directory's files, with no longer pause between reads of such. */
@@ -24,11 +25,29 @@ const DIRECTORY_FILES_MAX = 4096;
 const FILES_ALL_MAX = 8192;
 const DIRECTORIES_MAX = 256;
 
+export interface NamedEntry extends Entry {
+  readonly name: Buffer;
+}
+
+interface File extends Named {
+  readonly id: FileId;
+  /** Its place in the listing. */
+  readonly at: number;
+}
+
 /** A directory's files. */
 interface Listed {
   /** Those whose data was not brought, by key, in their order; and those whose data was, and that were not read yet. */
-  readonly files: Map<string, FileId>;
-  readonly unread: Set<string>;
+  readonly files: Map<string, File>;
+  readonly unread: Map<string, File>;
+  /** In which order they are read; what was read last, and how many in a row as they are listed. */
+  order: NameOrder;
+  lastAt: number;
+  asListed: number;
+  /** Keys of those that come next in that order; some may have been brought since. null: not sorted yet. */
+  sorted: { readonly order: Order; readonly keys: readonly string[]; next: number } | null;
+  /** Of the listing. */
+  places: number;
   /** When one was last read, and how many were at the cost of a trip since nothing was read for READS_MS. */
   readMs: number;
   reads: number;
@@ -39,6 +58,35 @@ interface Listed {
   /** What was read first, if all was brought from there on; a file was read then that was brought before. */
   first: string | null;
   used: boolean;
+}
+
+function noteOrder(listed: Listed, read: File | undefined): void {
+  if (read === undefined) return;
+  listed.order.note(read);
+  listed.asListed = read.at > listed.lastAt ? listed.asListed + 1 : 1;
+  listed.lastAt = read.at;
+}
+
+/** As they are listed, but where the reads went by another order for longer; and what is being read now comes first. */
+function* nextOf(listed: Listed): Generator<readonly [string, File]> {
+  const { files, first, order } = listed;
+  const reading = first === null ? undefined : files.get(first);
+  if (first !== null && reading !== undefined) yield [first, reading];
+  if (order.order === null || order.lasted <= listed.asListed) yield* files;
+  else yield* inOrder(listed, order.order);
+}
+
+function* inOrder(listed: Listed, order: Order): Generator<readonly [string, File]> {
+  const { files } = listed;
+  if (listed.sorted?.order !== order) {
+    const keys = listed.order.rest([...files.values()], order).map(({ id }) => fileKey(id));
+    listed.sorted = { order, keys, next: 0 };
+  }
+  for (const { sorted } = listed; sorted.next < sorted.keys.length; sorted.next += 1) {
+    const key = sorted.keys[sorted.next] as string;
+    const file = files.get(key);
+    if (file !== undefined) yield [key, file];
+  }
 }
 
 export interface FilesAheadOptions {
@@ -73,13 +121,18 @@ export class FilesAhead {
   }
 
   /** Their locks and attributes are here. `directory`: any key of it; `first`: its listing begins with them. */
-  listed(directory: string, entries: readonly Entry[], first: boolean): void {
+  listed(directory: string, entries: readonly NamedEntry[], first: boolean): void {
     // On the owner nothing is gained.
     if (!this.#options.lower.keeps) return;
     if (first) this.#forget(directory);
-    const listed = this.#listed.get(directory) ?? {
+    const listed: Listed = this.#listed.get(directory) ?? {
       files: new Map(),
-      unread: new Set(),
+      unread: new Map(),
+      order: new NameOrder(),
+      lastAt: -1,
+      asListed: 0,
+      sorted: null,
+      places: 0,
       readMs: Number.NEGATIVE_INFINITY,
       reads: 0,
       next: FILES_FIRST,
@@ -90,12 +143,14 @@ export class FilesAhead {
     };
     this.#listed.delete(directory);
     this.#listed.set(directory, listed);
-    for (const { id, attr } of entries) {
+    listed.sorted = null;
+    for (const { id, attr, name } of entries) {
       if (listed.files.size >= DIRECTORY_FILES_MAX) break;
       if ((attr.mode & S_IFMT) !== S_IFREG || attr.size === 0 || attr.size > READ_MANY_FILE_BYTES_MAX) continue;
       const key = fileKey(id);
       this.#byFile.get(key)?.files.delete(key);
-      listed.files.set(key, id);
+      listed.files.set(key, { id, ino: id.ino, name, at: listed.places });
+      listed.places += 1;
       this.#byFile.set(key, listed);
     }
     for (const oldest of this.#listed.keys()) {
@@ -113,7 +168,7 @@ export class FilesAhead {
   }
 
   #forgetUnread(listed: Listed): void {
-    for (const key of listed.unread) this.#byUnread.delete(key);
+    for (const key of listed.unread.keys()) this.#byUnread.delete(key);
     listed.unread.clear();
   }
 
@@ -133,6 +188,7 @@ export class FilesAhead {
   noteRead(key: string, cost: boolean): void {
     const brought = this.#byUnread.get(key);
     if (brought !== undefined) {
+      noteOrder(brought, brought.unread.get(key));
       this.#byUnread.delete(key);
       brought.unread.delete(key);
       this.#noteBroughtRead(brought, key);
@@ -140,6 +196,9 @@ export class FilesAhead {
     }
     const listed = cost ? this.#byFile.get(key) : undefined;
     if (listed === undefined) return;
+    noteOrder(listed, listed.files.get(key));
+    // It is not what was expected.
+    listed.sorted = null;
     this.#take(listed, key);
     const now = this.#options.now();
     if (now - listed.readMs > READS_MS) this.#restart(listed);
@@ -182,21 +241,14 @@ export class FilesAhead {
     this.#byFile.delete(key);
   }
 
-  /** In their order; but what is being read now comes first. */
-  *#next({ files, first }: Listed): Generator<readonly [string, FileId]> {
-    const id = first === null ? undefined : files.get(first);
-    if (first !== null && id !== undefined) yield [first, id];
-    yield* files;
-  }
-
   async #bring(listed: Listed): Promise<void> {
     const most = Math.min(listed.next, UNREAD_MAX - listed.unread.size);
     const ids: FileId[] = [];
-    for (const [key, id] of this.#next(listed)) {
+    for (const [key, file] of nextOf(listed)) {
       if (ids.length === most) break;
-      ids.push(id);
+      ids.push(file.id);
       this.#take(listed, key);
-      listed.unread.add(key);
+      listed.unread.set(key, file);
       this.#byUnread.set(key, listed);
     }
     if (ids.length === 0) return;

@@ -16,6 +16,7 @@ import type { ChildPin } from "../coherence/cover.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { Entry, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
+import type { NamedEntry } from "./files-ahead.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 import { TreeWalk } from "./tree-walk.ts";
 
@@ -103,7 +104,7 @@ export interface WalkAheadOptions {
   readonly coherence: Pick<Coherence, "tryPin" | "unpin" | "grantId" | "pinChildren" | "since" | "fetchLocks" | "has">;
   readonly inodes: InodeTable;
   /** Of these the locks came. `first`: the directory's listing begins with them. */
-  readonly listed: (dir: InodeRecord, entries: readonly Entry[], first: boolean) => void;
+  readonly listed: (dir: InodeRecord, entries: readonly NamedEntry[], first: boolean) => void;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
 }
@@ -248,11 +249,11 @@ export class WalkAhead {
       const page = await lower.readdir(handle, cookie, bytes, "entries");
       // Else it may name what another node has just made, and holds without a message (hazard F21).
       if (this.#holdOf(dir) !== hold) return null;
-      const some: Entry[] = [];
+      const some: NamedEntry[] = [];
       const first = cookie === 0n;
       for (const { name, entry, cookie: after } of page.entries) {
         if (some.length === left) break;
-        if (entry !== undefined && !lower.knows(dir.id, name)) some.push(entry);
+        if (entry !== undefined && !lower.knows(dir.id, name)) some.push({ id: entry.id, attr: entry.attr, name });
         cookie = after;
       }
       if (page.entries.length === 0) return null;
@@ -276,7 +277,7 @@ export class WalkAhead {
   }
 
   /** Gives the directories that other nodes keep to themselves. */
-  async #readChildren(dir: InodeRecord, entries: readonly Entry[], first: boolean): Promise<readonly Entry[]> {
+  async #readChildren(dir: InodeRecord, entries: readonly NamedEntry[], first: boolean): Promise<readonly Entry[]> {
     if (entries.length === 0) return [];
     const pins = await this.#lockChildren(entries);
     const came = entries.filter((_, at) => pins[at]?.pinned === true && pins[at].trip);

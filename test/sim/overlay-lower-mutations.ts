@@ -231,7 +231,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F22",
     breaks: "who lists a directory that was removed is told of a handle that is not open, and not that it is removed",
     file: "overlay/lower/remote/opens.ts",
-    find: "throw (await opening) ?? directory.error ?? error;",
+    find: "throw (await opening) ?? file.error ?? error;",
     replace: "throw error;",
     caughtBy: "test/unit/lower/remote-opens.test.ts",
   },

@@ -1,11 +1,16 @@
 /** The data of small files is brought for a program that reads one after the other (overlay/op/files-ahead.ts). */
 import { beforeEach, describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { type Attr, type Entry, type FileId, fileKey } from "../../../overlay/lower/lower.ts";
-import { FilesAhead } from "../../../overlay/op/files-ahead.ts";
+import { type Attr, type FileId, fileKey } from "../../../overlay/lower/lower.ts";
+import { FilesAhead, type NamedEntry } from "../../../overlay/op/files-ahead.ts";
 
 const id = (ino: number): FileId => ({ ino, generation: 1 });
-const entry = (ino: number, size: number = 100, mode: number = 0o100644): Entry => ({ id: id(ino), attr: { size, mode } as Attr });
+const entry = (ino: number, size: number = 100, mode: number = 0o100644): NamedEntry => ({
+  id: id(ino),
+  attr: { size, mode } as Attr,
+  // Who goes by the numbers, up or down, does not go by the names.
+  name: Buffer.from(`${ino % 2}${ino}`),
+});
 const from = (first: number, count: number): number[] => Array.from({ length: count }, (_, at) => first + at);
 
 class World {
@@ -137,6 +142,69 @@ describe("the data of a directory's files", () => {
     list(from(1, 9));
     expect([await world.read(1), await world.read(1), await world.read(2, false), await world.read(3, false)]).toEqual([[], [], [], []]);
     expect(await world.read(4)).toEqual([2, 3, ...from(5, 5)]);
+  });
+
+  describe("of 300 that are listed by no order of their names", () => {
+    const count = 300;
+    const inoOf = (nth: number): number => 1000 + ((nth * 5003) % 307);
+    const placeOf = (nth: number): number => (nth * 7919) % 307;
+    const nths = from(0, count);
+    const nthOf = (ino: number): number => nths.find((nth) => inoOf(nth) === ino) ?? -1;
+    /** In pieces, as they come. */
+    const listThem = (piece = count): void => {
+      const placed = nths.toSorted((a, b) => placeOf(a) - placeOf(b));
+      for (let at = 0; at < count; at += piece) {
+        const entries = placed.slice(at, at + piece).map((nth) => ({ ...entry(inoOf(nth)), name: Buffer.from(`f${100 + nth}`) }));
+        world.ahead.listed("d", entries, at === 0);
+      }
+    };
+
+    it("is brought in the order of the reads, from the fourth on", async () => {
+      listThem();
+      const brought = new Set<number>();
+      const costly: number[] = [];
+      const pieces: number[][] = [];
+      for (const nth of nths) {
+        const cost = !brought.has(inoOf(nth));
+        if (cost) costly.push(nth);
+        const more = await world.read(inoOf(nth), cost);
+        for (const ino of more) brought.add(ino);
+        if (more.length > 0) pieces.push(more.map(nthOf));
+      }
+      // The first two pieces went by the listing.
+      const early = pieces.slice(0, 2).flat();
+      const placed = nths.toSorted((a, b) => placeOf(a) - placeOf(b));
+      expect(early).toEqual([
+        ...placed.filter((nth) => nth > 1).slice(0, 16),
+        ...placed
+          .filter((nth) => nth > 1)
+          .slice(16)
+          .filter((nth) => nth > 2)
+          .slice(0, 32),
+      ]);
+      // Nearly as many as half a piece are unread all the time, so one of some pieces is waited for.
+      const next = nths.slice(4).filter((nth) => !early.includes(nth) && !costly.includes(nth));
+      expect(pieces.slice(2).flat()).toEqual(next);
+      expect(costly.slice(0, 4)).toEqual([0, 1, 2, 3]);
+      expect(costly.length).toBeLessThan(9);
+    });
+
+    it("is brought in that order also of what is listed later, and goes on where a read comes that was not expected", async () => {
+      listThem(150);
+      const expected: number[][] = [];
+      for (const nth of [0, 1, 2, 3, 4, 5]) await world.read(inoOf(nth));
+      for (const nth of [200, 201, 202, 203]) expected.push((await world.read(inoOf(nth))).map(nthOf));
+      for (const piece of expected) expect(piece.every((nth, at) => nth > 199 && (at === 0 || nth > (piece[at - 1] as number)))).toBe(true);
+      expect(expected.flat().length).toBeGreaterThan(50);
+    });
+
+    it("is brought as it is listed for who reads it so, whatever order four of them seem to have", async () => {
+      listThem();
+      const placed = nths.toSorted((a, b) => placeOf(a) - placeOf(b));
+      const brought: number[] = [];
+      for (const nth of placed) brought.push(...(await world.read(inoOf(nth), !brought.includes(nth))).map(nthOf));
+      expect(brought).toEqual(placed.slice(2));
+    });
   });
 
   it("is brought of no more than UNREAD_MAX files that nobody has read", async () => {

@@ -4,7 +4,8 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type ChildPin, Cover, type Inode, type Since } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
-import { type Attr, type DirPage, type Entry, type FileId, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { type Attr, type DirPage, type FileId, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { NamedEntry } from "../../../overlay/op/files-ahead.ts";
 import { WalkAhead, type WalkAheadOptions } from "../../../overlay/op/walk-ahead.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -566,7 +567,7 @@ describe("a mount", () => {
   it("brings the data of the files of a listing after two READs from the beginning that cost a trip", async () => {
     const bench = new Workbench();
     bench.lower.later = true;
-    const entries = [60, 61, 62, 63].map((ino): Entry => ({ id: id(ino), attr: { mode: 0o100644, size: 5 } as Attr }));
+    const entries = [60, 61, 62, 63].map((ino): NamedEntry => ({ id: id(ino), attr: { mode: 0o100644, size: 5 } as Attr, name }));
     bench.mount.filesAhead.listed("d", entries, true);
     const files = entries.map(({ id: of }) => {
       const inode = bench.inodes.remember(of, 0o100644);

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { ORDERED_MIN, type Order, ChangeOrder } from "../../../overlay/op/change-order.ts";
+import { ORDERED_MIN, type Order, NameOrder } from "../../../overlay/op/name-order.ts";
 
 const named = (name: string, ino: number): { readonly name: Buffer; readonly ino: number } => ({ name: Buffer.from(name), ino });
 
 function orderAfter(...removed: readonly (readonly [string, number])[]): Order | null {
-  const order = new ChangeOrder();
+  const order = new NameOrder();
   for (const [name, ino] of removed) order.note(named(name, ino));
   return order.order;
 }
@@ -43,7 +43,7 @@ describe("the order of removals", () => {
       "g18446744073709551617",
       "g01e",
     ];
-    const sorted = new ChangeOrder().rest(
+    const sorted = new NameOrder().rest(
       counted.toReversed().map((name) => named(name, 0)),
       "count",
     );
@@ -66,7 +66,7 @@ describe("the order of removals", () => {
       "g18446744073709551617",
     ]);
     expect(
-      new ChangeOrder()
+      new NameOrder()
         .rest(
           ["a1", "a01", "a001"].map((name) => named(name, 0)),
           "count",
@@ -76,7 +76,7 @@ describe("the order of removals", () => {
   });
 
   it("names what is behind the last one, the next one first, whatever was before", () => {
-    const order = new ChangeOrder();
+    const order = new NameOrder();
     const names = [named("b", 5), named("c", 1), named("a", 3), named("d", 4)];
     const listed = (by: Order): string[] => order.rest(names, by).map(({ name }) => name.toString());
     expect(listed("name")).toEqual(["a", "b", "c", "d"]);

@@ -1,13 +1,13 @@
 /**
- * In which order a program changes the names of a directory (changes-ahead.ts), as far as those that it has changed tell: `rm *` goes by the names; who counts,
- * and comes to f9 before f10, by those with their digits read as numbers; who removes the oldest first by the inodes' numbers.
+ * In which order a program goes through the names of a directory (changes-ahead.ts, files-ahead.ts), as far as those that it has come to tell: `rm *` goes by the
+ * names; who counts, and comes to f9 before f10, by those with their digits read as numbers; who removes the oldest first by the inodes' numbers.
  */
 
 /** The first of those that last as long counts. */
 const ORDERS = ["name", "count", "number"] as const;
 export type Order = (typeof ORDERS)[number];
 
-/** So many changes in a row, each behind the one before it, are an order. Of such as go by the listing one in 24 is. */
+/** So many in a row, each behind the one before it, are an order. Of such as go by the listing one in 24 is. */
 export const ORDERED_MIN = 4;
 
 export interface Named {
@@ -53,30 +53,35 @@ const compare: Readonly<Record<Order, (a: Named, b: Named) => number>> = {
   number: (a, b) => a.ino - b.ino,
 };
 
-export class ChangeOrder {
+export class NameOrder {
   #last: Named | null = null;
-  /** Changes in a row that went by it. */
+  /** So many in a row went by it. */
   readonly #inARow: Record<Order, number> = { name: 0, count: 0, number: 0 };
 
   /** One more. */
-  note(changed: Named): void {
+  note(one: Named): void {
     const last = this.#last;
-    for (const order of ORDERS) this.#inARow[order] = last !== null && compare[order](changed, last) > 0 ? this.#inARow[order] + 1 : 1;
-    this.#last = changed;
+    for (const order of ORDERS) this.#inARow[order] = last !== null && compare[order](one, last) > 0 ? this.#inARow[order] + 1 : 1;
+    this.#last = one;
   }
 
   isLast(name: Buffer): boolean {
     return this.#last?.name.equals(name) === true;
   }
 
-  /** null: none. */
-  get order(): Order | null {
-    const lasted = this.#inARow;
-    const most = Math.max(lasted.name, lasted.count, lasted.number);
-    return most < ORDERED_MIN ? null : (ORDERS.find((order) => lasted[order] === most) ?? null);
+  /** How many in a row went by the order that lasts the longest. */
+  get lasted(): number {
+    const { name, count, number } = this.#inARow;
+    return Math.max(name, count, number);
   }
 
-  /** Those that come after the last change, the next one first. */
+  /** null: none. */
+  get order(): Order | null {
+    const { lasted } = this;
+    return lasted < ORDERED_MIN ? null : (ORDERS.find((order) => this.#inARow[order] === lasted) ?? null);
+  }
+
+  /** Those that come after the last one, the next one first. */
   rest<T extends Named>(names: readonly T[], order: Order): T[] {
     const last = this.#last;
     const rest = last === null ? [...names] : names.filter((one) => compare[order](one, last) > 0);
