@@ -4,7 +4,8 @@
  * told nothing. The lower keeps what it may (lower/remote/known.ts, hazard F21), and the LOOKUPs that follow are answered from that. In a tree that is walked it is
  * read ahead from the first LOOKUP on, which waits for that (tree-walk.ts).
  *
- * For each LOOKUP that cost a lock WALK_NAMES_A_LOOK are read ahead at most, and WALK_NAMES_A_HIT for one that did not, which shows that it is of use. But
+ * For each LOOKUP that cost a lock WALK_NAMES_A_LOOK are read ahead at most, and WALK_NAMES_A_HIT for one that did not, which shows that it is of use, or where
+ * some in a row go by an order (name-order.ts): that is no look here and there. But
  * never more than WALK_UNUSED_MAX beyond what was looked at: who goes through a huge directory by its sorted names meets few of those that are listed next,
  * and the locks that nobody used are given back before he comes to them.
  */
@@ -18,6 +19,7 @@ import type { Entry, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
 import type { NamedEntry } from "./files-ahead.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
+import { NameOrder } from "./name-order.ts";
 import { TreeWalk } from "./tree-walk.ts";
 
 /** Two such LOOKUPs in a directory, of different files, with no longer pause between its LOOKUPs. */
@@ -48,6 +50,8 @@ interface Walked {
   lookedMs: number;
   /** What the last one that cost a lock found; 0: nothing, or what is changed since. */
   costlyNodeid: number;
+  /** Of its LOOKUPs. */
+  order: NameOrder;
   /** Earned by LOOKUPs of this walk; names that were read ahead in it, and how many are next. */
   earned: number;
   names: number;
@@ -146,6 +150,7 @@ export class WalkAhead {
     const isFirst = now - walked.lookedMs > WALK_MS;
     if (isFirst) this.#restart(walked);
     walked.lookedMs = now;
+    walked.order.note({ name, ino: 0 });
     walked.earned += WALK_NAMES_A_HIT;
     walked.unused = Math.max(walked.unused - 1, 0);
     // On the owner itself a look takes no longer than that.
@@ -181,7 +186,7 @@ export class WalkAhead {
       this.#begin(dir, child.fuseNodeid, now);
       return;
     }
-    walked.earned += WALK_NAMES_A_LOOK - WALK_NAMES_A_HIT;
+    if (walked.order.order === null) walked.earned += WALK_NAMES_A_LOOK - WALK_NAMES_A_HIT;
     const { costlyNodeid } = walked;
     walked.costlyNodeid = child.fuseNodeid;
     if (costlyNodeid === 0 || costlyNodeid === child.fuseNodeid) return;
@@ -214,14 +219,15 @@ export class WalkAhead {
 
   #begin(dir: InodeRecord, costlyNodeid: number, now: number): Walked {
     const begun = { begunMs: Number.NEGATIVE_INFINITY, cookie: null, underWay: false, bringing: false, used: false, waiting: [] };
-    const walked: Walked = { lookedMs: now, costlyNodeid, earned: 0, names: 0, next: WALK_NAMES_FIRST, unused: 0, ...begun };
+    const order = new NameOrder();
+    const walked: Walked = { lookedMs: now, costlyNodeid, order, earned: 0, names: 0, next: WALK_NAMES_FIRST, unused: 0, ...begun };
     this.#walked.set(dir, walked);
     return walked;
   }
 
   /** Another walk, which goes on where the last one was. */
   #restart(walked: Walked): void {
-    Object.assign(walked, { costlyNodeid: 0, earned: 0, names: 0, next: WALK_NAMES_FIRST, used: false });
+    Object.assign(walked, { costlyNodeid: 0, order: new NameOrder(), earned: 0, names: 0, next: WALK_NAMES_FIRST, used: false });
   }
 
   async #walk(dir: InodeRecord, walked: Walked): Promise<void> {
