@@ -107,7 +107,7 @@ const ROWS: readonly Row[] = [
   { what: "unlink", made: "here", run: `os.unlink(f)`, most: { trips: 1, locks: 1, answers: 0 } },
   { what: "first stat", made: "elsewhere", others: true, run: `os.stat(f)`, files: WALK_FILES, most: { trips: 0.1, locks: 0.1 } },
   { what: "second stat", made: "elsewhere", others: true, prepare: `os.stat(f)`, run: `os.stat(f)`, most: { trips: 0, locks: 0 } },
-  { what: "first open, read, close", made: "elsewhere", others: true, run: `get(f)`, files: WALK_FILES, most: { trips: 0.4, locks: 0.1 } },
+  { what: "first open, read, close", made: "elsewhere", others: true, run: `get(f)`, files: WALK_FILES, most: { trips: 0.12, locks: 0.1 } },
   {
     what: "first open, read, close, listed",
     made: "elsewhere",

@@ -12,6 +12,7 @@ import { lockspaceMutations } from "./lockspace-mutations.ts";
 import { mountGroupMutations } from "./mount-group/mutations.ts";
 import type { Mutation } from "./mutation.ts";
 import { overlayCrashMutations } from "./overlay-crash-mutations.ts";
+import { overlayAheadMutations } from "./overlay-ahead-mutations.ts";
 import { overlayAloneMutations } from "./overlay-alone-mutations.ts";
 import { overlayDlmdDeathMutations } from "./overlay-dlmd-death-mutations.ts";
 import { overlayBehindMutations } from "./overlay-behind-mutations.ts";
@@ -51,6 +52,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayRestartMutations,
   ...overlayCrashMutations,
   ...overlayDlmdDeathMutations,
+  ...overlayAheadMutations,
   ...overlayAloneMutations,
   ...overlaySharedLocksMutations,
   ...overlayMovedMutations,
