@@ -62,7 +62,7 @@ interface Walked {
   begunMs: number;
   cookie: bigint | null;
   underWay: boolean;
-  /** It waits for other nodes: no LOOKUP waits for that. */
+  /** It waits for other nodes: no LOOKUP waits for that (hazard F13). */
   bringing: boolean;
   /** A LOOKUP was answered by what was read ahead in this walk. */
   used: boolean;
