@@ -6,20 +6,19 @@
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
-  fstatSync,
   fsyncSync,
   linkSync,
   openSync,
   readdirSync,
-  readFileSync,
   realpathSync,
   renameSync,
   rmSync,
+  type Stats,
   writeFileSync,
 } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
-import { readSmallText } from "../base/small-file.ts";
+import { NoSmallFileError, readChecked, readSmallText } from "../base/small-file.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
 import { type Keyring, clusterKeyId, createKeyring } from "../tls/keyring.ts";
 
@@ -75,28 +74,33 @@ export function readKeyring(file: string): Keyring {
 
 /** Reads a key file: at least one key. Throws OperatingError when it is not there, open to others or another user's, or holds something else than keys. */
 export function readKeys(file: string): StoredKey[] {
-  let fd: number;
+  return decodeKeys(readKeyFile(file), file);
+}
+
+function readKeyFile(file: string): string {
   try {
-    fd = openSync(file, "r");
+    return readChecked(file, (stat) => checkKeyFile(file, stat));
   } catch (error) {
-    throw unreadable("cluster key", file, error, "Make one with `coverlay keygen`, and copy the same file to every node.");
+    if (error instanceof OperatingError) throw error;
+    if (error instanceof NoSmallFileError) throw badKeys(file, error.found);
+    const isBad = (error as NodeJS.ErrnoException).code === "EIO";
+    const hint = isBad
+      ? "See dmesg; copy the key file from another node."
+      : "Make one with `coverlay keygen`, and copy the same file to every node.";
+    throw unreadable("cluster key", file, error, hint);
   }
-  try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) throw badKeys(file, stat.isDirectory() ? "a directory" : "no regular file");
-    const mode = stat.mode & 0o7777;
-    if ((mode & 0o077) !== 0) {
-      throw new OperatingError(`the cluster key ${file} must have mode 0600, found 0${mode.toString(8)}`, {
-        code: "key-mode",
-        hint: `Others on this machine may have read it. Run chmod 600 ${file}, or make a new key for all nodes.`,
-      });
-    }
-    const ownUid = process.geteuid?.() ?? 0;
-    if (stat.uid !== 0 && stat.uid !== ownUid) throw keyOfAnother(file, stat.uid, ownUid);
-    return decodeKeys(readText(fd, file), file);
-  } finally {
-    closeSync(fd);
+}
+
+function checkKeyFile(file: string, stat: Stats): void {
+  const mode = stat.mode & 0o7777;
+  if ((mode & 0o077) !== 0) {
+    throw new OperatingError(`the cluster key ${file} must have mode 0600, found 0${mode.toString(8)}`, {
+      code: "key-mode",
+      hint: `Others on this machine may have read it. Run chmod 600 ${file}, or make a new key for all nodes.`,
+    });
   }
+  const ownUid = process.geteuid?.() ?? 0;
+  if (stat.uid !== 0 && stat.uid !== ownUid) throw keyOfAnother(file, stat.uid, ownUid);
 }
 
 function keyOfAnother(file: string, uid: number, ownUid: number): OperatingError {
@@ -105,14 +109,6 @@ function keyOfAnother(file: string, uid: number, ownUid: number): OperatingError
     code: "key-owner",
     hint: `That user can read and change it. Run chown ${ownUid === 0 ? "root" : ownUid} ${file}, or make a new key for all nodes.`,
   });
-}
-
-function readText(fd: number, file: string): string {
-  try {
-    return readFileSync(fd, "utf8");
-  } catch (error) {
-    throw unreadable("cluster key", file, error, "See dmesg; copy the key file from another node.");
-  }
 }
 
 function badKeys(file: string, found: string): OperatingError {

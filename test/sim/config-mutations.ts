@@ -508,7 +508,7 @@ export const configMutations: readonly Mutation[] = [
     id: "keys-of-another-user",
     breaks: "a key file counts whose owner, an ordinary user, reads and changes it",
     file: "dlmd/driver/cluster-files.ts",
-    find: "    if (stat.uid !== 0 && stat.uid !== ownUid) throw keyOfAnother(file, stat.uid, ownUid);\n",
+    find: "  if (stat.uid !== 0 && stat.uid !== ownUid) throw keyOfAnother(file, stat.uid, ownUid);\n",
     replace: "",
     caughtBy: "test/unit/dlmd-shell/cluster-files.test.ts",
   },

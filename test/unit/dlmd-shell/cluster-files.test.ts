@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -24,6 +25,7 @@ import {
   unfinishedKeys,
   writeClusterKey,
 } from "../../../dlmd/driver/cluster-files.ts";
+import { SMALL_FILE_BYTES_MAX } from "../../../dlmd/base/small-file.ts";
 import { refusal } from "../../refusal.ts";
 
 const did: string[] = [];
@@ -122,6 +124,16 @@ test("a directory is no key, whatever its mode", () => {
     chmodSync(dir, mode);
     expect(codeOf(() => readKeyring(dir))).toBe("bad-key");
   }
+});
+
+test("a pipe is no key, and its writer is not waited for; nor is what never ends", () => {
+  const pipe = path.join(dir, "pipe");
+  expect(spawnSync("mkfifo", ["-m", "0600", pipe]).status).toBe(0);
+  expect(() => readKeyring(pipe)).toThrow("found a pipe");
+  expect(() => readKeyring("/dev/zero")).toThrow("found a character device");
+  const long = path.join(dir, "long");
+  writeFileSync(long, "x".repeat(SMALL_FILE_BYTES_MAX + 1), { mode: 0o600 });
+  expect(() => readKeyring(long)).toThrow("found more");
 });
 
 test("several keys: the first is spoken with, all are found by their ids; a replaced file stays 0600", () => {

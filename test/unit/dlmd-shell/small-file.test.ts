@@ -32,7 +32,7 @@ describe("a small file", () => {
       [dir, "a directory"],
       ["/dev/zero", "a character device"],
     ] as const) {
-      expect(() => readSmallFile(place)).toThrow(new NoSmallFileError(`a regular file expected, found ${kind}`));
+      expect(() => readSmallFile(place)).toThrow(new NoSmallFileError("a regular file", kind));
     }
     expect(() => readSmallFile(path.join(dir, "none"))).toThrow("ENOENT");
   });
