@@ -75,6 +75,12 @@ interface Wanted {
   readonly names: number;
 }
 
+/** As one that cost no lock, until it has (`noteCostly`). */
+function noteLooked(walked: Walked, name: Buffer): void {
+  walked.order.note({ name, ino: 0 });
+  walked.earned += WALK_NAMES_A_HIT;
+}
+
 /** What they wait for is known now, or will not be in time. */
 function letGo(walked: Walked): void {
   const { waiting } = walked;
@@ -150,8 +156,7 @@ export class WalkAhead {
     const isFirst = now - walked.lookedMs > WALK_MS;
     if (isFirst) this.#restart(walked);
     walked.lookedMs = now;
-    walked.order.note({ name, ino: 0 });
-    walked.earned += WALK_NAMES_A_HIT;
+    noteLooked(walked, name);
     walked.unused = Math.max(walked.unused - 1, 0);
     // On the owner itself a look takes no longer than that.
     if (!lower.keeps) return null;
@@ -170,6 +175,7 @@ export class WalkAhead {
     const { lower } = this.#options;
     if (!lower.keeps || !this.#tree.isWalked(now) || lower.knows(dir.id, name)) return null;
     const walked = this.#begin(dir, 0, now);
+    noteLooked(walked, name);
     this.#startInTree(dir, walked, now);
     return walked.underWay ? new Promise((resolve) => walked.waiting.push(resolve)) : null;
   }

@@ -385,6 +385,23 @@ describe("a directory", () => {
     expect(world.walkAhead.noteLookup(world.directory(18), Buffer.from("used 10"))).toBeNull();
   });
 
+  it("of a tree earns names by its first LOOKUP as by each other one", async () => {
+    world.files = 1000;
+    const pieces = async (ino: number): Promise<number[]> => {
+      const read: number[] = [];
+      for (let looks = 0; looks < 10; looks += 1) {
+        const before = world.read.length;
+        world.costly(world.directory(ino));
+        await world.over();
+        read.push(world.read.length - before);
+      }
+      return read;
+    };
+    expect(await pieces(9)).toEqual([0, 64, 0, 0, 0, 0, 0, 0, 128, 0]);
+    for (const ino of [10, 12]) await useful(ino);
+    expect(await pieces(13)).toEqual([64, 0, 0, 0, 0, 0, 0, 128, 0, 0]);
+  });
+
   it("of a tree is read ahead again only after WALK_AGAIN_MS, and not after a pause of all the tree, nor on the owner", async () => {
     for (const ino of [10, 11, 12, 13]) await useful(ino);
     expect(await begun(14)).toBe(true);
