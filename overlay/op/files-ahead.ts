@@ -149,7 +149,8 @@ export class FilesAhead {
       if ((attr.mode & S_IFMT) !== S_IFREG || attr.size === 0 || attr.size > READ_MANY_FILE_BYTES_MAX) continue;
       const key = fileKey(id);
       this.#byFile.get(key)?.files.delete(key);
-      listed.files.set(key, { id, ino: id.ino, name, at: listed.places });
+      // A name as it came is a view of the whole listing, and that may lie in more than a megabyte (large-buffers.ts).
+      listed.files.set(key, { id, ino: id.ino, name: Buffer.from(name), at: listed.places });
       listed.places += 1;
       this.#byFile.set(key, listed);
     }
