@@ -244,6 +244,7 @@ export class FilesAhead {
 
   async #bring(listed: Listed): Promise<void> {
     const most = Math.min(listed.next, UNREAD_MAX - listed.unread.size);
+    if (most === 0) return;
     const ids: FileId[] = [];
     for (const [key, file] of nextOf(listed)) {
       if (ids.length === most) break;

@@ -1,8 +1,9 @@
 /** The data of small files is brought for a program that reads one after the other (overlay/op/files-ahead.ts). */
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { type Attr, type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 import { FilesAhead, type NamedEntry } from "../../../overlay/op/files-ahead.ts";
+import { NameOrder } from "../../../overlay/op/name-order.ts";
 
 const id = (ino: number): FileId => ({ ino, generation: 1 });
 const entry = (ino: number, size: number = 100, mode: number = 0o100644): NamedEntry => ({
@@ -201,6 +202,22 @@ describe("the data of a directory's files", () => {
       for (const nth of [200, 201, 202, 203]) expected.push((await world.read(inoOf(nth))).map(nthOf));
       for (const piece of expected) expect(piece.every((nth, at) => nth > 199 && (at === 0 || nth > (piece[at - 1] as number)))).toBe(true);
       expect(expected.flat().length).toBeGreaterThan(50);
+    });
+
+    it("is not sorted where nothing is brought any more: for who reads in that order, but few of them", async () => {
+      const inos = from(0, 4096);
+      world.ahead.listed(
+        "d",
+        inos.map((at) => ({ ...entry(10_000 - at), name: Buffer.from(`f${10_000 + ((at * 7919) % 4096)}`) })),
+        true,
+      );
+      const byName = inos.toSorted((a, b) => ((a * 7919) % 4096) - ((b * 7919) % 4096));
+      const sorts = vi.spyOn(NameOrder.prototype, "rest");
+      const brought: number[] = [];
+      for (let nth = 0; nth < 4000; nth += 200) brought.push((await world.read(10_000 - (byName[nth] as number))).length);
+      expect(brought).toEqual([0, 16, 32, 64, 64, 64, 16, ...Array.from({ length: 13 }, () => 0)]);
+      expect(sorts.mock.calls.length).toBe(4);
+      sorts.mockRestore();
     });
 
     it("is brought as it is listed for who reads it so, whatever order four of them seem to have", async () => {
