@@ -197,19 +197,20 @@ export class FilesAhead {
     }
     const listed = cost ? this.#byFile.get(key) : undefined;
     if (listed === undefined) return;
+    const now = this.#options.now();
+    if (now - listed.readMs > READS_MS) this.#restart(listed);
     noteOrder(listed, listed.files.get(key));
     // It is not what was expected.
     listed.sorted = null;
     this.#take(listed, key);
-    const now = this.#options.now();
-    if (now - listed.readMs > READS_MS) this.#restart(listed);
     listed.readMs = now;
     listed.reads += 1;
     if (listed.reads >= 2) this.#beginBringing(listed);
   }
 
   #restart(listed: Listed): void {
-    Object.assign(listed, { reads: 0, next: FILES_FIRST, first: null, used: false });
+    const order = { order: new NameOrder(), lastAt: -1, asListed: 0, sorted: null };
+    Object.assign(listed, { ...order, reads: 0, next: FILES_FIRST, first: null, used: false });
     this.#forgetUnread(listed);
   }
 

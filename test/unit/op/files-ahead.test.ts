@@ -204,6 +204,19 @@ describe("the data of a directory's files", () => {
       expect(expected.flat().length).toBeGreaterThan(50);
     });
 
+    it("is brought as it is listed for who begins after a pause, in whatever order was read before", async () => {
+      listThem();
+      const brought: number[] = [];
+      for (let nth = 0; nth < 9; nth += 1) brought.push(nth, ...(await world.read(inoOf(nth), !brought.includes(nth))).map(nthOf));
+      world.nowMs = 1001;
+      const left = nths.toSorted((a, b) => placeOf(a) - placeOf(b)).filter((nth) => !brought.includes(nth));
+      const at = left.findIndex((nth, of) => nth < (left[of + 1] as number));
+      const two = left.splice(at, 2);
+      const more: number[][] = [];
+      for (const nth of two) more.push((await world.read(inoOf(nth))).map(nthOf));
+      expect(more).toEqual([[], left.slice(0, 16)]);
+    });
+
     it("is not sorted where nothing is brought any more: for who reads in that order, but few of them", async () => {
       const inos = from(0, 4096);
       world.ahead.listed(
