@@ -154,6 +154,8 @@ export class Opens {
     try {
       return await call();
     } catch (error) {
+      // Nobody knows whether a change was made: that is said, as it is written down (hazard F38).
+      if (isErrno(error, E.EIO)) throw error;
       throw (await opening) ?? file.error ?? error;
     }
   }

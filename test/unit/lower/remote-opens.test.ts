@@ -7,7 +7,7 @@ import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { caller, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
-const { owner, remote } = remoteLab();
+const { owner, remote, proxyTo } = remoteLab();
 
 const RDONLY = 0;
 const O_TRUNC = 0o1000;
@@ -220,6 +220,31 @@ it("a copy from one waits at the owner until it is open there, and says why it c
   await expect(lower.copyFileRange(other, 0, target, 5, 100)).rejects.toMatchObject({ errno: E.ENFILE });
   full = false;
   expect(await lower.copyFileRange(other, 0, target, 5, 100)).toBe(5);
+});
+
+it("of a copy from one nobody knows whether it was made where the owner died, whatever the next one says of the opening", async () => {
+  const { file } = await bench();
+  const id = await file("f", "first");
+  const two = await owner(2);
+  const proxy = await proxyTo(two);
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(proxy.address, 2);
+  await lower.getattr(id);
+  const { handle: target } = await lower.create(lower.root, name("copy"), RDWR, 0o644, caller);
+  proxy.holdAnswers = true;
+  const copied = Promise.resolve(lower.copyFileRange(opened(lower, id), 0, target, 0, 100));
+  // The creation and the copy.
+  await until(() => two.server.sessions.some(({ rememberedAnswers }) => rememberedAnswers === 2));
+  lower.ownerLost();
+  const three = await owner(3, (local) => ({
+    ...local,
+    open(of, flags) {
+      if (of.ino === id.ino) throw errnoError(E.ENFILE);
+      return local.open(of, flags);
+    },
+  }));
+  lower.ownerFound(three.address, 3);
+  await expect(copied).rejects.toMatchObject({ errno: E.EIO });
 });
 
 it("two READs at a time open it once", async () => {
