@@ -617,4 +617,39 @@ describe("a mount", () => {
     await bench.mount.filesAhead.stop();
     expect(bench.lower.prefetched).toEqual(["data 62 63"]);
   });
+
+  it("brings the data of the files of a directory of a tree with the first READ from the beginning, and not with one from elsewhere", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const read = async (ino: number, offset: number): Promise<void> => {
+      const inode = bench.inodes.remember(id(ino), 0o100644);
+      const { fh } = bench.mount.handles.add(inode, ino as LowerHandle, false, true, false, false);
+      await bench.serve({ op: "read", fh, offset, size: 4096, lockOwner: 0n, flags: 0 });
+    };
+    const list = (directory: number): void =>
+      bench.mount.filesAhead.listed(
+        `d${directory}`,
+        [1, 2, 3].map((at) => ({ id: id(directory + at), attr: { mode: 0o100644, size: 5 } as Attr, name })),
+        true,
+      );
+    for (const directory of [60, 70]) {
+      list(directory);
+      for (const at of [1, 2, 3]) await read(directory + at, 0);
+    }
+    list(80);
+    await read(81, 4096);
+    expect(bench.lower.prefetched).toEqual(["data 63", "data 73"]);
+    const bring = bench.lower.prefetch.bind(bench.lower);
+    const reads = (): number => bench.lower.calls.filter((call) => call === "read").length;
+    const before = reads();
+    let asked = 0;
+    bench.lower.prefetch = (ids, what) => {
+      asked = reads();
+      return bring(ids, what);
+    };
+    await read(82, 0);
+    await bench.mount.filesAhead.stop();
+    // Before that file itself is asked for, which is among them.
+    expect([bench.lower.prefetched.slice(2), asked - before, reads() - before]).toEqual([["data 82 81 83"], 0, 1]);
+  });
 });
