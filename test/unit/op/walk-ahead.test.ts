@@ -472,6 +472,22 @@ describe("a directory", () => {
     expect(await world.walked()).toEqual(["opendir", "readdir", "fetch 100 101 102 3 20 ms", "prefetch"]);
   });
 
+  it.each(["stopped", "wanted"] as const)("reads no directory whose lock came from another node when it is %s", async (how) => {
+    world.mode = () => 0o040755;
+    world.pin = () => REFUSED;
+    world.brought.add(100);
+    let come = (): void => undefined;
+    world.fetching = new Promise((resolve) => (come = resolve));
+    world.costly();
+    world.costly();
+    while (world.calls.length < 3) await Promise.resolve();
+    if (how === "stopped") void world.walkAhead.stop();
+    else world.wanted = true;
+    come();
+    await world.over();
+    expect(world.calls).toEqual(["opendir", "readdir", "fetch 100 101 102 3 20 ms"]);
+  });
+
   it("makes no LOOKUP wait on the owner itself", async () => {
     world.lower.keeps = false;
     world.costly();
