@@ -76,7 +76,7 @@ export class ToldNames implements KernelNames {
   }
 
   hasFew(dir: Inode): boolean {
-    return !isCovered(this.#state, dir.cover) || hasFewValid(dir.cover, this.#state.epoch);
+    return hasFewValid(dir.cover, this.#state.epoch);
   }
 
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {

@@ -251,6 +251,8 @@ export class FilesAhead {
       if (ids.length === most) break;
       ids.push(file.id);
       this.#take(listed, key);
+      // It has another name in a directory that was listed before.
+      this.#byUnread.get(key)?.unread.delete(key);
       listed.unread.set(key, file);
       this.#byUnread.set(key, listed);
     }

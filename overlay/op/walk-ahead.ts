@@ -181,7 +181,9 @@ export class WalkAhead {
   }
 
   #startInTree(dir: InodeRecord, walked: Walked, now: number): void {
-    if (this.#mayStart(walked, now) && this.#tree.begins(now)) this.#start(dir, walked, now);
+    if (!this.#tree.isWalked(now) || !this.#mayStart(walked, now)) return;
+    this.#start(dir, walked, now);
+    if (walked.underWay) this.#tree.begins(now);
   }
 
   /** One of the LOOKUPs that were noted had to ask for the lock of what it found, and has it. */

@@ -252,6 +252,20 @@ describe("the data of a directory's files", () => {
     expect(await world.read(900)).toEqual(from(257, 10));
   });
 
+  it("is unread in one directory at a time: in the one in which it was listed last, under another name", async () => {
+    list(from(1, 20), "d");
+    await world.read(1);
+    expect(await world.read(2)).toEqual(from(3, 16));
+    list([...from(3, 16), ...from(101, 300)], "e");
+    await world.read(101);
+    expect(await world.read(102)).toEqual(from(3, 16));
+    list(from(501, 300), "d", false);
+    // As if nothing were unread there: 16, then 32, and so on, up to UNREAD_MAX.
+    const brought: number[] = [];
+    for (let at = 0; at < 9; at += 1) brought.push((await world.read(800 - at)).length);
+    expect(brought.reduce((sum, count) => sum + count, 0)).toBe(256);
+  });
+
   it("is brought of regular files of 1 to 8192 bytes only", async () => {
     const others = [entry(3, 0), entry(4, 1), entry(5, 8192), entry(6, 8193), entry(7, 100, 0o120777)];
     world.ahead.listed("d", [entry(1), entry(2), ...others], true);
