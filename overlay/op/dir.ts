@@ -5,6 +5,7 @@ import { fuseGeneration, type Since } from "../coherence/cover.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
+import { isDots } from "../lower/listing-reply.ts";
 import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
 import { unlessMoved } from "./lookup.ts";
@@ -112,12 +113,6 @@ async function lookUpNames(lower: Lower, dir: InodeRecord, entries: readonly Dir
     if (isErrno(error, E.ESTALE)) return [];
     throw error;
   }
-}
-
-const DOT = 0x2e;
-
-function isDots(name: Buffer): boolean {
-  return name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
 }
 
 function answerPlain(call: Call, request: ReaddirRequest, page: DirPage): void {

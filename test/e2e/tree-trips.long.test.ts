@@ -39,23 +39,27 @@ for top, _, names in os.walk(dir):
 `;
 
 // By itself a stat takes two trips and a lock, and a read another trip: 12 or 17 trips for a directory and its files.
-const ROWS: readonly (readonly [what: string, run: string, most: Cost])[] = [
-  ["stat, by the names", each("os.stat(path)"), { trips: 3.2, locks: 2.2 }],
-  ["open, read, close, by the names", each("get(path)"), { trips: 4.3, locks: 2.2 }],
-  ["a listing of each directory, and stat", walked("os.stat(path)"), { trips: 2.5, locks: 1.8 }],
-  ["a listing of each directory, and open, read, close, as of tar", walked("get(path)"), { trips: 3.6, locks: 1.8 }],
+const ROWS: readonly (readonly [what: string, run: string, before: string, most: Cost])[] = [
+  ["stat, by the names", each("os.stat(path)"), "", { trips: 3.2, locks: 2.2 }],
+  ["open, read, close, by the names", each("get(path)"), "", { trips: 4.3, locks: 2.2 }],
+  ["a listing of each directory, and stat", walked("os.stat(path)"), "", { trips: 2.5, locks: 1.8 }],
+  ["a listing of each directory, and open, read, close, as of tar", walked("get(path)"), "", { trips: 3.6, locks: 1.8 }],
+  ["the same a second time", walked("get(path)"), walked("get(path)"), { trips: 0.1, locks: 0.1 }],
+  // As git status: it looks at each file, and then for others.
+  ["stat, by the names, and a listing of each directory", each("os.stat(path)") + walked("pass"), "", { trips: 3.2, locks: 2.2 }],
   // Another node gives each of the locks up, and each name is taken away by itself.
-  ["rm -r", `import shutil\nshutil.rmtree(dir)`, { trips: 11.5, locks: 16 }],
+  ["rm -r", `import shutil\nshutil.rmtree(dir)`, "", { trips: 11.5, locks: 16 }],
 ];
 
 const hazard = hazardLab();
 
-it.each(ROWS)("%s: a directory costs no more than it did", async (what, run, most) => {
+it.each(ROWS)("%s: a directory costs no more than it did", async (what, run, first, most) => {
   const [here, elsewhere] = hazard.remotes;
   const cost = async (dir: string): Promise<Cost> => {
     const args = { dir, directories: DIRECTORIES, files: FILES };
     await hazard.actor(elsewhere).run(MAKE, args);
     await until("all are registered", async () => (await hazard.counters(elsewhere))["unregistered"] === 0);
+    await hazard.actor(here).run(first, args);
     const before = await hazard.counters(here);
     await hazard.actor(here).run(run, args);
     const after = await hazard.counters(here);

@@ -49,7 +49,7 @@ const COMMANDS: Readonly<Record<string, readonly [number, ...string[]]>> = {
   nodes: [45, "zod"],
   quorum: [45],
   restart: [101, "zod"],
-  serve: [375, "chokidar", "pino", "zod"],
+  serve: [377, "chokidar", "pino", "zod"],
   setup: [120, "yaml", "zod"],
   status: [80, "zod"],
   ui: [90, "zod"],

@@ -182,7 +182,7 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
 /** In order: each imports only those before it. */
 const REMOTE_LOWER = [
   ["acknowledgements", "fruitless-connections", "connection", "call-journal", "handles", "pending-call", "waiting-calls", "session"],
-  ["known-names", "known", "room", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
+  ["known-names", "known-listings", "known", "room", "write-behind", "changes", "closes", "opens", "data-ahead", "core"],
   ["attributes", "data", "behind-calls", "again", "names", "remote"],
 ]
   .flat()

@@ -3,7 +3,8 @@
  * the directory on disk, so a listing goes on at the next owner where it stopped at this one.
  */
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
-import { isDots, parseEntries } from "./dirents.ts";
+import { fitting, isDots } from "../listing-reply.ts";
+import { parseEntries } from "./dirents.ts";
 import { SEEK } from "../linux.ts";
 import type { LocalContext } from "./context.ts";
 import { lookupMany } from "./names.ts";
@@ -12,18 +13,11 @@ import { checked } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenFile } from "./open-handles.ts";
 import { isReservedName } from "../reserved-names.ts";
 
-/** What an entry takes in a FUSE reply (fuse.h: struct fuse_dirent, fuse_direntplus), before its name. */
-const DIRENT_HEAD_BYTES = 24;
-const DIRENT_PLUS_HEAD_BYTES = 152;
 const GETDENTS_MIN_BYTES = 512;
 const GETDENTS_MAX_BYTES = 131_072;
 /** Of one entry: struct linux_dirent64 with a name of 255 bytes. */
 const LARGEST_ENTRY_BYTES = 280;
 const COOKIE_LIMIT = 1n << 63n;
-
-function replyBytes(name: Buffer, plus: boolean): number {
-  return ((plus ? DIRENT_PLUS_HEAD_BYTES : DIRENT_HEAD_BYTES) + name.length + 7) & ~7;
-}
 
 /**
  * lseek to a 63-bit position by two calls, because an argument that is a double has 53: the upper part is a
@@ -39,18 +33,6 @@ function seekTo(context: LocalContext, fd: number, cookie: bigint): void {
 /** Whether nothing follows what has just been read there. It moves the position of that descriptor. */
 async function isAtEnd(context: LocalContext, fd: number): Promise<boolean> {
   return checked(await context.native.pool.metadata.getdents(fd, Buffer.allocUnsafeSlow(GETDENTS_MIN_BYTES))) === 0;
-}
-
-/** Those that fit the reply, in order. */
-function fitting(entries: readonly DirEntry[], bytes: number, plus: boolean): DirEntry[] {
-  let left = bytes;
-  const fit: DirEntry[] = [];
-  for (const entry of entries) {
-    left -= replyBytes(entry.name, plus);
-    if (left < 0) break;
-    fit.push(entry);
-  }
-  return fit;
 }
 
 /** Nothing is known of the names of a directory that was removed meanwhile. */
@@ -113,7 +95,7 @@ async function readPage(
   const shown = directory.id.ino === root ? all.filter((entry) => !isReservedName(entry.name)) : all;
   // Nothing but what is hidden: an empty page would read like the end.
   if (shown.length === 0) return await readPage(context, directory, fd, last, bytes, listing);
-  const fit = fitting(shown, bytes, plus);
+  const fit = fitting(shown, bytes, listing);
   // Not even one: the caller's buffer is too small, and an empty page would read like the end.
   if (fit.length === 0) throw errnoError(E.EINVAL);
   // ".." of the volume's root is the root: what is above it is not part of the volume.

@@ -25,13 +25,6 @@ export async function* listed({ pool, sync }: Native, dirfd: number): AsyncGener
 /** Before the name: d_ino, d_off, d_reclen, d_type. */
 const GETDENTS_HEAD_BYTES = 19;
 
-const DOT = 0x2e;
-
-/** "." and "..", which each listing has. */
-export function isDots(name: Buffer): boolean {
-  return name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
-}
-
 /** Names are views of `bytes`. */
 export function parseEntries(bytes: Buffer): DirEntry[] {
   const entries: DirEntry[] = [];

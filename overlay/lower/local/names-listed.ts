@@ -9,7 +9,8 @@ import { MAX_NAMES_TOLD } from "../limits.ts";
 import type { FileId } from "../lower.ts";
 import { isReservedName } from "../reserved-names.ts";
 import { type LocalContext, sameId } from "./context.ts";
-import { isDots, listed } from "./dirents.ts";
+import { isDots } from "../listing-reply.ts";
+import { listed } from "./dirents.ts";
 
 /** A larger directory is not listed: it may have few names, and take long to be read all the same. Changes of its names wait meanwhile. */
 export const DIRECTORY_BYTES_MAX = 262_144;

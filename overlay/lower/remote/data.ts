@@ -2,7 +2,8 @@
 import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import { andThen } from "../../../dlmd/base/maybe-promise.ts";
 import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_READ_MANY } from "../limits.ts";
-import type { Fetched, LowerData, LowerHandle } from "../lower.ts";
+import { isDots } from "../listing-reply.ts";
+import { type DirEntry, type DirPage, type Fetched, type FileId, type LowerData, type LowerHandle, withEntry } from "../lower.ts";
 import type { AnswerOf, RequestOf } from "../wire/call-types.ts";
 import { NO_END } from "../wire/own-requests.ts";
 import { askAttrs } from "./attributes.ts";
@@ -77,16 +78,35 @@ export function dataOf(core: RemoteCore): LowerData {
       if (what === "data") await ahead.bring(ids);
       else await askAttrs(core, ids);
     },
-    async readdir(handle, cookie, bytes, listing) {
+    readdir(handle, cookie, bytes, listing) {
       if (cookie < 0n || cookie >= 1n << 63n) throw errnoError(E.EINVAL);
       const directory = handles.get(handle);
-      const reading = known.reading();
-      const page = await opens.call("readdir", { handle, cookie, bytes, listing }, [directory]);
-      for (const { name, entry } of page.entries) if (entry !== undefined) known.readEntry(reading, directory.id, name, entry);
-      return page;
+      const page = directory.error === null ? known.page(directory.id, cookie, bytes, listing) : null;
+      const whole = page === null || listing !== "entries" ? page : withKnownEntries(core, directory.id, page);
+      return whole ?? readPage(core, directory, { handle, cookie, bytes, listing });
     },
     syncfs: () => changes.syncfs(),
   };
+}
+
+async function readPage({ known, opens }: RemoteCore, directory: RemoteHandle, request: RequestOf<"readdir">): Promise<DirPage> {
+  const reading = known.reading();
+  const page = await opens.call("readdir", request, [directory]);
+  for (const { name, entry } of page.entries) if (entry !== undefined) known.readEntry(reading, directory.id, name, entry);
+  known.readPage(reading, directory.id, request.cookie, page);
+  return page;
+}
+
+/** null: not all of it is known, and one trip brings it. */
+function withKnownEntries({ known }: RemoteCore, directory: FileId, { entries, end }: DirPage): DirPage | null {
+  const whole: DirEntry[] = [];
+  for (const one of entries) {
+    const entry = isDots(one.name) ? undefined : known.entry(directory, one.name);
+    if (entry !== undefined && entry !== null) whole.push(withEntry(one, entry));
+    else if (isDots(one.name)) whole.push(one);
+    else return null;
+  }
+  return { entries: whole, end };
 }
 
 /** `change`: this one, which has begun. */

@@ -6,8 +6,9 @@ import { Recency, type Recent } from "../../../dlmd/base/recency.ts";
 import type { NamesTold } from "../directory-names.ts";
 import { ACCESS_ACL, S } from "../linux.ts";
 import { FileIdMap } from "../file-id-map.ts";
-import { type Attr, type Entry, type FileId } from "../lower.ts";
+import { type Attr, type DirPage, type Entry, type FileId, type Listing } from "../lower.ts";
 import { isLasting, isNamed, saysOf } from "../xattr-names.ts";
+import { KnownListings, type Listed, pageOf } from "./known-listings.ts";
 import { ChangedNames, type Directory, KnownNames, nameKey, oldestUnchanged } from "./known-names.ts";
 
 /** The locks of this node, as coherence has them. */
@@ -43,7 +44,7 @@ interface Changing {
 }
 
 /** As Changing, of all of them. */
-interface Known extends Directory, Changing, Recent<Known> {
+interface Known extends Directory, Listed, Changing, Recent<Known> {
   readonly id: FileId;
   /** Of the changes that are under way: those after which the owner makes what is asked later. */
   promised: number;
@@ -103,6 +104,7 @@ export class KnownInodes {
   readonly #inodes = new FileIdMap<Known>();
   readonly #recency = new Recency<Known>();
   readonly #names = new KnownNames();
+  readonly #listings = new KnownListings();
   readonly #changedNames = new ChangedNames();
   /** Those with data. */
   readonly #files = new Set<Known>();
@@ -195,6 +197,14 @@ export class KnownInodes {
     return attr === null ? undefined : { id, attr };
   }
 
+  /** What a listing says from there on; null: not known. */
+  page(directory: FileId, from: bigint, bytes: number, listing: Listing): DirPage | null {
+    const known = this.#inForce(directory);
+    if (known === undefined || known.listing === null) return null;
+    this.#recency.use(known);
+    return pageOf(known.listing, from, bytes, listing);
+  }
+
   isAbsent(directory: FileId, name: Buffer): boolean {
     return this.#named(directory, name) === null;
   }
@@ -255,6 +265,12 @@ export class KnownInodes {
   readEntry(reading: Reading, directory: FileId, name: Buffer, { id, attr }: Entry): void {
     this.readName(reading, directory, name, id);
     this.read(reading, id, attr);
+  }
+
+  /** A page of its listing, from there on. Where others change the lower past its owner none is kept. */
+  readPage(reading: Reading, directory: FileId, from: bigint, page: DirPage): void {
+    const known = this.#keepsXattrs() ? this.#stillTrue(reading, directory) : null;
+    if (known !== null) this.#listings.read(known, from, page);
   }
 
   /** The version since which the next LOOKUP in it is to ask for its changed names, 0: for all; null: that is of no use. */
@@ -325,6 +341,7 @@ export class KnownInodes {
     const known = this.#enter(id);
     const names = changed.map(nameKey);
     const alone = known.changing === known.promised;
+    this.#listings.drop(known);
     known.attr = null;
     known.expected = null;
     known.owned = null;
@@ -462,6 +479,7 @@ export class KnownInodes {
     if (known.hold === hold && hold !== 0) return known;
     known.hold = hold;
     known.absents = 0;
+    this.#listings.drop(known);
     known.attr = null;
     known.expected = null;
     known.owned = null;
@@ -487,6 +505,7 @@ export class KnownInodes {
         expected: null,
         owned: null,
         data: null,
+        listing: null,
         names: null,
         complete: false,
         namesHold: 0,

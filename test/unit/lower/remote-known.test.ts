@@ -644,3 +644,74 @@ describe("the data of small files", () => {
     await expect(lower.prefetch(ids(MAX_READ_MANY + 1), "data")).rejects.toThrow("E2BIG");
   });
 });
+
+describe("a listing that was read under a lock that is still here", () => {
+  const BYTES = 4096;
+  const listed = async (lower: RemoteLower, dir: FileId, listing: "plain" | "names" | "entries"): Promise<[string[], number]> => {
+    const before = lower.counters.roundTrips;
+    const handle = await lower.opendir(dir);
+    const { entries, end } = await lower.readdir(handle, 0n, BYTES, listing);
+    lower.close(handle);
+    if (!end) throw new Error("not all of it was listed");
+    return [entries.map(({ name: one }) => one.toString()).toSorted(), lower.counters.roundTrips - before];
+  };
+  const prepared = async (): Promise<{ lower: RemoteLower; other: RemoteLower; dir: FileId; file: FileId }> => {
+    const [lower, other] = [holding(), remote({ clientId: 6 })];
+    const { address } = await owner();
+    await lower.connect(address, 1);
+    await other.connect(address, 1);
+    const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+    const { entry, handle } = await other.create(dir, name("f"), RDWR, 0o644, caller);
+    other.close(handle);
+    await lower.getattr(dir);
+    return { lower, other, dir, file: entry.id };
+  };
+
+  it("is told again without a call, also with the attributes as far as these are known", async () => {
+    const { lower, dir, file } = await prepared();
+    const [first, trips] = await listed(lower, dir, "names");
+    expect([first, trips > 0]).toEqual([[".", "..", "f"], true]);
+    for (const listing of ["plain", "names"] as const) expect(await listed(lower, dir, listing)).toEqual([first, 0]);
+    // One call for all that are not known.
+    expect((await listed(lower, dir, "entries"))[1]).toBeGreaterThan(0);
+    expect(await listed(lower, dir, "entries")).toEqual([first, 0]);
+    const handle = await lower.opendir(dir);
+    const { entries } = await lower.readdir(handle, 0n, BYTES, "entries");
+    expect(entries.map(({ entry }) => entry?.id)).toEqual(entries.map((one) => (one.name.toString() === "f" ? file : undefined)));
+    expect(entries.find(({ entry }) => entry !== undefined)?.entry?.attr).toEqual(await lower.getattr(file));
+    await expect(async () => lower.readdir(handle, 0n, 8, "names")).rejects.toMatchObject({ errno: E.EINVAL });
+  });
+
+  it("is read again after each change of the directory that is made here", async () => {
+    const { lower, dir, file } = await prepared();
+    const changes: readonly [string, () => Promise<unknown>, string[]][] = [
+      ["create", async () => lower.close((await lower.create(dir, name("g"), RDWR, 0o644, caller)).handle), ["f", "g"]],
+      ["mkdir", async () => lower.mkdir(dir, name("sub"), 0o755, caller), ["f", "g", "sub"]],
+      ["link", async () => lower.link(file, dir, name("hard")), ["f", "g", "hard", "sub"]],
+      ["rename", async () => lower.rename(dir, name("hard"), dir, name("moved"), 0, file, null), ["f", "g", "moved", "sub"]],
+      ["unlink", async () => lower.unlink(dir, name("moved"), file), ["f", "g", "sub"]],
+      ["rmdir", async () => lower.rmdir(dir, name("sub"), (await lower.lookup(dir, name("sub"))).id), ["f", "g"]],
+      ["rename away", async () => lower.rename(dir, name("f"), lower.root, name("away"), 0, file, null), ["g"]],
+    ];
+    for (const [what, change, left] of changes) {
+      await listed(lower, dir, "names");
+      await change();
+      const [found, trips] = await listed(lower, dir, "names");
+      expect([what, found, trips > 0]).toEqual([what, [".", "..", ...left], true]);
+    }
+  });
+
+  it("is read again after its directory was moved here: .. is another one", async () => {
+    const { lower, other, dir } = await prepared();
+    const { id: above } = await other.mkdir(other.root, name("above"), 0o755, caller);
+    const dots = async (): Promise<number | undefined> => {
+      const handle = await lower.opendir(dir);
+      const { entries } = await lower.readdir(handle, 0n, BYTES, "names");
+      lower.close(handle);
+      return entries.find((one) => one.name.toString() === "..")?.ino;
+    };
+    expect(await dots()).toBe(lower.root.ino);
+    await lower.rename(lower.root, name("d"), above, name("d"), 0, dir, null);
+    expect(await dots()).toBe(above.ino);
+  });
+});
