@@ -26,6 +26,11 @@ function copyOf({ name, type, ino, cookie }: DirEntry): DirEntry {
   return { name: Buffer.from(name), type, ino, cookie };
 }
 
+/** Two names of the same hash may have the same position (fs/ext4/dir.c, hash2pos): who goes on there cannot be told which of them comes next. */
+function isDistinct(from: bigint, entries: readonly DirEntry[]): boolean {
+  return entries.every(({ cookie }, at) => cookie !== (at === 0 ? from : entries[at - 1]?.cookie));
+}
+
 export class KnownListings {
   readonly #directories = new Set<Listed>();
   #count = 0;
@@ -35,7 +40,7 @@ export class KnownListings {
     if (from === 0n && entries.length > (directory.listing?.entries.length ?? -1)) this.#begin(directory);
     const { listing } = directory;
     if (listing === null || listing.end || (listing.entries.at(-1)?.cookie ?? 0n) !== from) return;
-    if (listing.entries.length + entries.length > LISTED_NAMES_MAX) return this.drop(directory);
+    if (listing.entries.length + entries.length > LISTED_NAMES_MAX || !isDistinct(from, entries)) return this.drop(directory);
     listing.entries.push(...entries.map(copyOf));
     listing.end = end;
     this.#count += entries.length;

@@ -52,6 +52,16 @@ describe("a listing", () => {
     expect(names(known)).toHaveLength(6);
   });
 
+  it.each([0, 1])("with two names at one position, of which %i came with the page before, is not kept", (before) => {
+    const { known } = create();
+    const { entries } = page(0, 4, true);
+    const twins = entries.map((one, at) => (at === 2 ? { ...one, cookie: after(2) } : one));
+    const cut = before === 0 ? 4 : 2;
+    known.readPage(known.reading(), dir, 0n, { entries: twins.slice(0, cut), end: cut === 4 });
+    known.readPage(known.reading(), dir, after(2), { entries: twins.slice(2), end: true });
+    expect(known.page(dir, 0n, BYTES, "plain")).toBeNull();
+  });
+
   it("keeps nothing of the answer that it came in", () => {
     const { known } = create();
     const came = page(0, 2, true);
