@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { DirEntry, DirPage, FileId } from "../../../overlay/lower/lower.ts";
 import { KnownInodes } from "../../../overlay/lower/remote/known.ts";
 import { LISTED_NAMES_ALL_MAX, LISTED_NAMES_MAX } from "../../../overlay/lower/remote/known-listings.ts";
-import { bytes, create, dir } from "./known-lab.ts";
+import { attr, bytes, create, dir } from "./known-lab.ts";
 
 const BYTES = 128 * 1024;
 
@@ -75,6 +75,10 @@ describe("a listing", () => {
     const { locks, known } = create();
     const ends: Record<string, () => void> = {
       "the lock comes again": () => locks.comeAgain(),
+      "the lock comes again, and something else is read": () => {
+        locks.comeAgain();
+        known.read(known.reading(), dir, attr);
+      },
       "a name is changed": () => known.end(known.begin(dir, bytes("f0")), null),
       "it is changed itself": () => known.end(known.begin(dir), null),
       "it is removed": () => known.forget(dir),

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DirectoryNames, type NamesTold } from "../../../overlay/lower/directory-names.ts";
 import { ACCESS_ACL } from "../../../overlay/lower/linux.ts";
-import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
+import type { Attr, DirPage, FileId } from "../../../overlay/lower/lower.ts";
 import {
   type Change,
   KNOWN_ACL_BYTES_MAX,
@@ -479,9 +479,16 @@ it("says nothing false, whatever the order in which the owner does things and an
     readonly adds: boolean;
     /** Null: its changed names are not asked for. */
     readonly since: number | null;
+    /** A listing is asked for as well, from there on: of two names, or of all. */
+    readonly from: number;
   }
+  const pageWith = (some: readonly number[], end: boolean): DirPage => ({
+    entries: some.map((one) => ({ name: bytes(`${one}`), type: 8, ino: 100 + one, cookie: BigInt(one + 1) })),
+    end,
+  });
   // Names that count: of a node that has changed none, and behind names that were read by themselves under this grant. And none told, though some were known.
-  const reached = { afterAbsents: 0, afterPlain: 0, untold: 0 };
+  // And listings that are known, of one answer and of several.
+  const reached = { afterAbsents: 0, afterPlain: 0, untold: 0, listed: 0, listedInParts: 0 };
   fc.assert(
     fc.property(fc.array(step, { maxLength: 120, size: "max" }), fc.boolean(), fc.constantFrom(2, 10), (steps, madeThere, most) => {
       const { locks, known } = create();
@@ -501,14 +508,27 @@ it("says nothing false, whatever the order in which the owner does things and an
       let plain = false;
       const now = (): Attr => ({ ...attr, mtimeSec: mtime });
       const sent: Sent[] = [];
-      const executed: (Sent & { attr: Attr; there: boolean; told: NamesTold | null })[] = [];
+      const executed: (Sent & { attr: Attr; there: boolean; told: NamesTold | null; page: DirPage })[] = [];
+      /** Names that a listing is known to have first, and whether that is all; null: not known. */
+      const listing = (): { readonly names: readonly number[]; readonly end: boolean } | null => {
+        const page = known.page(dir, 0n, 4096, "plain");
+        return page === null ? null : { names: page.entries.map((one) => Number(one.name.toString())), end: page.end };
+      };
+      const fromNow = (): number => {
+        const begun = listing();
+        return begun === null || begun.end ? 0 : (begun.names.at(-1) ?? -1) + 1;
+      };
+
       const execute = (call: Sent): void => {
         if (call.change !== null) {
           mtime += 1;
           change(call.name, call.adds);
         }
         const told = call.since === null ? null : owner.since(dir, call.since, most);
-        executed.push({ ...call, attr: now(), there: names.has(call.name), told });
+        const left = [...names].toSorted((a, b) => a - b).filter((one) => one >= call.from);
+        const some = call.name % 2 === 0 ? left : left.slice(0, 2);
+        const page = pageWith(some, some.length === left.length);
+        executed.push({ ...call, attr: now(), there: names.has(call.name), told, page });
       };
       const answer = (call: (typeof executed)[number], lost: boolean): void => {
         if (call.change !== null) known.end(call.change, lost ? null : call.attr, ...(lost ? [] : [call.there ? child : null]));
@@ -524,6 +544,8 @@ it("says nothing false, whatever the order in which the owner does things and an
           }
         }
         known.readName(call.reading, dir, bytes(`${call.name}`), call.there ? child : null);
+        known.readPage(call.reading, dir, BigInt(call.from), call.page);
+        if (listing()?.end === true) reached[call.from === 0 ? "listed" : "listedInParts"] += 1;
         plain ||= call.since === null && call.reading.grants === locks.count;
       };
       known.read(known.reading(), child, childAttr);
@@ -532,11 +554,18 @@ it("says nothing false, whatever the order in which the owner does things and an
           const begun = one.do === "change" ? known.begin(dir, bytes(`${one.name}`)) : null;
           hasChanged ||= begun !== null;
           const since = one.do === "ask" ? known.namesSince(dir) : null;
-          sent.push({ change: begun, reading: known.reading(), name: one.name, adds: one.do === "change" && one.adds, since });
+          sent.push({
+            change: begun,
+            reading: known.reading(),
+            name: one.name,
+            adds: one.do === "change" && one.adds,
+            since,
+            from: fromNow(),
+          });
         } else if (one.do === "look") {
           // A listing brings names, too, and asks for no others.
           const since = one.lists ? null : known.namesSince(dir);
-          execute({ change: null, reading: known.reading(), name: one.name, adds: false, since });
+          execute({ change: null, reading: known.reading(), name: one.name, adds: false, since, from: fromNow() });
           answer(executed.pop() as (typeof executed)[number], false);
         } else if (one.do === "execute") {
           const [call] = sent.splice(one.which % Math.max(1, sent.length), 1);
@@ -569,6 +598,11 @@ it("says nothing false, whatever the order in which the owner does things and an
           return entry !== undefined && (entry !== null) !== names.has(looked);
         });
         expect(wrong).toEqual([]);
+        const found = listing();
+        const there = [...names].toSorted((a, b) => a - b);
+        const part = found === null ? null : there.slice(0, found.names.length);
+        expect(found?.names ?? null).toEqual(part);
+        expect(found?.end === true && found.names.length < there.length).toBe(false);
         expect([null, mtime]).toContain(known.attr(dir)?.mtimeSec ?? null);
       }
     }),
