@@ -75,12 +75,6 @@ interface Wanted {
   readonly names: number;
 }
 
-/** As one that cost no lock, until it has (`noteCostly`). */
-function noteLooked(walked: Walked, name: Buffer): void {
-  walked.order.note({ name, ino: 0 });
-  walked.earned += WALK_NAMES_A_HIT;
-}
-
 /** What they wait for is known now, or will not be in time. */
 function letGo(walked: Walked): void {
   const { waiting } = walked;
@@ -151,12 +145,15 @@ export class WalkAhead {
   noteLookup(dir: InodeRecord, name: Buffer): Promise<void> | null {
     const { lower } = this.#options;
     const now = this.#options.now();
-    const walked = this.#walked.get(dir);
-    if (walked === undefined) return this.#beginInTree(dir, name, now);
+    // In a tree its first LOOKUP of all is as one after a pause.
+    const walked = this.#walked.get(dir) ?? (this.#tree.isWalked(now) ? this.#begin(dir, 0, Number.NEGATIVE_INFINITY) : null);
+    if (walked === null) return null;
     const isFirst = now - walked.lookedMs > WALK_MS;
     if (isFirst) this.#restart(walked);
     walked.lookedMs = now;
-    noteLooked(walked, name);
+    walked.order.note({ name, ino: 0 });
+    // As one that cost no lock, until it has (`noteCostly`).
+    walked.earned += WALK_NAMES_A_HIT;
     walked.unused = Math.max(walked.unused - 1, 0);
     // On the owner itself a look takes no longer than that.
     if (!lower.keeps) return null;
@@ -168,16 +165,6 @@ export class WalkAhead {
     if (isFirst) this.#startInTree(dir, walked, now);
     if (!walked.underWay || walked.bringing) return null;
     return new Promise((resolve) => walked.waiting.push(resolve));
-  }
-
-  /** Its first LOOKUP of all. */
-  #beginInTree(dir: InodeRecord, name: Buffer, now: number): Promise<void> | null {
-    const { lower } = this.#options;
-    if (!lower.keeps || !this.#tree.isWalked(now) || lower.knows(dir.id, name)) return null;
-    const walked = this.#begin(dir, 0, now);
-    noteLooked(walked, name);
-    this.#startInTree(dir, walked, now);
-    return walked.underWay ? new Promise((resolve) => walked.waiting.push(resolve)) : null;
   }
 
   #startInTree(dir: InodeRecord, walked: Walked, now: number): void {
