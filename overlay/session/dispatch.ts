@@ -107,15 +107,14 @@ export class Dispatch {
    * mount (hazard F5), and what tidies up. The others are kept as they came, in their order.
    */
   hold(passes: HoldRules): void {
-    this.#options.mount.moved.hold(true);
-    this.#holdAhead(true);
+    this.#holdAsking(true);
     this.#held ??= { requests: [], bytes: 0, yielded: 0, passes };
   }
 
-  #holdAhead(held: boolean): void {
-    const { changesAhead, walkAhead } = this.#options.mount;
-    changesAhead.hold(held);
-    walkAhead.hold(held);
+  /** What the mount asks for by itself. */
+  #holdAsking(held: boolean): void {
+    const { moved, changesAhead, walkAhead } = this.#options.mount;
+    for (const room of [moved, changesAhead, walkAhead]) room.hold(held);
   }
 
   /** Those that may have pages again begin: their lock came back for an operation that ran. */
@@ -155,8 +154,7 @@ export class Dispatch {
   letGo(): void {
     const { heldRequests } = this;
     this.#held = null;
-    this.#options.mount.moved.hold(false);
-    this.#holdAhead(false);
+    this.#holdAsking(false);
     for (const bytes of heldRequests) this.begin(bytes);
   }
 
