@@ -214,13 +214,19 @@ export class LocalClient implements RequestSink {
   refuse(error: WireError): void {
     if (this.#over) return;
     this.#handlers.refused(error.message);
-    this.close(error.message);
+    this.#message({ kind: "error", reason: error.message });
+    this.flush();
+    this.#end(error.message, true);
   }
 
-  /** Tells it why and closes; the handlers hear `gone`. */
+  get welcomed(): boolean {
+    return this.#welcomed;
+  }
+
+  /** Tells it why and closes; the handlers hear `gone`. Before its welcome the word would be a refusal, and it may come again: it is told nothing. */
   close(reason: string): void {
     if (this.#over) return;
-    this.#message({ kind: "error", reason });
+    if (this.#welcomed) this.#message({ kind: "error", reason });
     this.flush();
     this.#end(reason, true);
   }

@@ -51,9 +51,9 @@ export interface LocalServer {
   kill(clientId: number, reason: string): void;
   /** ClusterInfo.overlayKeys are these from now on. */
   tellOverlayKeys(keys: readonly OverlayKey[]): void;
-  /** Closes every connection, with that reason. New ones may come. */
+  /** Closes every connection that has had its welcome, with that reason. The others have nothing yet: they wait for the next life, as new ones do. */
   dropClients(reason: string): void;
-  /** No new connections; then as dropClients; removes the socket. */
+  /** No new connections; closes every one; removes the socket. */
   close(reason: string): Promise<void>;
 }
 
@@ -184,10 +184,6 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     if (clients.size > MAX_CLIENTS) client.refuse(new WireError(`too many clients: at most ${MAX_CLIENTS} at one time`));
   };
 
-  const dropClients = (reason: string): void => {
-    for (const client of clients.values()) client.close(reason);
-  };
-
   const server = createServer(accept);
   mkdirSync(path.dirname(options.socketPath), { recursive: true, mode: 0o700 });
   const failed = logNotTaken(log, "a program's connection");
@@ -212,10 +208,12 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     },
     kill: (clientId, reason) => void kill(clientId, reason),
     setPaused: (clientId, paused) => clients.get(clientId)?.setPaused("core", paused),
-    dropClients,
+    dropClients(reason) {
+      for (const client of clients.values()) if (client.welcomed) client.close(reason);
+    },
     async close(reason) {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      dropClients(reason);
+      for (const client of clients.values()) client.close(reason);
       await closed;
       for (const { process: handle } of guests.values()) handle?.close();
       assert(clients.size === 0, "a client came while the socket was closing");

@@ -15,6 +15,8 @@ const STEP_TIMEOUT_MS = 120_000;
 const POLL_MS = 2;
 /** A state that was not reached by then is not reached. */
 const STATE_TIMEOUT_MS = 60_000;
+/** Of a log the end: what failed first is to be seen beside it. */
+const EXPLAIN_CHARACTERS = 2000;
 
 const interpreter = `
 import ctypes,errno,fcntl,hashlib,json,mmap,os,random,signal,socket,sqlite3,stat,struct,sys,threading,time,traceback
@@ -234,7 +236,7 @@ export async function actorsEnded(): Promise<void> {
 export async function until(what: string, reached: () => boolean | Promise<boolean>, explain: () => string = () => ""): Promise<void> {
   const end = Date.now() + STATE_TIMEOUT_MS;
   while (!(await reached())) {
-    if (Date.now() > end) throw new Error(`not reached within ${STATE_TIMEOUT_MS} ms: ${what}\n${explain()}`);
+    if (Date.now() > end) throw new Error(`not reached within ${STATE_TIMEOUT_MS} ms: ${what}\n${explain().slice(-EXPLAIN_CHARACTERS)}`);
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

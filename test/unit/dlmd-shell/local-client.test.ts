@@ -6,7 +6,7 @@ import { connectDlm } from "../../../dlmd/client/client.ts";
 import { SOON_MS } from "../../../dlmd/client/connection.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { ClientEvent } from "../../../dlmd/wire/program.ts";
-import { granted, heard, info, localSocketLab, view } from "./local-socket-lab.ts";
+import { granted, heard, hello, info, localSocketLab, view } from "./local-socket-lab.ts";
 
 const current = localSocketLab();
 
@@ -418,4 +418,31 @@ test("a lost connection is told once, and ends what waits", async () => {
   await expect(client.query("status")).rejects.toThrow("over");
   expect([reasons.length, tolds]).toEqual([1, [true]]);
   expect(lab.gone).toEqual([1]);
+});
+
+test("a life of dlmd ends: who has not had its welcome yet waits for the next one, and has not been refused", async () => {
+  const lab = current();
+  const silent = await lab.stranger();
+  lab.onConnected = () => {};
+  const waiting = lab.connect();
+  await lab.until(() => lab.connected.length === 1);
+  lab.server.dropClients("evicted");
+  lab.onConnected = (clientId) => lab.send(clientId, { kind: "view", view });
+  silent.socket.write(hello());
+  await lab.until(() => silent.heard.length > 0);
+  lab.send(2, { kind: "view", view });
+  expect((await waiting).view).toEqual(view);
+  expect(silent.heard).toEqual(["welcome"]);
+  expect(lab.gone).toEqual([]);
+});
+
+test("dlmd ends before the welcome: the connection has ended, dlmd has not refused", async () => {
+  const lab = current();
+  lab.onConnected = () => {};
+  const waiting = lab.connect();
+  waiting.catch(() => undefined);
+  await lab.until(() => lab.connected.length === 1);
+  await lab.server.close("dlmd stops");
+  await expect(waiting).rejects.toMatchObject({ code: "disconnected" });
+  expect([lab.gone, lab.endedHere]).toEqual([[1], [1]]);
 });

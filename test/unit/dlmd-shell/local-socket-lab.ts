@@ -98,6 +98,9 @@ export class LocalSocketLab {
     this.server.flush();
   };
 
+  /** The core: what it does when a program has come. */
+  onConnected: (clientId: number) => void = (clientId) => this.send(clientId, { kind: "view", view });
+
   get server(): LocalServer {
     if (this.#server === null) throw new Error("the server was not started");
     return this.#server;
@@ -114,7 +117,8 @@ export class LocalSocketLab {
       multicast: () => heard,
       connected: (clientId, identity) => {
         this.connected.push(identity);
-        this.send(clientId, { kind: "view", view });
+        this.onConnected(clientId);
+        this.happened();
       },
       requests: (clientId, requests) => {
         this.reads.push({ clientId, requests });
