@@ -74,6 +74,16 @@ const PEOPLE = [
 const ROWS: readonly Row[] = [
   // Told to dlmd when it is a second old: on a busy machine that is meanwhile.
   { what: "create, 4 KiB, close", made: "here", run: `put(f + ".new", b"x" * 4096)`, most: { trips: 1, locks: 0, messages: 4.4 } },
+  // As git checkout does. The second trip is that of the write.
+  {
+    what: "create, 4 KiB, fstat, close",
+    made: "here",
+    run: `d = os.open(f + ".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    os.write(d, b"x" * 4096)
+    assert os.fstat(d).st_size == 4096
+    os.close(d)`,
+    most: { trips: 2, locks: 0, messages: 4.4 },
+  },
   {
     what: "create, write, times, owner, mode, close",
     made: "here",

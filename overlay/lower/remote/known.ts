@@ -48,6 +48,8 @@ interface Known extends Directory, Listed, Changing, Recent<Known> {
   readonly id: FileId;
   /** Of the changes that are under way: those after which the owner makes what is asked later. */
   promised: number;
+  /** The last one to begin, if it is one of those and its answer brings the attributes. */
+  telling: Change | null;
   /** The grant under which all of it is true. */
   hold: number;
   attr: Attr | null;
@@ -94,6 +96,8 @@ export interface Change extends Reading {
   readonly alone: boolean;
   /** The owner begins what is asked later when it has ended (hazard F23). */
   readonly promised?: boolean;
+  /** Who waits until it has ended. */
+  readonly waiters?: (() => void)[];
   /** It may make an extended attribute, or take one away. */
   readonly xattrs?: boolean;
 }
@@ -348,6 +352,7 @@ export class KnownInodes {
     this.#setData(known, null);
     known.changing += 1;
     this.#now += 1;
+    known.telling = null;
     known.begunAt = this.#now;
     known.changedAt = this.#now;
     if (names.length === 0) this.#changeAcl(known, 1);
@@ -378,8 +383,17 @@ export class KnownInodes {
 
   /** That change, which has just begun, is one of which a program was told that it is made. */
   promised(change: Change): Change {
-    change.known.promised += 1;
-    return { ...change, promised: true };
+    const { known } = change;
+    const promised = { ...change, promised: true, waiters: [] };
+    known.promised += 1;
+    if (this.wantsAttr(change)) known.telling = promised;
+    return promised;
+  }
+
+  /** Resolves when a change of which a program was told has ended, whose answer brings the attributes; null: none is under way. */
+  whenTold(id: FileId): Promise<void> | null {
+    const waiters = this.#inodes.get(id)?.telling?.waiters;
+    return waiters === undefined ? null : new Promise((resolve) => waiters.push(resolve));
   }
 
   /** One of the changes after which it was expected was not made. */
@@ -407,6 +421,8 @@ export class KnownInodes {
     if (names.length === 0) this.#changeAcl(known, -1);
     if (change.xattrs === true) this.#changeXattrs(known, -1);
     if (change.promised === true) known.promised -= 1;
+    if (known.telling === change) known.telling = null;
+    for (const wake of change.waiters ?? []) wake();
     for (const name of names) this.#changedNames.note(known.id, name, -1, this.#now);
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
@@ -498,6 +514,7 @@ export class KnownInodes {
       known = {
         id,
         promised: 0,
+        telling: null,
         older: null,
         newer: null,
         hold: 0,

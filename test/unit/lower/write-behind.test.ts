@@ -91,6 +91,35 @@ async function gated(): Promise<{ readonly gate: Gate; readonly one: Owner; read
   return { gate, one, lower };
 }
 
+class Hold implements Holds {
+  held = 1;
+  grants(): number {
+    return this.held;
+  }
+  of(): number {
+    return this.held;
+  }
+}
+
+interface Here {
+  readonly gate: Gate;
+  readonly one: Owner;
+  readonly lower: RemoteLower;
+  readonly hold: Hold;
+  readonly file: Made;
+}
+
+async function madeHere(): Promise<Here> {
+  const gate = new Gate();
+  const one = await owner(1, (lower) => gate.wrap(lower));
+  const hold = new Hold();
+  const lower = remote({}, undefined, { holds: hold });
+  await lower.connect(one.address, 1);
+  const { entry, handle } = await lower.create(lower.root, name("f"), RDWR, 0o600, caller);
+  lower.madeFile(handle, entry.attr);
+  return { gate, one, lower, hold, file: { id: entry.id, handle } };
+}
+
 const onDisk = (called: string): string => fs.readFileSync(path.join(lab.place.path, called), "utf8");
 
 async function chmodAfterSync(lower: RemoteLower, { handle, id }: Made): Promise<void> {
@@ -628,35 +657,8 @@ it("writtenBehind ends with the last of them; what waits when the lower ends is 
 });
 
 describe("a change of owner, mode or times", () => {
-  class Hold implements Holds {
-    held = 1;
-    grants(): number {
-      return this.held;
-    }
-    of(): number {
-      return this.held;
-    }
-  }
   const TIMES = { atime: { sec: 1, nsec: 2 }, mtime: { sec: 3, nsec: 4 } };
 
-  interface Here {
-    readonly gate: Gate;
-    readonly one: Owner;
-    readonly lower: RemoteLower;
-    readonly hold: Hold;
-    readonly file: Made;
-  }
-
-  async function madeHere(): Promise<Here> {
-    const gate = new Gate();
-    const one = await owner(1, (lower) => gate.wrap(lower));
-    const hold = new Hold();
-    const lower = remote({}, undefined, { holds: hold });
-    await lower.connect(one.address, 1);
-    const { entry, handle } = await lower.create(lower.root, name("f"), RDWR, 0o600, caller);
-    lower.madeFile(handle, entry.attr);
-    return { gate, one, lower, hold, file: { id: entry.id, handle } };
-  }
   const make = async (lower: RemoteLower, id: FileId, change: AttrChange): Promise<Attr | null> => {
     const next = lower.setattrBehind(id, change);
     await next?.make();
@@ -701,11 +703,11 @@ describe("a change of owner, mode or times", () => {
     gate.begun.length = 0;
     const before = one.server.counters.received;
     const made = make(lower, file.id, { mode: 0o640 });
-    const attr = lower.getattr(file.id);
+    const found = lower.lookup(lower.root, name("f"));
     await until(() => one.server.counters.received >= before + 2);
     expect([gate.begun, lower.hasUnansweredChanges]).toEqual([["setattr"], true]);
     gate.open();
-    expect([(await attr).mode, (await made)?.mode]).toEqual([0o100640, 0o100640]);
+    expect([(await found).attr.mode, (await made)?.mode]).toEqual([0o100640, 0o100640]);
   });
 
   it.each<[string, (here: Here) => unknown]>([
@@ -854,5 +856,75 @@ describe("a write behind leaves", () => {
     await turn();
     expect(lower.counters.flushes - before).toBe(1);
     await Promise.all(written);
+  });
+});
+
+describe("attributes that are asked for behind it", () => {
+  const asked = (one: Owner): (() => number) => {
+    const before = one.server.counters.received;
+    return () => one.server.counters.received - before;
+  };
+
+  it("are those of its answer: the owner is not asked for them", async () => {
+    const { gate, one, lower, file } = await madeHere();
+    gate.begun.length = 0;
+    const since = asked(one);
+    const written = behind(lower, file, "new");
+    const attr = lower.getattr(file.id);
+    // Nobody else sends it sooner.
+    await until(() => since() === 1);
+    gate.open();
+    await written;
+    const { mtimeNs, ctimeNs } = fs.statSync(path.join(lab.place.path, "f"), { bigint: true });
+    const { size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } = await attr;
+    const nanoseconds = (sec: number, nsec: number): bigint => BigInt(sec) * 1_000_000_000n + BigInt(nsec);
+    expect([size, nanoseconds(mtimeSec, mtimeNsec), nanoseconds(ctimeSec, ctimeNsec)]).toEqual([3, mtimeNs, ctimeNs]);
+    // With the write the owner reads them, for its answer.
+    expect([gate.begun, since()]).toEqual([["write", "getattr"], 1]);
+  });
+
+  it("are those after the last of several", async () => {
+    const { gate, one, lower, file } = await madeHere();
+    const since = asked(one);
+    const writes = [behind(lower, file, "one"), behind(lower, file, "two", 3)];
+    const between = lower.getattr(file.id);
+    const made = lower.setattrBehind(file.id, { mode: 0o640 })?.make();
+    const after = lower.getattr(file.id);
+    gate.open();
+    await Promise.all([...writes, made]);
+    expect([(await after).size, (await after).mode]).toEqual([6, 0o100640]);
+    // What came after it may have been made before its answer was read.
+    expect((await between).size).toBe(6);
+    expect(since()).toBeLessThanOrEqual(4);
+  });
+
+  it.each<[string, (here: Here) => unknown]>([
+    ["it fails", ({ gate }) => (gate.error = errnoError(E.ENOSPC))],
+    ["the lock leaves", ({ hold }) => (hold.held = 0)],
+  ])("are asked for when it has ended where %s meanwhile", async (_what, happens) => {
+    const here = await madeHere();
+    const { gate, one, lower, file } = here;
+    gate.begun.length = 0;
+    const since = asked(one);
+    const written = errnoOf(() => behind(lower, file, "new"));
+    const attr = lower.getattr(file.id);
+    happens(here);
+    gate.open();
+    expect((await attr).size).toBe(gate.error === null ? 3 : 0);
+    await written;
+    expect(since()).toBe(2);
+  });
+
+  it("are asked for at once where another change has begun since", async () => {
+    const { gate, lower, file } = await madeHere();
+    gate.begun.length = 0;
+    const written = behind(lower, file, "new");
+    const changed = lower.setattr(file.id, { mode: 0o600 }, null);
+    expect(gate.begun).toEqual([]);
+    const attr = lower.getattr(file.id);
+    await until(() => gate.begun.includes("write"));
+    gate.open();
+    await Promise.all([written, changed]);
+    expect([(await attr).size, (await attr).mode, gate.begun]).toEqual([3, 0o100600, ["write", "getattr", "setattr", "getattr"]]);
   });
 });
