@@ -3,6 +3,15 @@ import type { Mutation } from "./mutation.ts";
 
 export const overlayOpMutations: readonly Mutation[] = [
   {
+    id: "f12-rename-over-an-unseen-file",
+    hazard: "F12",
+    breaks: "a rename replaces a file that others made past the owner, where they may",
+    file: "overlay/lower/local/names.ts",
+    find: "return context.exclusive && context.names.get",
+    replace: "return context.names.get",
+    caughtBy: "test/unit/lower/rename.test.ts",
+  },
+  {
     id: "f12-create-opens-unchecked",
     hazard: "F12",
     breaks: "CREATE opens a file that the kernel took for new, without a check",

@@ -45,6 +45,8 @@ export interface LocalContext {
   readonly moved: (id: FileId) => void;
   readonly orphans: Orphans;
   readonly names: DirectoryNames;
+  /** Nobody changes the lower past this process. */
+  readonly exclusive: boolean;
   readonly warmUp: WarmUp;
   readonly handles: OpenHandles;
   readonly smallWrites: SmallWrites;

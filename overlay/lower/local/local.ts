@@ -199,6 +199,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     moved: options.moved ?? (() => undefined),
     orphans,
     names: new DirectoryNames(),
+    exclusive: options.shared !== true,
     warmUp: new WarmUp(native, directories, log),
     handles,
     smallWrites: new SmallWrites(options.metadataCalls === "inline", options.nowMs ?? (() => performance.now())),
@@ -311,7 +312,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     root: context.root,
     hasAcls: findAcls(context),
     fileSystem,
-    exclusive: options.shared !== true,
+    exclusive: context.exclusive,
     get openHandles(): number {
       return context.handles.count;
     },

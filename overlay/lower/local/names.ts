@@ -172,6 +172,11 @@ function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe
   }
 }
 
+/** What a rename would replace. A name that was never there is in no cache of the kernel's: the pool would look for it. */
+function lookupReplaced(context: LocalContext, parent: FileId, dirfd: number, name: Buffer): MaybePromise<Entry | null> {
+  return context.exclusive && context.names.get(parent, name) === null ? null : lookupOrNull(context, dirfd, name);
+}
+
 /** One change of one directory, alone. */
 function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => MaybePromise<T>): MaybePromise<T> {
   return inDirectories(context, [parent.ino], parent, (dirfd) => {
@@ -376,8 +381,9 @@ export function rename(
   const act = (oldFd: number, newFd: number): MaybePromise<void> => {
     checkParent(context, oldParent);
     checkParent(context, newParent);
-    return andThen(lookupIn(context, oldFd, oldName), (moved) =>
-      andThen(lookupOrNull(context, newFd, newName), (replaced) => {
+    const known = lookupKnown(context, oldFd, oldName, context.names.get(oldParent, oldName));
+    return andThen(known ?? lookupIn(context, oldFd, oldName), (moved) =>
+      andThen(lookupReplaced(context, newParent, newFd, newName), (replaced) => {
         if (!sameId(moved.id, expectedOld)) throw errnoError(E.ESTALE);
         if (replaced === null ? expectedNew !== null : expectedNew === null || !sameId(replaced.id, expectedNew)) {
           throw errnoError(E.ESTALE);
