@@ -128,7 +128,7 @@ export interface Coherence {
 
   /**
    * To be awaited when a change was made in the lower after which the kernel only marks the attributes that it has as outdated, before it is answered
-   * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.
+   * (told-attributes.ts). `held`: the request names the inode, or a name of it, and its caller waits: it uses the inode as long.
    */
   attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void>;
 

@@ -55,8 +55,8 @@ export function attributesChanged(mount: Mount, call: Call, named: readonly Inod
     if (waiting(done)) notified = andThen(notified, () => done);
   };
   for (const inode of named) notify(inode, call.pid, !call.interrupted);
-  // Of what it does not take for the victim the kernel marks nothing.
-  for (const { inode, told } of victims) if (inode !== null) notify(inode, told ? call.pid : 0, false);
+  // Of what it does not take for the victim the kernel marks nothing. Its caller has what it takes for it in use.
+  for (const { inode, told } of victims) if (inode !== null) notify(inode, told ? call.pid : 0, told && !call.interrupted);
   return notified;
 }
 

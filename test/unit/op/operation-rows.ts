@@ -100,7 +100,7 @@ export const operationRows: readonly OperationRow[] = [
     lower: "rename",
     isMadeFor: true,
     pins: [ROOT_EX, ROOT_EX, FILE_EX],
-    outdates: [ROOT, ROOT, `${FILE}, not held`],
+    outdates: [ROOT, ROOT, FILE],
   },
   { op: "open", request: (b) => ({ ...node(b), flags: 0o2 }), lower: "open", pins: [] },
   { op: "opendir", request: () => ({ flags: 0 }), lower: "opendir", pins: [] },
