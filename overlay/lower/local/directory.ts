@@ -30,9 +30,12 @@ function seekTo(context: LocalContext, fd: number, cookie: bigint): void {
   if (low !== 0) checked(context.sync.lseek(fd, low, SEEK.CUR));
 }
 
-/** Whether nothing follows what has just been read there. It moves the position of that descriptor. */
+/**
+ * Whether nothing follows what has just been read there. It moves the position of that descriptor. An error is told to who goes on there: the names before it are
+ * there, as on any file system.
+ */
 async function isAtEnd(context: LocalContext, fd: number): Promise<boolean> {
-  return checked(await context.native.pool.metadata.getdents(fd, Buffer.allocUnsafeSlow(GETDENTS_MIN_BYTES))) === 0;
+  return (await context.native.pool.metadata.getdents(fd, Buffer.allocUnsafeSlow(GETDENTS_MIN_BYTES))) === 0;
 }
 
 /** Nothing is known of the names of a directory that was removed meanwhile. */

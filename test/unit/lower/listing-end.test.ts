@@ -1,5 +1,6 @@
 /** Whether a listing is at its end with its last names: a file system may stop early (overlay/lower/local/directory.ts). */
 import { expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import type { LocalContext } from "../../../overlay/lower/local/context.ts";
 import { readdir } from "../../../overlay/lower/local/directory.ts";
 import type { LowerHandle } from "../../../overlay/lower/lower.ts";
@@ -15,15 +16,17 @@ function dirent(at: number): Buffer {
   return entry;
 }
 
-it("two names of four that come first are no end, and nothing is left out or comes twice", async () => {
+/** Names from `place` on, two at a time; `failsAt`: what is there cannot be read, as in a block that is damaged. */
+function directoryOf(names: readonly number[], failsAt: number | null): LocalContext {
   let place = 0;
   const directory = { id: { ino: 9, generation: 1 }, position: 0n, turn: null };
   const getdents = async (_fd: number, buffer: Buffer): Promise<number> => {
-    const some = [0, 1, 2, 3].slice(place, place + 2);
+    if (place === failsAt) return -E.EUCLEAN;
+    const some = names.slice(place, place + 2);
     place += some.length;
     return Buffer.concat(some.map(dirent)).copy(buffer);
   };
-  const context = {
+  return {
     handles: { getDirectory: () => directory, use: async (_of: unknown, work: (fd: number) => unknown) => await work(3) },
     containment: { isInside: () => true },
     orphans: { has: () => false },
@@ -31,14 +34,28 @@ it("two names of four that come first are no end, and nothing is left out or com
     sync: { lseek: (_fd: number, offset: number, whence: number) => (place = whence === 0 ? offset : place + offset) },
     root: { ino: 2 },
   } as unknown as LocalContext;
+}
+
+async function pageAt(context: LocalContext, cookie: bigint): Promise<[string[], boolean]> {
+  const { entries, end } = await readdir(context, 1 as LowerHandle, cookie, 4096, "plain");
+  return [entries.map(({ name }) => name.toString()), end];
+}
+
+it("two names of four that come first are no end, and nothing is left out or comes twice", async () => {
+  const context = directoryOf([0, 1, 2, 3], null);
   const pages: unknown[] = [];
-  for (const cookie of [0n, 2n, 4n]) {
-    const { entries, end } = await readdir(context, 1 as LowerHandle, cookie, 4096, "plain");
-    pages.push([entries.map(({ name }) => name.toString()), end]);
-  }
+  for (const cookie of [0n, 2n, 4n]) pages.push(await pageAt(context, cookie));
   expect(pages).toEqual([
     [["f0", "f1"], false],
     [["f2", "f3"], true],
     [[], true],
   ]);
+});
+
+it("names before what cannot be read are listed, and who goes on there is told, as on any file system", async () => {
+  const context = directoryOf([0, 1, 2, 3], 2);
+  expect(await pageAt(context, 0n)).toEqual([["f0", "f1"], false]);
+  await expect(pageAt(context, 2n)).rejects.toMatchObject({ errno: E.EUCLEAN });
+  // And again: its position is not one that was read.
+  expect(await pageAt(context, 0n)).toEqual([["f0", "f1"], false]);
 });
