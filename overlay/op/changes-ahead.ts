@@ -15,8 +15,8 @@ import type { Coherence } from "../coherence/api.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { DirEntry, DirPage, FileId, Lower, LowerHandle } from "../lower/lower.ts";
 import { LISTING_BYTES_MAX } from "./call.ts";
-import { S_IFDIR, S_IFMT } from "./linux.ts";
-import { type Order, NameOrder } from "./name-order.ts";
+import { DT_DIR, S_IFDIR, S_IFMT } from "./linux.ts";
+import { type Named, NameOrder, type Order } from "./name-order.ts";
 import { TreeWalk } from "./tree-walk.ts";
 import { listAhead, NAME_BYTES } from "./walk-ahead.ts";
 
@@ -34,7 +34,9 @@ const NAMES_EARNED_MAX = 256;
 const CHANGES_AGAIN_MS = 10_000;
 /** Locks that have not come are waited for no longer before more are asked for. */
 const FETCH_WAIT_MS = 250;
-/** A directory of more names is not sorted. The names of one are kept, the last that was. */
+/** A directory of more names is not sorted. */
+export const SORTED_DIRECTORY_MAX = 16_384;
+/** So many of the names that come next are kept, of one directory, the last that was sorted. */
 export const SORTED_NAMES_MAX = 1024;
 
 interface Piece {
@@ -45,17 +47,20 @@ interface Piece {
 }
 
 interface Found {
-  readonly entries: readonly DirEntry[];
+  readonly entries: readonly Pick<DirEntry, "name" | "entry">[];
   /** Where it goes on; null: it has ended. */
   readonly cookie: bigint | null;
 }
 
-/** What is left of a directory in that order, under that hold of its lock. */
+/** The names that come next in a directory in that order, as it was listed. What stands behind each is looked up when its turn comes. */
 interface Left {
   readonly of: Changing;
   readonly order: Order;
+  /** Of the directory's lock. */
   readonly hold: number;
-  readonly entries: readonly DirEntry[];
+  readonly names: readonly Named[];
+  /** More names come behind them. */
+  readonly more: boolean;
 }
 
 interface Changing {
@@ -85,7 +90,7 @@ interface Changing {
 }
 
 export interface ChangesAheadOptions {
-  readonly lower: Pick<Lower, "opendir" | "readdir" | "knows" | "prefetch" | "close">;
+  readonly lower: Pick<Lower, "opendir" | "readdir" | "lookupMany" | "knows" | "prefetch" | "close">;
   readonly coherence: Pick<Coherence, "has" | "fetchLocks" | "grantId">;
   readonly inodes: InodeTable;
   /** Milliseconds of a monotonic clock. */
@@ -222,7 +227,7 @@ export class ChangesAhead {
   #fetch(dir: InodeRecord, changing: Changing, piece: Piece): Promise<void> {
     const { sorted } = changing;
     return listAhead(this.#options, dir, async (handle) => {
-      const found = sorted === null ? await this.#listed(handle, piece) : await this.#inOrder(handle, changing, sorted, piece);
+      const found = sorted === null ? await this.#listed(handle, piece) : await this.#inOrder(dir, handle, changing, sorted, piece);
       // Else it may name what another node has just made, and holds without a message (hazard F21).
       if (this.#stopped || this.#held || this.#options.coherence.grantId(dir) !== piece.hold) return;
       changing.cookie = found.cookie;
@@ -238,27 +243,49 @@ export class ChangesAhead {
   }
 
   /** The cookie says only whether something is left. */
-  async #inOrder(handle: LowerHandle, changing: Changing, order: Order, { names, hold }: Piece): Promise<Found> {
-    const last = this.#left;
-    const isLeft = last !== null && last.of === changing && last.order === order && last.hold === hold;
-    const left = changing.order.rest(isLeft ? last.entries : await this.#listWhole(handle), order);
-    this.#left = { of: changing, order, hold, entries: left.slice(names) };
-    return { entries: left.slice(0, names), cookie: left.length > names ? 0n : null };
+  async #inOrder(dir: InodeRecord, handle: LowerHandle, changing: Changing, order: Order, piece: Piece): Promise<Found> {
+    const { names, hold } = piece;
+    const left = this.#leftOf(changing, order, hold) ?? (await this.#listInOrder(handle, changing, order, hold));
+    const some = left.names.slice(0, names);
+    this.#left = { ...left, names: left.names.slice(names) };
+    const entries =
+      some.length === 0
+        ? []
+        : await this.#options.lower.lookupMany(
+            dir.id,
+            some.map(({ name }) => name),
+          );
+    const found = some.flatMap(({ name }, at) => (entries[at] == null ? [] : [{ name, entry: entries[at] }]));
+    return { entries: found, cookie: left.names.length > names || left.more ? 0n : null };
+  }
+
+  /** null: the directory is to be listed for it. Others may have changed names since it was: those that they made are not met. */
+  #leftOf(changing: Changing, order: Order, hold: number): Left | null {
+    const left = this.#left;
+    if (left === null || left.of !== changing || left.order !== order) return null;
+    const names = changing.order.rest(left.names, order);
+    return names.length > 0 || (left.hold === hold && !left.more) ? { ...left, names } : null;
   }
 
   /** Nothing of a directory that is too large. */
-  async #listWhole(handle: LowerHandle): Promise<readonly DirEntry[]> {
-    const entries: DirEntry[] = [];
+  async #listInOrder(handle: LowerHandle, of: Changing, order: Order, hold: number): Promise<Left> {
+    let names: readonly Named[] = [];
+    let more = false;
+    let listed = 0;
     for (let cookie: bigint | null = 0n; cookie !== null; ) {
-      const page: DirPage = await this.#options.lower.readdir(handle, cookie, LISTING_BYTES_MAX, "entries");
-      for (const one of page.entries) if (one.entry !== undefined) entries.push(one);
-      if (entries.length > SORTED_NAMES_MAX) return [];
+      const page: DirPage = await this.#options.lower.readdir(handle, cookie, LISTING_BYTES_MAX, "plain");
+      listed += page.entries.length;
+      if (listed > SORTED_DIRECTORY_MAX) return { of, order, hold, names: [], more: false };
+      const next = of.order.rest([...names, ...page.entries.filter(({ type }) => type !== DT_DIR)], order);
+      more ||= next.length > SORTED_NAMES_MAX;
+      // A name as it came is a view of the whole page.
+      names = next.slice(0, SORTED_NAMES_MAX).map(({ name, ino }) => ({ name: Buffer.from(name), ino }));
       cookie = page.end ? null : (page.entries.at(-1)?.cookie ?? null);
     }
-    return entries;
+    return { of, order, hold, names, more };
   }
 
-  async #lock(dir: InodeRecord, changing: Changing, entries: readonly DirEntry[]): Promise<void> {
+  async #lock(dir: InodeRecord, changing: Changing, entries: Found["entries"]): Promise<void> {
     const { inodes, lower, coherence } = this.#options;
     changing.older = new Map([...changing.older, ...changing.newer]);
     changing.newer = new Map();

@@ -16,6 +16,8 @@ export const FALLOC_FL_ZERO_RANGE = 0x10;
 export const S_IFMT = 0o170000;
 export const S_IFREG = 0o100000;
 export const S_IFDIR = 0o040000;
+/** readdir(3) */
+export const DT_DIR = 4;
 export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
 export const S_IXGRP = 0o010;

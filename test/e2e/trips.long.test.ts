@@ -152,6 +152,13 @@ const ROWS: readonly Row[] = [
   { what: "first stat", made: "owner", others: true, run: `os.stat(f)`, files: WALK_FILES, most: { trips: 0.1, locks: 0.1 } },
   { what: "unlink", made: "elsewhere", run: `os.unlink(f)`, files: WALK_FILES, most: { trips: 1.1, locks: 0.5, answers: 0.4 } },
   {
+    what: "unlink, of more than are kept sorted",
+    made: "elsewhere",
+    run: `os.unlink(f)`,
+    files: 1300,
+    most: { trips: 1.1, locks: 0.5, answers: 0.4 },
+  },
+  {
     what: "unlink, listed",
     made: "elsewhere",
     run: `os.unlink(f)`,

@@ -4,10 +4,10 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
-import type { Attr, AttrChange, DirPage, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Attr, AttrChange, DirPage, Entry, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { LISTING_BYTES_MAX } from "../../../overlay/op/call.ts";
 import { RENAME_EXCHANGE } from "../../../overlay/op/linux.ts";
-import { ChangesAhead, SORTED_NAMES_MAX, type ChangesAheadOptions } from "../../../overlay/op/changes-ahead.ts";
+import { ChangesAhead, SORTED_DIRECTORY_MAX, SORTED_NAMES_MAX, type ChangesAheadOptions } from "../../../overlay/op/changes-ahead.ts";
 import { Workbench } from "./workbench.ts";
 
 const id = (ino: number): FileId => ({ ino, generation: 1 });
@@ -34,6 +34,8 @@ class World {
   readonly waits: number[] = [];
   readonly read: number[][] = [];
   readonly from: bigint[] = [];
+  /** Names that were looked up, each time. */
+  readonly looked: number[] = [];
   readonly open = new Set<LowerHandle>();
   readonly inodes = new InodeTable({ root: id(2), createCover: (of, kind) => new Cover(of, kind), dropped: () => undefined });
   opened = 0;
@@ -51,7 +53,9 @@ class World {
     },
     close: (handle) => void this.open.delete(handle),
     readdir: async (_handle, cookie, bytes, what): Promise<DirPage> => {
-      if (what !== "entries" || (bytes % 320 !== 0 && bytes !== LISTING_BYTES_MAX)) throw new Error(`read: ${what}, ${bytes} bytes`);
+      // Whole directories are listed without what stands behind the names.
+      if (what !== (bytes === LISTING_BYTES_MAX ? "plain" : "entries") || (bytes % 320 !== 0 && what === "entries"))
+        throw new Error(`read: ${what}, ${bytes} bytes`);
       this.running += 1;
       await this.gate;
       this.from.push(cookie);
@@ -60,14 +64,21 @@ class World {
       const some = left.slice(0, Math.floor(bytes / 320) + 1);
       const entries = some.map((ino) => ({
         name: this.nameOf(ino),
-        type: 8,
+        type: this.directories.has(ino) ? 4 : 8,
         ino,
         cookie: BigInt(this.placeOf(ino)),
-        entry: { id: id(ino), attr: { mode: this.directories.has(ino) ? 0o040755 : 0o100644 } as Attr },
+        ...(what === "entries" ? { entry: this.entryOf(ino) } : {}),
       }));
       this.onRead?.();
       this.running -= 1;
       return { entries, end: some.length === left.length };
+    },
+    lookupMany: async (_dir, names) => {
+      this.looked.push(names.length);
+      return names.map((name) => {
+        const ino = this.files.find((one) => this.nameOf(one).equals(name));
+        return ino === undefined ? null : this.entryOf(ino);
+      });
     },
     knows: (_dir, name) => this.known.has(Number(name.toString().slice(1))),
     prefetch: async (ids, what) => {
@@ -93,6 +104,10 @@ class World {
       },
     },
   });
+
+  entryOf(ino: number): Entry {
+    return { id: id(ino), attr: { mode: this.directories.has(ino) ? 0o040755 : 0o100644 } as Attr };
+  }
 
   /** As in `knows`: behind the first letter is the number. */
   nameOf: (ino: number) => Buffer = (ino) => Buffer.from(`f${ino}`);
@@ -376,15 +391,42 @@ describe("removals by the names or the numbers", () => {
     expect(await costs(range(100, 400))).toBeLessThanOrEqual(40);
   });
 
-  it("are listed whole once, and again when the directory's lock has left meanwhile (hazard F21)", async () => {
+  const wholes = (): number => world.from.filter((cookie) => cookie === 0n).length;
+
+  it("are listed whole once: what stands behind each name is looked up under the lock that is here then (hazard F21)", async () => {
     const files = byName();
     await costs(files.slice(0, 100));
-    const wholes = (): number => world.from.filter((cookie) => cookie === 0n).length;
     // The first names, and all of them.
     expect(wholes()).toBe(2);
     world.hold += 1;
-    await costs(files.slice(100, 250));
-    expect(wholes()).toBe(3);
+    // Others have removed some meanwhile.
+    world.files = world.files.filter((ino) => ino % 3 !== 0 || files.indexOf(ino) < 200);
+    world.asked.length = 0;
+    await costs(byName());
+    expect(world.asked.flat().filter((ino) => ino % 3 === 0 && files.indexOf(ino) >= 200)).toEqual([]);
+    expect(world.looked.every((names) => names <= 64)).toBe(true);
+    expect(wholes()).toBe(2);
+  });
+
+  it("are listed again at the end of the names only where the directory's lock has left since", async () => {
+    world = new World();
+    world.placeOf = (ino) => 2000 - ino;
+    world.files = range(100, 60);
+    await costs(range(100, 60));
+    const before = wholes();
+    expect(world.looked.length).toBeGreaterThan(1);
+    // Others have made these.
+    for (const [hold, listings] of [
+      [5, 0],
+      [6, 1],
+      [6, 1],
+    ] as const) {
+      world.hold = hold;
+      world.nowMs += 10_000;
+      world.files = range(200 + world.opened * 10, 4);
+      await costs([...world.files]);
+      expect(wholes() - before).toBe(listings);
+    }
   });
 
   it("go on with what is left of their own directory, not of the one that was sorted before", async () => {
@@ -403,18 +445,28 @@ describe("removals by the names or the numbers", () => {
     expect(world.asked).toEqual([range(284, 16).toReversed(), range(104, 16)]);
   });
 
-  it("cost nothing of the kind in a directory of more than SORTED_NAMES_MAX names", async () => {
-    world = new World();
-    // As many are removed, and those that are being removed are listed.
-    world.files = range(0, SORTED_NAMES_MAX + 300);
-    world.placeOf = (ino) => SORTED_NAMES_MAX + 301 - ino;
-    expect(await costs(range(0, 200))).toBe(200);
-    expect(world.asked.map(({ length }) => length)).toEqual([16, 0, 0]);
-    const smaller = new World();
-    smaller.files = range(0, SORTED_NAMES_MAX + 3);
-    smaller.placeOf = world.placeOf;
+  const counted = (files: number): World => {
+    const large = new World();
+    large.files = range(0, files);
+    large.placeOf = (ino) => files + 1 - ino;
+    return large;
+  };
+
+  it("of more than SORTED_NAMES_MAX files list them again when so many are through", async () => {
+    world = counted(2 * SORTED_NAMES_MAX + 300);
     // Up to f9 they go by the names as well.
-    expect((await smaller.remove(...range(0, 200))).filter((isHere) => !isHere).length).toBeLessThanOrEqual(12);
+    expect(await costs(range(0, 2 * SORTED_NAMES_MAX + 300))).toBeLessThanOrEqual(12);
+    expect(wholes()).toBeLessThanOrEqual(6);
+    expect(world.files).toEqual([]);
+  });
+
+  it("cost nothing of the kind in a directory of more than SORTED_DIRECTORY_MAX names", async () => {
+    // As many are removed, and those that are being removed are listed.
+    world = counted(SORTED_DIRECTORY_MAX + 300);
+    expect(await costs(range(0, 100))).toBe(100);
+    expect(world.asked.map(({ length }) => length)).toEqual([16, 0, 0]);
+    const smaller = counted(SORTED_DIRECTORY_MAX + 3);
+    expect((await smaller.remove(...range(0, 100))).filter((isHere) => !isHere).length).toBeLessThanOrEqual(16);
   });
 
   it("are tried once in CHANGES_AGAIN_MS", async () => {
