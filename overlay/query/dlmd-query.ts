@@ -11,6 +11,8 @@ import { connectDlm } from "../../dlmd/client/client.ts";
 const ANSWER_TIMEOUT_MS = 5000;
 /** After a life of dlmd has ended. */
 const ASK_AGAIN_MS = 100;
+/** A life of dlmd has ended, or has not begun for longer than one connection waits. */
+const MAY_COME_BACK: ReadonlySet<string> = new Set(["disconnected", "dlmd-not-answering"]);
 
 export const DEFAULT_RUN_DIR = "/run/coverlay";
 
@@ -118,7 +120,7 @@ async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unk
 
 /**
  * Waits for a view of the node's dlmd that `wanted` accepts. A dlmd that ends the connection may begin a new life, as one that was cut off does when it is
- * back: that one is asked. Throws OperatingError: "no-view" after `timeoutMs`, "dlmd-not-running".
+ * back: that one is asked. Throws OperatingError: "no-view" or "dlmd-not-answering" after `timeoutMs`, "dlmd-not-running".
  */
 export async function waitForView(
   runDir: string,
@@ -131,7 +133,7 @@ export async function waitForView(
     try {
       return await viewOfLife(runDir, wanted, { timeoutMs, leftMs }, signal);
     } catch (error) {
-      if (!(error instanceof OperatingError) || error.code !== "disconnected" || performance.now() >= endMs) throw error;
+      if (!(error instanceof OperatingError) || !MAY_COME_BACK.has(error.code) || performance.now() >= endMs) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
   }

@@ -50,6 +50,18 @@ it("asks the next life of a dlmd that ends the connection, while it is being mad
   expect([await waited, played.closed]).toEqual([true, 3]);
 });
 
+it("asks again where the next life takes longer than one connection waits for its welcome", async () => {
+  played.lives = [
+    () => {
+      throw ended("dlmd-not-answering");
+    },
+    () => viewOf(true),
+  ];
+  const waited = wait();
+  await vi.advanceTimersByTimeAsync(1000);
+  expect([await waited, played.closed]).toEqual([true, 1]);
+});
+
 it("ends with what a connection ended with that no new life follows", async () => {
   played.lives = [
     (handlers) => {
