@@ -69,6 +69,14 @@ export const overlayAheadMutations: readonly Mutation[] = [
     caughtBy: "test/unit/op/changes-ahead.test.ts",
   },
   {
+    id: "known-names-gone-take-room",
+    breaks: "names that were taken away are kept until there is no room for those of their directory",
+    file: "overlay/lower/remote/known-names.ts",
+    find: "if (named === null && directory.complete && directory.namesHold === directory.hold) this.delete(directory, key);\n    else ",
+    replace: "",
+    caughtBy: "test/unit/lower/known-names.test.ts",
+  },
+  {
     id: "removals-first-names-only",
     breaks: "of a directory of more names than are kept only the first are gone on with",
     file: "overlay/op/changes-ahead.ts",

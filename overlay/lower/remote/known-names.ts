@@ -49,6 +49,12 @@ export class KnownNames {
     if (this.#count > KNOWN_NAMES_ALL_MAX) this.#dropOldest();
   }
 
+  /** After a change of it. Where all names are known, one that is not there takes no room: else a program that renames all files would need it twice. */
+  changed(directory: Directory, key: string, named: FileId | null): void {
+    if (named === null && directory.complete && directory.namesHold === directory.hold) this.delete(directory, key);
+    else this.set(directory, key, named);
+  }
+
   /** Of a directory of which all is known, last: it says what is not there, too. */
   #dropOldest(): void {
     let [oldest] = this.#directories;

@@ -432,7 +432,7 @@ export class KnownInodes {
     if (attr !== null && known.expected !== null) known.expected = { attr, untilMs: known.expected.untilMs };
     names.forEach((name, at) => {
       const id = named[at];
-      if (id !== undefined) this.#names.set(known, name, id);
+      if (id !== undefined) this.#names.changed(known, name, id);
     });
   }
 

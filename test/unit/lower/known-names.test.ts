@@ -21,6 +21,19 @@ describe("a directory that was made here", () => {
     known.forget(dir);
     expect(known.isAbsent(dir, bytes("b"))).toBe(false);
   });
+
+  it("knows all of them however many were there for a while: what is gone takes no room", () => {
+    const { known } = create();
+    known.made(dir, attr);
+    for (let no = 0; no <= KNOWN_NAMES_MAX; no += 1) {
+      const [old, now] = [bytes(`old${no}`), bytes(`new${no}`)];
+      known.end(known.begin(dir, now), attr, child);
+      known.end(known.begin(dir, now, old), attr, null, child);
+      known.end(known.begin(dir, old), attr, null);
+      expect([now, old].map((name) => known.isAbsent(dir, name))).toEqual([true, true]);
+    }
+    expect(known.isAbsent(dir, bytes("never there"))).toBe(true);
+  });
 });
 
 describe("names of a directory that several nodes change (hazard F32)", () => {
