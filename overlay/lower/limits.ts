@@ -35,7 +35,7 @@ export const BEHIND_BYTES_MAX: number = 1024 * 1024;
 export const MAX_LOOKUP_MANY = 1024;
 
 /** lookupSince tells at most so many names of a directory; of one with more changes, or more names, it tells none (hazard F32). */
-export const MAX_NAMES_TOLD = 1024;
+export const MAX_NAMES_TOLD = 4096;
 
 /** The blocks (of 512 bytes) of a file that has more than this are freed in a pool, not on the serving thread: 8 MiB. */
 export const LARGE_FILE_BLOCKS = 16_384;

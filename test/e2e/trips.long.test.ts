@@ -141,6 +141,13 @@ const ROWS: readonly Row[] = [
   { what: "look, as of ls -l", made: "here", asked: true, run: `look(f)`, most: { trips: 0, locks: 0 } },
   { what: "second open, read, close", made: "elsewhere", others: true, prepare: `get(f)`, run: `get(f)`, most: { trips: 0, locks: 0 } },
   { what: "no such name", made: "elsewhere", others: true, run: `assert not os.path.exists(f + ".none")`, most: { trips: 0.1, locks: 0 } },
+  {
+    what: "no such name, in a large directory",
+    made: "elsewhere",
+    run: `assert not os.path.exists(f + ".none")`,
+    files: 1300,
+    most: { trips: 0.02, locks: 0 },
+  },
   { what: "mkdir", made: "elsewhere", run: `os.mkdir(f + ".dir")`, most: { trips: 1.1, locks: 0.1 } },
   {
     what: "rename",

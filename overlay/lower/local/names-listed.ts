@@ -1,6 +1,6 @@
 /**
  * All names of a directory that was there before this owner: without them each name that another node looks for in vain is a trip, as those of SQLite's journals
- * (hazard F32). Listed in the pool, once, while no name of it is changed by this process: which takes less than a millisecond where it has at most MAX_NAMES_TOLD.
+ * (hazard F32). Listed in the pool, once, while no name of it is changed by this process: which takes some milliseconds where it has at most MAX_NAMES_TOLD.
  */
 import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import { checked } from "../../../dlmd/base/maybe-promise.ts";

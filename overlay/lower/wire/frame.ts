@@ -12,7 +12,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import { LARGE_BUFFER_BYTES, LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 29;
+export const LOWER_WIRE_VERSION = 30;
 
 export const FrameType = {
   HELLO: 0x70,
