@@ -23,15 +23,12 @@ export class TreeWalk {
     this.#lastMs = now;
   }
 
-  /** The next directory, if a tree is walked: it is read ahead from its first file on, and that is paid for. */
-  begins(now: number): boolean {
-    if (!this.isWalked(now)) return false;
+  /** While a tree is walked: its next directory is read ahead from its first file on, and that is paid for. */
+  begins(now: number): void {
     this.#paid -= 1;
     this.#lastMs = now;
-    return true;
   }
 
-  /** Whether the next one would. */
   isWalked(now: number): boolean {
     return this.#left(now) >= PAID_FIRST;
   }
