@@ -10,6 +10,7 @@
  * A change says so before it begins (`changing`), and only what is known after it is entered again.
  */
 import { RENAME } from "./linux.ts";
+import { NAMES_TOLD_BYTES_MAX } from "./limits.ts";
 import { type FileId, fileKey } from "./lower.ts";
 
 /** Names remembered of one directory. With more it is no longer known completely, and begins anew. */
@@ -109,7 +110,7 @@ export class DirectoryNames {
     else this.#delete(found, this.#keyOf(name));
   }
 
-  /** The names that were changed since that version, or all, at most `most`; null: that cannot be told. From now on changes are noted. */
+  /** The names that were changed since that version, or all, at most `most`, and NAMES_TOLD_BYTES_MAX of bytes; null: that cannot be told. From now on changes are noted. */
   since(directory: FileId, version: number, most: number): NamesTold | null {
     const found = this.#find(directory);
     if (found === undefined) return null;
@@ -118,7 +119,7 @@ export class DirectoryNames {
     if (all && (!found.complete || found.names.size > most)) return null;
     const changed = all ? found.names.keys() : changes.noted.filter((one) => one.version > version).map(({ name }) => name);
     const keys = [...new Set(changed)];
-    if (keys.length > most) return null;
+    if (keys.length > most || keys.reduce((bytes, key) => bytes + key.length, 0) > NAMES_TOLD_BYTES_MAX) return null;
     if (changes === null) this.#beginToNote(found);
     else this.#noteOn(found);
     // Changes are noted where all names are known.

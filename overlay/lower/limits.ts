@@ -36,6 +36,8 @@ export const MAX_LOOKUP_MANY = 1024;
 
 /** lookupSince tells at most so many names of a directory; of one with more changes, or more names, it tells none (hazard F32). */
 export const MAX_NAMES_TOLD = 4096;
+/** Nor where they have more bytes: each of many questions at a time may be answered with all of them. */
+export const NAMES_TOLD_BYTES_MAX: number = 256 * 1024;
 
 /** The blocks (of 512 bytes) of a file that has more than this are freed in a pool, not on the serving thread: 8 MiB. */
 export const LARGE_FILE_BLOCKS = 16_384;

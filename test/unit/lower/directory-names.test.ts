@@ -2,6 +2,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DirectoryNames, NOTED_CHANGES_MAX, NOTED_DIRECTORIES_MAX } from "../../../overlay/lower/directory-names.ts";
+import { MAX_NAMES_TOLD, NAMES_TOLD_BYTES_MAX } from "../../../overlay/lower/limits.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
 
 const id = (ino: number, generation = 1): FileId => ({ ino, generation });
@@ -117,6 +118,19 @@ describe("changed names", () => {
     names.changing(dir, name(text));
     names.is(dir, name(text), id(12));
   };
+
+  it("of more than NAMES_TOLD_BYTES_MAX bytes are not told, few of them are", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    const long = (no: number): string => String(no).padStart(255, "x");
+    const most = Math.floor(NAMES_TOLD_BYTES_MAX / 255);
+    for (let no = 0; no < most; no += 1) make(names, long(no));
+    const version = names.since(dir, 0, MAX_NAMES_TOLD)?.version ?? -1;
+    expect([version >= 0, most < MAX_NAMES_TOLD]).toEqual([true, true]);
+    make(names, long(most));
+    expect(names.since(dir, 0, MAX_NAMES_TOLD)).toBeNull();
+    expect(told(names, version)).toMatchObject([expect.any(Number), false, [long(most)]]);
+  });
 
   it("are told since any earlier answer, and all names where there was none", () => {
     const names = new DirectoryNames();
