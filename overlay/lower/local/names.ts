@@ -196,7 +196,7 @@ function inDirectories<T>(
   return context.turns.run(alone, () => context.directories.use(parent, work));
 }
 
-/** The caller's flags as a new file of the lower is opened. */
+/** The caller's flags as a new file of the lower is opened: without O_TRUNC, which takes nothing away from one. */
 function madeFlags(flags: number): number {
   return (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
 }
@@ -225,7 +225,7 @@ export function create(
     return andThen(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
       const fd = checked(result);
       const entry = described(context, fd, stat, handle);
-      const opened = context.handles.add(fd, entry.id, flags, false, context.smallWrites.madeMs(flags));
+      const opened = context.handles.add(fd, entry.id, openFlags, false, context.smallWrites.madeMs(openFlags));
       context.names.is(parent, name, entry.id);
       return { entry, handle: opened };
     });
@@ -251,7 +251,7 @@ export function tmpfile(
     andThen(context.metadata.tmpfile(dirfd, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
       const fd = checked(result);
       const { id } = described(context, fd, stat, handle);
-      const opened = context.handles.add(fd, id, flags, false, context.smallWrites.madeMs(flags));
+      const opened = context.handles.add(fd, id, openFlags, false, context.smallWrites.madeMs(openFlags));
       return withErrors(
         () =>
           andThen(context.orphans.keepNameless(fd, id, linkable), () => ({ entry: { id, attr: attrOfFd(context, fd) }, handle: opened })),

@@ -11,6 +11,7 @@ import type { LowerHandle } from "../../../overlay/lower/lower.ts";
 import { directoryPlace } from "../../compliance/lower-fixture.ts";
 
 const RDWR = 2;
+const TRUNC = 0o1000;
 const DSYNC = 0o10000;
 const SYNC = 0o4010000;
 const caller = { uid: 0, gid: 0, umask: 0 };
@@ -92,6 +93,15 @@ it("the first SMALL_FILE_BYTES_MAX of a new file, through the handle that made i
   expect(await write(handle, 10, 0)).toBe("here");
   expect(close(handle)).toEqual(["close here"]);
   expect(readFileSync(path.join(dir, "f1"))).toEqual(Buffer.alloc(SMALL_FILE_BYTES_MAX, 7));
+});
+
+it("a file that was made with O_TRUNC is a new one; one that was opened with it is not", async () => {
+  const { lower, make, write, close } = bench();
+  const handle = await make(TRUNC);
+  expect(await write(handle, 10, 0)).toBe("here");
+  expect(close(handle)).toEqual(["close here"]);
+  const { id } = await lower.lookup(lower.root, Buffer.from("f1"));
+  expect(close(await lower.open(id, RDWR | TRUNC))).toEqual(["close in the pool"]);
 });
 
 it("what ends behind them goes to the pool, and all that comes after it, and the close", async () => {
