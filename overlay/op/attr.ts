@@ -16,7 +16,7 @@ import { allowedChange } from "./ownership.ts";
 import { isOnTheWay, unlessMoved } from "./lookup.ts";
 import { pinned, pinnedData } from "./pinned.ts";
 import { announced, isAnnouncement } from "./set-id.ts";
-import { noteChangeOf } from "./victim.ts";
+import { noteChange } from "./victim.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
@@ -146,7 +146,7 @@ function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<vo
 /** The reply never carries validity: it may be installed after a revoke (hazard F4), or tell what is not yet so (hazard F23). */
 export function setattr(mount: Mount, call: Call, request: SetattrRequest): MaybePromise<void> {
   const { lower } = mount;
-  noteOwnership(mount, request);
+  noteNoWrite(mount, request);
   return pinnedSetattr(mount, call, request, (inode, file) => {
     /** Null: nothing (hazard F37). */
     const set = (allowed: AttrChange | null): MaybePromise<Attr> => {
@@ -164,14 +164,10 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
   });
 }
 
-/** `chown -R` and `chmod -R` go through a directory as `rm -r` does. */
-function noteOwnership(mount: Mount, { fuseNodeid, change }: SetattrRequest): void {
-  const { mode, uid, gid, size } = change;
-  if (size !== undefined || (mode ?? uid ?? gid) === undefined) return;
-  const inode = inodeOf(mount, fuseNodeid);
-  const place = mount.coherence.names.placeOf(inode);
-  const dir = place === null ? undefined : mount.inodes.get(place.dir.fuseNodeid);
-  if (place !== null && dir !== undefined) noteChangeOf(mount, dir, inode, place.name);
+/** O_TRUNC is a write's, too. */
+function noteNoWrite(mount: Mount, { fuseNodeid, change }: SetattrRequest): void {
+  const { mode, uid, gid, size, atime, mtime } = change;
+  if (size === undefined && (mode ?? uid ?? gid ?? atime ?? mtime) !== undefined) noteChange(mount, inodeOf(mount, fuseNodeid));
 }
 
 /** Hazard F38: the process before has set them. */

@@ -17,6 +17,7 @@ import { inodeOf, type Mount, remembered } from "./mount.ts";
 import { enterFile, giveCreated, writeAccess } from "./open.ts";
 import { checkHardlink, hardlinksAreProtected, seenCaller, unknownCredentials } from "./permission.ts";
 import { pinned, pinnedAll } from "./pinned.ts";
+import { noteChange } from "./victim.ts";
 
 function callerOf(mount: Mount, call: Call, umask: number): Caller {
   return { uid: call.uid, gid: call.gid, umask: mount.dontMask ? umask : 0 };
@@ -232,6 +233,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest, isMad
   const dir = inodeOf(mount, request.fuseNodeid);
   const inode = inodeOf(mount, request.targetFuseNodeid);
   coherence.sizes.locked(inode, call);
+  noteChange(mount, inode);
   inodes.use(inode);
   const wants = [dir, inode].map((one) => ({ inode: one, mode: Mode.EX }));
   const make = (): MaybePromise<Attr> => (isMade ? mount.lower.getattr(inode.id) : makeLink(mount, call, request, dir, inode));

@@ -57,10 +57,17 @@ async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Bu
   }
 }
 
-/** It is about to lose that name, or to get another owner or mode. Before its locks are asked for: those of what is changed so next are asked for ahead. */
+/** It is about to lose that name, or to be changed as noteChange says. Before its locks are asked for: those of what is changed so next are asked for ahead. */
 export function noteChangeOf(mount: Mount, dir: InodeRecord, victim: InodeRecord, name: Buffer): void {
   mount.walkAhead.noteChange(dir, victim);
   if (victim.kind !== "directory") mount.changesAhead.note(dir, victim, name);
+}
+
+/** It is about to get another owner, mode or times, another extended attribute, or one more name: programs do that to all files of a tree (`chown -R`, `cp -al`). */
+export function noteChange(mount: Mount, inode: InodeRecord): void {
+  const place = mount.coherence.names.placeOf(inode);
+  const dir = place === null ? undefined : mount.inodes.get(place.dir.fuseNodeid);
+  if (place !== null && dir !== undefined) noteChangeOf(mount, dir, inode, place.name);
 }
 
 /** One name of it is gone. */

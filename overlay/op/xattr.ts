@@ -15,6 +15,7 @@ import { type Mount, inodeOf } from "./mount.ts";
 import { checkOwner, losesSetgid } from "./ownership.ts";
 import { isSticky } from "./permission.ts";
 import { pinned, pinnedData } from "./pinned.ts";
+import { noteChange } from "./victim.ts";
 
 const USER_PREFIX = "user.";
 
@@ -61,6 +62,7 @@ function answerXattr(call: Call, room: number, value: Buffer): void {
 export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   inode.uncappedHold = 0;
+  noteChange(mount, inode);
   return changeXattr(mount, call, inode, request.name, async () => {
     const loses = await losesByAcl(mount, call, request, inode);
     await changeFor(mount.lower, call.unique, () => mount.lower.setxattr(inode.id, request.name, request.value, request.flags));
@@ -91,6 +93,7 @@ export async function removexattr(mount: Mount, call: Call, request: Removexattr
     call.error(E.ENODATA);
     return;
   }
+  noteChange(mount, inode);
   const remove = (): MaybePromise<void> => mount.lower.removexattr(inode.id, request.name);
   await changeXattr(mount, call, inode, request.name, () => changeFor(mount.lower, call.unique, remove));
 }
