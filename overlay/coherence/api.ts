@@ -173,8 +173,9 @@ export interface Coherence {
   /**
    * At an open that may write. "cached": this node alone has a page cache with write access to the file (a token of its own,
    * taken without waiting); "direct": another node has it, so this handle must be FOPEN_DIRECT_IO. Undo "cached" with closeForWrite.
+   * Waits for a lock of an inode of which this mount has never had one, unless `isMadeHere`: whoever waits holds no lock then.
    */
-  openForWrite(inode: Inode, waiter: Waiter): MaybePromise<"cached" | "direct">;
+  openForWrite(inode: Inode, waiter: Waiter, isMadeHere?: boolean): MaybePromise<"cached" | "direct">;
   closeForWrite(inode: Inode): void;
   /** A WRITE with FUSE_WRITE_CACHE came: from now until its last close, reads of writable handles need EX (hazard F9). */
   noteCachedWrite(inode: Inode): void;

@@ -194,6 +194,8 @@ export class Cover {
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
   toldIn: ToldName | null = null;
   token: WriteToken | null = null;
+  /** Made here, and EX ever since: the write token is implied (lock/write-token.ts). */
+  sinceBirth = false;
   /** What the shell asks dlmd with; null: it never did. */
   lock: Lock | null = null;
   /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */

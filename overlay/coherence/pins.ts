@@ -288,11 +288,12 @@ export class Pins implements Coherence, TermsPort {
 
   // --- write access
 
-  openForWrite(inode: Inode, waiter: Waiter): MaybePromise<"cached" | "direct"> {
+  openForWrite(inode: Inode, waiter: Waiter, isMadeHere: boolean = false): MaybePromise<"cached" | "direct"> {
     attach(inode);
     const cover = inode.cover;
     if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
     if (this.#options.cachesNothing) return "direct";
+    if (!isMadeHere && cover.grant === 0) return this.#lookFirst(inode, waiter);
     let settle: (result: "cached" | "direct") => void = unsettled;
     if (openToken(this.#state, cover, (result) => settle(result))) return "cached";
     if (waiter.interrupted) waiter.onInterrupt = null;
@@ -307,6 +308,13 @@ export class Pins implements Coherence, TermsPort {
     });
     this.#options.host.run();
     return promise;
+  }
+
+  /** Whoever made it may have the write token without dlmd's knowing, until somebody else has had a lock of the inode (hazard F9). */
+  async #lookFirst(inode: Inode, waiter: Waiter): Promise<"cached" | "direct"> {
+    await this.pin(inode, Mode.PR, waiter);
+    this.unpin(inode);
+    return this.openForWrite(inode, waiter);
   }
 
   closeForWrite(inode: Inode): void {

@@ -217,7 +217,7 @@ export function tmpfile(mount: Mount, call: Call, request: TmpfileRequest): Mayb
 /** At once, but where the inode was found before it was born. */
 function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): MaybePromise<"cached" | "direct"> {
   return withErrors(
-    () => writeAccess(mount, call, child, flags),
+    () => writeAccess(mount, call, child, flags, true),
     (error) => closeAndThrow(mount, handle, error),
   );
 }

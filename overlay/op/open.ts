@@ -24,9 +24,15 @@ export function openFlags(mount: Mount, file: OpenFile): number {
  * Whether a handle that may write has a page cache. One that appends never has: while a file grows elsewhere the kernel does not know
  * where its end is (hazard F5), and would keep what is appended under the wrong offset.
  */
-export function writeAccess(mount: Mount, call: Call, inode: InodeRecord, flags: number): MaybePromise<"cached" | "direct"> {
+export function writeAccess(
+  mount: Mount,
+  call: Call,
+  inode: InodeRecord,
+  flags: number,
+  isMadeHere = false,
+): MaybePromise<"cached" | "direct"> {
   if ((flags & O_APPEND) !== 0) return "direct";
-  return andThen(mount.coherence.openForWrite(inode, call), (access) =>
+  return andThen(mount.coherence.openForWrite(inode, call, isMadeHere), (access) =>
     access === "cached" ? andThen(mount.coherence.sizes.settled(inode), () => access) : access,
   );
 }

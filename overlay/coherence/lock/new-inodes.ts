@@ -9,7 +9,6 @@
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Cover, Since } from "../cover.ts";
-import { WriteToken } from "../cover-parts.ts";
 import { type CoherenceState, noteGranted } from "../effect.ts";
 import { mustBeTaken } from "../size/doubt.ts";
 
@@ -22,11 +21,11 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
   if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return false;
   const first = cover.grant === 0;
   cover.mode = Mode.EX;
+  cover.sinceBirth = true;
   noteGranted(state, cover, Mode.NL, now);
   state.births += 1;
   cover.born = state.births;
   cover.unregistered = true;
-  cover.token = new WriteToken(true);
   state.unregistered.add(cover);
   return first;
 }
@@ -50,6 +49,27 @@ export function dropUnregistered(state: CoherenceState, cover: Cover): void {
   cover.unregistered = false;
   cover.mode = Mode.NL;
   cover.token = null;
+  cover.sinceBirth = false;
+}
+
+/**
+ * EX is about to leave for the first time since the inode was born here (hazard F9): until now nobody else could ask for the write token, and dlmd does not know of it. True: it
+ * does now, or nobody here has the file open for writing; false: `handleTokenAst` goes on when it does. A token that nobody uses is not worth a message: it is asked
+ * for when it is needed.
+ */
+export function endSinceBirth(state: CoherenceState, cover: Cover): boolean {
+  const { token } = cover;
+  cover.sinceBirth = false;
+  if (token === null) return true;
+  if (token.unregistered) {
+    token.unregistered = false;
+    if (token.users === 0) cover.token = null;
+    else {
+      state.registering.add(token);
+      state.effects.push({ do: "request-token", cover });
+    }
+  }
+  return !state.registering.has(token);
 }
 
 export interface RegisterOptions {
@@ -87,15 +107,8 @@ export function registerBorn(
     cover.mode = mode;
     state.registering.add(cover);
     state.effects.push({ do: "request", cover, mode, flags: 0 });
-    const token = cover.token;
-    if (token === null || !token.unregistered) continue;
-    token.unregistered = false;
-    // A token that nobody uses is not worth a message: it is asked for again when it is needed.
-    if (token.users === 0) cover.token = null;
-    else {
-      state.registering.add(token);
-      state.effects.push({ do: "request-token", cover });
-    }
+    if (mode !== Mode.EX) endSinceBirth(state, cover);
+    else if (cover.token?.users === 0) cover.token = null;
   }
 }
 

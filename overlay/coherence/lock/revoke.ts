@@ -13,7 +13,7 @@
 import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { PageRange } from "../page-range.ts";
-import { LOWERED_FIRST, publishBefore, takeYoungest } from "./new-inodes.ts";
+import { endSinceBirth, LOWERED_FIRST, publishBefore, takeYoungest } from "./new-inodes.ts";
 import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } from "../cover.ts";
 import { FileFight, Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
@@ -71,7 +71,7 @@ export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): 
     if (cover.kind === "directory") {
       cover.phase = "publishing";
       if (!publishBefore(state, cover)) return;
-    }
+    } else if (!endSinceBirth(state, cover)) return;
     enterInvalidating(state, cover, now);
   } else if (cover.phase === "invalidating" && !revoke.notifying && cover.asking === null) {
     if (revoke.round < ROUNDS_FOR_ALL && !keepsReadsBack(cover)) startRound(state, cover, now);

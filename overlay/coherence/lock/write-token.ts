@@ -5,12 +5,15 @@
  * is what makes the revoke of hazard F1 free of stale reads.
  *
  * The token is queued for, a few milliseconds: an idle holder gives it up at once, a busy one does not, and then the open is
- * direct. A busy holder may keep it for as long as it likes (MAYKEEP): dlmd expects no answer to that blocking AST. Pure.
+ * direct. A busy holder may keep it for as long as it likes (MAYKEEP): dlmd expects no answer to that blocking AST.
+ *
+ * Where a file was made it is implied by the lock of the inode for as long as that has been EX since, and dlmd does not know of it: so whoever did not make the
+ * file asks for it only when he has had a lock of the inode (Coherence.openForWrite). Before EX leaves the token is asked for, if it is in use (new-inodes.ts). Pure.
  */
 import { AssertionError } from "../../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { handleRegistered } from "./revoke.ts";
+import { handleRegistered, resumeRevoke } from "./revoke.ts";
 import { type Cover } from "../cover.ts";
 import { type TokenWaiter, WriteToken } from "../cover-parts.ts";
 import type { CoherenceState } from "../effect.ts";
@@ -20,7 +23,7 @@ export const TOKEN_WAIT_MS = 20;
 
 /** True: the token is here; else `waiter` is told. */
 export function openToken(state: CoherenceState, cover: Cover, waiter: TokenWaiter): boolean {
-  cover.token ??= new WriteToken();
+  cover.token ??= new WriteToken(cover.sinceBirth);
   const token = cover.token;
   if (token.state === "held") {
     token.users += 1;
@@ -47,6 +50,7 @@ export function handleTokenAst(state: CoherenceState, cover: Cover, token: Write
     if (status !== "granted") throw new AssertionError(`the write token of ${cover.key}, born here, was not granted: ${status}`);
     handleRegistered(state, token, now);
     giveUpIfWanted(state, cover, token);
+    if (cover.phase === "draining") resumeRevoke(state, cover, now);
     return;
   }
   const granted = status === "granted";

@@ -64,6 +64,7 @@ it("whoever waits for a lock is told EINTR, and whoever comes; who opens a file 
   const shell = shellOver(lockspace);
   const [dir, file, other] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
   await held(shell, dir, Mode.PR);
+  await held(shell, other, Mode.PR);
   rig.dead = true;
   const waits = [
     shell.operations.pin(dir, Mode.EX, waiter()),

@@ -3,7 +3,7 @@
  * FIFO channels: model-resource.ts), each node's kernel (model-node.ts: a page with its lock, INVAL_INODE that waits for it) and the lower file (a version).
  * Everything that may happen next is a step; the seed picks which.
  */
-import type { Inode, PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { type Inode, type PinWaiter, tokenHeld } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
 import {
   addWaiter,
@@ -17,6 +17,7 @@ import {
   unpin,
   unpinData,
 } from "../../../overlay/coherence/lock/lock-cache.ts";
+import { enterUnregistered, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 import type { Errno } from "../../../dlmd/base/errno.ts";
@@ -37,6 +38,8 @@ export interface ModelOptions {
   readonly lookersPerNode?: number;
   /** Share of waits for the lock whose callers are killed. */
   readonly killed?: number;
+  /** The first node has made the file a moment ago, and has it open. */
+  readonly born?: boolean;
 }
 
 export interface ModelResult {
@@ -48,6 +51,10 @@ export interface ModelResult {
   readonly heldBack: number;
   readonly killed: number;
   readonly steps: number;
+  /** Opens that had the write token without dlmd. */
+  readonly implied: number;
+  /** It was asked for because the lock was to leave. */
+  readonly registered: number;
 }
 
 export function runModel(seed: number, options: ModelOptions): ModelResult {
@@ -61,6 +68,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let rounds = 0;
   let heldBack = 0;
   let killed = 0;
+  let implied = 0;
+  let registered = 0;
   let stepsLeft = options.steps;
   const nodes: ModelNode[] = Array.from({ length: options.nodes }, (_, id) => createModelNode(id));
 
@@ -109,6 +118,11 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       }
       case "request-token":
         send(() => tokenLock.request(node.id, Mode.PW, 0));
+        if (node.cover.token !== null && node.state.registering.has(node.cover.token)) {
+          // What was born here is not taken back.
+          registered += 1;
+          return;
+        }
         free.push(() => send(() => tokenLock.cancel(node.id)));
         return;
       case "unlock-token":
@@ -382,6 +396,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     if (stepsLeft <= 0) return;
     unfinished += 1;
     const opened = (access: "cached" | "direct"): void => {
+      if (access === "cached" && nodes.some((other) => other !== node && (other.cover.token?.users ?? 0) > 0 && tokenHeld(other.cover)))
+        note("two nodes have a page cache with write access");
       // O_RDWR: a mapping could be made, and writes of it come without a word (hazard F9).
       const inode = node.cover.inode as Inode;
       const mappable = access === "cached" && random() < 0.5 ? 1 : 0;
@@ -404,8 +420,32 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       };
       next();
     };
-    if (openToken(node.state, node.cover, (result) => free.push(() => opened(result)))) opened("cached");
-    perform(node);
+    const open = (): void => {
+      if (openToken(node.state, node.cover, (result) => free.push(() => opened(result)))) {
+        if (node.cover.token?.unregistered === true) implied += 1;
+        opened("cached");
+      }
+      perform(node);
+    };
+    if (node.cover.grant > 0 || options.born !== true) return open();
+    // As Coherence.openForWrite.
+    const looked = (): void => {
+      unpin(node.state, node.cover, steps.now);
+      perform(node);
+      open();
+    };
+    pin(node, Mode.PR, false, looked, () => {
+      unfinished -= 1;
+    });
+  }
+
+  if (options.born === true) {
+    const { state, cover, id } = nodes[0] as ModelNode;
+    enterUnregistered(state, cover, 0);
+    registerBorn(state, { shared: false, keeps: true });
+    state.effects.length = 0;
+    inodeLock.locks.push({ granted: Mode.EX, requested: null, node: id });
+    handleAst(state, cover, "granted", Mode.EX, 0);
   }
 
   for (const node of nodes) {
@@ -423,5 +463,5 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     if (violation !== null) break;
   }
   const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
-  return { violation, operations, unfinished, rounds, heldBack, killed, steps: taken };
+  return { violation, operations, unfinished, rounds, heldBack, killed, steps: taken, implied, registered };
 }

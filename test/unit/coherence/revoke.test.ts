@@ -560,13 +560,67 @@ describe("what was born here", () => {
     expect(effects()).toMatchObject([{ do: "request", cover: dir, mode: Mode.PR }]);
   });
 
-  it("registers the write token only where it is in use", () => {
-    const [open, closed] = [cover("file"), cover("file")];
-    for (const file of [open, closed]) enterUnregistered(state, file, 0);
-    expect(openToken(state, open, () => undefined)).toBe(true);
+  /** It was made here, and is known to dlmd as EX. */
+  const made = (): Cover => {
+    const file = cover("file", false);
+    enterUnregistered(state, file, 0);
+    expect(tryPin(file, Mode.EX)).toBe(true);
     registerBorn(state, { shared: false });
-    expect(effects().filter((effect) => effect.do === "request-token")).toMatchObject([{ cover: open }]);
-    expect(closed.token).toBeNull();
+    handleAst(state, file, "granted", Mode.EX, 0);
+    unpin(state, file, 0);
+    effects();
+    return file;
+  };
+  const asked = (): string[] => effects().flatMap((effect) => (effect.do === "request" ? [`lock ${effect.mode}`] : [effect.do]));
+
+  it("F9: has the write token without a message, and asks for it before its lock leaves, where it is in use", () => {
+    const [open, closed, unopened] = [made(), made(), made()];
+    for (const file of [open, closed]) expect(openToken(state, file, () => undefined)).toBe(true);
+    closeToken(state, closed);
+    expect(asked()).toEqual([]);
+    for (const file of [closed, unopened]) {
+      handleBast(state, file, Mode.PR, 1);
+      expect([asked(), file.token]).toEqual([[`lock ${Mode.PR}`], null]);
+    }
+    handleBast(state, open, Mode.EX, 1);
+    expect([asked(), open.phase]).toEqual([["request-token"], "draining"]);
+    const { token } = open;
+    if (token === null) throw new Error("no token");
+    // A program goes on meanwhile: its page may be locked.
+    addWaiter(state, open, waiter(Mode.EX, true), 2);
+    handleTimer(state, open, 3);
+    expect(asked()).toContain("settle");
+    handleTokenAst(state, open, token, "granted", 4);
+    expect([asked(), open.pins]).toEqual([[], 1]);
+    unpinData(state, open, 5);
+    expect(asked()).toEqual([`lock ${Mode.NL}`]);
+    expect([token.state, token.users, open.token]).toEqual(["held", 1, token]);
+    handleAst(state, open, "granted", Mode.NL, 6);
+    // From now on dlmd says who has it.
+    closeToken(state, open);
+    handleTokenBast(state, open, token);
+    expect(asked()).toEqual(["unlock-token"]);
+    expect(openToken(state, open, () => undefined)).toBe(false);
+    expect(asked()).toEqual(["request-token"]);
+    // Nor is it implied by what is EX once more.
+    handleAst(state, closed, "granted", Mode.PR, 7);
+    addWaiter(state, closed, waiter(Mode.EX), 7);
+    handleAst(state, closed, "granted", Mode.EX, 8);
+    expect(openToken(state, closed, () => undefined)).toBe(false);
+  });
+
+  it("F9: a token that is closed while it is asked for goes to whoever wants it, and the lock with it", () => {
+    const file = made();
+    expect(openToken(state, file, () => undefined)).toBe(true);
+    handleBast(state, file, Mode.EX, 1);
+    expect(asked()).toEqual(["request-token"]);
+    const { token } = file;
+    if (token === null) throw new Error("no token");
+    closeToken(state, file);
+    handleTokenBast(state, file, token);
+    expect(asked()).toEqual([]);
+    handleTokenAst(state, file, token, "granted", 2);
+    expect([asked(), file.token]).toEqual([["unlock-token", `lock ${Mode.NL}`], null]);
   });
 });
 

@@ -324,9 +324,10 @@ describe("the shell", () => {
     const waiter = (): { interrupted: boolean; onInterrupt: null } => ({ interrupted: false, onInterrupt: null });
     const waits = [shell.operations.pin(file, Mode.PR, waiter()), shell.operations.pinData(file, Mode.EX, true, waiter())];
     const pin = shell.operations.pinChild(child, shell.operations.since());
-    const token = shell.operations.openForWrite(file, waiter());
+    const opens = [true, false].map((isMadeHere) => shell.operations.openForWrite(file, waiter(), isMadeHere));
+    const [token, first] = opens;
     shell.failWaiters();
-    for (const wait of waits) await expect(wait).rejects.toMatchObject({ errno: E.EIO });
+    for (const wait of [...waits, first]) await expect(wait).rejects.toMatchObject({ errno: E.EIO });
     expect(await pin).toMatchObject({ pinned: false });
     expect(await token).toBe("direct");
     expect(shell.operations.tryPin(file, Mode.PR)).toBe(false);

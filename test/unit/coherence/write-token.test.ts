@@ -12,6 +12,13 @@ import { bear, beginBirths, inodeOf, lockspaceThatGrants, shellOver } from "./sh
 
 const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });
 
+/** A lock of it was here once. */
+function knownFile(shell: ReturnType<typeof shellOver>): ReturnType<typeof inodeOf> {
+  const file = inodeOf(shell, 12, "file");
+  file.cover.grant = 1;
+  return file;
+}
+
 function heldOf(handlers: Map<Lock, LockHandlers>, resource: string): readonly [Lock, LockHandlers] {
   const found = [...handlers].find(([lock]) => lock.resource === resource);
   if (found === undefined) throw new Error(`no lock on ${resource} was asked for`);
@@ -34,10 +41,16 @@ describe("the write token", () => {
     shell.operations.unpin(opened, Mode.PR);
     expect(await shell.operations.openForWrite(made, waiter())).toBe("cached");
     expect(await shell.operations.openForWrite(opened, waiter())).toBe("cached");
-    // What was born is made known before its directory is.
+    // What was born is made known before its directory is, and the token when the lock of the file is to go.
     const [lock, told] = heldOf(handlers, "i12.7");
     told.bast(lock, Mode.PR);
-    await expect.poll(() => asked.filter((request) => request.startsWith("lock "))).toHaveLength(5);
+    const asks = (): readonly string[] => asked.filter((request) => request.startsWith("lock "));
+    await expect.poll(asks).toContain(`lock i13.7 ${Mode.EX}`);
+    expect(asks()).not.toContain(`lock w13.7 ${Mode.PW}`);
+    const [madeLock, madeTold] = heldOf(handlers, "i13.7");
+    madeTold.bast(madeLock, Mode.PR);
+    await expect.poll(() => asked.at(-1)).toBe(`convert i13.7 ${Mode.PR}`);
+    expect(asked.at(-2)).toBe(`lock w13.7 ${Mode.PW}`);
     const kept = (resource: string): boolean => ((flags.get(resource) ?? 0) & LockFlag.MAYKEEP) !== 0;
     expect(Object.fromEntries([...flags.keys()].map((resource) => [resource, kept(resource)]))).toEqual({
       "i12.7": false,
@@ -53,7 +66,7 @@ describe("the write token", () => {
     const asked: string[] = [];
     const { lockspace, handlers } = lockspaceThatGrants(asked);
     const shell = shellOver(lockspace);
-    const file = inodeOf(shell, 12, "file");
+    const file = knownFile(shell);
     for (let opens = 0; opens < 2; opens += 1) expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
     const [lock, told] = heldOf(handlers, "w12.7");
     told.bast(lock, Mode.PW);
@@ -65,11 +78,26 @@ describe("the write token", () => {
     await shell.close();
   });
 
+  it("F9: is asked for only after a lock of the inode, but for a file that was made here", async () => {
+    const asked: string[] = [];
+    const { lockspace } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const [file, made] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+    expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, `lock w12.7 ${Mode.PW}`]);
+    expect(shell.operations.tryPin(file, Mode.PR)).toBe(true);
+    expect(file.cover.pins).toBe(1);
+    shell.operations.unpin(file, Mode.PR);
+    expect(await shell.operations.openForWrite(made, waiter(), true)).toBe("cached");
+    expect(asked.slice(2)).toEqual([`lock w13.7 ${Mode.PW}`]);
+    await shell.close();
+  });
+
   it("that is on its way out, and is wanted once more, is not taken for the next one", async () => {
     const { lockspace, handlers } = lockspaceThatGrants([]);
     const failed: Error[] = [];
     const shell = shellOver(lockspace, {}, Number.POSITIVE_INFINITY, (error) => failed.push(error));
-    const file = inodeOf(shell, 12, "file");
+    const file = knownFile(shell);
     expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
     shell.operations.closeForWrite(file);
     const [lock, told] = heldOf(handlers, "w12.7");
@@ -91,7 +119,7 @@ describe("the write token", () => {
     const asked: string[] = [];
     const { lockspace, handlers } = lockspaceThatGrants(asked);
     const shell = shellOver(lockspace);
-    const file = inodeOf(shell, 12, "file");
+    const file = knownFile(shell);
     const [killed, other] = [waiter(), waiter()];
     const opens = [shell.operations.openForWrite(file, killed), shell.operations.openForWrite(file, other)];
     killed.interrupted = true;
@@ -159,7 +187,7 @@ describe("the write token", () => {
         return lock;
       };
       const shell = shellOver({ name: "busy", createLock, batch: (make) => make(), whenOver: () => () => undefined });
-      const opened = shell.operations.openForWrite(inodeOf(shell, 12, "file"), waiter());
+      const opened = shell.operations.openForWrite(knownFile(shell), waiter());
       vi.advanceTimersByTime(TOKEN_WAIT_MS - 1);
       expect(asked).toEqual(["request"]);
       vi.advanceTimersByTime(1);
