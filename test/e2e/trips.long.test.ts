@@ -112,6 +112,15 @@ const ROWS: readonly Row[] = [
     files: WALK_FILES,
     most: { trips: 0.13, locks: 0, messages: 2.3 },
   },
+  // As `>` of a shell. The second trip is that of O_TRUNC.
+  {
+    what: "overwrite",
+    made: "here",
+    run: `d = os.open(f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(d, b"second")
+    os.close(d)`,
+    most: { trips: 2, locks: 0 },
+  },
   {
     what: "first open for writing",
     made: "here",

@@ -61,7 +61,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     hazard: "F10",
     breaks: "a file whose size was lost with an owner replaces another one",
     file: "overlay/lower/remote/attributes.ts",
-    find: '      if (change.size !== undefined) changes.note(id, "data");\n',
+    find: '  if (resized) changes.note(id, "data");\n',
     replace: "",
     caughtBy: "test/unit/lower/write-behind.test.ts",
   },

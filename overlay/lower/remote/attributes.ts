@@ -2,8 +2,9 @@
 import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
 import { ACCESS_ACL, XATTR_SIZE_MAX } from "../linux.ts";
-import type { Attr, FileId, LowerAttributes } from "../lower.ts";
+import type { Attr, AttrChange, FileId, LowerAttributes } from "../lower.ts";
 import type { RemoteCore } from "./core.ts";
+import type { RemoteHandle } from "./handles.ts";
 
 export function attributesOf(core: RemoteCore): LowerAttributes {
   const { session, known, opens, changes } = core;
@@ -14,15 +15,7 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
       if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
       return askAttrs(core, ids);
     },
-    async setattr(id, change, handle) {
-      if (change.size !== undefined) checkWritable(change.size, 0);
-      const files = handle === null ? [] : [opens.handles.get(handle)];
-      const set = (): Promise<Attr> => opens.call("setattr", { id, change, handle, promised: false }, files);
-      const attr = await changes.ofOne(known.begin(id), set, (answer) => answer);
-      if (change.size !== undefined) changes.note(id, "data");
-      changes.note(id, "all");
-      return attr;
-    },
+    setattr: (id, change, handle) => setattr(core, id, change, handle === null ? null : opens.handles.get(handle)),
     readlink: (id) => session.call("readlink", { id }),
     getxattr(id, name) {
       const value = known.xattr(id, name);
@@ -55,6 +48,30 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
     },
     statfs: () => session.call("statfs", undefined),
   };
+}
+
+async function setattr(
+  { known, opens, changes, behind }: RemoteCore,
+  id: FileId,
+  change: AttrChange,
+  file: RemoteHandle | null,
+): Promise<Attr> {
+  const resized = change.size !== undefined;
+  if (resized) checkWritable(change.size, 0);
+  const begun = known.begin(id);
+  const giveRoom = resized ? behind.askRoomResized(id) : null;
+  const request = { id, change, handle: file === null ? null : file.handle, promised: false };
+  const { attr } = await changes.ofOne(
+    begun,
+    () => opens.call("setattr", request, file === null ? [] : [file]),
+    (answer) => {
+      if (answer.room && known.isHeldSince(begun)) giveRoom?.(answer.attr.size);
+      return answer.attr;
+    },
+  );
+  if (resized) changes.note(id, "data");
+  changes.note(id, "all");
+  return attr;
 }
 
 /** The owner would begin the question behind that change (hazard F23): its answer comes before. */

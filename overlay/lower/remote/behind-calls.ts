@@ -2,6 +2,7 @@
 import { E, Errno, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { Attr, AttrChange, FileId, LowerBehind } from "../lower.ts";
+import type { AnswerOf } from "../wire/call-types.ts";
 import type { RemoteCore } from "./core.ts";
 import { write } from "./data.ts";
 import type { RemoteHandle } from "./handles.ts";
@@ -53,9 +54,9 @@ async function writeBehind(core: RemoteCore, file: RemoteHandle, data: Uint8Arra
 async function setattrBehind(core: RemoteCore, id: FileId, change: AttrChange, expected: Attr): Promise<void> {
   const { session, known, changes } = core;
   const begun = changes.unsynced.begin();
-  const set = (): Promise<Attr> => session.call("setattr", { id, change, handle: null, promised: true });
+  const set = (): Promise<AnswerOf<"setattr">> => session.call("setattr", { id, change, handle: null, promised: true });
   try {
-    await changes.ofOne(known.promised(known.beginExpected(id, expected)), set, (attr) => attr);
+    await changes.ofOne(known.promised(known.beginExpected(id, expected)), set, ({ attr }) => attr);
     changes.note(id, "all", begun);
   } catch (error) {
     notMade(core, id, error, { data: false }, "a change of a file's owner, mode or times, of which a program was told, is lost");

@@ -10,7 +10,6 @@ import { askAttrs } from "./attributes.ts";
 import type { RemoteCore } from "./core.ts";
 import type { RemoteHandle } from "./handles.ts";
 import type { Change } from "./known.ts";
-import { ROOM_MS } from "./write-behind.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -118,14 +117,12 @@ export function write(
 ): Promise<AnswerOf<"write">> {
   const { id, handle } = file;
   const tell = known.wantsAttr(change) ? id : null;
-  const askedMs = behind.nowMs;
-  const asked = behind.wantsRoom(file) ? behind.room.asked(id, askedMs) : null;
+  const giveRoom = behind.askRoom(file);
   return changes.ofOne(
     change,
-    () => opens.call("write", { handle, offset, append, promised, room: asked !== null, tell, data }, [file]),
+    () => opens.call("write", { handle, offset, append, promised, room: giveRoom !== null, tell, data }, [file]),
     (answer) => {
-      const hasRoom = answer.room && !file.waits && known.isHeldSince(change);
-      if (asked !== null && hasRoom) behind.room.give(id, asked, askedMs + ROOM_MS, answer.attr?.size ?? null);
+      if (answer.room && known.isHeldSince(change)) giveRoom?.(answer.attr?.size ?? null);
       return answer.attr;
     },
   );

@@ -4,7 +4,7 @@
  */
 import { BEHIND_BYTES_MAX } from "../limits.ts";
 import { O } from "../linux.ts";
-import type { Attr, AttrChange, Time } from "../lower.ts";
+import type { Attr, AttrChange, FileId, Time } from "../lower.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { RemoteHandle } from "./handles.ts";
 import { Room } from "./room.ts";
@@ -58,10 +58,27 @@ export class WritesBehind {
     return bytes <= BEHIND_END_MAX && offset + bytes <= BEHIND_FILE_MAX && this.room.isAt(id, offset, bytes, this.#nowMs());
   }
 
-  /** The owner is to say with a write to it whether there is room: its last word is not a new one. */
-  wantsRoom({ id, flags, waits, roomUntilMs }: RemoteHandle): boolean {
-    if (waits || (flags & (WAITS | O.APPEND)) !== 0) return false;
-    return this.#nowMs() >= Math.max(roomUntilMs, this.room.untilMs(id)) - ROOM_MS / 2;
+  /** The owner is to say with a write to it whether there is room: its last word is not a new one. To be called if there is, with the size that it has told; null: it is not asked. */
+  askRoom(file: RemoteHandle): ((size: number | null) => void) | null {
+    const { id, flags, waits, roomUntilMs } = file;
+    if (waits || (flags & (WAITS | O.APPEND)) !== 0) return null;
+    if (this.#nowMs() < Math.max(roomUntilMs, this.room.untilMs(id)) - ROOM_MS / 2) return null;
+    const give = this.#roomAsked(id);
+    return (size) => {
+      if (!file.waits) give(size);
+    };
+  }
+
+  /** The same, of a change of its size. What was in the owner's memory may be cut off. */
+  askRoomResized(id: FileId): (size: number) => void {
+    this.room.end(id);
+    return this.#roomAsked(id);
+  }
+
+  #roomAsked(id: FileId): (size: number | null) => void {
+    const askedMs = this.#nowMs();
+    const asked = this.room.asked(id, askedMs);
+    return (size) => this.room.give(id, asked, askedMs + ROOM_MS, size);
   }
 
   get full(): boolean {

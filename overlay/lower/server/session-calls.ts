@@ -100,10 +100,8 @@ export class SessionCalls {
         return this.#xattrs.attrs(one.request.ids, lower.getattrMany(one.request.ids));
       case "readMany":
         return this.#readMany(one.request.ids);
-      case "setattr": {
-        const { id, change, handle } = one.request;
-        return lower.setattr(id, change, handle === null ? null : this.#handles.get(handle));
-      }
+      case "setattr":
+        return this.#setattr(one.request);
       case "readlink":
         return lower.readlink(one.request.id);
       case "create":
@@ -239,14 +237,24 @@ export class SessionCalls {
     return andThen(made, ({ entry }) => entry);
   }
 
+  #setattr({ id, change, handle }: RequestOf<"setattr">): MaybePromise<AnswerOf<"setattr">> {
+    const changed = this.#lower.setattr(id, change, handle === null ? null : this.#handles.get(handle));
+    return andThen(changed, (attr) => ({ attr, room: change.size !== undefined && this.#hasRoomNow() }));
+  }
+
   #write({ handle, data, offset, append, promised, tell, room: asked }: RequestOf<"write">): MaybePromise<AnswerOf<"write">> {
     const begunMs = performance.now();
     return andThen(this.#lower.write(this.#handles.get(handle), data, offset, append), (written) => {
       const nowMs = performance.now();
       if (promised && nowMs - begunMs >= BEHIND_HELD_UP_MS) this.#waitUntilMs = nowMs + AFTER_BEHIND_HELD_UP_MS;
-      const room = asked && nowMs >= this.#waitUntilMs && this.#hasRoom();
+      const room = asked && this.#hasRoomNow(nowMs);
       return this.#withAttr(tell, (attr) => ({ offset: written.offset, bytes: written.bytes, room, attr }));
     });
+  }
+
+  /** Also for a file that is not new: none of its writes was held up a moment ago. */
+  #hasRoomNow(nowMs: number = performance.now()): boolean {
+    return nowMs >= this.#waitUntilMs && this.#hasRoom();
   }
 
   #hasRoom(): boolean {

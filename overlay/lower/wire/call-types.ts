@@ -99,10 +99,10 @@ export interface WireCalls {
   pathOf: { request: Identified; answer: Buffer };
   getattr: { request: Identified; answer: Attr };
   getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
-  /** `promised`: as of "write". */
+  /** `promised`, `room`: as of "write"; the latter only of a change of the size. */
   setattr: {
     request: Identified & { readonly change: AttrChange; readonly handle: number | null; readonly promised: boolean };
-    answer: Attr;
+    answer: { readonly attr: Attr; readonly room: boolean };
   };
   readlink: { request: Identified; answer: Buffer };
   /** `room`: what is written to it in the next moment will find room on the disk, and need not be waited for (hazard F23). */

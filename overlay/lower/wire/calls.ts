@@ -98,7 +98,13 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       },
       read: (r) => ({ id: v.readFileId(r), change: v.readChange(r), handle: r.bool() ? r.u32() : null, promised: r.bool() }),
     },
-    attr,
+    {
+      write: (w, changed) => {
+        v.writeAttr(w, changed.attr);
+        w.bool(changed.room);
+      },
+      read: (r) => ({ attr: v.readAttr(r), room: r.bool() }),
+    },
   ),
   readlink: row<"readlink">(5, false, identified, block),
   create: row<"create">(

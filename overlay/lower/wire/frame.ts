@@ -12,7 +12,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import { LARGE_BUFFER_BYTES, LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
 
 /** Raised when anything below changes, or who may ask for which lock when: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 31;
+export const LOWER_WIRE_VERSION = 32;
 
 export const FrameType = {
   HELLO: 0x70,

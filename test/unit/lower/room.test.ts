@@ -3,6 +3,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { promised } from "../../../dlmd/base/maybe-promise.ts";
 import { BEHIND_BYTES_MAX } from "../../../overlay/lower/limits.ts";
 import { O } from "../../../overlay/lower/linux.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
@@ -284,6 +285,90 @@ describe("a write to a file that is not new", () => {
     expect(here.lower.mayWriteBehind(later, 111, 1)).toBe(false);
     await here.lower.write(later, Buffer.from("a"), 110, false);
     expect([here.lower.mayWriteBehind(later, 111, 1), may(here, 111)]).toEqual([true, false]);
+  });
+});
+
+describe("after a file was cut, as by O_TRUNC, the owner's answer has told whether there is room", () => {
+  const cut = ({ lower, file }: Here, size = 0, handle: LowerHandle | null = file.handle): Promise<unknown> =>
+    promised(() => lower.setattr(file.id, { size }, handle));
+
+  it("so already the first write is not waited for", async () => {
+    const here = await opened();
+    expect(may(here, 0)).toBe(false);
+    await cut(here);
+    expect([may(here, 0), may(here, 0, PAGE + 1), may(here, 1)]).toEqual([true, true, false]);
+    await behind(here, "new", 0);
+    expect([may(here, 3), onDisk()]).toEqual([true, "new"]);
+  });
+
+  it("to a length: what ends there or behind it", async () => {
+    const here = await opened();
+    await cut(here, PAGE + 10);
+    expect([may(here, PAGE, 9), may(here, PAGE, 10), may(here, 0, PAGE)]).toEqual([false, true, true]);
+  });
+
+  it("and what was known of it before counts no more", async () => {
+    const here = await withRoom();
+    const cutting = cut(here);
+    expect(may(here, 110)).toBe(false);
+    await cutting;
+    expect([may(here, 110), may(here, 0)]).toEqual([false, true]);
+  });
+
+  it.each<[string, (here: Here) => unknown]>([
+    ["has left and come back", ({ hold }) => (hold.held = 2)],
+    ["is about to leave", ({ hold }) => (hold.left = true)],
+    ["is about to leave, and stays", ({ lower, file }) => lower.tellOpens(file.id)],
+  ])("not where the lock %s meanwhile", async (_what, leave) => {
+    const here = await opened();
+    const cutting = cut(here);
+    leave(here);
+    await cutting;
+    here.hold.left = false;
+    expect(may(here, 0)).toBe(false);
+  });
+
+  it("counted from when it was asked", async () => {
+    const here = await opened();
+    const cutting = cut(here);
+    clock.nowMs += ROOM_MS;
+    await cutting;
+    expect(may(here, 0)).toBe(false);
+  });
+
+  it("by name, too: so the kernel asks for O_TRUNC", async () => {
+    const here = await opened();
+    await cut(here, 0, null);
+    expect(may(here, 0)).toBe(true);
+  });
+
+  it("not where it has none, for what was open when data was lost, and through O_DSYNC", async () => {
+    const full = await opened();
+    full.pool.room -= 1;
+    await cut(full);
+    const lost = await withRoom();
+    const written = errnoOf(() => behind(lost, "a", 110));
+    lost.pool.error = errnoError(E.EIO);
+    await written;
+    await cut(lost);
+    const dsync = await opened(RDWR | O.DSYNC);
+    await cut(dsync);
+    expect([full, lost, dsync].map((here) => may(here, 0))).toEqual([false, false, false]);
+  });
+
+  it("nor while those of the file before were held up", async () => {
+    const here = await withRoom();
+    here.pool.close();
+    const written = behind(here, "a", 110);
+    await until(() => here.pool.writes.length === 1);
+    clock.nowMs += BEHIND_HELD_UP_MS;
+    here.pool.open();
+    await written;
+    await cut(here);
+    expect(may(here, 0)).toBe(false);
+    clock.nowMs += AFTER_BEHIND_HELD_UP_MS;
+    await cut(here);
+    expect(may(here, 0)).toBe(true);
   });
 });
 

@@ -303,7 +303,7 @@ class ModelSession {
       case "getattrMany":
         return this.#owner.getattrMany((asked as RequestOf<"getattrMany">).ids);
       case "setattr":
-        return world.touch(tag, (asked as RequestOf<"setattr">).id);
+        return { attr: world.touch(tag, (asked as RequestOf<"setattr">).id), room: false };
       case "create":
       case "mkdir": {
         const request = asked as RequestOf<"mkdir">;

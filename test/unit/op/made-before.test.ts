@@ -26,7 +26,7 @@ function outcomeOf<K extends CallName>(call: K, answer: AnswerOf<K>): MadeOutcom
 
 const made = { entry: entryOf(OTHER), parent: null };
 const OUTCOMES: { readonly [K in CallName]?: MadeOutcome } = {
-  setattr: outcomeOf("setattr", attrOf(FILE)),
+  setattr: outcomeOf("setattr", { attr: attrOf(FILE), room: true }),
   create: outcomeOf("create", { ...made, room: true }),
   tmpfile: outcomeOf("tmpfile", entryOf(OTHER, { nlink: 0 })),
   mkdir: outcomeOf("mkdir", { ...made, entry: entryOf(OTHER, { mode: 0o040755 }) }),

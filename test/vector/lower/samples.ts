@@ -43,7 +43,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
       handle: 9,
       promised: true,
     },
-    answer: attr,
+    answer: { attr, room: true },
   },
   readlink: { request: { id }, answer: Buffer.from("target") },
   create: {
