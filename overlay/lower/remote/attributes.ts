@@ -36,12 +36,12 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
     fileAttributes: (handle, kind) => opens.call("fileAttributes", { handle, kind }, [opens.handles.get(handle)]),
     async setFileAttributes(handle, kind, value) {
       const file = opens.handles.get(handle);
-      // What is written from now on may be refused (hazard F27).
-      opens.endRoom(file.id);
+      // What is opened or written from now on may be refused (hazard F27).
+      await opens.tell(file.id);
       try {
         await changes.of(file.id, () => opens.call("setFileAttributes", { handle, kind, value }, [file]));
       } finally {
-        // A write that came meanwhile may have been made before.
+        // A write or an open that came meanwhile may have been made before.
         opens.endRoom(file.id);
       }
       changes.note(file.id, "all");
@@ -59,6 +59,8 @@ async function setattr(
   const resized = change.size !== undefined;
   if (resized) checkWritable(change.size, 0);
   const begun = known.begin(id);
+  // Of a cut file the first write is made behind: its handle has to be open by then.
+  if (resized) opens.tellBeside(id);
   const giveRoom = resized ? behind.askRoomResized(id) : null;
   const request = { id, change, handle: file === null ? null : file.handle, promised: false };
   const { attr } = await changes.ofOne(

@@ -13,7 +13,7 @@ export function behindOf(core: RemoteCore): LowerBehind {
   return {
     mayWriteBehind(handle, offset, bytes) {
       const file = opens.handles.get(handle);
-      return file.error === null && behind.mayBegin(file, offset, bytes) && opens.ownerAnswers;
+      return file.error === null && !file.unsent && behind.mayBegin(file, offset, bytes) && opens.ownerAnswers;
     },
     writeBehind(handle, data, offset) {
       const file = opens.handles.get(handle);

@@ -58,6 +58,8 @@ interface Known extends Directory, Listed, Changing, Recent<Known> {
   owned: Attr | null;
   /** All of a small file that nobody here has read yet. */
   data: Uint8Array | null;
+  /** A file that was made, or opened for writing, under this grant, and no flags of it were changed since (hazard F27): it may be opened so again. */
+  writable: boolean;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
   changedHold: number;
   /** Names that were asked for under this grant, and are not there: since the owner told its names last, and less for those. */
@@ -159,6 +161,11 @@ export class KnownInodes {
     return known === undefined ? null : (known.attr ?? known.expected?.attr ?? known.owned);
   }
 
+  /** The owner would open that file for writing. */
+  isWritable(id: FileId): boolean {
+    return this.#inForce(id)?.writable === true;
+  }
+
   /** null: it has none of that name; undefined: not known. */
   xattr(id: FileId, name: Buffer): Buffer | null | undefined {
     const known = this.#inForce(id);
@@ -236,6 +243,18 @@ export class KnownInodes {
     if (attr.xattrNames !== undefined) this.#readXattrNames(reading, id, attr.xattrNames);
     const known = this.#stillTrue(reading, id);
     if (known !== null) known.attr = attr;
+  }
+
+  /** The owner has opened that file for writing. */
+  readWritable(reading: Reading, id: FileId): void {
+    const known = this.#stillTrue(reading, id);
+    if (known !== null) known.writable = true;
+  }
+
+  /** Its flags may be changed. */
+  endWritable(id: FileId): void {
+    const known = this.#inodes.get(id);
+    if (known !== undefined) known.writable = false;
   }
 
   /** `acl`: null: it has none. */
@@ -450,11 +469,13 @@ export class KnownInodes {
     known.xattrChanges.changedAt = this.#now;
   }
 
-  /** It was made here, and its lock is here. A directory is empty. */
+  /** It was made here, and its lock is here. A directory is empty. No file gets the flags from its directory that forbid writing (ext4: EXT4_FL_INHERITED; XFS). */
   made(id: FileId, { mode, xattrNames }: Attr): void {
     const isDirectory = (mode & S.IFMT) === S.IFDIR;
-    if (!isDirectory && xattrNames === undefined) return;
+    const isFile = (mode & S.IFMT) === S.IFREG;
+    if (!isDirectory && !isFile && xattrNames === undefined) return;
     const known = this.#under(this.#enter(id), this.#holds.of(id));
+    known.writable = isFile && known.hold !== 0 && known.changing === 0;
     if (known.hold !== 0 && known.xattrChanges.changing === 0 && this.#keepsXattrs()) known.xattrNames = xattrNames ?? null;
     if (!isDirectory) return;
     this.#names.drop(known);
@@ -499,6 +520,7 @@ export class KnownInodes {
     known.attr = null;
     known.expected = null;
     known.owned = null;
+    known.writable = false;
     known.acl = undefined;
     known.xattrNames = null;
     this.#setData(known, null);
@@ -522,6 +544,7 @@ export class KnownInodes {
         expected: null,
         owned: null,
         data: null,
+        writable: false,
         listing: null,
         names: null,
         complete: false,

@@ -1,6 +1,6 @@
 /**
- * Open files of this node (handles.ts), and the owner: at which of them it is told. What is opened for reading under a lock that is here, and has a name, is told at
- * the first READ (hazard F22). Who takes that name away needs EX, so the lock leaves this node before, and the owner is told before that (`tell`).
+ * Open files of this node (handles.ts), and the owner: at which of them it is told. What is opened under a lock that is here, and has a name, is told at the first
+ * READ or WRITE (hazard F22). Who takes that name away needs EX, so the lock leaves this node before, and the owner is told before that (`tell`).
  */
 import { E, Errno, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
@@ -21,8 +21,8 @@ export const TELL_OPENS_MS = 1000;
 /** So many at a time, the next ones when those are answered: programs' calls wait behind them. */
 export const TELL_OPENS_MAX = 256;
 
-/** The owner makes these when what they go through is open, if that is asked for before (server/session-handles.ts, whenOpen). Of files only the source of a copy is opened here. */
-const WAIT_FOR_OPENING: ReadonlySet<CallName> = new Set(["readdir", "fsyncdir", "copyFileRange"]);
+/** The owner makes these when what they go through is open, if that is asked for before (server/session-handles.ts, whenOpen). */
+const WAIT_FOR_OPENING: ReadonlySet<CallName> = new Set(["readdir", "fsyncdir", "write", "setattr", "copyFileRange"]);
 
 /** As every listing of a directory that is removed (fs/readdir.c, iterate_dir). */
 const REMOVED_DIRECTORY = errnoError(E.ENOENT);
@@ -61,8 +61,10 @@ export class Opens {
   }
 
   #isSafeHere(id: FileId, flags: number, type: number): boolean {
-    if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY || !this.ownerAnswers) return false;
-    const attr = this.#known.attr(id);
+    if ((flags & O.TRUNC) !== 0 || !this.ownerAnswers) return false;
+    const reads = (flags & O.ACCMODE) === O.RDONLY;
+    if (!reads && !this.#known.isWritable(id)) return false;
+    const attr = reads ? this.#known.attr(id) : this.#known.ownership(id);
     return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === type;
   }
 
@@ -79,8 +81,10 @@ export class Opens {
 
   async #openThere(id: FileId, flags: number): Promise<LowerHandle> {
     const handle = this.allocate();
+    const reading = this.#known.reading();
     const open = (): Promise<void> => this.#session.call("open", { id, flags, handle, promised: false });
     await ((flags & O.TRUNC) === 0 ? open() : this.#changes.of(id, open));
+    if ((flags & O.ACCMODE) !== O.RDONLY) this.#known.readWritable(reading, id);
     return this.opened(handle, id, flags);
   }
 
@@ -145,19 +149,25 @@ export class Opens {
     const [first] = unsent;
     if (first === undefined) return this.#session.call(call, request, handles);
     const carried = this.#session.carried(() => this.#session.call(call, request, handles));
-    return WAIT_FOR_OPENING.has(call) ? this.#behindOpening(first, carried) : this.#openedFor(unsent, carried);
+    return WAIT_FOR_OPENING.has(call) ? this.#behindOpening(unsent, carried) : this.#openedFor(unsent, carried);
   }
 
-  /** The owner opens that first, and makes what is asked behind that then: no trip more. */
-  async #behindOpening<T>(file: RemoteHandle, call: () => Promise<T>): Promise<T> {
-    const opening = this.#tell(file);
+  /** The owner opens those first, and makes what is asked behind that then: no trip more. */
+  async #behindOpening<T>(files: readonly RemoteHandle[], call: () => Promise<T>): Promise<T> {
+    const opening = files.map((file) => this.#tell(file));
     try {
       return await call();
     } catch (error) {
       // Nobody knows whether a change was made: that is said, as it is written down (hazard F38).
       if (isErrno(error, E.EIO)) throw error;
-      throw (await opening) ?? file.error ?? error;
+      const failed = (await Promise.all(opening)).find((one) => one !== null);
+      throw failed ?? files.find((file) => file.error !== null)?.error ?? error;
     }
+  }
+
+  /** The owner opens what is open here of that inode before it makes what is asked next. Nobody waits. */
+  tellBeside(id: FileId): void {
+    for (const file of this.handles.unsentOf(id)) void this.#tell(file);
   }
 
   async #openedFor<T>(unsent: readonly RemoteHandle[], call: () => Promise<T>): Promise<T> {
@@ -181,8 +191,9 @@ export class Opens {
     return data;
   }
 
-  /** Nothing is written behind to that file from now on. */
+  /** Nothing is written behind to that file from now on, and whoever opens it for writing asks the owner. */
   endRoom(id: FileId): void {
+    this.#known.endWritable(id);
     this.handles.endRoom(id);
     this.#behind.room.end(id);
   }
@@ -255,7 +266,9 @@ export class Opens {
 
   /** All that are open now. */
   async reopen(callFirst: CallFirst): Promise<void> {
-    await Promise.all(this.handles.all().map((file) => this.#reopen(file, callFirst)));
+    const opened = Promise.all(this.handles.all().map((file) => this.#reopen(file, callFirst)));
+    this.#session.hurry();
+    await opened;
   }
 
   async #reopen(file: RemoteHandle, callFirst: CallFirst): Promise<void> {

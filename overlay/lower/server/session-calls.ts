@@ -5,7 +5,7 @@ import { andThen, type MaybePromise, withErrors } from "../../../dlmd/base/maybe
 import { BEHIND_BYTES_MAX, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import { O } from "../linux.ts";
 import type { LocalLower } from "../local/local.ts";
-import { type Attr, type Entry, type FileId, fileKey, ownBytes } from "../lower.ts";
+import { type Attr, type Entry, type FileId, fileKey, type LowerHandle, ownBytes } from "../lower.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 import type { SessionHandles } from "./session-handles.ts";
 import { XattrWords } from "./xattr-words.ts";
@@ -161,7 +161,7 @@ export class SessionCalls {
       case "copyFileRange": {
         const { inHandle, inOffset, outHandle, outOffset, bytes } = one.request;
         return this.#handles.whenOpen(inHandle, (source) =>
-          lower.copyFileRange(source, inOffset, this.#handles.get(outHandle), outOffset, bytes),
+          this.#handles.whenOpen(outHandle, (target) => lower.copyFileRange(source, inOffset, target, outOffset, bytes)),
         );
       }
       case "readdir": {
@@ -238,13 +238,15 @@ export class SessionCalls {
   }
 
   #setattr({ id, change, handle }: RequestOf<"setattr">): MaybePromise<AnswerOf<"setattr">> {
-    const changed = this.#lower.setattr(id, change, handle === null ? null : this.#handles.get(handle));
+    const set = (opened: LowerHandle | null): MaybePromise<Attr> => this.#lower.setattr(id, change, opened);
+    const changed = handle === null ? set(null) : this.#handles.whenOpen(handle, set);
     return andThen(changed, (attr) => ({ attr, room: change.size !== undefined && this.#hasRoomNow() }));
   }
 
   #write({ handle, data, offset, append, promised, tell, room: asked }: RequestOf<"write">): MaybePromise<AnswerOf<"write">> {
     const begunMs = performance.now();
-    return andThen(this.#lower.write(this.#handles.get(handle), data, offset, append), (written) => {
+    const writing = this.#handles.whenOpen(handle, (opened) => this.#lower.write(opened, data, offset, append));
+    return andThen(writing, (written) => {
       const nowMs = performance.now();
       if (promised && nowMs - begunMs >= BEHIND_HELD_UP_MS) this.#waitUntilMs = nowMs + AFTER_BEHIND_HELD_UP_MS;
       const room = asked && this.#hasRoomNow(nowMs);

@@ -528,6 +528,6 @@ export function isBehind<K extends CallName>(call: K, request: RequestOf<K>): bo
 
 /** Nobody waits for its answer: it leaves with the next call that somebody waits for. */
 export function isUnawaited<K extends CallName>(call: K, request: RequestOf<K>): boolean {
-  if (call === "opendir") return (request as RequestOf<"opendir">).promised;
+  if (call === "open" || call === "opendir") return (request as RequestOf<"open" | "opendir">).promised;
   return call === "close" || isBehind(call, request);
 }
