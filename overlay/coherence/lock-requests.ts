@@ -118,9 +118,9 @@ export class LockRequests implements LockHandlers<Cover> {
   }
 
   requestToken(cover: Cover, how: TokenRequest | null): void {
+    if (this.isAlone) return this.#answerTokenAlone(cover);
     const token = cover.token;
     if (token === null) throw new AssertionError(`no write token asked for ${cover.key}`);
-    if (this.isAlone) return this.#answerTokenAlone(cover, token);
     let timer: NodeJS.Timeout | null = null;
     const lock = this.#options.lockspace.createLock(`w${cover.key}`, {
       ast: (of, status) => {
@@ -164,8 +164,7 @@ export class LockRequests implements LockHandlers<Cover> {
     this.#early.clear();
     for (const cover of covers) {
       if (cover.asking !== null) this.#answerAlone(cover, cover.asking);
-      const { token } = cover;
-      if (token !== null && (token.state === "asking" || this.#state.registering.has(token))) this.#answerTokenAlone(cover, token);
+      this.#answerTokenAlone(cover);
     }
   }
 
@@ -199,8 +198,12 @@ export class LockRequests implements LockHandlers<Cover> {
     } else handleAst(this.#state, cover, "canceled", cover.mode, this.#options.now());
   }
 
-  #answerTokenAlone(cover: Cover, token: WriteToken): void {
+  /** Once: what had to wait for the lease is answered when dlmd dies, and is asked for here after that. */
+  #answerTokenAlone(cover: Cover): void {
+    const { token } = cover;
+    if (token === null) return;
     const isBorn = this.#state.registering.has(token);
+    if (token.state !== "asking" && !isBorn) return;
     handleTokenAst(this.#state, cover, token, isBorn ? "granted" : "canceled", this.#options.now());
     this.#options.told(cover);
   }

@@ -21,6 +21,15 @@ export const overlayDlmdDeathMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/alone.test.ts",
   },
   {
+    id: "f42-token-answered-twice",
+    hazard: "F42",
+    breaks: "a write token that was to be known when the lease ended is lost, though the file is open with it",
+    file: "overlay/coherence/lock-requests.ts",
+    find: '    if (token.state !== "asking" && !isBorn) return;\n',
+    replace: "",
+    caughtBy: "test/unit/coherence/alone.test.ts",
+  },
+  {
     id: "f42-locked-page-dropped",
     hazard: "F42",
     breaks: "a lock is given up although the kernel cannot drop the page of a WRITE that has no answer",

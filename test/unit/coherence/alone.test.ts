@@ -59,6 +59,32 @@ it("gives up all that is here, and what was born here, and asks for nothing", as
   expect([dropped.sort((a, b) => a - b), asked, shell.rest.shared()]).toEqual([[13, 14], [], []]);
 });
 
+it("answers once what waits for the lease: a token that was to be known stays with who has it", async () => {
+  const asked: string[] = [];
+  const { lockspace, handlers } = lockspaceThatGrants(asked);
+  const shell = shellOver(lockspace);
+  const [dir, made] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 14, "file")];
+  const wanted = (resource: string): void => {
+    for (const [lock, told] of handlers) if (lock.resource === resource) told.bast(lock, Mode.PR);
+  };
+  await held(shell, dir, Mode.EX);
+  await beginBirths(shell, asked);
+  bear(shell, made);
+  expect(await shell.operations.openForWrite(made, waiter())).toBe("cached");
+  wanted("i12.7");
+  await expect.poll(() => asked).toContain(`lock i14.7 ${Mode.EX}`);
+  await turn();
+  shell.suspend();
+  wanted("i14.7");
+  expect(made.cover.phase).toBe("draining");
+  shell.beAlone();
+  expect(made.cover.token).toMatchObject({ state: "held", users: 1 });
+  shell.resume(false);
+  expect(made.cover.token).toMatchObject({ state: "held", users: 1 });
+  await expect.poll(() => made.cover.mode).toBe(Mode.PR);
+  expect(asked).not.toContain(`lock w14.7 ${Mode.PW}`);
+});
+
 it("whoever waits for a lock is told EINTR, and whoever comes; who opens a file gets it without a page cache", async () => {
   const { lockspace, rig } = mortal([]);
   const shell = shellOver(lockspace);
