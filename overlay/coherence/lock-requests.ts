@@ -173,6 +173,8 @@ export class LockRequests implements LockHandlers<Cover> {
    * the page of one of them, PR stays: it cannot drop what it has.
    */
   #answerAlone(cover: Cover, mode: Mode): void {
+    // Answered when dlmd died, while it waited for the lease.
+    if (cover.asking !== mode) return;
     const isGranted = cover.registering || modeCovers(cover.mode, mode);
     if (isGranted && mode === Mode.NL && cover.lock !== null) {
       cover.lock = null;

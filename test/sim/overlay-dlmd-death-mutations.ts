@@ -30,6 +30,15 @@ export const overlayDlmdDeathMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/alone.test.ts",
   },
   {
+    id: "f42-request-answered-twice",
+    hazard: "F42",
+    breaks: "an operation runs under a lock that is given up, because an older request for it is answered once more",
+    file: "overlay/coherence/lock-requests.ts",
+    find: "    if (cover.asking !== mode) return;\n",
+    replace: "",
+    caughtBy: "test/unit/coherence/alone.test.ts",
+  },
+  {
     id: "f42-locked-page-dropped",
     hazard: "F42",
     breaks: "a lock is given up although the kernel cannot drop the page of a WRITE that has no answer",

@@ -85,6 +85,23 @@ it("answers once what waits for the lease: a token that was to be known stays wi
   expect(asked).not.toContain(`lock w14.7 ${Mode.PW}`);
 });
 
+it("answers once what waits for the lease: nobody gets a lock that is being given up", async () => {
+  const { lockspace, handlers } = lockspaceThatGrants([]);
+  const shell = shellOver(lockspace);
+  const file = inodeOf(shell, 13, "file");
+  await held(shell, file, Mode.EX);
+  shell.suspend();
+  for (const [lock, told] of handlers) told.bast(lock, Mode.PR);
+  expect(file.cover.asking).toBe(Mode.PR);
+  shell.beAlone();
+  expect(shell.rest.rest()).toBe(false);
+  await expect.poll(() => file.cover.asking).toBe(Mode.NL);
+  const look = shell.operations.pin(file, Mode.PR, waiter());
+  shell.resume(false);
+  await expect(look).rejects.toMatchObject(EINTR);
+  expect([file.cover.pins, file.cover.mode, file.cover.phase, shell.rest.rest()]).toEqual([0, Mode.NL, "idle", true]);
+});
+
 it("whoever waits for a lock is told EINTR, and whoever comes; who opens a file gets it without a page cache", async () => {
   const { lockspace, rig } = mortal([]);
   const shell = shellOver(lockspace);
