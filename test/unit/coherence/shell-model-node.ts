@@ -321,9 +321,22 @@ export class ModelNode {
     return made;
   }
 
+  /** Hazard F9. */
+  #checkToken({ cover }: Inode, access: "cached" | "direct"): void {
+    if (access !== "cached") return;
+    for (const other of this.#world.nodes) {
+      if (other === this || other.isAlone) continue;
+      for (const { token } of other.covers.get(cover.key) ?? []) {
+        if (token?.state === "held" && token.users > 0)
+          this.#world.note(`nodes ${this.id} and ${other.id} have the write token of ${cover.key}`);
+      }
+    }
+  }
+
   openForWrite(pid: number, inode: KernelInode): Promise<"cached" | "direct"> {
     return this.#serve(pid, [inode.fuseNodeid], async ([record], waiter) => {
       const access = await this.ops.openForWrite(record as InodeRecord, waiter);
+      this.#checkToken(record as InodeRecord, access);
       this.inodes.opened(record as InodeRecord, access === "cached");
       return access;
     });
@@ -356,6 +369,7 @@ export class ModelNode {
         try {
           if (this.ops.enterNew(child, since)) this.#world.counts.born += 1;
           else this.#world.counts.notBorn += 1;
+          if (kind === "file" && this.#world.opensMade && this.#world.random() < 0.6) await this.#openMade(child, waiter);
           const pinned = this.ops.tryPin(child, Mode.PR);
           if (pinned) this.#check(child, Mode.PR);
           const named = { dir: dir as InodeRecord, name: Buffer.from(name) };
@@ -369,6 +383,26 @@ export class ModelNode {
       }),
     );
     return answer;
+  }
+
+  /** It is closed some time later, whatever has become of its lock. */
+  async #openMade(child: InodeRecord, waiter: Waiter): Promise<void> {
+    let access: "cached" | "direct";
+    try {
+      access = await this.ops.openForWrite(child, waiter, true);
+    } catch {
+      // Killed.
+      return;
+    }
+    if (child.cover.token?.unregistered === true) this.#world.counts.implied += 1;
+    this.#checkToken(child, access);
+    this.inodes.opened(child, access === "cached");
+    const close = async (): Promise<void> => {
+      for (let left = Math.floor(this.#world.random() ** 2 * 150); left > 0; left -= 1) await this.#world.turn();
+      if (access === "cached") this.ops.closeForWrite(child);
+      this.inodes.closed(child, access === "cached");
+    };
+    void close();
   }
 
   /** The version of the name then; null: it is not that inode's. */

@@ -30,15 +30,18 @@ export class ModelWorld {
   readonly nodes: ModelNode[] = [];
   readonly random: () => number;
   readonly now: () => number;
-  readonly counts = { born: 0, notBorn: 0, killed: 0, reused: 0, shared: 0, rested: 0, operations: 0, unfinished: 0 };
+  readonly counts = { born: 0, notBorn: 0, implied: 0, killed: 0, reused: 0, shared: 0, rested: 0, operations: 0, unfinished: 0 };
   violation: string | null = null;
+  readonly opensMade: boolean;
   readonly #killed: number;
   readonly #files = new Map<string, LowerFile>();
   readonly #cells = new Map<string, Cell>();
   readonly #freeInos: FileId[] = [];
   #nextIno = 10;
 
-  constructor(random: () => number, now: () => number, killed: number) {
+  /** `opensMade`: files are open for a while when they are made. */
+  constructor(random: () => number, now: () => number, killed: number, opensMade: boolean) {
+    this.opensMade = opensMade;
     this.random = random;
     this.now = now;
     this.#killed = killed;

@@ -17,6 +17,8 @@ export interface ShellModelOptions {
   readonly programsPerNode: number;
   readonly steps: number;
   readonly killed: number;
+  /** Files are open for a while when they are made. */
+  readonly opensMade?: boolean;
   /** Leases lapse. */
   readonly lapses?: boolean;
   /** CoherenceShellOptions.cachedMax */
@@ -45,7 +47,7 @@ const flushed = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 
 export async function runShellModel(seed: number, options: ShellModelOptions, clock: ModelClock): Promise<ShellModelResult> {
   const random = seeded(seed);
-  const world = new ModelWorld(random, clock.now, options.killed);
+  const world = new ModelWorld(random, clock.now, options.killed, options.opensMade === true);
   const { steps, counts } = world;
   const locks = new ModelLockManager(steps);
   for (let id = 0; id < options.nodes; id += 1) {
