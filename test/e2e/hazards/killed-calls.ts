@@ -79,7 +79,6 @@ export const waitingCalls: readonly WaitingCall[] = [
     before: `os.stat("file")`,
     call: `os.open("file", os.O_WRONLY | os.O_TRUNC)`,
     lock: "file PR",
-    atOwner: "open",
   },
   { name: "utimes", op: "setattr", before: read, call: `os.utime(fd)`, lock: "file PR" },
   { name: "setxattr", op: "setxattr", before: read, call: `os.setxattr(fd, "user.a", b"2")`, lock: "file PR" },
