@@ -59,7 +59,7 @@ interface Known extends Directory, Listed, Changing, Recent<Known> {
   /** All of a small file that nobody here has read yet. */
   data: Uint8Array | null;
   /** A file that was made, or opened for writing, under this grant, and no flags of it were changed since (hazard F27): it may be opened so again. */
-  writable: boolean;
+  writable: Writable;
   /** The first grant under which this node changed names of it; 0: none. Under another one, others may change some, too. */
   changedHold: number;
   /** Names that were asked for under this grant, and are not there: since the owner told its names last, and less for those. */
@@ -75,6 +75,9 @@ interface Known extends Directory, Listed, Changing, Recent<Known> {
   /** Of those that may make some. */
   readonly xattrChanges: Changing;
 }
+
+/** "at its end": it was opened with O_APPEND. After chattr +a a file takes nothing else. */
+type Writable = "no" | "at its end" | "anywhere";
 
 /** Of a file that was made here a moment ago, and has had changes since that need not be waited for, and no others (hazard F23). */
 interface Expected {
@@ -161,9 +164,10 @@ export class KnownInodes {
     return known === undefined ? null : (known.attr ?? known.expected?.attr ?? known.owned);
   }
 
-  /** The owner would open that file for writing. */
-  isWritable(id: FileId): boolean {
-    return this.#inForce(id)?.writable === true;
+  /** The owner would open that file for writing; `appends`: with O_APPEND. */
+  isWritable(id: FileId, appends: boolean): boolean {
+    const writable = this.#inForce(id)?.writable ?? "no";
+    return writable === "anywhere" || (appends && writable === "at its end");
   }
 
   /** null: it has none of that name; undefined: not known. */
@@ -245,16 +249,16 @@ export class KnownInodes {
     if (known !== null) known.attr = attr;
   }
 
-  /** The owner has opened that file for writing. */
-  readWritable(reading: Reading, id: FileId): void {
+  /** The owner has opened that file for writing; `appends`: with O_APPEND. */
+  readWritable(reading: Reading, id: FileId, appends: boolean): void {
     const known = this.#stillTrue(reading, id);
-    if (known !== null) known.writable = true;
+    if (known !== null && known.writable !== "anywhere") known.writable = appends ? "at its end" : "anywhere";
   }
 
   /** Its flags may be changed. */
   endWritable(id: FileId): void {
     const known = this.#inodes.get(id);
-    if (known !== undefined) known.writable = false;
+    if (known !== undefined) known.writable = "no";
   }
 
   /** `acl`: null: it has none. */
@@ -475,7 +479,7 @@ export class KnownInodes {
     const isFile = (mode & S.IFMT) === S.IFREG;
     if (!isDirectory && !isFile && xattrNames === undefined) return;
     const known = this.#under(this.#enter(id), this.#holds.of(id));
-    known.writable = isFile && known.hold !== 0 && known.changing === 0;
+    known.writable = isFile && known.hold !== 0 && known.changing === 0 ? "anywhere" : "no";
     if (known.hold !== 0 && known.xattrChanges.changing === 0 && this.#keepsXattrs()) known.xattrNames = xattrNames ?? null;
     if (!isDirectory) return;
     this.#names.drop(known);
@@ -520,7 +524,7 @@ export class KnownInodes {
     known.attr = null;
     known.expected = null;
     known.owned = null;
-    known.writable = false;
+    known.writable = "no";
     known.acl = undefined;
     known.xattrNames = null;
     this.#setData(known, null);
@@ -544,7 +548,7 @@ export class KnownInodes {
         expected: null,
         owned: null,
         data: null,
-        writable: false,
+        writable: "no",
         listing: null,
         names: null,
         complete: false,

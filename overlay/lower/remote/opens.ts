@@ -63,7 +63,7 @@ export class Opens {
   #isSafeHere(id: FileId, flags: number, type: number): boolean {
     if ((flags & O.TRUNC) !== 0 || !this.ownerAnswers) return false;
     const reads = (flags & O.ACCMODE) === O.RDONLY;
-    if (!reads && !this.#known.isWritable(id)) return false;
+    if (!reads && !this.#known.isWritable(id, (flags & O.APPEND) !== 0)) return false;
     const attr = reads ? this.#known.attr(id) : this.#known.ownership(id);
     return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === type;
   }
@@ -84,7 +84,7 @@ export class Opens {
     const reading = this.#known.reading();
     const open = (): Promise<void> => this.#session.call("open", { id, flags, handle, promised: false });
     await ((flags & O.TRUNC) === 0 ? open() : this.#changes.of(id, open));
-    if ((flags & O.ACCMODE) !== O.RDONLY) this.#known.readWritable(reading, id);
+    if ((flags & O.ACCMODE) !== O.RDONLY) this.#known.readWritable(reading, id, (flags & O.APPEND) !== 0);
     return this.opened(handle, id, flags);
   }
 

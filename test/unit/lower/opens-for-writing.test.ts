@@ -18,6 +18,8 @@ class Hindered {
   /** What was begun there, in that order. */
   readonly begun: string[] = [];
   openError: Error | null = null;
+  /** As after chattr +a: it is opened to append, and not to write anywhere. */
+  appendOnly = false;
   #opened: Promise<void> | null = null;
   #go = (): void => undefined;
 
@@ -35,6 +37,7 @@ class Hindered {
       ...lower,
       open: async (...given) => {
         this.begun.push("open");
+        if (this.appendOnly && (given[1] & O.ACCMODE) !== O.RDONLY && (given[1] & O.APPEND) === 0) throw errnoError(E.EPERM);
         await this.#opened;
         if (this.openError !== null) throw this.openError;
         return lower.open(...given);
@@ -244,6 +247,17 @@ describe("the owner is asked for an open for writing", () => {
     here.lower.close(await opening);
     await here.lower.getattr(here.id);
     expect(await asks(here)).toBe(true);
+  });
+
+  it("of a file that takes appends only: that it was opened with O_APPEND says nothing of other opens", async () => {
+    const here = await made();
+    await here.lower.tellOpens(here.id);
+    here.owner.appendOnly = true;
+    const appends = O.WRONLY | O.APPEND;
+    expect([await asks(here, appends), await asks(here, appends)]).toEqual([true, false]);
+    expect(await errnoOf(async () => here.lower.open(here.id, O.WRONLY))).toBe(E.EPERM);
+    here.owner.appendOnly = false;
+    expect([await asks(here), await asks(here, appends), await asks(here)]).toEqual([true, false, false]);
   });
 
   it("before its flags are changed the owner has opened what is open", async () => {
