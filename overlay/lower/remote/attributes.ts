@@ -1,5 +1,6 @@
 /** The remote lower: attributes, symbolic links' targets, extended attributes. Most of it is known under locks (hazard F21). */
 import { E, errnoError, isErrno } from "../../../dlmd/base/errno.ts";
+import { andThen } from "../../../dlmd/base/maybe-promise.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
 import { ACCESS_ACL, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, AttrChange, FileId, LowerAttributes } from "../lower.ts";
@@ -36,10 +37,10 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
     fileAttributes: (handle, kind) => opens.call("fileAttributes", { handle, kind }, [opens.handles.get(handle)]),
     async setFileAttributes(handle, kind, value) {
       const file = opens.handles.get(handle);
-      // What is opened or written from now on may be refused (hazard F27).
-      await opens.tell(file.id);
+      const set = (): Promise<void> => opens.call("setFileAttributes", { handle, kind, value }, [file]);
       try {
-        await changes.of(file.id, () => opens.call("setFileAttributes", { handle, kind, value }, [file]));
+        // What is opened or written from now on may be refused (hazard F27). It has begun: an open that is answered meanwhile says nothing of later ones.
+        await changes.of(file.id, async () => andThen(opens.tell(file.id), set));
       } finally {
         // A write or an open that came meanwhile may have been made before.
         opens.endRoom(file.id);

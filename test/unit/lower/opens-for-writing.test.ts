@@ -32,6 +32,11 @@ class Hindered {
     this.#go();
   }
 
+  /** Those that wait go on waiting. */
+  holdNoOther(): void {
+    this.#opened = null;
+  }
+
   wrap(lower: LocalLower): LocalLower {
     return {
       ...lower,
@@ -258,6 +263,25 @@ describe("the owner is asked for an open for writing", () => {
     expect(await errnoOf(async () => here.lower.open(here.id, O.WRONLY))).toBe(E.EPERM);
     here.owner.appendOnly = false;
     expect([await asks(here), await asks(here, appends), await asks(here)]).toEqual([true, false, false]);
+  });
+
+  it("while its flags are about to be changed", async () => {
+    const here = await made();
+    const reader = opened(here, O.RDONLY);
+    const flags = await here.lower.fileAttributes(reader, "flags");
+    opened(here);
+    here.owner.begun.length = 0;
+    here.owner.hold();
+    const changing = promised(() => here.lower.setFileAttributes(reader, "flags", flags));
+    await until(() => here.owner.begun.length === 1);
+    here.owner.holdNoOther();
+    const asked = [await asks(here), await asks(here)];
+    here.owner.go();
+    await changing;
+    expect([asked, here.owner.begun]).toEqual([
+      [true, true],
+      ["open", "open", "open", "flags"],
+    ]);
   });
 
   it("before its flags are changed the owner has opened what is open", async () => {
