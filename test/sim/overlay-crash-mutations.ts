@@ -75,6 +75,15 @@ export const overlayCrashMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/call-journal.test.ts",
   },
   {
+    id: "f38-flags-for-no-request",
+    hazard: "F38",
+    breaks: "a change of flags for which the owner is told of an open file first is made for no request",
+    file: "overlay/lower/remote/attributes.ts",
+    find: 'session.carried(() => opens.call("setFileAttributes", { handle, kind, value }, [file]))',
+    replace: '() => opens.call("setFileAttributes", { handle, kind, value }, [file])',
+    caughtBy: "test/unit/lower/call-journal.test.ts",
+  },
+  {
     id: "f38-request-lost-while-held",
     hazard: "F38",
     breaks: "a change that a gate has held is made for no request",

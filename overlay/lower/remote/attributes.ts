@@ -37,7 +37,7 @@ export function attributesOf(core: RemoteCore): LowerAttributes {
     fileAttributes: (handle, kind) => opens.call("fileAttributes", { handle, kind }, [opens.handles.get(handle)]),
     async setFileAttributes(handle, kind, value) {
       const file = opens.handles.get(handle);
-      const set = (): Promise<void> => opens.call("setFileAttributes", { handle, kind, value }, [file]);
+      const set = session.carried(() => opens.call("setFileAttributes", { handle, kind, value }, [file]));
       try {
         // What is opened or written from now on may be refused (hazard F27). It has begun: an open that is answered meanwhile says nothing of later ones.
         await changes.of(file.id, async () => andThen(opens.tell(file.id), set));

@@ -162,15 +162,19 @@ describe("the request for which a change is made", () => {
     expect(journal.take()).toEqual(["mkdir for 0", "mkdir made"]);
   });
 
-  it.each<[string, (lower: RemoteLower, made: { id: FileId; handle: LowerHandle }, other: { id: FileId; handle: LowerHandle }) => unknown]>(
-    [
-      ["unlink", (lower, { id }) => lower.unlink(lower.root, name("f"), id)],
-      ["rename", (lower, { id }, other) => lower.rename(lower.root, name("g"), lower.root, name("f"), 0, other.id, id)],
-      ["setattr", (lower, { id, handle }) => lower.setattr(id, { mode: 0o600 }, handle)],
-      ["fsync", (lower, { handle }) => lower.fsync(handle, false)],
-      ["copyFileRange", (lower, { handle }, other) => lower.copyFileRange(handle, 0, other.handle, 0, 4)],
-    ],
-  )("stays where the owner is first told of an open file: %s", async (call, change) => {
+  interface File {
+    readonly id: FileId;
+    readonly handle: LowerHandle;
+  }
+
+  it.each<[string, (lower: RemoteLower, made: File, other: File, flags: Buffer) => unknown]>([
+    ["unlink", (lower, { id }) => lower.unlink(lower.root, name("f"), id)],
+    ["rename", (lower, { id }, other) => lower.rename(lower.root, name("g"), lower.root, name("f"), 0, other.id, id)],
+    ["setattr", (lower, { id, handle }) => lower.setattr(id, { mode: 0o600 }, handle)],
+    ["fsync", (lower, { handle }) => lower.fsync(handle, false)],
+    ["copyFileRange", (lower, { handle }, other) => lower.copyFileRange(handle, 0, other.handle, 0, 4)],
+    ["setFileAttributes", (lower, { handle }, _other, flags) => lower.setFileAttributes(handle, "flags", flags)],
+  ])("stays where the owner is first told of an open file: %s", async (call, change) => {
     const { one, lower, journal, file } = await bench();
     const made = await file("f");
     const other = await file("g");
@@ -178,11 +182,12 @@ describe("the request for which a change is made", () => {
     lower.close(made.handle);
     await lower.getattr(made.id);
     await until(() => one.lower.openHandles === 1);
+    const flags = await lower.fileAttributes(other.handle, "flags");
     const handle = await lower.open(made.id, RDONLY);
     journal.take();
     // The owner does not know of it.
     expect(one.lower.openHandles).toBe(1);
-    await changeFor(lower, 9, () => change(lower, { id: made.id, handle }, other));
+    await changeFor(lower, 9, () => change(lower, { id: made.id, handle }, other, flags));
     expect([journal.take()[0], one.lower.openHandles]).toEqual([`${call} for 9`, 2]);
   });
 });
