@@ -76,9 +76,11 @@ export const waitingCalls: readonly WaitingCall[] = [
   {
     name: "open with O_TRUNC",
     op: "setattr",
-    before: `os.stat("file")`,
+    // After a change of flags the owner is asked for an open for writing (hazard F27).
+    before: `${read}; ${setFlags}; os.stat("file")`,
     call: `os.open("file", os.O_WRONLY | os.O_TRUNC)`,
     lock: "file PR",
+    atOwner: "open",
   },
   { name: "utimes", op: "setattr", before: read, call: `os.utime(fd)`, lock: "file PR" },
   { name: "setxattr", op: "setxattr", before: read, call: `os.setxattr(fd, "user.a", b"2")`, lock: "file PR" },

@@ -84,10 +84,13 @@ async function killAll(nodeid: number, rows: readonly Row[], { begin, lasts, wor
   await programs.run(`begin()`);
   const ops: Record<string, string> = {};
   const missing = (): string[] => Object.keys(pids).filter((name) => ops[name] === undefined);
+  const look = async (): Promise<void> => {
+    for (const { op, pid } of await waitingOf(nodeid, all)) ops[Object.keys(pids).find((name) => pids[name] === pid) ?? ""] = op;
+  };
   await until(
     "all of them wait",
     async () => {
-      for (const { op, pid } of await waitingOf(nodeid, all)) ops[Object.keys(pids).find((name) => pids[name] === pid) ?? ""] = op;
+      await look();
       return missing().length === 0;
     },
     () => missing().join(", "),
@@ -102,6 +105,8 @@ async function killAll(nodeid: number, rows: readonly Row[], { begin, lasts, wor
     },
     () => JSON.stringify(calls, null, 1),
   );
+  // Those that were answered since wait as another operation now.
+  await look();
   for (const { program, mountpoint, waitingMs } of calls) {
     expect([program, mountpoint]).toEqual(["python3", hazard.mount(nodeid)]);
     expect(waitingMs).toBeGreaterThanOrEqual(1000);
