@@ -194,6 +194,10 @@ export class Program {
     () => this.#look(),
     () => this.#attributes(),
     () => this.#truncate(),
+    () => this.#overwrite(),
+    () => this.#overwrite(),
+    () => this.#tell(),
+    () => this.#killed(),
     () => this.#list(),
   ];
 
@@ -208,6 +212,7 @@ export class Program {
     let made: { id: FileId; handle: LowerHandle } | null = null;
     const errno = await this.#call(`create ${free}`, async () => {
       const { entry, handle } = await this.#lower.create(this.#dir, name(free), RDWR | O_EXCL, 0o644, caller);
+      this.#lower.made(entry.id, entry.attr);
       this.#lower.madeFile(handle, entry.attr);
       made = { id: entry.id, handle };
     }, []);
@@ -511,11 +516,14 @@ export class Program {
   async #truncate(): Promise<void> {
     const one = this.#any(this.#handles);
     if (one === undefined) return;
+    await this.#cut(one, this.#random.below(300), true);
+  }
+
+  async #cut(one: ModelHandle, size: number, byHandle: boolean): Promise<void> {
     const { file } = one;
-    const size = this.#random.below(300);
     const errno = await this.#call(
       `truncate ${says(one)} to ${size}`,
-      async () => await this.#lower.setattr(file.id, { size }, one.handle),
+      async () => await this.#lower.setattr(file.id, { size }, byHandle ? one.handle : null),
       [file],
     );
     if (errno !== 0 && errno !== E.EIO) this.#unexpected("truncate", errno);
@@ -524,6 +532,75 @@ export class Program {
       file.content = Buffer.concat([file.content, Buffer.alloc(size)]).subarray(0, size);
       this.#dirtied(file);
     }
+  }
+
+  /** As `>` of a shell. */
+  async #overwrite(): Promise<void> {
+    const file = this.#any([...this.#files.values()]);
+    if (file === undefined || this.#handles.length > 6) return;
+    let handle: LowerHandle | null = null;
+    const open = async (): Promise<void> => {
+      const opened = this.#lower.open(file.id, RDWR);
+      if (!(opened instanceof Promise)) this.#world.count("opened without the owner");
+      handle = await opened;
+    };
+    const errno = await this.#call(`open ${[...file.names].join()} to overwrite`, open, []);
+    if (errno !== 0 || handle === null) this.#unexpected("open", errno);
+    const one: ModelHandle = { handle, file, lost: "may" };
+    this.#say(`  ${one.handle} is of ${file.id.ino}`);
+    this.#handles.push(one);
+    const shortest = this.#random.below(3) === 0 ? this.#random.below(300) : 0;
+    if (this.#random.below(4) > 0) await this.#cut(one, shortest, this.#random.below(2) === 0);
+    if (this.#random.below(2) === 0) await this.#writesBehind(one, ({ length }) => length);
+    else await this.#writeTo(one);
+    if (this.#random.below(4) === 0) return;
+    if (file.unsure) await this.#adopt(file, one.handle);
+    this.#handles = this.#handles.filter((other) => other !== one);
+    this.#say(`> close ${one.handle}`);
+    this.#lower.close(one.handle);
+  }
+
+  /** Its file is closed while the WRITE, or the SETATTR, of a program that was killed is under way. */
+  async #killed(): Promise<void> {
+    const file = this.#any([...this.#files.values()]);
+    if (file === undefined || file.unsure || this.#handles.length > 6) return;
+    let handle: LowerHandle | null = null;
+    const errno = await this.#call(
+      `open ${[...file.names].join()} to be killed`,
+      async () => (handle = await this.#lower.open(file.id, RDWR)),
+      [],
+    );
+    if (errno !== 0 || handle === null) this.#unexpected("open", errno);
+    const open = handle as LowerHandle;
+    const data = this.#data();
+    const cuts = this.#random.below(3) === 0;
+    await this.#settled(file);
+    let bytes = 0;
+    const made = await this.#call(`killed ${open}/${file.id.ino} ${cuts ? "cuts" : `writes ${data.length} of ${data[0]}`}`, async () => {
+      const asked = cuts ? this.#lower.setattr(file.id, { size: 3 }, open) : this.#lower.write(open, data, 0, false);
+      this.#lower.close(open);
+      const answer = await asked;
+      bytes = "bytes" in answer ? answer.bytes : data.length;
+    }, [file]);
+    if (made === 0 && !cuts) {
+      if (bytes !== data.length) this.#fail(`short write ${bytes}`);
+      file.content = this.#applied(file.content, data, 0);
+      this.#dirtied(file);
+    } else if (made === 0) {
+      file.content = Buffer.concat([file.content, Buffer.alloc(3)]).subarray(0, 3);
+      this.#dirtied(file);
+    } else if (made === E.EBADF) {
+      // It was closed before the owner, whose calls take their time here, had begun it; or before it was to be sent again.
+      file.unsure = true;
+    } else this.#notWritten(file, made);
+  }
+
+  /** As before a lock leaves, which stays. */
+  async #tell(): Promise<void> {
+    const file = this.#any(this.#all);
+    if (file === undefined) return;
+    const errno = await this.#call("tell", async () => await this.#lower.tellOpens(file.id), []);
+    if (errno !== 0) this.#unexpected("tell", errno);
   }
 
   async #list(): Promise<void> {
