@@ -84,6 +84,15 @@ export const overlayCrashMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/call-journal.test.ts",
   },
   {
+    id: "f38-opening-error-unnoted",
+    hazard: "F38",
+    breaks: "a WRITE whose file the owner could not open is noted as one through no file that is open",
+    file: "overlay/lower/server/session-handles.ts",
+    find: "throw this.#pinned.get(handle)?.error ?? errnoError(E.EBADF);",
+    replace: "throw errnoError(E.EBADF);",
+    caughtBy: "test/unit/lower/call-journal.test.ts",
+  },
+  {
     id: "f38-request-lost-while-held",
     hazard: "F38",
     breaks: "a change that a gate has held is made for no request",

@@ -16,13 +16,19 @@ interface OpenHandle {
   readonly handle: LowerHandle;
 }
 
+/** A file that the caller has open, and that could not be opened here: why not. */
+interface PinnedFile {
+  readonly id: FileId;
+  error: Errno;
+}
+
 export class SessionHandles {
   readonly #lower: LocalLower;
   readonly #open: Map<number, OpenHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
-  /** Files that the caller has open, and that could not be opened here: by handle. */
-  readonly #pinned: Map<number, FileId> = new Map();
+  /** By handle. */
+  readonly #pinned: Map<number, PinnedFile> = new Map();
   #hasClaimed = false;
   #closed = false;
 
@@ -43,10 +49,10 @@ export class SessionHandles {
     this.#hasClaimed = true;
   }
 
-  /** EBADF: not open. */
+  /** EBADF: not open. Of one that is pinned: why it could not be opened. That is noted as the answer (hazard F38), and its program has it open. */
   get(handle: number): LowerHandle {
     const found = this.#open.get(handle);
-    if (found === undefined) throw errnoError(E.EBADF);
+    if (found === undefined) throw this.#pinned.get(handle)?.error ?? errnoError(E.EBADF);
     return found.handle;
   }
 
@@ -115,22 +121,27 @@ export class SessionHandles {
   /** What a program there has open already. If that fails for now (ENFILE), the next READ, or the next owner, may do better. */
   #openPromised(handle: number, id: FileId, open: () => MaybePromise<LowerHandle>): MaybePromise<LowerHandle> {
     return withErrors(open, (error) => {
-      if (error instanceof Errno && error.errno !== E.ESTALE) this.#pin(handle, id);
+      if (error instanceof Errno && error.errno !== E.ESTALE) this.#pin(handle, id, error);
       throw error;
     });
   }
 
-  #pin(handle: number, id: FileId): void {
-    if (this.#closed || this.#pinned.has(handle)) return;
-    this.#pinned.set(handle, id);
+  #pin(handle: number, id: FileId, error: Errno): void {
+    if (this.#closed) return;
+    const before = this.#pinned.get(handle);
+    if (before !== undefined) {
+      before.error = error;
+      return;
+    }
+    this.#pinned.set(handle, { id, error });
     this.#lower.pin(id);
   }
 
   #unpin(handle: number): void {
-    const id = this.#pinned.get(handle);
-    if (id === undefined) return;
+    const pinned = this.#pinned.get(handle);
+    if (pinned === undefined) return;
     this.#pinned.delete(handle);
-    this.#lower.unpin(id);
+    this.#lower.unpin(pinned.id);
   }
 
   close(handles: readonly number[]): MaybePromise<void> {

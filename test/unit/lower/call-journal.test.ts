@@ -1,6 +1,6 @@
 /** Hazard F38, over the real wire: what a process notes of its calls for the next one, and for which requests of the kernel they are made. */
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { changeFor, type FileId, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { MAX_ACKS_IN_FRAME } from "../../../overlay/lower/remote/acknowledgements.ts";
@@ -125,6 +125,32 @@ describe("a call whose answer the owner remembers is noted", () => {
     lower.ownerLost();
     lower.ownerFound((await lab.owner(2)).address, 2);
     expect([await unknown, journal.take()]).toEqual([E.EIO, ["mkdir for 0", `mkdir failed ${E.EIO}`]]);
+  });
+
+  it("as failed with the error of the opening that goes before it: the next process may answer with that", async () => {
+    const journal = new WrittenJournal();
+    let full = false;
+    const one = await lab.owner(1, (local) => ({
+      ...local,
+      open(...given) {
+        if (full) throw errnoError(E.ENFILE);
+        return local.open(...given);
+      },
+    }));
+    const lower = lab.remote({}, silentLog, { journal, holds: { grants: () => 1, of: () => 1 } });
+    await lower.connect(one.address, 1);
+    const { entry } = await lower.create(lower.root, name("f"), RDWR, 0o644, caller);
+    lower.made(entry.id, entry.attr);
+    await lower.getattr(entry.id);
+    const handle = lower.open(entry.id, RDWR);
+    expect(handle instanceof Promise).toBe(false);
+    full = true;
+    journal.take();
+    expect(await errnoOf(async () => lower.write(await handle, Buffer.from("data"), 0, false))).toBe(E.ENFILE);
+    expect(journal.take()).toEqual(["write for 0", `write failed ${E.ENFILE}`]);
+    full = false;
+    await lower.write(await handle, Buffer.from("data"), 0, false);
+    expect(journal.take()).toEqual(["write for 0", "write made"]);
   });
 
   it("with the answer that its program got, where it was made again", async () => {
